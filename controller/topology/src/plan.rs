@@ -1,0 +1,221 @@
+//! What a checked file means: the Description for the datapath, and what to start around it.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::{net::IpAddr, path::PathBuf};
+use vswitch_core::{
+    description::{Description, Origin},
+    drop_reason::DropReason,
+    id::PortId,
+    mac::MacAddr,
+};
+
+/// A lab, compiled from one file: everything that the controller needs to start and judge it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What the datapath is told.
+    pub description: Description,
+    /// `datapath:`.
+    pub datapath: Datapath,
+    /// The nodes, in file order.
+    pub nodes: Vec<Node>,
+    /// `expect:`, in file order.
+    pub expectations: Vec<Expectation>,
+}
+
+/// `datapath:`, with its defaults filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Datapath {
+    /// Workers.
+    pub workers: u16,
+    /// The CPUs they are pinned to, in order.
+    pub cpus: Vec<u16>,
+    /// True: never sleep (`poll: always`).
+    pub always_poll: bool,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: NodeKind,
+    /// Its interfaces, in order: `eth0`, `eth1`, …
+    pub interfaces: Vec<Interface>,
+    /// Where it was said.
+    pub origin: Origin,
+}
+
+/// One interface of a node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name on the node.
+    pub name: String,
+    /// The switch's end of it.
+    pub port: PortId,
+    /// Its address: given in the file or hashed from lab/node/interface. None for a tap or a foreign VM whose file
+    /// does not state it.
+    pub mac: Option<MacAddr>,
+    /// Addresses with their subnets.
+    pub addresses: Vec<IpNet>,
+    /// Its MTU, if one was given.
+    pub mtu: Option<u16>,
+    /// Queue pairs.
+    pub queues: u16,
+    /// Whether guest memory must be sealed against shrinking.
+    pub sealed_memory: bool,
+}
+
+/// The kinds of node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeKind {
+    /// A virtual machine that we start.
+    Vm(Vm),
+    /// An end station in our own process.
+    Station,
+    /// A VMM of the user's.
+    VhostUser(VhostUserSocket),
+    /// A tap of the host.
+    Tap {
+        /// Its name on the host; none: the kernel chooses.
+        interface: Option<String>,
+    },
+}
+
+/// A virtual machine that we start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vm {
+    /// Who runs it.
+    pub vmm: Vmm,
+    /// What it boots.
+    pub boot: Boot,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// vCPUs.
+    pub cpus: u8,
+}
+
+/// Who runs a virtual machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vmm {
+    /// The best there is on this machine.
+    Auto,
+    /// QEMU.
+    Qemu,
+}
+
+/// What a virtual machine boots.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Boot {
+    /// An image that `vnet image build` makes: `debian`.
+    Image(String),
+    /// A kernel with or without initrd, by absolute path.
+    Kernel {
+        /// bzImage or ELF.
+        kernel: PathBuf,
+        /// initramfs.
+        initrd: Option<PathBuf>,
+        /// Its command line.
+        cmdline: Option<String>,
+    },
+    /// A disk image (raw or qcow2), by absolute path.
+    Disk {
+        /// The image.
+        path: PathBuf,
+        /// Write to it; else a private copy-on-write overlay is written.
+        write: bool,
+    },
+    /// Nothing but what the firmware finds on the network (iPXE).
+    Network,
+}
+
+/// The socket of a foreign VMM.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VhostUserSocket {
+    /// Which side listens.
+    pub role: SocketRole,
+    /// Its path, absolute; none: in the lab's run directory.
+    pub path: Option<PathBuf>,
+    /// Mode bits of a socket that we listen on.
+    pub mode: Option<u32>,
+    /// Group of a socket that we listen on.
+    pub group: Option<String>,
+}
+
+/// Which side listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SocketRole {
+    /// We do; the VMM connects.
+    Listen,
+    /// The VMM does; we connect.
+    Connect,
+}
+
+/// One line of `expect:`, resolved: one row of the result table.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Expectation {
+    /// The line as the user wrote it.
+    pub text: String,
+    /// Who sends.
+    pub src: PortId,
+    /// To whom.
+    pub dst: PortId,
+    /// The addresses used, where the probe needs any.
+    pub addresses: Option<Addresses>,
+    /// With what.
+    pub probe: Probe,
+    /// The outcome that is expected.
+    pub verdict: Verdict,
+    /// Where it was said.
+    pub origin: Origin,
+}
+
+/// The two ends of a probe; both of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Addresses {
+    /// Of the source interface.
+    pub src: IpAddr,
+    /// Of the destination interface.
+    pub dst: IpAddr,
+}
+
+/// What is sent to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Probe {
+    /// Echo request (ICMP or ICMPv6).
+    Icmp,
+    /// A TCP connection to this port.
+    Tcp(u16),
+    /// A UDP datagram to this port, echoed.
+    Udp(u16),
+    /// An ARP request (or neighbour solicitation).
+    Arp,
+    /// A frame of the local experimental EtherType 0x88b5 (IEEE 802-2014 §9.2.3), sent to the destination's MAC.
+    L2,
+}
+
+/// What is expected of a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It arrives, and its answer comes back.
+    Allow,
+    /// It does not arrive, and its fate says so.
+    Deny(Option<Because>),
+}
+
+/// Why a deny is expected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Because {
+    /// The destination is not in the frame's VLAN: a VLAN drop reason, or the frame went where its VLAN goes.
+    Vlan,
+    /// Exactly this drop reason.
+    Reason(DropReason),
+}

@@ -1,0 +1,145 @@
+//! What the controller tells the datapath: a checked description of one lab, with the line that each thing came from.
+//!
+//! It is what crosses the control socket (as JSON, in a sealed memfd) and what [`crate::world::World::compile`] takes;
+//! the controller compiles the same description for `trace`, static `expect` and `diff`. It holds ids, not sockets: how
+//! a port's frames reach the datapath is the datapath process's business.
+
+use crate::{
+    id::{Epoch, PortId, SwitchId},
+    mac::MacAddr,
+    vlan::{VlanId, VlanSet},
+};
+use serde::{Deserialize, Serialize};
+
+/// Where in the topology file a thing was said: both count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// Line of [`Description::file`].
+    pub line: u32,
+    /// Column, in characters.
+    pub column: u32,
+}
+
+/// One lab, checked: every reference resolves, every id is its element's place in its list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// The lab's name.
+    pub lab: String,
+    /// The topology file, as the user named it.
+    pub file: String,
+    /// The number of this configuration.
+    pub epoch: Epoch,
+    /// The VLANs of the lab: `default` (1) and those the file names. A VLAN that is not here does not exist.
+    pub vlans: Vec<Vlan>,
+    /// The switches; `switches[i].id.index() == i`. At most 4096.
+    pub switches: Vec<Switch>,
+    /// The interfaces of all nodes; `ports[i].id.index() == i`, but for places that are empty (`None`).
+    pub ports: Vec<Option<Port>>,
+    /// Links between two switches. They never form a loop.
+    pub trunks: Vec<Trunk>,
+}
+
+/// A VLAN of the lab.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vlan {
+    /// Its identifier.
+    pub id: VlanId,
+    /// Its name.
+    pub name: String,
+    /// Where it was said; none for `default` if the file does not name it.
+    pub origin: Option<Origin>,
+}
+
+/// A switch of the lab.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Switch {
+    /// Its id.
+    pub id: SwitchId,
+    /// Its name.
+    pub name: String,
+    /// Seconds after which a learned address that was not seen again is forgotten (IEEE 802.1Q-2018 table 8-6).
+    pub mac_aging_secs: u32,
+    /// Where it was said.
+    pub origin: Origin,
+}
+
+/// The switch's end of one interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Its id.
+    pub id: PortId,
+    /// The node whose interface it is.
+    pub node: String,
+    /// The interface's name on that node.
+    pub interface: String,
+    /// The interface's address, where we give it or the file states it: a static entry in the FDB.
+    pub mac: Option<MacAddr>,
+    /// The largest frame payload (bytes behind the Ethernet header and its tags); no limit until one is given.
+    pub mtu: Option<u16>,
+    /// Queue pairs offered to the guest.
+    pub queues: u16,
+    /// How many addresses may be learned on this port at most.
+    pub mac_limit: u32,
+    /// Administrative state.
+    pub up: bool,
+    /// What it is linked to.
+    pub link: Link,
+    /// Where the interface, or its node, was said.
+    pub origin: Origin,
+    /// Where its link was said; none without a link.
+    pub link_origin: Option<Origin>,
+}
+
+impl Port {
+    /// `node:interface`, as users write and read it.
+    pub fn name(&self) -> String {
+        format!("{}:{}", self.node, self.interface)
+    }
+}
+
+/// What a port is linked to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Link {
+    /// Nothing: what enters is dropped.
+    None,
+    /// A switch, as a member of these VLANs.
+    Switch {
+        /// The switch.
+        switch: SwitchId,
+        /// How its VLANs appear on this port.
+        vlans: Membership,
+    },
+    /// Another port, by a transparent wire.
+    Wire {
+        /// The other end.
+        peer: PortId,
+    },
+}
+
+/// How a switch's VLANs appear on a port (IEEE 802.1Q-2018 §8.8, §6.9).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Membership {
+    /// Untagged member of one VLAN. Untagged and priority-tagged frames are admitted, tagged ones are not.
+    Access(VlanId),
+    /// Tagged member of a set of VLANs.
+    Trunk {
+        /// Members, `native` included.
+        vlans: VlanSet,
+        /// Untagged and priority-tagged frames belong here, and frames of this VLAN leave untagged. None: such frames
+        /// are not admitted.
+        native: Option<VlanId>,
+    },
+}
+
+/// A link between two switches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trunk {
+    /// Its two ends, in file order.
+    pub ends: [SwitchId; 2],
+    /// How the VLANs cross it; the same at both ends.
+    pub vlans: Membership,
+    /// Where the link was said.
+    pub origin: Origin,
+}

@@ -1,0 +1,26 @@
+//! The switch as a pure function: frames in, fates out.
+//!
+//! Nothing here does I/O, starts a thread or reads a clock; time is an argument. A frame's way through this crate:
+//!
+//! ```text
+//! head bytes -> head::parse -> Head -> decide (admit -> learn -> forward | flood) -> Fate + Copies
+//!                                        |  reads World (immutable), Fdb (learned)
+//!                                        `- tells a Tracer each step
+//! ```
+//!
+//! What the three kinds of state are (they are never mixed): the [`world::World`] is one compiled, immutable
+//! configuration; the [`fdb::Fdb`] is what was learned; what is counted lives with the caller.
+
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod decide;
+pub mod description;
+pub mod drop_reason;
+pub mod fdb;
+pub mod head;
+pub mod id;
+pub mod mac;
+pub mod trace;
+pub mod vlan;
+pub mod world;

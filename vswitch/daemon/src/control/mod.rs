@@ -1,0 +1,3 @@
+//! The control socket: how the controller tells this process what to be and asks what it did.
+
+pub mod protocol;

@@ -1,0 +1,333 @@
+//! What is said on the control socket, version by version.
+//!
+//! A Unix stream; each message is a 4-byte little-endian length and that many bytes of JSON. Descriptors travel with
+//! the first byte of the message that names them (SCM_RIGHTS). One request, one reply, in order.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use vswitch_core::{
+    drop_reason::DropReason,
+    id::{Epoch, PortId},
+    mac::MacAddr,
+    trace::Step,
+    vlan::VlanId,
+};
+
+/// Both ends must be of this version: they come from one executable.
+pub const VERSION: u32 = 1;
+
+/// What the controller asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// First on every connection.
+    Hello {
+        /// [`VERSION`] of the asking side.
+        version: u32,
+    },
+    /// Become this lab. Descriptors: the Description (JSON, in a sealed memfd), then one for each attachment that
+    /// says so, in order. A port whose id was there before keeps its connection.
+    Apply {
+        /// How each port's frames get here.
+        attachments: Vec<Attachment>,
+        /// Workers, CPUs, polling.
+        datapath: DatapathSettings,
+    },
+    /// Everything countable, consistent at one moment between two turns.
+    Snapshot,
+    /// The learned addresses.
+    Fdb,
+    /// What would become of this frame if it came in on that port now. Nothing is learned or sent.
+    Trace {
+        /// Where it would come in.
+        port: PortId,
+        /// The frame, from its destination address.
+        frame: Vec<u8>,
+    },
+    /// From now on note the fate of frames that match, until the watch is dropped.
+    Watch(Watch),
+    /// What a watch saw so far.
+    Sightings {
+        /// From [`Reply::Watching`].
+        watch: u32,
+    },
+    /// Drop a watch.
+    Unwatch {
+        /// From [`Reply::Watching`].
+        watch: u32,
+    },
+    /// End the process in order: rings are given back to their guests.
+    Stop,
+}
+
+/// What vswitchd answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To `Hello`.
+    Hello {
+        /// [`VERSION`] of the answering side.
+        version: u32,
+        /// Its process id.
+        pid: u32,
+    },
+    /// Done.
+    Done,
+    /// To `Snapshot`.
+    Snapshot(Snapshot),
+    /// To `Fdb`.
+    Fdb(Vec<FdbRow>),
+    /// To `Trace`.
+    Trace(Journey),
+    /// To `Watch`.
+    Watching {
+        /// Its number.
+        watch: u32,
+    },
+    /// To `Sightings`: oldest first, at most 64; `lost` more were seen.
+    Sightings {
+        /// What was seen.
+        sightings: Vec<Sighting>,
+        /// How many there was no room for.
+        lost: u64,
+    },
+    /// It could not be done, and nothing changed.
+    Refused {
+        /// Why, in a sentence.
+        why: String,
+    },
+}
+
+/// `datapath:` of the topology file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatapathSettings {
+    /// How many workers; this version runs one.
+    pub workers: u16,
+    /// The CPUs that the workers are pinned to, in order; none: not pinned.
+    pub cpus: Vec<u16>,
+    /// How a worker waits.
+    pub poll: PollMode,
+}
+
+/// How a worker waits for frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PollMode {
+    /// Poll while busy, sleep when idle.
+    Adaptive,
+    /// Never sleep.
+    Always,
+}
+
+/// How one port's frames get here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// The port.
+    pub port: PortId,
+    /// Its kind.
+    pub kind: AttachmentKind,
+}
+
+/// The kinds of port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachmentKind {
+    /// A VMM connects to the listening socket that comes as a descriptor.
+    VhostUserListen,
+    /// We connect to the VMM's socket, again and again.
+    VhostUserConnect {
+        /// The socket's path, absolute.
+        path: String,
+    },
+    /// The tap whose descriptor comes along (IFF_TAP | IFF_NO_PI, one queue).
+    Tap,
+}
+
+/// The state of the datapath at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The configuration that runs.
+    pub epoch: Option<Epoch>,
+    /// Each port, in order of its place.
+    pub ports: Vec<PortView>,
+    /// Each worker.
+    pub workers: Vec<WorkerView>,
+    /// The FDB as a whole.
+    pub fdb: FdbView,
+}
+
+/// One port at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortView {
+    /// Its id.
+    pub port: PortId,
+    /// Node.
+    pub node: String,
+    /// Interface.
+    pub interface: String,
+    /// Whether frames can flow both ways now.
+    pub state: PortState,
+    /// Why it is not `up`, in words; what was negotiated if it is.
+    pub detail: String,
+    /// The virtio features in force; 0 if none.
+    pub features: u64,
+    /// Entries of the running rings, by ring index.
+    pub rings: BTreeMap<u16, u16>,
+    /// What was counted.
+    pub counters: PortCounters,
+}
+
+/// Whether a port can move frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortState {
+    /// A driver runs.
+    Up,
+    /// Nobody is attached, or no driver runs.
+    Waiting,
+    /// Stopped because of what the guest or its VMM did.
+    Faulted,
+    /// Down by configuration.
+    Down,
+}
+
+/// What is counted of a port. Directions are seen from the switch.
+///
+/// The accounting law holds for each port's `from_port` and, summed over all ports, for the copies:
+/// `frames = unicast + flooded + consumed + Σ dropped`;
+/// `Σ copies = Σ (unicast + flood fan-out) = Σ delivered + Σ to_port.dropped`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PortCounters {
+    /// What came in.
+    pub from_port: FromPort,
+    /// What went out.
+    pub to_port: ToPort,
+    /// How often the port was stopped.
+    pub faults: u64,
+}
+
+/// Frames that a port sent to the switch.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FromPort {
+    /// Frames received.
+    pub frames: u64,
+    /// Their bytes, from the destination address, without the net header.
+    pub bytes: u64,
+    /// Forwarded to one port.
+    pub unicast: u64,
+    /// Flooded to one port or more.
+    pub flooded: u64,
+    /// Copies that those floods made.
+    pub flood_copies: u64,
+    /// For the switch itself.
+    pub consumed: u64,
+    /// Dropped, by reason; reasons that did not happen are left out.
+    pub dropped: BTreeMap<DropReason, u64>,
+}
+
+/// Copies of frames that were meant for a port.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ToPort {
+    /// Copies decided for this port.
+    pub copies: u64,
+    /// Put into its ring and published.
+    pub delivered: u64,
+    /// Bytes of those, without the net header.
+    pub bytes: u64,
+    /// Dropped, by reason.
+    pub dropped: BTreeMap<DropReason, u64>,
+}
+
+/// One worker since it started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// Its number.
+    pub worker: u16,
+    /// The CPU that it is pinned to.
+    pub cpu: Option<u16>,
+    /// Turns that moved at least one frame.
+    pub busy_turns: u64,
+    /// Frames that came in.
+    pub frames: u64,
+    /// TSC cycles of busy turns.
+    pub busy_cycles: u64,
+    /// `busy_cycles / frames`.
+    pub cycles_per_frame: f64,
+    /// How often it went to sleep, and so woke.
+    pub sleeps: u64,
+    /// Panics that were caught (law 5): each is a bug of ours.
+    pub panics: u64,
+}
+
+/// The FDB as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FdbView {
+    /// Entries that are not aged out.
+    pub entries: u64,
+    /// Addresses learned since the start.
+    pub learned: u64,
+    /// Times that a known address moved to another port.
+    pub moves: u64,
+    /// Addresses not learned since a port was at its limit, or the table was full there.
+    pub refused: u64,
+}
+
+/// One address in the FDB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbRow {
+    /// The switch's name.
+    pub switch: String,
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The address.
+    pub mac: MacAddr,
+    /// `node:interface`, or the name of the switch behind a trunk.
+    pub port: String,
+    /// Whether the topology file put it there.
+    pub is_static: bool,
+    /// Seconds since it was last seen; 0 for static entries.
+    pub age_secs: u64,
+}
+
+/// What became of one frame, step by step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Journey {
+    /// The way.
+    pub steps: Vec<Step>,
+    /// Its drop, if it had no other fate.
+    pub dropped: Option<DropReason>,
+    /// The ports that a copy was decided for.
+    pub copies: Vec<PortId>,
+}
+
+/// Which frames to note. All that is given must match.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Watch {
+    /// Came in here.
+    pub port: Option<PortId>,
+    /// Source address.
+    pub src: Option<MacAddr>,
+    /// Destination address.
+    pub dst: Option<MacAddr>,
+    /// EtherType behind the tags.
+    pub ethertype: Option<u16>,
+    /// These bytes somewhere in the copied head of the frame.
+    pub contains: Option<Vec<u8>>,
+}
+
+/// A watched frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sighting {
+    /// Where it came in.
+    pub port: PortId,
+    /// Nanoseconds since vswitchd started.
+    pub at_nanos: u64,
+    /// Its first bytes, at most 64.
+    pub head: Vec<u8>,
+    /// Its length.
+    pub len: u32,
+    /// The decision.
+    pub journey: Journey,
+    /// For each copy, in the order of `journey.copies`: why it was not delivered; none if it was.
+    pub lost: Vec<Option<DropReason>>,
+}

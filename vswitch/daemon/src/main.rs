@@ -1,0 +1,3 @@
+//! `vswitchd`: the datapath process as a binary of its own (`vnet vswitchd` is the same).
+
+fn main() {}
