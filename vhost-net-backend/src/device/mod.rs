@@ -6,9 +6,11 @@
 //!                                              worker <- RunningRing (a value) <-'
 //! ```
 
+mod copy;
 pub mod fault;
 pub mod memory;
 pub mod ring;
+pub mod sigbus;
 
 use fault::PortFault;
 use ring::RunningRing;

@@ -1,0 +1,111 @@
+//! The one walker of descriptor chains (virtio 1.2 §2.7.5): each descriptor is read once and judged as a copy.
+
+use super::raw::{Descriptor, RawRing, Table};
+use crate::{
+    device::memory::Segment,
+    layout::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE},
+};
+
+/// The longest chain that is walked, in descriptors; a frame of 64 KiB in pages of 4 KiB needs 17.
+pub const MAX_CHAIN: u16 = 1024;
+
+/// The most bytes that a chain may hold: far above any frame, far below an overflow of the sum.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// Who is to write a chain's buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    /// The driver wrote them, the device reads: a transmit chain.
+    DeviceReads,
+    /// The device writes them: a receive chain.
+    DeviceWrites,
+}
+
+/// What a walk found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Walked {
+    /// Bytes of all buffers.
+    pub(super) bytes: u32,
+    /// Descriptors that were read, the indirect one included.
+    pub(super) descriptors: u16,
+    /// Whether every buffer has the wanted direction.
+    pub(super) direction_ok: bool,
+}
+
+/// Walks the chain whose first descriptor is `head`, pushing its buffers' segments in order.
+///
+/// An error names what no driver may do; the segments pushed until then are not to be used.
+#[inline(always)]
+pub(super) fn walk(
+    ring: &RawRing,
+    head: u16,
+    direction: Direction,
+    hint: &mut usize,
+    segments: &mut Vec<Segment>,
+) -> Result<Walked, &'static str> {
+    let first = ring.table().get(head).ok_or("the head of a chain is outside of the descriptor table")?;
+    // The common case: one direct buffer of the right direction, in one piece.
+    let wanted = if direction == Direction::DeviceWrites { DESC_WRITE } else { 0 };
+    if first.flags & (DESC_NEXT | DESC_INDIRECT | DESC_WRITE) == wanted {
+        if !ring.memory().resolve(first.addr, first.len, hint, |segment| segments.push(segment)) {
+            return Err("a buffer lies outside of guest memory");
+        }
+        if u64::from(first.len) > MAX_BYTES {
+            return Err("a chain holds more than 1 GiB");
+        }
+        return Ok(Walked { bytes: first.len, descriptors: 1, direction_ok: true });
+    }
+    walk_chain(ring, first, direction, hint, segments)
+}
+
+fn walk_chain(
+    ring: &RawRing,
+    first: Descriptor,
+    direction: Direction,
+    hint: &mut usize,
+    segments: &mut Vec<Segment>,
+) -> Result<Walked, &'static str> {
+    let mut table: Table = ring.table();
+    // A chain is no longer than the table it lies in, or it bites its own tail (virtio 1.2 §2.7.5.3.1).
+    let mut left = table.entries();
+    let mut inside_indirect = false;
+    let mut descriptor = first;
+    let mut bytes = 0u64;
+    let mut walked = Walked { bytes: 0, descriptors: 0, direction_ok: true };
+    loop {
+        walked.descriptors += 1;
+        left = left.checked_sub(1).ok_or("a chain loops")?;
+        if walked.descriptors > MAX_CHAIN {
+            return Err("a chain has more than 1024 descriptors");
+        }
+        if descriptor.flags & DESC_INDIRECT != 0 {
+            if inside_indirect {
+                return Err("an indirect table refers to another indirect table");
+            }
+            if descriptor.flags & DESC_NEXT != 0 {
+                return Err("an indirect descriptor has a next descriptor");
+            }
+            table = ring
+                .indirect(descriptor.addr, descriptor.len)
+                .ok_or("an indirect table has a bad length or lies outside of guest memory")?;
+            left = table.entries();
+            inside_indirect = true;
+            descriptor = table.get(0).ok_or("an indirect table is empty")?;
+            continue;
+        }
+        let writable = descriptor.flags & DESC_WRITE != 0;
+        walked.direction_ok &= writable == (direction == Direction::DeviceWrites);
+        if !ring.memory().resolve(descriptor.addr, descriptor.len, hint, |segment| segments.push(segment)) {
+            return Err("a buffer lies outside of guest memory");
+        }
+        bytes += u64::from(descriptor.len);
+        if bytes > MAX_BYTES {
+            return Err("a chain holds more than 1 GiB");
+        }
+        if descriptor.flags & DESC_NEXT == 0 {
+            walked.bytes = bytes as u32;
+            return Ok(walked);
+        }
+        descriptor = table.get(descriptor.next).ok_or("a chain leaves its descriptor table")?;
+    }
+}

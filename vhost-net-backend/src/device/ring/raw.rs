@@ -1,0 +1,195 @@
+//! A split ring's three parts in guest memory, by address: every field is read and written here and nowhere else.
+#![expect(unsafe_code, reason = "ring fields are read and written through pointers into guest memory")]
+
+use super::RingParts;
+use crate::{
+    device::{copy, fault::PortFault, memory::GuestMemory},
+    layout::{self, DESC_SIZE, RingSize, USED_ELEM_SIZE},
+};
+use std::{
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering, fence},
+    },
+};
+
+/// A descriptor, copied out of guest memory once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Descriptor {
+    pub(super) addr: u64,
+    pub(super) len: u32,
+    pub(super) flags: u16,
+    pub(super) next: u16,
+}
+
+/// A table of descriptors, resolved: the ring's own, or an indirect one.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Table {
+    base: *const u8,
+    entries: u16,
+}
+
+impl Table {
+    pub(super) fn entries(self) -> u16 {
+        self.entries
+    }
+
+    /// The descriptor in place `index`; None outside of the table.
+    #[inline(always)]
+    pub(super) fn get(self, index: u16) -> Option<Descriptor> {
+        if index >= self.entries {
+            return None;
+        }
+        let mut bytes = [0; DESC_SIZE];
+        // SAFETY: inside the table, which was resolved in the ring's memory epoch. This is the one look that we take.
+        unsafe { copy::from_guest(self.base.add(usize::from(index) * DESC_SIZE), &mut bytes) };
+        let all = u128::from_le_bytes(bytes);
+        Some(Descriptor {
+            addr: all as u64,
+            len: (all >> 64) as u32,
+            flags: (all >> 96) as u16,
+            next: (all >> 112) as u16,
+        })
+    }
+
+    /// Asks the CPU for the line of the descriptor in place `index`.
+    #[inline(always)]
+    pub(super) fn prefetch(self, index: u16) {
+        if index < self.entries {
+            // SAFETY: inside the table.
+            prefetch(unsafe { self.base.add(usize::from(index) * DESC_SIZE) });
+        }
+    }
+}
+
+/// Asks the CPU for a cache line; never faults.
+#[inline(always)]
+pub(super) fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; any address is allowed.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// The resolved ring. Holds the memory epoch, so its pointers stay valid.
+#[derive(Debug)]
+pub(super) struct RawRing {
+    table: Table,
+    avail: *const u8,
+    used: *mut u8,
+    size: RingSize,
+    memory: Arc<GuestMemory>,
+}
+
+// SAFETY: the pointers are into mappings that `memory` keeps, and every access expects the guest to race with it.
+unsafe impl Send for RawRing {}
+// SAFETY: as above; who may write which used slot when is settled by `ToGuest` and `FromGuest`.
+unsafe impl Sync for RawRing {}
+
+impl RawRing {
+    /// Resolves the addresses of `parts`; each part must be aligned (virtio 1.2 §2.7) and lie in one region.
+    pub(super) fn resolve(parts: &RingParts, memory: Arc<GuestMemory>) -> Result<Self, PortFault> {
+        let fault = |what| PortFault::Ring { ring: parts.index, what };
+        let size = parts.size;
+        let table = memory
+            .contiguous(parts.desc, size.desc_bytes(), 16)
+            .ok_or(fault("the descriptor table is unaligned or leaves guest memory"))?;
+        let avail = memory
+            .contiguous(parts.avail, size.avail_bytes(), 2)
+            .ok_or(fault("the avail ring is unaligned or leaves guest memory"))?;
+        let used = memory
+            .contiguous(parts.used, size.used_bytes(), 4)
+            .ok_or(fault("the used ring is unaligned or leaves guest memory"))?;
+        Ok(Self { table: Table { base: table, entries: size.entries() }, avail, used, size, memory })
+    }
+
+    pub(super) fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
+    pub(super) fn table(&self) -> Table {
+        self.table
+    }
+
+    /// An indirect table of `len` bytes at `addr` (virtio 1.2 §2.7.5.3); None if it is no table or not in one region.
+    pub(super) fn indirect(&self, addr: u64, len: u32) -> Option<Table> {
+        let bytes = len as usize;
+        let entries =
+            u16::try_from(bytes / DESC_SIZE).ok().filter(|n| *n > 0 && bytes.is_multiple_of(DESC_SIZE))?;
+        // The specification asks for no alignment here.
+        let base = self.memory.contiguous(addr, bytes, 1)?;
+        Some(Table { base, entries })
+    }
+
+    fn u16_at(&self, base: *const u8, offset: usize) -> &AtomicU16 {
+        // SAFETY: callers give offsets of 16-bit fields inside the part, which is aligned to 2 and outlives `self`.
+        unsafe { AtomicU16::from_ptr(base.add(offset).cast_mut().cast()) }
+    }
+
+    /// `avail.idx`, before everything that the driver wrote behind it (acquire).
+    #[inline(always)]
+    pub(super) fn avail_index(&self) -> u16 {
+        u16::from_le(self.u16_at(self.avail, 2).load(Ordering::Acquire))
+    }
+
+    /// The head of the chain at free-running index `index` of the avail ring.
+    #[inline(always)]
+    pub(super) fn avail_entry(&self, index: u16) -> u16 {
+        let offset = 4 + usize::from(self.size.wrap(index)) * 2;
+        u16::from_le(self.u16_at(self.avail, offset).load(Ordering::Relaxed))
+    }
+
+    /// Writes the used element at free-running index `index`. The driver does not look until the index is stored.
+    #[inline(always)]
+    pub(super) fn write_used(&self, index: u16, head: u16, len: u32) {
+        let offset = 4 + usize::from(self.size.wrap(index)) * USED_ELEM_SIZE;
+        let element = (u64::from(head) | u64::from(len) << 32).to_le();
+        // SAFETY: inside the used ring. Its elements are aligned to 4 only, hence unaligned; nobody else writes here
+        // (the guest may, and hurts itself).
+        unsafe { ptr::write_unaligned(self.used.add(offset).cast::<u64>(), element) };
+    }
+
+    /// Stores `used.idx`, behind everything that was written before (release).
+    #[inline(always)]
+    pub(super) fn store_used_index(&self, index: u16) {
+        self.u16_at(self.used, 2).store(index.to_le(), Ordering::Release);
+    }
+
+    /// Whether the driver wants a call now that `used.idx` went from `old` to `new` (virtio 1.2 §2.7.7.2).
+    pub(super) fn driver_wants_call(&self, event_idx: bool, old: u16, new: u16) -> bool {
+        // The index must be visible before the driver's wish is read, or both sides may miss each other.
+        fence(Ordering::SeqCst);
+        if event_idx {
+            let offset = 4 + usize::from(self.size.entries()) * 2;
+            let event = u16::from_le(self.u16_at(self.avail, offset).load(Ordering::Relaxed));
+            layout::need_event(event, new, old)
+        } else {
+            u16::from_le(self.u16_at(self.avail, 0).load(Ordering::Relaxed)) & layout::AVAIL_NO_INTERRUPT == 0
+        }
+    }
+
+    /// Asks the driver for no kicks. With EVENT_IDX there is nothing to write: an `avail_event` that was passed long
+    /// ago asks for none.
+    pub(super) fn suppress_kicks(&self, event_idx: bool) {
+        if !event_idx {
+            self.u16_at(self.used, 0).store(layout::USED_NO_NOTIFY.to_le(), Ordering::Relaxed);
+        }
+    }
+
+    /// Asks the driver for a kick when it makes the buffer at `next_avail` available. The caller must look at
+    /// `avail.idx` once more afterwards.
+    pub(super) fn request_kick(&self, event_idx: bool, next_avail: u16) {
+        if event_idx {
+            let offset = 4 + usize::from(self.size.entries()) * USED_ELEM_SIZE;
+            self.u16_at(self.used, offset).store(next_avail.to_le(), Ordering::Relaxed);
+        } else {
+            self.u16_at(self.used, 0).store(0, Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
+    }
+}
