@@ -86,7 +86,7 @@ impl Segment {
         if inside(self, offset) && inside(to, at) {
             // SAFETY: inside both segments; each was resolved in an epoch that its borrower's ring keeps alive.
             unsafe {
-                copy::guest_to_guest(self.host.add(offset as usize), to.host.add(at as usize), len as usize)
+                copy::guest_to_guest(self.host.add(offset as usize), to.host.add(at as usize), len as usize);
             };
         }
     }
