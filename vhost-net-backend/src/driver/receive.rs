@@ -1,0 +1,151 @@
+//! The receiveq: buffers posted, frames copied out (merged buffers joined), buffers posted again.
+
+use super::arena::Arena;
+use super::error::DeviceFault;
+use super::plan::{ReceiveBuffers, Slots};
+use super::ring::{Descriptor, Ring, Used};
+use super::transmit::MAX_CHAIN;
+use crate::layout::{DESC_INDIRECT, DESC_NEXT, DESC_SIZE, DESC_WRITE};
+use crate::net_header::{self, NetHeader};
+use std::sync::Arc;
+
+/// How many chains ahead a buffer is fetched into the cache.
+const PREFETCH_AHEAD: u16 = 6;
+
+/// The driver's side of a receiveq. Chain `n` starts at descriptor `n * chain` and lies in slot `n`, whole.
+#[derive(Debug)]
+pub(super) struct ReceiveQueue {
+    pub(super) ring: Ring,
+    memory: Arc<Arena>,
+    slots: Slots,
+    /// Ring descriptors of each chain.
+    chain: u16,
+    mergeable: bool,
+    /// The frame that is being handed over: copied, since the device could still write to the shared one.
+    scratch: Box<[u8]>,
+}
+
+impl ReceiveQueue {
+    /// Posts all buffers, unpublished.
+    pub(super) fn new(
+        memory: Arc<Arena>,
+        mut ring: Ring,
+        slots: Slots,
+        buffers: &ReceiveBuffers,
+        mergeable: bool,
+    ) -> Self {
+        let entries = ring.places().size.entries();
+        let chain = buffers.ring_descriptors();
+        for number in 0..entries / chain {
+            let pieces = buffers.pieces(slots.len).into_iter().map(|(start, len)| Descriptor {
+                addr: memory.guest_address(slots.offset(number) + start),
+                len,
+                flags: DESC_WRITE,
+                next: 0,
+            });
+            match buffers.table(number) {
+                None => ring.add(&pieces.collect::<Vec<_>>()),
+                Some((table, count)) => {
+                    for (index, mut piece) in (0..count).zip(pieces) {
+                        if index + 1 < count {
+                            piece.flags |= DESC_NEXT;
+                            piece.next = index + 1;
+                        }
+                        memory.write(table + usize::from(index) * DESC_SIZE, &piece.to_bytes());
+                    }
+                    let len = u32::from(count) * DESC_SIZE as u32;
+                    let addr = memory.guest_address(table);
+                    ring.add(&[Descriptor { addr, len, flags: DESC_INDIRECT, next: 0 }])
+                }
+            };
+        }
+        let scratch = vec![0; MAX_CHAIN].into_boxed_slice();
+        Self { ring, memory, slots, chain, mergeable, scratch }
+    }
+
+    pub(super) fn slots(&self) -> Slots {
+        self.slots
+    }
+
+    fn slot(&self, head: u16) -> usize {
+        self.slots.offset(head / self.chain)
+    }
+
+    /// Hands over at most `limit` frames and posts their buffers again, unpublished.
+    pub(super) fn receive(
+        &mut self,
+        limit: usize,
+        mut each: impl FnMut(&NetHeader, &[u8]),
+    ) -> Result<usize, DeviceFault> {
+        let mut frames = 0;
+        while frames < limit {
+            let Some(used) = self.ring.take_used()? else { break };
+            if let Some(head) = self.ring.likely_used(PREFETCH_AHEAD) {
+                self.memory.prefetch(self.slot(head));
+            }
+            let (header, len) = self.join(used)?;
+            each(&header, &self.scratch[..len]);
+            frames += 1;
+        }
+        Ok(frames)
+    }
+
+    /// Copies the frame that begins in this chain into the scratch; its header and length.
+    #[inline]
+    fn join(&mut self, first: Used) -> Result<(NetHeader, usize), DeviceFault> {
+        let written = self.written(first)?;
+        let Some(mut len) = written.checked_sub(net_header::LEN) else {
+            return Err(DeviceFault::Runt { written: written as u32 });
+        };
+        let slot = self.slot(first.head);
+        let mut header = [0; net_header::LEN];
+        self.memory.read(slot, &mut header);
+        let header = NetHeader::from_bytes(header);
+        self.copy_to_scratch(slot + net_header::LEN, 0, len)?;
+        self.post_again(first.head);
+        if self.mergeable && header.num_buffers != 1 {
+            len = self.join_rest(header.num_buffers, len)?;
+        }
+        Ok((header, len))
+    }
+
+    /// The further chains of a merged frame (virtio 1.2 §5.1.6.4); the device uses them with the first at once.
+    #[cold]
+    fn join_rest(&mut self, num_buffers: u16, mut len: usize) -> Result<usize, DeviceFault> {
+        if num_buffers == 0 {
+            return Err(DeviceFault::NumBuffers { num_buffers, used: 1 });
+        }
+        for used in 1..num_buffers {
+            let chain = self.ring.take_used()?.ok_or(DeviceFault::NumBuffers { num_buffers, used })?;
+            let part = self.written(chain)?;
+            self.copy_to_scratch(self.slot(chain.head), len, part)?;
+            self.post_again(chain.head);
+            len += part;
+        }
+        Ok(len)
+    }
+
+    #[inline]
+    fn copy_to_scratch(&mut self, from: usize, to: usize, len: usize) -> Result<(), DeviceFault> {
+        let limit = self.scratch.len();
+        let into = self.scratch.get_mut(to..).and_then(|rest| rest.get_mut(..len));
+        self.memory.read(from, into.ok_or(DeviceFault::Oversize { limit })?);
+        Ok(())
+    }
+
+    /// Bytes that the device wrote into this chain.
+    #[inline]
+    fn written(&self, used: Used) -> Result<usize, DeviceFault> {
+        let Some(written) = used.written else { return Ok(self.slots.len) };
+        if written as usize > self.slots.len {
+            return Err(DeviceFault::Overrun { written, capacity: self.slots.len as u32 });
+        }
+        Ok(written as usize)
+    }
+
+    #[inline]
+    fn post_again(&mut self, head: u16) {
+        let count = self.ring.land(head);
+        self.ring.offer(head, count);
+    }
+}
