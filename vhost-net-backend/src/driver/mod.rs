@@ -24,6 +24,9 @@ mod receive;
 mod ring;
 mod transmit;
 
+#[cfg(test)]
+mod tests;
+
 pub use arena::{Arena, Region};
 pub use error::{DeviceFault, DriverError};
 pub use ring::{Descriptor, RingPlaces};
