@@ -25,6 +25,8 @@ mod ring;
 mod transmit;
 
 #[cfg(test)]
+mod handshake_tests;
+#[cfg(test)]
 mod tests;
 
 pub use arena::{Arena, Region};
