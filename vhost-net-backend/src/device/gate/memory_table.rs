@@ -37,7 +37,7 @@ impl MemoryTable {
         order.sort_by_key(|&at| regions[at].guest);
         let mut table = Self::default();
         for &at in &order {
-            table = table.add(regions[at], &files[at..=at], quota)?;
+            table = table.add(regions[at], files.get(at..=at).unwrap_or_default(), quota)?;
         }
         Ok((table, order))
     }

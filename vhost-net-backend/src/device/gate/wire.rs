@@ -177,6 +177,7 @@ pub enum Notifier {
 
 /// A request whose form is right; whether it is allowed now is the gate's to say.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are a ring's index and the value that the variant names")]
 pub enum Request {
     /// What virtio features are offered?
     GetFeatures,

@@ -138,7 +138,8 @@ impl Connection {
         if let Request::SetFeatures(features) = request {
             self.host.connection(State::Connected { features });
         }
-        if acknowledge || request.wants_value() {
+        // Asked again: the message that negotiates REPLY_ACK is itself acknowledged, as the daemon would.
+        if request.wants_value() || (header.need_reply && self.gate.acknowledges()) {
             self.frontend.reply(&reply_bytes(header.code, &answer))?;
         }
         Ok(())
