@@ -41,7 +41,7 @@ fn p10_a_punched_hole_is_no_fault_on_base_pages_and_many_threads_survive_a_trunc
         for _ in 0..4 {
             scope.spawn(|| {
                 (0..64)
-                    .for_each(|page| map.as_volatile_slice().write_obj(1u64, page * PAGE).expect("a write"))
+                    .for_each(|page| map.as_volatile_slice().write_obj(1u64, page * PAGE).expect("a write"));
             });
         }
     });

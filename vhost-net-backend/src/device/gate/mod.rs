@@ -189,7 +189,7 @@ impl Gate {
             }
             Request::VringNum { ring, size } => {
                 self.change(*ring, |shadow, _| {
-                    shadow.size = u16::try_from(*size).ok().and_then(RingSize::new)
+                    shadow.size = u16::try_from(*size).ok().and_then(RingSize::new);
                 });
             }
             Request::VringAddr { ring, at } => self.change(*ring, |shadow, memory| {

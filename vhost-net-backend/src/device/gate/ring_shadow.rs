@@ -56,7 +56,7 @@ impl RingShadow {
         if memory.is_empty() {
             return Err("ring addresses before any guest memory".to_owned());
         }
-        if at.desc % 16 != 0 || at.avail % 2 != 0 || at.used % 4 != 0 {
+        if !at.desc.is_multiple_of(16) || !at.avail.is_multiple_of(2) || !at.used.is_multiple_of(4) {
             return Err("a ring's parts must be aligned to 16, 2 and 4 bytes".to_owned());
         }
         let [desc, avail, used] = part_bytes(self.size);
