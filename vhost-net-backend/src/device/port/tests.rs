@@ -95,7 +95,7 @@ fn set_up(socket: &UnixStream) {
     send_memory(socket, MIB);
     for ring in 0..2u32 {
         ok(code::SET_VRING_NUM, &state_payload(ring, 256), &[]);
-        ok(code::SET_VRING_BASE, &state_payload(ring, 7), &[]);
+        ok(code::SET_VRING_BASE, &state_payload(ring, 0xffff), &[]);
         let base = 0x7000_0000_0000 + u64::from(ring) * 0x10000;
         let mut payload = state_payload(ring, 0);
         [base, base + 0x8000, base + 0x4000, 0]
@@ -133,7 +133,7 @@ fn rings_are_attached_after_a_full_set_up_and_come_back_around_every_change() {
     send_memory(&socket, 2 * MIB);
     (0..2).for_each(|ring| assert_eq!(ask(&socket, code::SET_VRING_ENABLE, &state_payload(ring, 1), &[]), 0));
     assert_eq!(host.rings(), 2);
-    assert_eq!(ask(&socket, code::GET_VRING_BASE, &state_payload(1, 0), &[]), 1 | 7 << 32);
+    assert_eq!(ask(&socket, code::GET_VRING_BASE, &state_payload(1, 0), &[]), 1 | 0xffff << 32);
     assert_eq!(host.rings(), 1);
     assert_ne!(
         ask(&socket, code::SET_VRING_NUM, &state_payload(0, 3), &[]),
