@@ -8,8 +8,11 @@
 
 mod copy;
 pub mod fault;
+pub mod gate;
 pub mod memory;
+pub mod port;
 pub mod ring;
+mod session;
 pub mod sigbus;
 
 use fault::PortFault;
