@@ -62,7 +62,9 @@ impl Client {
         match client.ask(&Request::Hello { version: VERSION }, &[])? {
             Reply::Hello { version: VERSION, pid } => client.pid = pid,
             Reply::Hello { version, .. } => {
-                return Err(ClientError::Garbled(format!("it speaks version {version}, this is version {VERSION}")));
+                return Err(ClientError::Garbled(format!(
+                    "it speaks version {version}, this is version {VERSION}"
+                )));
             }
             other => return Err(unexpected(&other)),
         }
@@ -253,15 +255,12 @@ mod tests {
         let mut descriptors = Vec::new();
         loop {
             let mut bytes = [0; 4096];
-            let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_PER_MESSAGE))];
+            let mut space =
+                vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_PER_MESSAGE))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let got = recvmsg(
-                stream,
-                &mut [IoSliceMut::new(&mut bytes)],
-                &mut ancillary,
-                RecvFlags::CMSG_CLOEXEC,
-            )
-            .unwrap();
+            let got =
+                recvmsg(stream, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)
+                    .unwrap();
             for message in ancillary.drain() {
                 if let RecvAncillaryMessage::ScmRights(some) = message {
                     descriptors.extend(some);
