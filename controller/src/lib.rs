@@ -1,6 +1,9 @@
 //! The controller: it loads a topology file, starts what it names, keeps it running, and answers what is asked of it.
 
-/// Runs `vnet` with the process's arguments.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
-}
+pub mod api;
+mod cli;
+pub mod expect;
+pub mod failure;
+pub mod lab;
+
+pub use cli::main;

@@ -1,0 +1,183 @@
+//! The asking side of the HTTP API: what every verb that needs a running lab goes through.
+
+use super::{
+    problem::Problem,
+    types::{ExecReply, ExecRequest, LabView, TopologyFile, TraceRequest, TraceView},
+};
+use crate::{
+    failure::{Context, Exit, Failure},
+    lab::{events::Event, rundir},
+};
+use axum::body::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use std::path::{Path, PathBuf};
+use tokio::net::UnixStream;
+
+/// The API of one lab. Each request has a connection of its own.
+#[derive(Debug, Clone)]
+pub struct Client {
+    socket: PathBuf,
+    lab: String,
+}
+
+impl Client {
+    /// The API of `lab` on the Unix socket at `socket`.
+    pub fn new(socket: &Path, lab: &str) -> Self {
+        Self { socket: socket.to_owned(), lab: lab.into() }
+    }
+
+    /// The lab's name.
+    pub fn lab(&self) -> &str {
+        &self.lab
+    }
+
+    /// Brings the lab up.
+    ///
+    /// # Errors
+    /// As the lab says.
+    pub async fn put(&self, file: &TopologyFile) -> Result<LabView, Failure> {
+        self.json(Method::PUT, "", Some(file)).await
+    }
+
+    /// The lab at this moment.
+    ///
+    /// # Errors
+    /// The lab does not answer.
+    pub async fn view(&self) -> Result<LabView, Failure> {
+        self.json(Method::GET, "", None::<&()>).await
+    }
+
+    /// Takes the lab down.
+    ///
+    /// # Errors
+    /// As the lab says.
+    pub async fn delete(&self) -> Result<LabView, Failure> {
+        self.json(Method::DELETE, "", None::<&()>).await
+    }
+
+    /// `ports`, `nodes`, `links`, `fdb`, `vlans`, `drops` or `datapath`.
+    ///
+    /// # Errors
+    /// As the lab says.
+    pub async fn look<T: DeserializeOwned>(&self, view: &str) -> Result<T, Failure> {
+        self.json(Method::GET, &format!("/{view}"), None::<&()>).await
+    }
+
+    /// `test` or `pingall`.
+    ///
+    /// # Errors
+    /// As the lab says.
+    pub async fn act<T: DeserializeOwned>(&self, action: &str) -> Result<T, Failure> {
+        self.json(Method::POST, &format!("/{action}"), None::<&()>).await
+    }
+
+    /// What becomes of a frame.
+    ///
+    /// # Errors
+    /// As the lab says.
+    pub async fn trace(&self, request: &TraceRequest) -> Result<TraceView, Failure> {
+        self.json(Method::POST, "/trace", Some(request)).await
+    }
+
+    /// Runs a command in a node.
+    ///
+    /// # Errors
+    /// As the lab says.
+    pub async fn exec(&self, request: &ExecRequest) -> Result<ExecReply, Failure> {
+        self.json(Method::POST, "/exec", Some(request)).await
+    }
+
+    /// What happens, from event number `from` on.
+    ///
+    /// # Errors
+    /// The lab does not answer.
+    pub async fn events(&self, from: u64) -> Result<EventReader, Failure> {
+        let body = self.request(Method::GET, &format!("/events?from={from}"), Bytes::new()).await?;
+        Ok(EventReader { body, buffer: vec![] })
+    }
+
+    async fn json<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Failure> {
+        let body = match body {
+            Some(body) => serde_json::to_vec(body).context("api", || "the request".into())?.into(),
+            None => Bytes::new(),
+        };
+        let answer = self.request(method, path, body).await?;
+        let bytes = answer.collect().await.context("api", || self.broke_off())?.to_bytes();
+        serde_json::from_slice(&bytes).context("api", || "the controller's answer is not understood".into())
+    }
+
+    /// The body of a successful answer; a problem is a failure.
+    async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Incoming, Failure> {
+        let stream = rundir::connect(&self.socket)
+            .and_then(|stream| stream.set_nonblocking(true).map(|()| stream))
+            .and_then(UnixStream::from_std)
+            .map_err(|error| self.nobody(&error))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.nobody(&error))?;
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/v1/labs/{}{path}", self.lab))
+            .header(hyper::header::HOST, "vnet")
+            .body(Full::new(body))
+            .context("api", || format!("the request {path}"))?;
+        let answer = sender.send_request(request).await.context("api", || self.broke_off())?;
+        if answer.status().is_success() {
+            return Ok(answer.into_body());
+        }
+        let status = answer.status();
+        let bytes = answer.into_body().collect().await.context("api", || self.broke_off())?.to_bytes();
+        Err(match serde_json::from_slice::<Problem>(&bytes) {
+            Ok(problem) => problem.into(),
+            Err(_) => Failure::failed("api", format!("the controller answered {status}")),
+        })
+    }
+
+    fn nobody(&self, error: &dyn std::fmt::Display) -> Failure {
+        Failure::new(
+            Exit::NothingRunning,
+            "not-running",
+            format!("the controller of lab {} does not answer: {error}", self.lab),
+        )
+        .mend("see `vnet ls`; `vnet down` cleans up, `vnet up` starts anew")
+    }
+
+    fn broke_off(&self) -> String {
+        format!("the controller of lab {} broke off (see `vnet logs controller`)", self.lab)
+    }
+}
+
+/// Events as they come.
+#[derive(Debug)]
+pub struct EventReader {
+    body: Incoming,
+    buffer: Vec<u8>,
+}
+
+impl EventReader {
+    /// The next event; none when the lab ended.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                // An event of a later version that is not understood here is passed over.
+                match serde_json::from_slice(&line) {
+                    Ok(event) => return Some(event),
+                    Err(_) => continue,
+                }
+            }
+            let frame = self.body.frame().await?.ok()?;
+            if let Some(data) = frame.data_ref() {
+                self.buffer.extend_from_slice(data);
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The HTTP API over the lab's Unix socket: both ends, and what is said between them.
+
+pub mod client;
+pub mod problem;
+pub mod server;
+pub mod types;
+
+#[cfg(test)]
+mod tests;

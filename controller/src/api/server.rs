@@ -1,0 +1,236 @@
+//! The HTTP API of one lab: routes and status codes, nothing else. What they mean is the [`Service`]'s.
+
+use super::{
+    problem::Problem,
+    types::{ExecRequest, LabView, TopologyFile, TraceRequest},
+};
+use crate::{
+    failure::{Exit, Failure},
+    lab::events::Events,
+};
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{Path, Query, Request, State},
+    http::header,
+    response::{IntoResponse, Response},
+    routing::{get, post, put},
+    serve::Listener,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use std::{future::Future, io, time::Duration};
+use tokio::net::{UnixListener, UnixStream, unix::SocketAddr};
+
+/// What can be asked of a running lab.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// `show ports`.
+    Ports,
+    /// `show nodes`.
+    Nodes,
+    /// `show links`.
+    Links,
+    /// `show fdb`.
+    Fdb,
+    /// `show vlans`.
+    Vlans,
+    /// `show drops`.
+    Drops,
+    /// `show datapath`.
+    Datapath,
+    /// What becomes of a frame.
+    Trace(TraceRequest),
+    /// Whether the expectations hold.
+    Test,
+    /// Who reaches whom.
+    Pingall,
+    /// Run a command in a node.
+    Exec(ExecRequest),
+}
+
+/// A lab that can be asked.
+pub trait Service: Clone + Send + Sync + 'static {
+    /// The lab's name.
+    fn name(&self) -> &str;
+    /// Brings the lab up, or finds that it is up as the file says.
+    fn put(&self, file: TopologyFile) -> impl Future<Output = Result<LabView, Failure>> + Send;
+    /// The lab at this moment.
+    fn view(&self) -> impl Future<Output = LabView> + Send;
+    /// Takes the lab down, and ends the controller behind the answer.
+    fn delete(&self) -> impl Future<Output = Result<LabView, Failure>> + Send;
+    /// Answers a question, in the JSON form of the matching view in [`super::types`].
+    fn ask(&self, question: Question) -> impl Future<Output = Result<serde_json::Value, Failure>> + Send;
+    /// What happens.
+    fn events(&self) -> Events;
+}
+
+/// The routes to `service`.
+pub fn router<S: Service>(service: S) -> Router {
+    let lab = put(put_lab::<S>).get(get_lab::<S>).delete(delete_lab::<S>);
+    Router::new()
+        .route("/v1/labs", get(list::<S>))
+        .route("/v1/labs/{lab}", lab)
+        .route("/v1/labs/{lab}/events", get(events::<S>))
+        .route("/v1/labs/{lab}/{view}", get(look::<S>))
+        .route("/v1/labs/{lab}/trace", post(trace::<S>))
+        .route("/v1/labs/{lab}/test", post(|s, p| act::<S>(s, p, Question::Test)))
+        .route("/v1/labs/{lab}/pingall", post(|s, p| act::<S>(s, p, Question::Pingall)))
+        .route("/v1/labs/{lab}/exec", post(exec::<S>))
+        .fallback(|request: Request| async move { Problem::from(no_such(request.uri().path())) })
+        .with_state(service)
+}
+
+fn no_such(what: &str) -> Failure {
+    Failure::new(Exit::NothingRunning, "no-such-resource", format!("there is no {what} here"))
+}
+
+/// Only the lab of this controller is here.
+fn must_be<S: Service>(service: &S, lab: &str) -> Result<(), Failure> {
+    if service.name() == lab { Ok(()) } else { Err(no_such(&format!("lab {lab}"))) }
+}
+
+/// Ours are the errors of a wrong body too, so that every error is a problem.
+fn parsed<T: DeserializeOwned>(body: &Bytes) -> Result<T, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::invalid("bad-request", format!("the body is not understood: {error}")))
+}
+
+async fn list<S: Service>(State(service): State<S>) -> Json<[LabView; 1]> {
+    Json([service.view().await])
+}
+
+async fn put_lab<S: Service>(
+    State(service): State<S>,
+    Path(lab): Path<String>,
+    body: Bytes,
+) -> Result<Json<LabView>, Problem> {
+    must_be(&service, &lab)?;
+    Ok(Json(service.put(parsed(&body)?).await?))
+}
+
+async fn get_lab<S: Service>(
+    State(service): State<S>,
+    Path(lab): Path<String>,
+) -> Result<Json<LabView>, Problem> {
+    must_be(&service, &lab)?;
+    Ok(Json(service.view().await))
+}
+
+async fn delete_lab<S: Service>(
+    State(service): State<S>,
+    Path(lab): Path<String>,
+) -> Result<Json<LabView>, Problem> {
+    must_be(&service, &lab)?;
+    Ok(Json(service.delete().await?))
+}
+
+async fn look<S: Service>(
+    State(service): State<S>,
+    Path((lab, view)): Path<(String, String)>,
+) -> Result<Json<serde_json::Value>, Problem> {
+    must_be(&service, &lab)?;
+    let question = match view.as_str() {
+        "ports" => Question::Ports,
+        "nodes" => Question::Nodes,
+        "links" => Question::Links,
+        "fdb" => Question::Fdb,
+        "vlans" => Question::Vlans,
+        "drops" => Question::Drops,
+        "datapath" => Question::Datapath,
+        other => return Err(no_such(other).into()),
+    };
+    Ok(Json(service.ask(question).await?))
+}
+
+async fn act<S: Service>(
+    State(service): State<S>,
+    Path(lab): Path<String>,
+    question: Question,
+) -> Result<Json<serde_json::Value>, Problem> {
+    must_be(&service, &lab)?;
+    Ok(Json(service.ask(question).await?))
+}
+
+async fn trace<S: Service>(
+    service: State<S>,
+    lab: Path<String>,
+    body: Bytes,
+) -> Result<Json<serde_json::Value>, Problem> {
+    let request = parsed(&body)?;
+    act(service, lab, Question::Trace(request)).await
+}
+
+async fn exec<S: Service>(
+    service: State<S>,
+    lab: Path<String>,
+    body: Bytes,
+) -> Result<Json<serde_json::Value>, Problem> {
+    let request = parsed(&body)?;
+    act(service, lab, Question::Exec(request)).await
+}
+
+/// `?from=N`: the number of the first event that is wanted.
+#[derive(Debug, Deserialize)]
+struct From {
+    #[serde(default)]
+    from: u64,
+}
+
+/// Newline-delimited JSON, one event a line, for as long as the lab lives.
+async fn events<S: Service>(
+    State(service): State<S>,
+    Path(lab): Path<String>,
+    Query(From { from }): Query<From>,
+) -> Result<Response, Problem> {
+    must_be(&service, &lab)?;
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, io::Error>>(16);
+    let events = service.events();
+    tokio::spawn(async move {
+        let mut next = from;
+        while let Some(event) = events.from(next).await {
+            next = event.number + 1;
+            let mut line = serde_json::to_vec(&event).unwrap_or_default();
+            line.push(b'\n');
+            // The reader went away: nobody to tell.
+            if sender.send(Ok(line.into())).await.is_err() {
+                return;
+            }
+        }
+    });
+    let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(receiver));
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// The socket of the API: it hears only processes of the same user, and root.
+#[derive(Debug)]
+pub struct OwnersOnly(
+    /// What is listened on.
+    pub UnixListener,
+);
+
+impl Listener for OwnersOnly {
+    type Io = UnixStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+        let own = rustix::process::getuid().as_raw();
+        loop {
+            match self.0.accept().await {
+                // SO_PEERCRED: who the peer was when it connected (unix(7)).
+                Ok((stream, address)) => match stream.peer_cred() {
+                    Ok(peer) if peer.uid() == own || peer.uid() == 0 => return (stream, address),
+                    _ => tracing::warn!("a process of another user was turned away from the API"),
+                },
+                Err(error) => {
+                    tracing::warn!("a connection could not be accepted: {error}");
+                    // Out of descriptors, most likely: some are free again soon.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}

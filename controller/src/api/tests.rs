@@ -1,0 +1,120 @@
+//! Both ends of the API over a real Unix socket, with a lab that only pretends.
+
+use super::{
+    client::Client,
+    server::{OwnersOnly, Question, Service, router},
+    types::{ExecReply, ExecRequest, LabState, LabView, TopologyFile},
+};
+use crate::{
+    failure::{Exit, Failure},
+    lab::{
+        events::{Events, What},
+        rundir,
+    },
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A lab that answers without doing anything.
+#[derive(Clone, Default)]
+struct Pretender {
+    events: Events,
+}
+
+fn view() -> LabView {
+    let state = LabState::Running;
+    LabView { lab: "office".into(), file: None, state, pid: 1, nodes: 2, ports: 3, switch_restarts: 0 }
+}
+
+impl Service for Pretender {
+    fn name(&self) -> &str {
+        "office"
+    }
+
+    async fn put(&self, file: TopologyFile) -> Result<LabView, Failure> {
+        if file.text.is_empty() {
+            return Err(Failure::new(Exit::Busy, "lab-changed", "not supported yet: down and up")
+                .mend("run `vnet down`, then `vnet up`"));
+        }
+        self.events.tell(What::Starting { file: file.name });
+        self.events.tell(What::Ready);
+        Ok(view())
+    }
+
+    async fn view(&self) -> LabView {
+        view()
+    }
+
+    async fn delete(&self) -> Result<LabView, Failure> {
+        self.events.close();
+        Ok(view())
+    }
+
+    async fn ask(&self, question: Question) -> Result<Value, Failure> {
+        match question {
+            Question::Exec(request) => Ok(json!(ExecReply { status: 0, output: request.command.join(" ") })),
+            other => Ok(json!(format!("{other:?}"))),
+        }
+    }
+
+    fn events(&self) -> Events {
+        self.events.clone()
+    }
+}
+
+fn serve() -> (TempDir, Client) {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("api.sock");
+    let listener = rundir::listen(&socket).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let listener = OwnersOnly(tokio::net::UnixListener::from_std(listener).unwrap());
+    tokio::spawn(axum::serve(listener, router(Pretender::default())).into_future());
+    (folder, Client::new(&socket, "office"))
+}
+
+fn file(text: &str) -> TopologyFile {
+    TopologyFile { text: text.into(), name: "office.vnet.yaml".into(), base: "/".into(), private_copy: false }
+}
+
+#[tokio::test]
+async fn a_lab_comes_up_is_looked_at_and_goes_down() {
+    let (_folder, client) = serve();
+    assert_eq!(client.put(&file("version: 1")).await.unwrap(), view());
+    for name in ["ports", "nodes", "links", "fdb", "vlans", "drops", "datapath"] {
+        assert_eq!(client.look::<String>(name).await.unwrap().to_lowercase(), name);
+    }
+    assert_eq!(client.act::<String>("test").await.unwrap(), "Test");
+    assert_eq!(client.act::<String>("pingall").await.unwrap(), "Pingall");
+    let request = ExecRequest { node: "pc1".into(), command: vec!["uname".into(), "-r".into()] };
+    assert_eq!(client.exec(&request).await.unwrap().output, "uname -r");
+    client.delete().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_problem_keeps_code_exit_and_help_across_the_wire() {
+    let (_folder, client) = serve();
+    let failure = client.put(&file("")).await.unwrap_err();
+    assert_eq!((failure.exit, failure.code.as_str()), (Exit::Busy, "lab-changed"));
+    assert_eq!(failure.mend.as_deref(), Some("run `vnet down`, then `vnet up`"));
+    let failure = client.look::<Value>("nonsense").await.unwrap_err();
+    assert_eq!((failure.exit, failure.code.as_str()), (Exit::NothingRunning, "no-such-resource"));
+}
+
+#[tokio::test]
+async fn another_lab_is_not_here_and_a_missing_socket_is_nothing_running() {
+    let (folder, _client) = serve();
+    let other = Client::new(&folder.path().join("api.sock"), "elsewhere");
+    assert_eq!(other.view().await.unwrap_err().exit, Exit::NothingRunning);
+    let nowhere = Client::new(&folder.path().join("nothing.sock"), "office");
+    assert_eq!(nowhere.view().await.unwrap_err().code, "not-running");
+}
+
+#[tokio::test]
+async fn events_stream_from_any_number_until_the_lab_ends() {
+    let (_folder, client) = serve();
+    client.put(&file("version: 1")).await.unwrap();
+    let mut from_second = client.events(1).await.unwrap();
+    assert_eq!(from_second.next().await.unwrap().what, What::Ready);
+    client.delete().await.unwrap();
+    assert_eq!(from_second.next().await, None);
+}

@@ -1,0 +1,294 @@
+//! What is said over the API: requests and views, in snake_case JSON. The same types serve both ends.
+
+use crate::failure::Exit;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use vswitch_core::{drop_reason::DropReason, mac::MacAddr};
+use vswitchd::control::protocol::{FdbView, PortCounters, PortState, WorkerView};
+
+/// A topology file as a client read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopologyFile {
+    /// Its text.
+    pub text: String,
+    /// How the user named it; errors and traces say this name.
+    pub name: String,
+    /// The folder that its relative paths start from, absolute.
+    pub base: PathBuf,
+    /// A copy for testing: sockets with a path of their own move to the run directory, so that it does not collide
+    /// with the lab itself.
+    pub private_copy: bool,
+}
+
+/// A lab at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LabView {
+    /// Its name.
+    pub lab: String,
+    /// The topology file; none before there is one.
+    pub file: Option<String>,
+    /// What it is doing.
+    pub state: LabState,
+    /// The controller's process id.
+    pub pid: u32,
+    /// Nodes.
+    pub nodes: usize,
+    /// Ports.
+    pub ports: usize,
+    /// How often the switch process was restarted.
+    pub switch_restarts: u32,
+}
+
+/// What a lab is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LabState {
+    /// Its controller waits for a topology file.
+    Empty,
+    /// It comes up.
+    Starting,
+    /// It is up.
+    Running,
+    /// It goes down.
+    Stopping,
+    /// Its controller is gone without taking it down; only `ls` says this.
+    Orphaned,
+}
+
+/// One port.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortRow {
+    /// `node:interface`.
+    pub port: String,
+    /// What it is linked to: a switch, or `node:interface` at the other end of a wire.
+    pub link: Option<String>,
+    /// Its VLANs in words: `access users`, `trunk users, servers native wan`, `wire`.
+    pub vlan: String,
+    /// Its address, if we know it.
+    pub mac: Option<MacAddr>,
+    /// Whether frames flow.
+    pub state: PortState,
+    /// Why not, or what was negotiated.
+    pub detail: String,
+    /// The filter: `open` until security groups exist.
+    pub policy: String,
+    /// The vhost-user socket, if it has one.
+    pub socket: Option<PathBuf>,
+    /// The virtio features in force.
+    pub features: u64,
+    /// Entries of the running rings, by ring index.
+    pub rings: BTreeMap<u16, u16>,
+    /// What was counted.
+    pub counters: PortCounters,
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its name.
+    pub node: String,
+    /// `vm`, `station`, `vhost-user` or `tap`.
+    pub kind: String,
+    /// What it is doing.
+    pub state: NodeState,
+    /// In words: the accelerator, the exit status, whose part the addresses are.
+    pub detail: String,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Addresses by interface.
+    pub interfaces: BTreeMap<String, Vec<IpNet>>,
+}
+
+/// What a node is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// We started it; it did not answer its probe yet.
+    Starting,
+    /// It answers its probe.
+    Ready,
+    /// It runs, and has nothing that answers a probe: a disk, a kernel of the user's, an empty VM.
+    Running,
+    /// It ended.
+    Ended,
+    /// Not ours to start: a foreign VMM, a tap.
+    Foreign,
+}
+
+/// One link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRow {
+    /// Its ends.
+    pub ends: [String; 2],
+    /// Its VLANs in words.
+    pub vlan: String,
+    /// Where the file says so: `file:line`.
+    pub said: String,
+}
+
+/// One VLAN on one switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VlanRow {
+    /// Its number.
+    pub id: u16,
+    /// Its name.
+    pub name: String,
+    /// The switch.
+    pub switch: String,
+    /// The ports and trunks that carry it untagged.
+    pub untagged: Vec<String>,
+    /// Those that carry it tagged.
+    pub tagged: Vec<String>,
+}
+
+/// One reason for which one port lost frames.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropRow {
+    /// `node:interface`.
+    pub port: String,
+    /// `from_port` or `to_port`.
+    pub direction: String,
+    /// Why.
+    pub reason: DropReason,
+    /// How many.
+    pub frames: u64,
+    /// The reason in a sentence.
+    pub what: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+/// The datapath.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DatapathView {
+    /// The configuration that runs.
+    pub epoch: Option<u64>,
+    /// The process.
+    pub pid: u32,
+    /// How often it was restarted.
+    pub restarts: u32,
+    /// Its workers.
+    pub workers: Vec<WorkerView>,
+    /// Its FDB as a whole.
+    pub fdb: FdbView,
+}
+
+/// Which frame to trace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceRequest {
+    /// Node, or `node:interface`.
+    pub src: String,
+    /// The same.
+    pub dst: String,
+    /// `icmp`, `tcp/N`, `udp/N`, `arp` or `l2`.
+    pub what: String,
+}
+
+/// What became, or would become, of a frame.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceView {
+    /// The frame in words.
+    pub frame: String,
+    /// Whether the learned addresses of the running lab were known to it; else only static ones.
+    pub live: bool,
+    /// Its way, one step a line.
+    pub steps: Vec<String>,
+    /// Its fate in words.
+    pub fate: String,
+    /// Its drop, if it had no other fate.
+    pub dropped: Option<DropReason>,
+    /// The ports that get a copy.
+    pub copies: Vec<String>,
+}
+
+/// What became of the expectations.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestReport {
+    /// The lab.
+    pub lab: String,
+    /// The file.
+    pub file: String,
+    /// One row for each expectation, in file order.
+    pub rows: Vec<TestRow>,
+}
+
+impl TestReport {
+    /// How the process that prints it ends.
+    pub fn exit(&self) -> Exit {
+        if self.rows.iter().all(|row| row.result == TestResult::Pass) {
+            Exit::Done
+        } else {
+            Exit::ExpectationFailed
+        }
+    }
+}
+
+/// What became of one expectation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestRow {
+    /// The expectation as the user wrote it, and the addresses if both families are tested.
+    pub expectation: String,
+    /// Where: `file:line`.
+    pub said: String,
+    /// Whether it holds.
+    pub result: TestResult,
+    /// How that was proved, or what is wrong.
+    pub proof: String,
+    /// The frame that decided it.
+    pub trace: Option<TraceView>,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+}
+
+/// Whether an expectation holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TestResult {
+    /// It does.
+    Pass,
+    /// It does not.
+    Fail,
+    /// It could not be found out.
+    Error,
+}
+
+/// Every pair of addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingallReport {
+    /// The cells, row by row.
+    pub cells: Vec<PingCell>,
+}
+
+/// One pair.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PingCell {
+    /// `node:interface` that asks.
+    pub src: String,
+    /// `node:interface` that is asked.
+    pub dst: String,
+    /// The address that is asked.
+    pub address: IpAddr,
+    /// Microseconds until the answer; none without an answer.
+    pub rtt_micros: Option<u64>,
+    /// Why it could not be asked.
+    pub error: Option<String>,
+}
+
+/// A command for a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// The node.
+    pub node: String,
+    /// Command and arguments.
+    pub command: Vec<String>,
+}
+
+/// What the command did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecReply {
+    /// Its exit status.
+    pub status: i32,
+    /// What it wrote, standard output and error as they came.
+    pub output: String,
+}

@@ -1,0 +1,124 @@
+//! The verbs that are about whole labs: `ls`, `down`, `logs`.
+
+use super::args::Format;
+use crate::{
+    api::{
+        client::Client,
+        types::{LabState, LabView},
+    },
+    failure::{Context, Exit, Failure},
+    lab::{
+        processes::Ledger,
+        rundir::{ClaimError, LabDir, Runtime},
+    },
+};
+use comfy_table::{Table, presets::NOTHING};
+use std::{fs::File, io, time::Duration};
+
+/// How long a process of an orphaned lab has to end by itself.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Lists the labs of this user.
+pub(super) async fn ls(format: Format) -> Result<(), Failure> {
+    let runtime = Runtime::of_environment();
+    let mut labs = vec![];
+    for name in runtime.labs()? {
+        labs.push(look(&name, &runtime.lab(&name)).await?);
+    }
+    match format {
+        Format::Json => println!("{}", serde_json::to_string(&labs).context("json", || "the labs".into())?),
+        Format::Table => println!("{}", table(&labs)),
+    }
+    Ok(())
+}
+
+async fn look(name: &str, dir: &LabDir) -> Result<LabView, Failure> {
+    if dir.is_held()? {
+        return Client::new(&dir.api_socket(), name).view().await;
+    }
+    let (lab, state) = (name.into(), LabState::Orphaned);
+    Ok(LabView { lab, file: None, state, pid: 0, nodes: 0, ports: 0, switch_restarts: 0 })
+}
+
+fn table(labs: &[LabView]) -> Table {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(["LAB", "STATE", "NODES", "PORTS", "RESTARTS", "FILE"]);
+    for lab in labs {
+        let state = format!("{:?}", lab.state).to_lowercase();
+        let [nodes, ports, restarts] =
+            [lab.nodes.to_string(), lab.ports.to_string(), lab.switch_restarts.to_string()];
+        table.add_row([&lab.lab, &state, &nodes, &ports, &restarts, lab.file.as_deref().unwrap_or("-")]);
+    }
+    table
+}
+
+/// Takes a lab down; an orphaned one is cleaned up.
+pub(super) async fn down(name: Option<&str>) -> Result<(), Failure> {
+    let runtime = Runtime::of_environment();
+    let name = chosen(&runtime, name)?;
+    match runtime.claim(&name) {
+        Err(ClaimError::Held) => {
+            Client::new(&runtime.lab(&name).api_socket(), &name).delete().await?;
+        }
+        Err(ClaimError::Unusable(failure)) => return Err(failure),
+        Ok(claim) => {
+            Ledger::read(claim.dir())?.end_all(PATIENCE);
+            claim.remove()?;
+            runtime.remove_if_empty();
+        }
+    }
+    println!("{name} is down");
+    Ok(())
+}
+
+/// Prints a log of a lab.
+pub(super) fn logs(name: Option<&str>, of: &str, to: &mut impl io::Write) -> Result<(), Failure> {
+    let runtime = Runtime::of_environment();
+    let name = chosen(&runtime, name)?;
+    // A name with a `/` in it would lead out of the folder.
+    let path = runtime.lab(&name).log(&of.replace('/', "-"));
+    let mut file = File::open(&path).map_err(|error| {
+        Failure::invalid("no-such-log", format!("lab {name} has no log of {of}: {error}"))
+            .mend("say `controller`, `switch` or the name of a node")
+    })?;
+    io::copy(&mut file, to).context("log", || path.display().to_string())?;
+    Ok(())
+}
+
+/// The lab that is meant: the named one, else the only one.
+fn chosen(runtime: &Runtime, name: Option<&str>) -> Result<String, Failure> {
+    let labs = runtime.labs()?;
+    match (name, labs.as_slice()) {
+        (Some(name), labs) if labs.iter().any(|lab| lab == name) => Ok(name.into()),
+        (Some(name), _) => {
+            Err(Failure::new(Exit::NothingRunning, "not-running", format!("no lab `{name}` is running"))
+                .mend("`vnet ls` lists the labs"))
+        }
+        (None, [only]) => Ok(only.clone()),
+        (None, []) => Err(Failure::new(Exit::NothingRunning, "not-running", "no lab is running")
+            .mend("start one: `vnet up FILE`")),
+        (None, several) => {
+            Err(Failure::invalid("which-lab", format!("several labs are running: {}", several.join(", ")))
+                .mend("say which with --name"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_lab_needs_no_name_and_a_name_must_exist() {
+        let base = tempfile::tempdir().unwrap();
+        let runtime = Runtime::at(&base.path().join("vnet"));
+        assert_eq!(chosen(&runtime, None).unwrap_err().exit, Exit::NothingRunning);
+        let _office = runtime.claim("office").unwrap();
+        assert_eq!(chosen(&runtime, None).unwrap(), "office");
+        assert_eq!(chosen(&runtime, Some("home")).unwrap_err().exit, Exit::NothingRunning);
+        // What is no lab cannot be named either: no path leads out of the runtime folder.
+        assert_eq!(chosen(&runtime, Some("..")).unwrap_err().exit, Exit::NothingRunning);
+        let _home = runtime.claim("home").unwrap();
+        assert_eq!(chosen(&runtime, None).unwrap_err().exit, Exit::Invalid);
+    }
+}

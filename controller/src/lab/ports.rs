@@ -1,0 +1,245 @@
+//! How each port's frames reach the switch: sockets and taps are opened here, with the controller's rights, and kept, so
+//! that a switch process that is started again gets the same ones.
+
+use super::rundir::{LabDir, listen};
+use crate::failure::{Context, Failure};
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use std::{
+    fs,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::{Path, PathBuf},
+};
+use topology::plan::{Interface, Node, NodeKind, Plan, SocketRole, VhostUserSocket};
+use tun_tap::{Iface, Mode};
+use vswitchd::control::protocol::{Attachment, AttachmentKind};
+
+/// One port's way in.
+#[derive(Debug)]
+struct Way {
+    attachment: Attachment,
+    descriptor: Option<OwnedFd>,
+    /// The listening socket's path, removed at the end.
+    listens_at: Option<PathBuf>,
+}
+
+/// The ways into all ports of a lab. Dropping them closes them, and removes the sockets that were made.
+#[derive(Debug, Default)]
+pub struct Ports {
+    ways: Vec<Way>,
+}
+
+impl Ports {
+    /// Opens a way into each port of `plan`.
+    ///
+    /// # Errors
+    /// A socket is in use or cannot be made, a tap is not permitted. What was opened is closed again.
+    pub fn open(plan: &Plan, dir: &LabDir) -> Result<Self, Failure> {
+        let mut ports = Self::default();
+        for node in &plan.nodes {
+            for interface in &node.interfaces {
+                ports.ways.push(open(node, interface, dir)?);
+            }
+        }
+        Ok(ports)
+    }
+
+    /// What the switch is told.
+    pub fn attachments(&self) -> Vec<Attachment> {
+        self.ways.iter().map(|way| way.attachment.clone()).collect()
+    }
+
+    /// The descriptors of the attachments that have one, in order.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.ways.iter().filter_map(|way| way.descriptor.as_ref().map(AsFd::as_fd)).collect()
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        if let Some(path) = &self.listens_at {
+            // Gone already, with its folder: as wanted.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// The vhost-user socket of an interface, and which side listens on it; none for a tap.
+///
+/// Stations connect to us. QEMU listens, so that a switch that is started again finds its guests by itself.
+pub fn socket(node: &Node, interface: &Interface, dir: &LabDir) -> Option<(SocketRole, PathBuf)> {
+    let in_run_directory = || dir.port_socket(&node.name, &interface.name);
+    match &node.kind {
+        NodeKind::Vm(_) => Some((SocketRole::Connect, in_run_directory())),
+        NodeKind::Station => Some((SocketRole::Listen, in_run_directory())),
+        NodeKind::VhostUser(VhostUserSocket { role, path, .. }) => {
+            Some((*role, path.clone().unwrap_or_else(in_run_directory)))
+        }
+        NodeKind::Tap { .. } => None,
+    }
+}
+
+fn open(node: &Node, interface: &Interface, dir: &LabDir) -> Result<Way, Failure> {
+    let way = |kind, descriptor, listens_at| Way {
+        attachment: Attachment { port: interface.port, kind },
+        descriptor,
+        listens_at,
+    };
+    match (socket(node, interface, dir), &node.kind) {
+        (Some((SocketRole::Listen, path)), kind) => {
+            let listener = listen(&path)?;
+            let way = way(AttachmentKind::VhostUserListen, Some(listener.into()), Some(path.clone()));
+            if let NodeKind::VhostUser(settings) = kind {
+                share(&path, settings)?;
+            }
+            Ok(way)
+        }
+        (Some((SocketRole::Connect, path)), _) => {
+            let path = path.into_os_string().into_string().map_err(|path| {
+                Failure::invalid("socket-path", format!("the socket path {} is not UTF-8", path.display()))
+            })?;
+            Ok(way(AttachmentKind::VhostUserConnect { path }, None, None))
+        }
+        (None, NodeKind::Tap { interface: name }) => {
+            let tap = open_tap(&node.name, name.as_deref())?;
+            Ok(way(AttachmentKind::Tap, Some(tap), None))
+        }
+        (None, _) => unreachable!("only a tap has no socket"),
+    }
+}
+
+/// Lets those connect whom the file names.
+fn share(path: &Path, settings: &VhostUserSocket) -> Result<(), Failure> {
+    if let Some(group) = &settings.group {
+        let id = group_id(group).ok_or_else(|| {
+            Failure::invalid("no-such-group", format!("there is no group `{group}` on this machine"))
+        })?;
+        std::os::unix::fs::lchown(path, None, Some(id))
+            .context("socket-group", || format!("{} cannot be given to group `{group}`", path.display()))?;
+    }
+    if let Some(mode) = settings.mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            .context("socket-mode", || format!("{} cannot get mode {mode:o}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The number of a group, by its number or its name in group(5).
+fn group_id(group: &str) -> Option<u32> {
+    group.parse().ok().or_else(|| {
+        let groups = fs::read_to_string("/etc/group").ok()?;
+        let mut lines = groups.lines().map(|line| line.split(':'));
+        lines.find_map(|mut fields| (fields.next()? == group).then(|| fields.nth(1)?.parse().ok())?)
+    })
+}
+
+fn open_tap(node: &str, name: Option<&str>) -> Result<OwnedFd, Failure> {
+    let tap = Iface::without_packet_info(name.unwrap_or("vnet%d"), Mode::Tap).map_err(|error| {
+        let shown = name.unwrap_or("a new tap");
+        let failure =
+            Failure::lacking("tap-not-permitted", format!("node {node}: {shown} cannot be opened: {error}"));
+        let user = rustix::process::getuid().as_raw();
+        match (error.kind(), name) {
+            (std::io::ErrorKind::PermissionDenied, Some(name)) => {
+                failure.mend(format!("as root, once: ip tuntap add dev {name} mode tap user {user}"))
+            }
+            (std::io::ErrorKind::NotFound, _) => failure.mend("as root: modprobe tun"),
+            _ => failure.mend("run vnet as root, or name a tap that root made for you (`interface:`)"),
+        }
+    })?;
+    // The crate hands out a bare number only; this makes an owned duplicate of it.
+    pidfd_open(getpid(), PidfdFlags::empty())
+        .and_then(|own| pidfd_getfd(own, tap.as_raw_fd(), PidfdGetfdFlags::empty()))
+        .context("tap", || format!("node {node}: the tap's descriptor cannot be kept"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rundir::Runtime;
+    use super::*;
+    use vswitch_core::{
+        description::{Description, Origin},
+        id::{Epoch, PortId},
+    };
+
+    const ORIGIN: Origin = Origin { line: 1, column: 1 };
+
+    fn node(name: &str, port: u16, kind: NodeKind) -> Node {
+        let interface = Interface {
+            name: "eth0".into(),
+            port: PortId::new(port, 0),
+            mac: None,
+            addresses: vec![],
+            mtu: None,
+            queues: 1,
+            sealed_memory: false,
+        };
+        Node { name: name.into(), kind, interfaces: vec![interface], origin: ORIGIN }
+    }
+
+    fn plan(nodes: Vec<Node>) -> Plan {
+        Plan {
+            description: Description {
+                lab: "lab".into(),
+                file: "lab.vnet.yaml".into(),
+                epoch: Epoch::new(1),
+                vlans: vec![],
+                switches: vec![],
+                ports: vec![],
+                trunks: vec![],
+            },
+            datapath: topology::plan::Datapath { workers: 1, cpus: vec![], always_poll: false },
+            nodes,
+            expectations: vec![],
+        }
+    }
+
+    #[test]
+    fn listening_ports_bring_a_socket_with_its_mode_and_leave_none_behind() {
+        let base = tempfile::tempdir().unwrap();
+        let claim = Runtime::at(&base.path().join("vnet")).claim("lab").unwrap();
+        let foreign = base.path().join("ext.sock");
+        let listen = VhostUserSocket {
+            role: SocketRole::Listen,
+            path: Some(foreign.clone()),
+            mode: Some(0o660),
+            group: None,
+        };
+        let connect = VhostUserSocket {
+            role: SocketRole::Connect,
+            path: Some("/vmm.sock".into()),
+            mode: None,
+            group: None,
+        };
+        let plan = plan(vec![
+            node("h1", 0, NodeKind::Station),
+            node("ext1", 1, NodeKind::VhostUser(listen)),
+            node("ext2", 2, NodeKind::VhostUser(connect)),
+        ]);
+        let ports = Ports::open(&plan, claim.dir()).unwrap();
+        let station = claim.dir().port_socket("h1", "eth0");
+        assert!(station.exists());
+        assert_eq!(fs::metadata(&foreign).unwrap().permissions().mode() & 0o777, 0o660);
+        assert_eq!(ports.descriptors().len(), 2);
+        let kinds: Vec<_> = ports.attachments().into_iter().map(|attachment| attachment.kind).collect();
+        let connects = AttachmentKind::VhostUserConnect { path: "/vmm.sock".into() };
+        assert_eq!(kinds, [AttachmentKind::VhostUserListen, AttachmentKind::VhostUserListen, connects]);
+        drop(ports);
+        assert!(!station.exists() && !foreign.exists());
+    }
+
+    #[test]
+    fn a_port_that_cannot_be_opened_closes_those_before_it() {
+        let base = tempfile::tempdir().unwrap();
+        let claim = Runtime::at(&base.path().join("vnet")).claim("lab").unwrap();
+        let group = Some("no-such-group-here".to_owned());
+        let path = base.path().join("ext.sock");
+        let nobody =
+            VhostUserSocket { role: SocketRole::Listen, path: Some(path.clone()), mode: None, group };
+        let plan = plan(vec![node("h1", 0, NodeKind::Station), node("ext1", 1, NodeKind::VhostUser(nobody))]);
+        assert_eq!(Ports::open(&plan, claim.dir()).unwrap_err().code, "no-such-group");
+        assert!(!claim.dir().port_socket("h1", "eth0").exists() && !path.exists());
+    }
+}

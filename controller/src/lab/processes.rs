@@ -1,0 +1,197 @@
+//! The processes of a lab: known by (pid, start time), written down, and ended, even by a later controller.
+
+use super::rundir::LabDir;
+use crate::failure::{Context, Failure};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
+};
+use serde::{Deserialize, Serialize};
+use std::{fs, io, os::fd::OwnedFd, time::Duration};
+
+/// One process for all time: a pid alone can be another process tomorrow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its process id.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot (proc_pid_stat(5), field 22).
+    pub start_time: u64,
+}
+
+impl Identity {
+    /// The process that has `pid` now; none if nobody has.
+    pub fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some(Self { pid, start_time: start_time(&stat)? })
+    }
+
+    /// A descriptor of this very process; none if it is gone.
+    fn open(self) -> Option<OwnedFd> {
+        let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
+        let descriptor = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Checked after it was opened: from here on the descriptor means that process, whoever gets the pid next.
+        (Self::of(self.pid) == Some(self)).then_some(descriptor)
+    }
+
+    /// Whether it runs. A zombie does not.
+    pub fn is_alive(self) -> bool {
+        self.open().is_some_and(|descriptor| !has_ended(&descriptor, Duration::ZERO))
+    }
+
+    /// Ends it: asks (SIGTERM), waits up to `patience`, then kills (SIGKILL) and waits for that. A process that is gone,
+    /// or another that has its pid now, is left alone.
+    pub fn end(self, patience: Duration) {
+        let Some(descriptor) = self.open() else { return };
+        for (signal, wait) in [(Signal::TERM, patience), (Signal::KILL, Duration::from_secs(5))] {
+            if pidfd_send_signal(&descriptor, signal).is_err() || has_ended(&descriptor, wait) {
+                return;
+            }
+        }
+    }
+}
+
+/// Field 22 of proc_pid_stat(5). Field 2, the name, is in brackets and may hold anything, brackets and blanks too.
+fn start_time(stat: &str) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}
+
+/// Whether the process ended, or ends within `wait`: a pidfd is readable from then on (pidfd_open(2)).
+fn has_ended(descriptor: &OwnedFd, wait: Duration) -> bool {
+    let timeout = Timespec::try_from(wait).ok();
+    let mut polled = [PollFd::new(descriptor, PollFlags::IN)];
+    matches!(poll(&mut polled, timeout.as_ref()), Ok(1..))
+}
+
+/// One process, and what it is in the lab.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// `controller`, `switch`, `stations`, or the name of a node.
+    pub role: String,
+    /// Which process.
+    #[serde(flatten)]
+    pub identity: Identity,
+}
+
+/// The list of a lab's processes, as it stands in its folder.
+#[derive(Debug)]
+pub struct Ledger {
+    dir: LabDir,
+    entries: Vec<Entry>,
+}
+
+impl Ledger {
+    /// An empty list; it is written at the first change.
+    pub fn new(dir: LabDir) -> Self {
+        Self { dir, entries: vec![] }
+    }
+
+    /// The list in `dir`; empty if there is none.
+    ///
+    /// # Errors
+    /// There is one that cannot be read.
+    pub fn read(dir: &LabDir) -> Result<Self, Failure> {
+        let path = dir.processes();
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::new(dir.clone())),
+            Err(error) => {
+                return Err(Failure::failed("run-directory", format!("{}: {error}", path.display())));
+            }
+        };
+        let entries =
+            serde_json::from_slice(&text).context("run-directory", || path.display().to_string())?;
+        Ok(Self { dir: dir.clone(), entries })
+    }
+
+    /// The processes.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Writes down that `pid` is `role`, in the place of what was that before.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn record(&mut self, role: &str, pid: u32) -> Result<(), Failure> {
+        self.entries.retain(|entry| entry.role != role);
+        // A process that ended already need not be written down.
+        if let Some(identity) = Identity::of(pid) {
+            self.entries.push(Entry { role: role.into(), identity });
+        }
+        self.write()
+    }
+
+    /// Ends all processes but this one, all at once, each with `patience`.
+    pub fn end_all(&mut self, patience: Duration) {
+        let own = std::process::id();
+        std::thread::scope(|scope| {
+            for entry in self.entries.iter().filter(|entry| entry.identity.pid != own) {
+                scope.spawn(move || entry.identity.end(patience));
+            }
+        });
+        self.entries.clear();
+    }
+
+    /// In one step: whoever reads sees the old list or the new one.
+    fn write(&self) -> Result<(), Failure> {
+        let path = self.dir.processes();
+        let new = path.with_extension("new");
+        let text =
+            serde_json::to_vec(&self.entries).context("run-directory", || path.display().to_string())?;
+        fs::write(&new, text)
+            .and_then(|()| fs::rename(&new, &path))
+            .context("run-directory", || path.display().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rundir::Runtime;
+    use super::*;
+    use std::process::{Child, Command, Stdio};
+
+    /// A process that waits for ever: `cat` on a pipe that nobody writes to.
+    fn waiting() -> Child {
+        Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap()
+    }
+
+    #[test]
+    fn the_start_time_is_found_behind_any_name() {
+        let fields = (3..=21).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        assert_eq!(start_time(&format!("1 (a) b) c) {fields} 4711 23")), Some(4711));
+        assert_eq!(start_time("1 (cut) S 1"), None);
+    }
+
+    #[test]
+    fn a_process_with_another_start_time_is_somebody_else() {
+        let mut child = waiting();
+        let right = Identity::of(child.id()).unwrap();
+        let wrong = Identity { start_time: right.start_time + 1, ..right };
+        wrong.end(Duration::ZERO);
+        assert!(right.is_alive() && !wrong.is_alive());
+        right.end(Duration::from_secs(5));
+        assert!(!right.is_alive());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_later_controller_ends_what_a_killed_one_left() {
+        let base = tempfile::tempdir().unwrap();
+        let runtime = Runtime::at(&base.path().join("vnet"));
+        let mut children = [waiting(), waiting()];
+        {
+            let claim = runtime.claim("office").unwrap();
+            let mut ledger = Ledger::new(claim.dir().clone());
+            ledger.record("switch", children[0].id()).unwrap();
+            ledger.record("stations", children[1].id()).unwrap();
+            ledger.record("controller", std::process::id()).unwrap();
+        }
+        let mut ledger = Ledger::read(&runtime.lab("office")).unwrap();
+        assert_eq!(ledger.entries().len(), 3);
+        ledger.end_all(Duration::from_secs(5));
+        for child in &mut children {
+            assert!(!child.wait().unwrap().success());
+        }
+    }
+}
