@@ -7,6 +7,7 @@
 //! What both share stands beside them: [`features`], the split ring's [`layout`], the [`net_header`].
 //! rx and tx are meant in virtio's sense here: the guest receives from the receiveq and transmits on the transmitq.
 
+pub mod cycles;
 pub mod device;
 pub mod driver;
 pub mod features;

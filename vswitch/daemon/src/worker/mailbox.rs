@@ -1,0 +1,114 @@
+//! How control threads reach a worker: a message is left, the worker is woken, and it answers at a turn's end.
+
+use crate::control::protocol::{Sighting, Watch};
+use crate::counters::Counters;
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Sender},
+    },
+    time::Duration,
+};
+use vhost_net_backend::device::{fault::PortFault, port::FaultHandle, ring::RunningRing};
+use vswitch_core::{id::PortId, world::World};
+
+/// How long a worker may take to answer. One that does not is stuck in our own bug: the process gives up, and is
+/// started anew by the controller (DESIGN §4).
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a worker can be told.
+pub(crate) enum Message {
+    /// Serve this ring.
+    Attach { port: PortId, ring: RunningRing },
+    /// Give that ring back.
+    Detach { port: PortId, index: u16, answer: Sender<Option<RunningRing>> },
+    /// Decide by this World from the next turn on.
+    Adopt { world: Arc<World>, answer: Sender<()> },
+    /// Tell this port through that handle when it must stop.
+    Handle { port: PortId, handle: FaultHandle },
+    /// What was counted so far.
+    Count { answer: Sender<Tally> },
+    /// Note frames like these.
+    Watch { number: u32, watch: Watch },
+    /// What was noted; `end` drops the watch.
+    Sightings { number: u32, end: bool, answer: Sender<Option<(Vec<Sighting>, u64)>> },
+    /// Fail inside at the next frame of this port, to prove that the failure stays there.
+    #[cfg(feature = "injection")]
+    Panic { port: PortId },
+    /// End the thread.
+    Stop,
+}
+
+/// What a worker counted, consistent between two turns.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally {
+    pub(crate) ports: BTreeMap<PortId, PortTally>,
+    pub(crate) busy_turns: u64,
+    pub(crate) frames: u64,
+    pub(crate) busy_cycles: u64,
+    pub(crate) sleeps: u64,
+    pub(crate) panics: u64,
+}
+
+/// One port's part of a [`Tally`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PortTally {
+    pub(crate) counters: Counters,
+    /// Entries of the rings that run, by ring index.
+    pub(crate) rings: BTreeMap<u16, u16>,
+    /// Why the worker stopped it, if it did.
+    pub(crate) fault: Option<PortFault>,
+}
+
+/// The worker's letter box.
+pub(crate) struct Mailbox {
+    messages: Mutex<Vec<Message>>,
+    /// Whether there are any: all that a busy worker looks at.
+    waiting: AtomicBool,
+    waker: mio::Waker,
+}
+
+impl Mailbox {
+    /// A box whose worker sleeps on `poll` and is woken by `token`.
+    pub(crate) fn new(poll: &mio::Poll, token: mio::Token) -> io::Result<Self> {
+        let waker = mio::Waker::new(poll.registry(), token)?;
+        Ok(Self { messages: Mutex::new(Vec::new()), waiting: AtomicBool::new(false), waker })
+    }
+
+    /// Leaves a message and wakes the worker.
+    pub(crate) fn send(&self, message: Message) {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+        self.waiting.store(true, Ordering::Release);
+        if let Err(why) = self.waker.wake() {
+            tracing::error!("a worker cannot be woken: {why}");
+        }
+    }
+
+    /// Leaves the message that `make` builds around an answering end, and waits for the answer.
+    pub(crate) fn ask<T>(&self, make: impl FnOnce(Sender<T>) -> Message) -> T {
+        let (answer, answered) = mpsc::channel();
+        self.send(make(answer));
+        match answered.recv_timeout(PATIENCE) {
+            Ok(value) => value,
+            Err(_) => {
+                tracing::error!("a worker did not answer within {PATIENCE:?}; giving up, to be started anew");
+                std::process::abort()
+            }
+        }
+    }
+
+    /// Whether there is a message.
+    #[inline(always)]
+    pub(crate) fn waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// All messages, oldest first.
+    pub(crate) fn take(&self) -> Vec<Message> {
+        self.waiting.store(false, Ordering::Relaxed);
+        std::mem::take(&mut self.messages.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

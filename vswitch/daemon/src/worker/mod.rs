@@ -1,0 +1,181 @@
+//! A worker: it owns running rings and takes turns over them. A turn needs no thread and no clock of its own.
+//!
+//! ```text
+//! turn: messages -> for each transmitq: harvest -> parse -> decide -> deliver -> count -> finish   (batch)
+//! ```
+
+mod batch;
+#[cfg(feature = "injection")]
+mod injection;
+pub(crate) mod mailbox;
+mod ports;
+pub(crate) mod thread;
+mod watches;
+
+use batch::Batch;
+use mailbox::{Mailbox, Message, Tally};
+use ports::Ports;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+use vhost_net_backend::{cycles, device::fault::PortFault};
+use vswitch_core::{clock::Instant, decide::Switch, drop_reason::DropReason, fdb::Fdb, world::World};
+use watches::Watches;
+
+/// Buckets of the FDB that one turn looks through for what is too old.
+const SWEEP: usize = 4;
+
+/// What a turn did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// It moved this many frames.
+    Busy(usize),
+    /// There was nothing to move.
+    Idle,
+    /// It was told to stop.
+    Stopped,
+}
+
+/// One worker's state.
+pub struct Worker {
+    mailbox: Arc<Mailbox>,
+    world: Arc<World>,
+    fdb: Arc<Fdb>,
+    ports: Ports,
+    batch: Batch,
+    watches: Watches,
+    busy_turns: u64,
+    frames: u64,
+    busy_cycles: u64,
+    sleeps: u64,
+    panics: u64,
+}
+
+impl Worker {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, registry: mio::Registry, world: Arc<World>, fdb: Arc<Fdb>) -> Self {
+        Self {
+            mailbox,
+            world,
+            fdb,
+            ports: Ports::new(registry),
+            batch: Batch::default(),
+            watches: Watches::default(),
+            busy_turns: 0,
+            frames: 0,
+            busy_cycles: 0,
+            sleeps: 0,
+            panics: 0,
+        }
+    }
+
+    /// One round over all rings at the moment `now`: at most one batch from each.
+    pub fn turn(&mut self, now: Instant) -> Turn {
+        let begin = cycles::now();
+        if self.mailbox.waiting() && !self.read_mail() {
+            return Turn::Stopped;
+        }
+        self.watches.now_nanos = now.as_nanos();
+        let mut frames = 0;
+        let mut which = 0;
+        while which < self.ports.sources.len() {
+            // A ring that is stopped leaves the list, and the next one is in its place.
+            let port = self.ports.sources[which].port;
+            match self.batch(now, which) {
+                Ok(moved) => {
+                    frames += moved;
+                    which += 1;
+                }
+                Err(why) => self.ports.stop(port, why),
+            }
+        }
+        if frames == 0 {
+            return Turn::Idle;
+        }
+        self.fdb.sweep(&self.world, now, SWEEP);
+        self.busy_turns += 1;
+        self.frames += frames as u64;
+        self.busy_cycles += cycles::now().wrapping_sub(begin);
+        Turn::Busy(frames)
+    }
+
+    /// One batch; a panic in it is caught, counted, and stops the port whose frames these were (DESIGN §2, law 5).
+    fn batch(&mut self, now: Instant, which: usize) -> Result<usize, PortFault> {
+        let switch = Switch { world: &self.world, fdb: &self.fdb, now, learning: true };
+        let Self { batch, ports, watches, .. } = self;
+        let outcome = catch_unwind(AssertUnwindSafe(|| batch.run(&switch, ports, which, watches)));
+        outcome.unwrap_or_else(|_| {
+            self.panics += 1;
+            self.batch.clear(0);
+            self.watches.abandon();
+            if let Some(source) = self.ports.sources.get_mut(which) {
+                let (port, frames) = (source.port, source.ring.batch_len());
+                let bytes: u64 = (0..frames).map(|place| u64::from(source.ring.frame(place).len)).sum();
+                source.ring.finish(frames);
+                if let Some(life) = self.ports.life(port) {
+                    life.counters.frames += frames as u64;
+                    life.counters.bytes += bytes;
+                    (0..frames).for_each(|_| life.counters.dropped_in.count(DropReason::Internal));
+                }
+            }
+            Err(PortFault::Internal)
+        })
+    }
+
+    /// Answers all messages; false if one says to stop.
+    fn read_mail(&mut self) -> bool {
+        let mut go_on = true;
+        for message in self.mailbox.take() {
+            match message {
+                Message::Attach { port, ring } => self.ports.attach(port, ring),
+                Message::Detach { port, index, answer } => {
+                    let _ = answer.send(self.ports.detach(port, index));
+                }
+                Message::Adopt { world, answer } => {
+                    self.ports.adopt(world.ports().map(|port| port.id));
+                    self.world = world;
+                    let _ = answer.send(());
+                }
+                Message::Handle { port, handle } => self.ports.set_handle(port, handle),
+                Message::Count { answer } => {
+                    let _ = answer.send(self.tally());
+                }
+                Message::Watch { number, watch } => self.watches.add(number, watch),
+                Message::Sightings { number, end, answer } => {
+                    let _ = answer.send(self.watches.sightings(number, end));
+                }
+                #[cfg(feature = "injection")]
+                Message::Panic { port } => injection::ask(&mut self.ports, port),
+                Message::Stop => go_on = false,
+            }
+        }
+        go_on
+    }
+
+    fn tally(&self) -> Tally {
+        Tally {
+            ports: self.ports.tally(),
+            busy_turns: self.busy_turns,
+            frames: self.frames,
+            busy_cycles: self.busy_cycles,
+            sleeps: self.sleeps,
+            panics: self.panics,
+        }
+    }
+
+    /// Asks every driver for a kick at its next frame. True if there is something to do already.
+    fn arm(&self) -> bool {
+        // Not `any`: each ring must be armed, also behind one that has work.
+        let work = self.ports.sources.iter().fold(false, |work, source| source.ring.arm() | work);
+        work || self.mailbox.waiting()
+    }
+
+    fn disarm(&self) {
+        self.ports.sources.iter().for_each(|source| source.ring.disarm());
+    }
+
+    /// Whether some driver gave no kick descriptor: it expects its ring to be polled.
+    fn must_poll(&self) -> bool {
+        self.ports.sources.iter().any(|source| source.ring.kick_fd().is_none())
+    }
+}

@@ -1,0 +1,175 @@
+//! The rings and counters of each port, as one worker holds them.
+
+use super::mailbox::PortTally;
+use crate::counters::Counters;
+use mio::{Interest, Registry, Token, unix::SourceFd};
+use std::{collections::BTreeMap, os::fd::AsRawFd};
+use vhost_net_backend::device::{
+    fault::PortFault,
+    port::FaultHandle,
+    ring::{FromGuest, RunningRing, ToGuest},
+};
+use vswitch_core::id::PortId;
+
+/// What a kick wakes the worker with.
+pub(super) const KICK: Token = Token(1);
+
+/// A transmitq and the place of the port that it belongs to.
+pub(super) struct Source {
+    pub(super) port: u16,
+    pub(super) ring: FromGuest,
+}
+
+/// Every ring that this worker serves. Sources and destinations stand apart, so that frames of one ring can be written
+/// into others while the batch borrows it.
+pub(super) struct Ports {
+    /// Where the kick descriptors of sources are waited for: as long as a ring is served and no longer, since closing
+    /// our descriptor does not end the wait for one that the frontend holds too.
+    registry: Registry,
+    pub(super) sources: Vec<Source>,
+    /// By place of the port; a port's receiveqs in order of their index.
+    pub(super) destinations: Vec<Vec<ToGuest>>,
+    pub(super) lives: Vec<Option<Life>>,
+}
+
+/// One port's life: what outlasts its rings.
+pub(super) struct Life {
+    pub(super) id: PortId,
+    pub(super) counters: Counters,
+    pub(super) fault: Option<PortFault>,
+    /// How the port is told that it must stop.
+    pub(super) handle: Option<FaultHandle>,
+    /// Rings that the worker no longer serves and that were not fetched yet.
+    pub(super) parked: Vec<RunningRing>,
+    /// Fail inside at the next frame (a test's wish).
+    #[cfg(feature = "injection")]
+    pub(super) panic: bool,
+}
+
+impl Life {
+    fn new(id: PortId) -> Self {
+        Self {
+            id,
+            counters: Counters::default(),
+            fault: None,
+            handle: None,
+            parked: Vec::new(),
+            #[cfg(feature = "injection")]
+            panic: false,
+        }
+    }
+}
+
+impl Ports {
+    pub(super) fn new(registry: Registry) -> Self {
+        Self { registry, sources: Vec::new(), destinations: Vec::new(), lives: Vec::new() }
+    }
+
+    /// Makes room for the ports `ids`; others end, and with them what was counted of them.
+    pub(super) fn adopt(&mut self, ids: impl Iterator<Item = PortId>) {
+        let mut kept: Vec<Option<Life>> = Vec::new();
+        for id in ids {
+            let place = usize::from(id.index());
+            kept.resize_with(kept.len().max(place + 1), || None);
+            let old = self.lives.get_mut(place).and_then(Option::take).filter(|life| life.id == id);
+            kept[place] = Some(old.unwrap_or_else(|| Life::new(id)));
+        }
+        self.destinations.resize_with(kept.len().max(self.destinations.len()), Vec::new);
+        self.lives = kept;
+    }
+
+    /// How to tell `port` that it must stop.
+    pub(super) fn set_handle(&mut self, port: PortId, handle: FaultHandle) {
+        if let Some(life) = self.life(port.index()).filter(|life| life.id == port) {
+            life.handle = Some(handle);
+        }
+    }
+
+    /// The port in place `index`, if there is one.
+    pub(super) fn life(&mut self, index: u16) -> Option<&mut Life> {
+        self.lives.get_mut(usize::from(index)).and_then(Option::as_mut)
+    }
+
+    /// Starts to serve a ring. A ring of a port that is not there stays parked nowhere: it is dropped with its memory.
+    pub(super) fn attach(&mut self, port: PortId, ring: RunningRing) {
+        let place = port.index();
+        let Some(life) = self.life(place).filter(|life| life.id == port) else { return };
+        life.fault = None;
+        match ring {
+            RunningRing::From(ring) => {
+                self.wait_for_kicks(&ring);
+                self.sources.push(Source { port: place, ring });
+            }
+            RunningRing::To(ring) => self.destinations[usize::from(place)].push(ring),
+        }
+    }
+
+    /// Stops serving ring `index` of `port` and hands it out.
+    pub(super) fn detach(&mut self, port: PortId, index: u16) -> Option<RunningRing> {
+        let place = port.index();
+        let life = self.life(place).filter(|life| life.id == port)?;
+        if let Some(at) = life.parked.iter().position(|ring| ring.index() == index) {
+            return Some(life.parked.swap_remove(at));
+        }
+        let source = self.sources.iter().position(|source| source.port == place && source.ring.index() == index);
+        if let Some(at) = source {
+            let ring = self.sources.remove(at).ring;
+            self.forget_kicks(&ring);
+            return Some(RunningRing::From(ring));
+        }
+        let rings = self.destinations.get_mut(usize::from(place))?;
+        let at = rings.iter().position(|ring| ring.index() == index)?;
+        Some(RunningRing::To(rings.remove(at)))
+    }
+
+    /// Stops serving the port in place `index` because of `why`, and tells it so. Its rings wait to be fetched.
+    pub(super) fn stop(&mut self, index: u16, why: PortFault) {
+        let place = usize::from(index);
+        let mut parked: Vec<RunningRing> = Vec::new();
+        let (stopped, going): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.sources).into_iter().partition(|source| source.port == index);
+        self.sources = going;
+        stopped.iter().for_each(|source| self.forget_kicks(&source.ring));
+        parked.extend(stopped.into_iter().map(|source| RunningRing::From(source.ring)));
+        if let Some(rings) = self.destinations.get_mut(place) {
+            parked.extend(rings.drain(..).map(RunningRing::To));
+        }
+        let Some(life) = self.life(index) else { return };
+        life.parked.append(&mut parked);
+        life.counters.faults += 1;
+        if let Some(handle) = &life.handle {
+            handle.fault(why.clone());
+        }
+        life.fault = Some(why);
+    }
+
+    /// Edge-triggered: the descriptor is never read, so that its frontend cannot make us wait for it.
+    fn wait_for_kicks(&self, ring: &FromGuest) {
+        let Some(kick) = ring.kick_fd() else { return };
+        if let Err(why) = self.registry.register(&mut SourceFd(&kick.as_raw_fd()), KICK, Interest::READABLE) {
+            tracing::error!("a ring's kick cannot be waited for: {why}");
+        }
+    }
+
+    fn forget_kicks(&self, ring: &FromGuest) {
+        let Some(kick) = ring.kick_fd() else { return };
+        if let Err(why) = self.registry.deregister(&mut SourceFd(&kick.as_raw_fd())) {
+            tracing::error!("a ring's kick is still waited for: {why}");
+        }
+    }
+
+    /// What was counted, port by port.
+    pub(super) fn tally(&self) -> BTreeMap<PortId, PortTally> {
+        let one = |life: &Life| {
+            let place = life.id.index();
+            let from = self.sources.iter().filter(|source| source.port == place);
+            let to = self.destinations.get(usize::from(place)).into_iter().flatten();
+            let rings = from
+                .map(|source| (source.ring.index(), source.ring.size()))
+                .chain(to.map(|ring| (ring.index(), ring.size())))
+                .collect();
+            (life.id, PortTally { counters: life.counters.clone(), rings, fault: life.fault.clone() })
+        };
+        self.lives.iter().flatten().map(one).collect()
+    }
+}

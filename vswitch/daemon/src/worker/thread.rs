@@ -1,0 +1,105 @@
+//! The thread around a worker: it takes turns while there is work and sleeps when there is none.
+
+use super::{Turn, Worker, mailbox::Mailbox};
+use crate::control::protocol::PollMode;
+use mio::{Events, Poll, Token};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use std::{
+    io,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use vswitch_core::{clock, fdb::Fdb, world::World};
+
+const WAKE: Token = Token(0);
+
+/// How long a worker polls idle rings before it asks for kicks: about what a kick and a wake-up cost.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// How long a worker sleeps at most while a driver expects its ring to be polled (it gave no kick descriptor).
+const UNKICKED: Duration = Duration::from_millis(1);
+
+/// A running worker's thread, from outside.
+pub(crate) struct WorkerThread {
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) cpu: Option<u16>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl WorkerThread {
+    /// Starts worker `number`, pinned to `cpu` if one is given.
+    pub(crate) fn start(
+        number: u16,
+        cpu: Option<u16>,
+        mode: PollMode,
+        world: Arc<World>,
+        fdb: Arc<Fdb>,
+        origin: Instant,
+    ) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mailbox = Arc::new(Mailbox::new(&poll, WAKE)?);
+        let worker = Worker::new(mailbox.clone(), poll.registry().try_clone()?, world, fdb);
+        let handle = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            if let Some(cpu) = cpu {
+                pin(cpu);
+            }
+            run(worker, poll, mode, origin);
+        })?;
+        Ok(Self { mailbox, cpu, handle: Some(handle) })
+    }
+}
+
+impl Drop for WorkerThread {
+    fn drop(&mut self) {
+        self.mailbox.send(super::Message::Stop);
+        if let Some(handle) = self.handle.take() {
+            // Its panics were caught at the turn; one outside has been printed, and there is nothing left to end.
+            let _ = handle.join();
+        }
+    }
+}
+
+fn pin(cpu: u16) {
+    let mut set = CpuSet::new();
+    set.set(usize::from(cpu));
+    if let Err(why) = sched_setaffinity(None, &set) {
+        tracing::warn!("cannot pin a worker to CPU {cpu}: {why}");
+    }
+}
+
+fn run(mut worker: Worker, mut poll: Poll, mode: PollMode, origin: Instant) {
+    let mut idle_since: Option<Instant> = None;
+    let mut events = Events::with_capacity(64);
+    loop {
+        let now = Instant::now();
+        let nanos = now.duration_since(origin).as_nanos();
+        match worker.turn(clock::Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))) {
+            Turn::Stopped => return,
+            Turn::Busy(_) => idle_since = None,
+            Turn::Idle if mode == PollMode::Always => std::hint::spin_loop(),
+            Turn::Idle => {
+                let since = *idle_since.get_or_insert(now);
+                if now.duration_since(since) < SPIN {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                if !worker.arm() {
+                    worker.sleeps += 1;
+                    sleep(&worker, &mut poll, &mut events);
+                }
+                worker.disarm();
+                idle_since = None;
+            }
+        }
+    }
+}
+
+/// Sleeps until a driver kicks or a message comes.
+fn sleep(worker: &Worker, poll: &mut Poll, events: &mut Events) {
+    match poll.poll(events, worker.must_poll().then_some(UNKICKED)) {
+        Ok(()) => {}
+        Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+        Err(why) => tracing::error!("a worker cannot sleep: {why}"),
+    }
+}

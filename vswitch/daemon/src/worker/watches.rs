@@ -1,0 +1,119 @@
+//! Watched frames: those that match are decided by the same code, with a recorder beside it.
+
+use crate::control::protocol::{Journey, Sighting, Watch};
+use vhost_net_backend::device::ring::Frame;
+use vswitch_core::{
+    decide::{Copy, Fate, Switch},
+    drop_reason::DropReason,
+    head::Head,
+    id::PortId,
+    trace::Recorder,
+};
+
+/// How many sightings a watch keeps.
+const KEPT: usize = 64;
+/// How much of a frame a sighting keeps.
+const HEAD: usize = 64;
+
+/// All watches of a worker.
+#[derive(Default)]
+pub(super) struct Watches {
+    all: Vec<Watching>,
+    /// Sightings of the batch in work: the watch's place, the sighting, and where its copies begin.
+    open: Vec<(usize, Sighting, u32)>,
+    /// The moment of the turn.
+    pub(super) now_nanos: u64,
+}
+
+struct Watching {
+    number: u32,
+    watch: Watch,
+    sightings: Vec<Sighting>,
+    lost: u64,
+}
+
+impl Watches {
+    pub(super) fn add(&mut self, number: u32, watch: Watch) {
+        self.all.push(Watching { number, watch, sightings: Vec::new(), lost: 0 });
+    }
+
+    /// What watch `number` saw, which it forgets; with `end` the watch goes too. None: there is no such watch.
+    pub(super) fn sightings(&mut self, number: u32, end: bool) -> Option<(Vec<Sighting>, u64)> {
+        let at = self.all.iter().position(|watching| watching.number == number)?;
+        let watching = &mut self.all[at];
+        let seen = (std::mem::take(&mut watching.sightings), std::mem::take(&mut watching.lost));
+        if end {
+            self.all.remove(at);
+        }
+        Some(seen)
+    }
+
+    /// Whether there are any: all that an unwatched frame costs.
+    #[inline(always)]
+    pub(super) fn any(&self) -> bool {
+        !self.all.is_empty()
+    }
+
+    /// Decides a frame, and notes its journey if a watch wants it.
+    #[cold]
+    pub(super) fn decide(
+        &mut self,
+        switch: &Switch<'_>,
+        port: u16,
+        head: &Head,
+        frame: &Frame<'_>,
+        copies: &mut Vec<Copy>,
+    ) -> Fate {
+        let id = switch.world.port(port).map(|port| port.id);
+        let first = copies.len() as u32;
+        let mut recorder = Recorder::default();
+        let fate = switch.decide(port, head, frame.len, copies, &mut recorder);
+        let wanting = self.all.iter().position(|watching| matches(&watching.watch, id, head, frame.head));
+        let (Some(at), Some(port)) = (wanting, id) else { return fate };
+        if self.all[at].sightings.len() + self.open.len() >= KEPT {
+            self.all[at].lost += 1;
+            return fate;
+        }
+        let ports = copies[first as usize..].iter().filter_map(|copy| switch.world.port(copy.to)).map(|port| port.id);
+        let journey = Journey {
+            steps: recorder.into_steps(),
+            dropped: if let Fate::Dropped(reason) = fate { Some(reason) } else { None },
+            copies: ports.collect(),
+        };
+        let sighting = Sighting {
+            port,
+            at_nanos: self.now_nanos,
+            head: frame.head[..frame.head.len().min(HEAD)].to_vec(),
+            len: frame.len,
+            journey,
+            lost: Vec::new(),
+        };
+        self.open.push((at, sighting, first));
+        fate
+    }
+
+    /// Completes the batch's sightings with what became of their copies.
+    pub(super) fn close(&mut self, lost: &[Option<DropReason>]) {
+        for (at, mut sighting, first) in self.open.drain(..) {
+            let count = sighting.journey.copies.len();
+            sighting.lost = lost.iter().skip(first as usize).take(count).copied().collect();
+            self.all[at].sightings.push(sighting);
+        }
+    }
+
+    /// Forgets the sightings of a batch that a panic cut short.
+    pub(super) fn abandon(&mut self) {
+        self.open.clear();
+    }
+}
+
+fn matches(watch: &Watch, port: Option<PortId>, head: &Head, bytes: &[u8]) -> bool {
+    let contains = |wanted: &Vec<u8>| {
+        wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted.as_slice())
+    };
+    watch.port.is_none_or(|wanted| Some(wanted) == port)
+        && watch.src.is_none_or(|wanted| wanted == head.src)
+        && watch.dst.is_none_or(|wanted| wanted == head.dst)
+        && watch.ethertype.is_none_or(|wanted| wanted == head.ethertype)
+        && watch.contains.as_ref().is_none_or(contains)
+}
