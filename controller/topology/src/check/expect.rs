@@ -1,0 +1,254 @@
+//! `expect:` lines: who is to reach whom with what, one row for each address family.
+
+use crate::{
+    check::{
+        interfaces::NodeInterface,
+        names::{Names, Thing},
+    },
+    codes::Code,
+    plan::{Addresses, Because, Boot, Expectation, Node, NodeKind, Probe, Verdict},
+    report::{Diagnostic, Sink, nearest, visible},
+    said::read::Said,
+};
+use ipnet::IpNet;
+use vswitch_core::drop_reason::DropReason;
+
+const FORM: &str = "the form is `SRC -> DST icmp|tcp/PORT|udp/PORT|arp|l2 allow|deny [because REASON]`";
+
+/// What a line is resolved against.
+pub(crate) struct Scope<'a> {
+    pub(crate) names: &'a Names,
+    pub(crate) interfaces: &'a [NodeInterface],
+    /// The nodes of the plan, at the places of the file.
+    pub(crate) nodes: &'a [Node],
+}
+
+/// The rows that `line` asks for; none if it is wrong, which `sink` was told.
+pub(crate) fn check(line: &Said<String>, scope: &Scope<'_>, sink: &mut Sink) -> Option<Vec<Expectation>> {
+    let words: Vec<&str> = line.value.split_whitespace().collect();
+    let (src, dst, probe, verdict, reason) = match words.as_slice() {
+        [src, "->", dst, probe, verdict] => (src, dst, probe, verdict, None),
+        [src, "->", dst, probe, verdict, "because", reason] => (src, dst, probe, verdict, Some(*reason)),
+        _ => {
+            let what = format!("`{}` is not an expectation", visible(&line.value));
+            sink.error(Code::ExpectForm, line.span, what).help(FORM);
+            return None;
+        }
+    };
+    let probe = parse_probe(probe, line, sink);
+    let verdict = parse_verdict(verdict, reason, line, sink);
+    let src = end(src, line, scope, sink);
+    let dst = end(dst, line, scope, sink);
+    let (probe, verdict, src, dst) = (probe?, verdict?, src?, dst?);
+    if src == dst {
+        sink.error(Code::ExpectEnd, line.span, "the two ends are one interface");
+        return None;
+    }
+    let (from, to) = (&scope.nodes[scope.interfaces[src].node], &scope.nodes[scope.interfaces[dst].node]);
+    if !answers(from) {
+        sink.error(
+            Code::ExpectSource,
+            line.span,
+            format!("`{}` cannot send probes: nothing of ours runs in it", from.name),
+        )
+        .help("only stations and virtual machines with `image: debian` can be the source");
+        return None;
+    }
+    let rows = rows(line, probe, verdict, src, dst, scope, sink)?;
+    if verdict == Verdict::Allow
+        && matches!(probe, Probe::Icmp | Probe::Tcp(_) | Probe::Udp(_))
+        && !answers(to)
+    {
+        sink.warning(Code::MayNotAnswer, line.span, format!("does the guest of `{}` answer this?", to.name))
+            .help("we did not make what runs there: it must have the file's address, and answer");
+    }
+    Some(rows)
+}
+
+/// Whether a prober of ours runs there.
+fn answers(node: &Node) -> bool {
+    match &node.kind {
+        NodeKind::Station => true,
+        NodeKind::Vm(vm) => matches!(vm.boot, Boot::Image(_)),
+        NodeKind::VhostUser(_) | NodeKind::Tap { .. } => false,
+    }
+}
+
+fn bad_form<'s>(line: &Said<String>, what: String, sink: &'s mut Sink) -> &'s mut Diagnostic {
+    sink.error(Code::ExpectForm, line.span, what).help(FORM)
+}
+
+fn parse_probe(word: &str, line: &Said<String>, sink: &mut Sink) -> Option<Probe> {
+    let port = |text: &str| text.parse().ok().filter(|port: &u16| *port > 0 && !text.starts_with(['0', '+']));
+    let probe = match word.split_once('/') {
+        None => match word {
+            "icmp" => Some(Probe::Icmp),
+            "arp" => Some(Probe::Arp),
+            "l2" => Some(Probe::L2),
+            _ => None,
+        },
+        Some(("tcp", number)) => port(number).map(Probe::Tcp),
+        Some(("udp", number)) => port(number).map(Probe::Udp),
+        Some(_) => None,
+    };
+    if probe.is_none() {
+        let what = format!(
+            "`{}` is no probe: icmp, tcp/PORT, udp/PORT, arp and l2 are (ports are 1 to 65535)",
+            visible(word)
+        );
+        bad_form(line, what, sink);
+    }
+    probe
+}
+
+fn parse_verdict(word: &str, reason: Option<&str>, line: &Said<String>, sink: &mut Sink) -> Option<Verdict> {
+    match (word, reason) {
+        ("allow", None) => Some(Verdict::Allow),
+        ("allow", Some(_)) => {
+            sink.error(Code::ExpectReason, line.span, "`because` stands behind `deny` only");
+            None
+        }
+        ("deny", None) => Some(Verdict::Deny(None)),
+        ("deny", Some("vlan")) => Some(Verdict::Deny(Some(Because::Vlan))),
+        ("deny", Some("firewall" | "policy" | "anti-spoof")) => {
+            sink.error(
+                Code::NotSupportedYet,
+                line.span,
+                "there is no firewall yet, so nothing is denied by it",
+            );
+            None
+        }
+        ("deny", Some(reason)) => {
+            if let Ok(reason) = reason.parse() {
+                return Some(Verdict::Deny(Some(Because::Reason(reason))));
+            }
+            let told = sink.error(
+                Code::ExpectReason,
+                line.span,
+                format!("there is no reason `{}`", visible(reason)),
+            );
+            let known = DropReason::ALL.iter().map(|reason| reason.name()).chain(["vlan"]);
+            match nearest(reason, known) {
+                Some(near) => told.help(format!("did you mean `{near}`?")),
+                None => told.help("`vlan`, or a drop reason as `vnet show drops` names it"),
+            };
+            None
+        }
+        ("reject", _) => {
+            sink.error(
+                Code::NotSupportedYet,
+                line.span,
+                "`reject` is not supported yet: there is no firewall to reject",
+            )
+            .help("use `deny`");
+            None
+        }
+        _ => {
+            bad_form(line, format!("`{}` is no outcome: allow and deny are", visible(word)), sink);
+            None
+        }
+    }
+}
+
+/// The interface that `word` means, as its place.
+fn end(word: &str, line: &Said<String>, scope: &Scope<'_>, sink: &mut Sink) -> Option<usize> {
+    let (name, wanted) = word.split_once(':').map_or((word, None), |(name, wanted)| (name, Some(wanted)));
+    let Some(Thing::Node(node)) = scope.names.get(name) else {
+        if word.parse::<std::net::IpAddr>().is_ok() || word.starts_with("vlan:") {
+            sink.error(
+                Code::NotSupportedYet,
+                line.span,
+                "an address or a VLAN as an end is not supported yet",
+            )
+            .help("name a node");
+            return None;
+        }
+        let what = format!("there is no node `{}`", visible(name));
+        let told = sink.error(Code::ExpectEnd, line.span, what);
+        if let Some(near) = scope.names.nearest(name) {
+            told.help(format!("did you mean `{near}`?"));
+        }
+        return None;
+    };
+    let mut own = scope.interfaces.iter().enumerate().filter(|(_, interface)| interface.node == node);
+    let found = match wanted {
+        Some(wanted) => own.find(|(_, interface)| interface.name == wanted),
+        None => match (own.next(), own.next()) {
+            (first, None) => first,
+            _ => {
+                let what = format!("`{name}` has several interfaces");
+                sink.error(Code::ExpectInterface, line.span, what).help(format!("write `{name}:INTERFACE`"));
+                return None;
+            }
+        },
+    };
+    match found {
+        Some((place, interface)) if interface.link.is_some() => Some(place),
+        Some(_) => {
+            sink.error(Code::ExpectEnd, line.span, format!("`{}` has no link", visible(word)));
+            None
+        }
+        None => {
+            sink.error(Code::ExpectEnd, line.span, format!("there is no interface `{}`", visible(word)));
+            None
+        }
+    }
+}
+
+/// One row for each address family that both ends have; for `l2` one without addresses.
+fn rows(
+    line: &Said<String>,
+    probe: Probe,
+    verdict: Verdict,
+    src: usize,
+    dst: usize,
+    scope: &Scope<'_>,
+    sink: &mut Sink,
+) -> Option<Vec<Expectation>> {
+    let interface = |place: usize| {
+        let found = &scope.interfaces[place];
+        scope.nodes[found.node].interfaces.iter().find(|interface| interface.name == found.name)
+    };
+    let (from, to) = (interface(src)?, interface(dst)?);
+    let row = |addresses| Expectation {
+        text: line.value.clone(),
+        src: from.port,
+        dst: to.port,
+        addresses,
+        probe,
+        verdict,
+        origin: line.span.origin,
+    };
+    if probe == Probe::L2 {
+        if to.mac.is_none() {
+            sink.error(Code::ExpectAddress, line.span, "the destination's MAC address is not known")
+                .help("state `mac:` on its interface");
+            return None;
+        }
+        return Some(vec![row(None)]);
+    }
+    let pairs: Vec<(IpNet, IpNet)> =
+        from.addresses.iter().flat_map(|a| to.addresses.iter().map(move |b| (*a, *b))).collect();
+    let near = |(a, b): &&(IpNet, IpNet)| a.trunc() == b.trunc();
+    let of_family = |v4: bool| {
+        let family: Vec<_> =
+            pairs.iter().filter(|(a, b)| a.addr().is_ipv4() == v4 && b.addr().is_ipv4() == v4).collect();
+        family.iter().copied().find(near).or(family.first().copied())
+    };
+    let chosen: Vec<_> = [of_family(true), of_family(false)].into_iter().flatten().collect();
+    if chosen.is_empty() {
+        sink.error(Code::ExpectAddress, line.span, "the two ends have no addresses of one family")
+            .help("give both an address under `addresses:`, or probe with l2");
+        return None;
+    }
+    if verdict == Verdict::Allow && !chosen.iter().all(near) {
+        sink.error(
+            Code::ExpectAddress,
+            line.span,
+            "the two ends have no common subnet, and there is no gateway",
+        )
+        .help("give both addresses of one subnet");
+        return None;
+    }
+    Some(chosen.iter().map(|(a, b)| row(Some(Addresses { src: a.addr(), dst: b.addr() }))).collect())
+}

@@ -1,0 +1,9 @@
+//! From said to checked: every reference resolved, every rule of the file kept, each violation told once.
+
+pub(crate) mod addresses;
+pub(crate) mod expect;
+pub(crate) mod interfaces;
+pub(crate) mod links;
+pub(crate) mod names;
+pub(crate) mod nodes;
+pub(crate) mod vlans;

@@ -1,0 +1,218 @@
+//! Nodes: which keys each kind has, and that no two nodes use one thing of the host.
+
+use crate::{
+    codes::Code,
+    plan::{Boot, NodeKind, SocketRole, VhostUserSocket, Vm, Vmm},
+    report::{Sink, Span, visible},
+    said::{
+        lab::Node,
+        read::{Entry, Said},
+        scalar::{Kind, VmmWord},
+    },
+};
+use std::{
+    collections::HashMap,
+    path::{Component, Path, PathBuf},
+};
+
+/// The longest path of a Unix socket, in bytes: `sun_path` less its terminating NUL (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// What nodes use of the host, each with the place that said so.
+#[derive(Default)]
+pub(crate) struct Host {
+    used: HashMap<(&'static str, String), Span>,
+}
+
+impl Host {
+    fn use_once(&mut self, what: &'static str, name: &str, span: Span, sink: &mut Sink) {
+        if let Some(first) = self.used.get(&(what, name.to_owned())) {
+            sink.error(Code::UsedTwice, span, format!("two nodes use the {what} `{}`", visible(name)))
+                .label(*first, "first used here");
+        } else {
+            self.used.insert((what, name.to_owned()), span);
+        }
+    }
+}
+
+/// What `entry` is; none if that could not be told.
+pub(crate) fn kind(entry: &Entry<Node>, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<NodeKind> {
+    let node = entry.value.as_ref()?;
+    let kind = node.kind.as_ref()?;
+    refuse_foreign_keys(node, kind.value, sink);
+    match kind.value {
+        Kind::Vm => vm(entry, node, base, host, sink).map(NodeKind::Vm),
+        Kind::Station => Some(NodeKind::Station),
+        Kind::VhostUser => socket(node, base, host, sink).map(NodeKind::VhostUser),
+        Kind::Tap => {
+            let interface = node.interface.as_ref();
+            if let Some(name) = interface {
+                tap_name(name, sink);
+                host.use_once("tap", &name.value, name.span, sink);
+            }
+            Some(NodeKind::Tap { interface: interface.map(|name| name.value.clone()) })
+        }
+    }
+}
+
+/// A kind as the file writes it.
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Vm => "vm",
+        Kind::Station => "station",
+        Kind::VhostUser => "vhost-user",
+        Kind::Tap => "tap",
+    }
+}
+
+/// Tells of each key that only another kind has.
+fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
+    let span = |said: &Option<Said<String>>| said.as_ref().map(|said| said.span);
+    let keys = [
+        ("vmm", Kind::Vm, node.vmm.as_ref().map(|said| said.span)),
+        ("image", Kind::Vm, node.image.as_ref().map(|said| said.span)),
+        ("kernel", Kind::Vm, span(&node.kernel)),
+        ("initrd", Kind::Vm, span(&node.initrd)),
+        ("cmdline", Kind::Vm, span(&node.cmdline)),
+        ("disk", Kind::Vm, span(&node.disk)),
+        ("write", Kind::Vm, node.write.as_ref().map(|said| said.span)),
+        ("boot", Kind::Vm, node.boot.as_ref().map(|said| said.span)),
+        ("memory", Kind::Vm, node.memory.as_ref().map(|said| said.span)),
+        ("cpus", Kind::Vm, node.cpus.as_ref().map(|said| said.span)),
+        ("listen", Kind::VhostUser, span(&node.listen)),
+        ("connect", Kind::VhostUser, span(&node.connect)),
+        ("socket-mode", Kind::VhostUser, node.socket_mode.as_ref().map(|said| said.span)),
+        ("socket-group", Kind::VhostUser, span(&node.socket_group)),
+        ("interface", Kind::Tap, span(&node.interface)),
+    ];
+    for (key, owner, span) in keys {
+        if let Some(span) = span.filter(|_| owner != kind) {
+            let what = format!("a node of kind {} has no `{key}`", word(kind));
+            sink.error(Code::KeyNotForKind, span, what)
+                .help(format!("`{key}` belongs to kind {}", word(owner)));
+        }
+    }
+}
+
+fn vm(entry: &Entry<Node>, node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<Vm> {
+    let path = |said: &Said<String>| absolute(base, &said.value);
+    let ways = [
+        node.image.as_ref().map(|said| ("image", said.span)),
+        node.kernel.as_ref().map(|said| ("kernel", said.span)),
+        node.disk.as_ref().map(|said| ("disk", said.span)),
+        node.boot.as_ref().map(|said| ("boot", said.span)),
+    ];
+    let mut ways = ways.into_iter().flatten();
+    let first = ways.next();
+    if let (Some((first, place)), Some((second, span))) = (first, ways.next()) {
+        sink.error(Code::Exclusive, span, format!("`{first}` and `{second}` both say what to boot"))
+            .label(place, "the other");
+    }
+    for (key, said) in [("initrd", &node.initrd), ("cmdline", &node.cmdline)] {
+        if let Some(said) = said.as_ref().filter(|_| node.kernel.is_none()) {
+            sink.error(Code::NeedsKey, said.span, format!("`{key}` needs `kernel`"));
+        }
+    }
+    if let Some(write) = node.write.as_ref().filter(|_| node.disk.is_none()) {
+        sink.error(Code::NeedsKey, write.span, "`write` needs `disk`");
+    }
+    let write = node.write.as_ref().is_some_and(|said| said.value);
+    let boot = if node.image.is_some() {
+        Boot::Image("debian".to_owned())
+    } else if let Some(kernel) = &node.kernel {
+        let cmdline = node.cmdline.as_ref().map(|said| said.value.clone());
+        Boot::Kernel { kernel: path(kernel), initrd: node.initrd.as_ref().map(path), cmdline }
+    } else if let Some(disk) = &node.disk {
+        let path = path(disk);
+        if write {
+            host.use_once("disk (to write to)", &path.to_string_lossy(), disk.span, sink);
+        }
+        Boot::Disk { path, write }
+    } else if node.boot.is_some() {
+        Boot::Network
+    } else {
+        let what = format!("`{}` has nothing to boot", visible(&entry.name));
+        sink.error(Code::NeedsKey, entry.span, what)
+            .help("say `image: debian`, `kernel: PATH`, `disk: PATH` or `boot: network`");
+        return None;
+    };
+    let vmm = match node.vmm.as_ref().map(|said| said.value) {
+        None | Some(VmmWord::Auto) => Vmm::Auto,
+        Some(VmmWord::Qemu) => Vmm::Qemu,
+    };
+    let memory = node.memory.as_ref().map_or(256 << 20, |said| said.value.0);
+    let cpus = node.cpus.as_ref().map_or(1, |said| u8::try_from(said.value.0).unwrap_or(u8::MAX));
+    Some(Vm { vmm, boot, memory, cpus })
+}
+
+fn socket(node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<VhostUserSocket> {
+    if let (Some(listen), Some(connect)) = (&node.listen, &node.connect) {
+        sink.error(
+            Code::Exclusive,
+            connect.span,
+            "`listen` and `connect` exclude one another: one side listens",
+        )
+        .label(listen.span, "the other");
+        return None;
+    }
+    let said = node.listen.as_ref().or(node.connect.as_ref());
+    let path = said.map(|said| absolute(base, &said.value));
+    if let (Some(said), Some(path)) = (said, &path) {
+        let length = path.as_os_str().len();
+        if length > MAX_SOCKET_PATH {
+            let what = format!(
+                "the socket's path has {length} bytes, more than the {MAX_SOCKET_PATH} that Linux allows"
+            );
+            sink.error(Code::PathTooLong, said.span, what)
+                .help("choose a shorter one, or leave it out: the socket then lies in the run directory");
+        }
+        host.use_once("socket", &path.to_string_lossy(), said.span, sink);
+    }
+    if node.connect.is_some() {
+        let mode = node.socket_mode.as_ref().map(|said| ("socket-mode", said.span));
+        let group = node.socket_group.as_ref().map(|said| ("socket-group", said.span));
+        for (key, span) in mode.into_iter().chain(group) {
+            sink.error(
+                Code::NeedsKey,
+                span,
+                format!("`{key}` is for a socket that we listen on, not one we connect to"),
+            );
+        }
+    }
+    Some(VhostUserSocket {
+        role: if node.connect.is_some() { SocketRole::Connect } else { SocketRole::Listen },
+        path,
+        mode: node.socket_mode.as_ref().map(|said| said.value.0),
+        group: node.socket_group.as_ref().map(|said| said.value.clone()),
+    })
+}
+
+/// Linux's `dev_valid_name`: 1 to 15 bytes, no `/`, `:` or blank, neither `.` nor `..`.
+fn tap_name(name: &Said<String>, sink: &mut Sink) {
+    let text = &name.value;
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'%');
+    if text.is_empty() || text.len() > 15 || !text.bytes().all(allowed) || matches!(text.as_str(), "." | "..")
+    {
+        sink.error(
+            Code::Malformed,
+            name.span,
+            format!("`{}` cannot be the name of a host interface", visible(text)),
+        )
+        .help("it has at most 15 characters and no blanks, `/`, `:` or `%`");
+    }
+}
+
+/// `said` relative to `base`, without `.` and without `..` behind a name.
+fn absolute(base: &Path, said: &str) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in base.join(said).components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(clean.components().next_back(), Some(Component::Normal(_))) => {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    clean
+}

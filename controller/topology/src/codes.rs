@@ -1,0 +1,173 @@
+//! Every code that a topology file's error can have: one closed list, in which code, title and explanation are born together.
+//!
+//! Codes are a contract: a code keeps its meaning for ever, and `vnet explain CODE` prints its explanation.
+//! T01xx is how the file is written, T02xx nodes and names, T03xx VLANs, T04xx links, T05xx addresses, T06xx `expect`.
+
+use serde::{Serialize, Serializer};
+use std::{fmt, str::FromStr};
+
+macro_rules! codes {
+    ($($variant:ident = $code:literal, $title:literal, $explanation:literal;)*) => {
+        /// What is wrong with a topology file.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code { $(#[doc = $title] $variant,)* }
+
+        /// Every code, in ascending order.
+        pub const ALL: &[Code] = &[$(Code::$variant,)*];
+
+        impl Code {
+            /// The stable name, like `T0101`.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// A few words: what is wrong.
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+
+            /// What the rule is, why it stands and how to mend the file.
+            pub const fn explanation(self) -> &'static str {
+                match self { $(Self::$variant => $explanation,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    Syntax = "T0101", "the file is not valid YAML",
+        "The text could not be read as one YAML document. Look just before the place that is shown: an open bracket or \
+         quote, a tab used for indentation, or a `:` inside a value that needs quotes are the usual causes.";
+    ByteOrderMark = "T0102", "the file starts with a byte-order mark",
+        "The first three bytes are a UTF-8 byte-order mark, which some editors write. Save the file as UTF-8 without it.";
+    TooMuch = "T0103", "the file is too large or too deep",
+        "A topology file may have at most 16 MiB, 64 levels of nesting, 65,536 values and 1,000 uses of aliases. Real \
+         labs are far below that; a file that is not is an accident or an attack.";
+    Empty = "T0104", "the file says nothing",
+        "A topology file is a mapping that starts with `version: 1`. `vnet init` writes one to begin with.";
+    DuplicateKey = "T0105", "a key is given twice",
+        "Each key may stand once in its mapping, else one of the two values would be silently lost. Remove or rename one.";
+    UnknownKey = "T0110", "unknown key",
+        "The key is not one that may stand here. Unknown keys are never ignored, since a misspelt key would change what \
+         the lab does. Compare with the JSON Schema or with the files under `topologies/`.";
+    MissingKey = "T0111", "a required key is missing",
+        "The mapping needs a key that is not there. The message names it.";
+    WrongType = "T0112", "a value of the wrong type",
+        "A mapping, a list, a text or a number was needed here and something else was given. A text that looks like a \
+         number or a truth value needs quotes.";
+    NotSupportedYet = "T0113", "not supported yet",
+        "The word belongs to a part of vnet that is not built yet. It is refused and not ignored, so that no lab runs \
+         with less than its file says.";
+    UnknownWord = "T0114", "unknown word",
+        "Only a few words may stand here, and this is none of them. The message lists them.";
+    OutOfRange = "T0115", "a number out of range",
+        "The number is not within the bounds that the message names. VLAN identifiers are 1 to 4094: IEEE 802.1Q \
+         reserves 0 and 4095.";
+    NoUnit = "T0116", "a number without a unit",
+        "Memory takes K, M or G (powers of 1024), time takes us, ms, s, m or h. A bare number would have to be guessed.";
+    Malformed = "T0117", "a value that cannot be read",
+        "The text does not have the form that this key needs: a MAC address is six pairs of hexadecimal digits joined by \
+         `:`, an interface's address has a prefix length (`10.0.10.7/24`), and no part of an IPv4 address starts with 0.";
+    BadName = "T0201", "a name that is not allowed",
+        "Names start with a letter a to z; then come at most 30 letters, digits and dashes. They become parts of paths, \
+         labels and command lines, so nothing else is let in.";
+    NameTaken = "T0202", "a name is taken",
+        "Nodes and switches share one set of names, because links and commands name both in the same way. Rename one.";
+    KeyNotForKind = "T0203", "a key that this kind of node does not have",
+        "The key belongs to another kind of node. Remove it, or change `kind`.";
+    Exclusive = "T0204", "keys that exclude one another",
+        "Both keys answer the same question. Keep one.";
+    NeedsKey = "T0205", "a key that needs another one",
+        "The key (or the node) means something only together with another key, which is missing. The message names it.";
+    BothPlaces = "T0206", "interface keys in two places",
+        "What belongs to an interface stands under `interfaces`, or on the node itself if the node has one link: never both.";
+    KeysNeedInterface = "T0207", "interface keys on a node with several interfaces",
+        "The node has several interfaces, so a key on the node does not say which of them it means. Write it under \
+         `interfaces: { eth0: { ... } }`.";
+    PathTooLong = "T0208", "a socket's path is too long",
+        "Linux limits the path of a Unix socket to 107 bytes (unix(7)). Choose a shorter path, or leave it out: the socket \
+         then lies in the lab's run directory.";
+    UsedTwice = "T0209", "one thing of the host used by two nodes",
+        "Two nodes use the same socket, the same tap or write to the same disk. Give each its own.";
+    TooMany = "T0210", "too many of a kind",
+        "A lab has at most 4096 switches and 4096 interfaces, of which the message names the one exceeded.";
+    VlanTaken = "T0301", "a VLAN identifier has two names",
+        "A VLAN has one name, the same on every switch of the lab. Remove one of the two. VLAN 1 is named `default`.";
+    UnknownVlan = "T0302", "unknown VLAN",
+        "Links name VLANs by the names under `vlans:`, and `default` for VLAN 1. Add the VLAN there, or mend the name.";
+    Membership = "T0303", "a `vlan` that contradicts itself",
+        "A link is either `access: NAME` (one VLAN, untagged) or `trunk: [NAMES]` (tagged) with an optional `native: NAME`.";
+    UnknownEnd = "T0401", "a link to nowhere",
+        "An end of a link names a node or a switch that the file does not have.";
+    Ends = "T0402", "a link has two ends",
+        "A link joins exactly two different things. To join three or more, make a switch and link each of them to it.";
+    LinkedTwice = "T0403", "an interface with two links",
+        "An interface has one link, like the socket of a network card. Use another interface, or a switch.";
+    SomeNamed = "T0404", "some interfaces named and others not",
+        "A link that names no interface takes the node's next `ethN` in file order. Naming some and not others would \
+         make that order hard to see: name all of the node's interfaces in its links, or none.";
+    UnknownInterface = "T0405", "unknown interface",
+        "The node has `interfaces:`, and the link names one that is not there; or a switch was given an interface, which \
+         it does not have.";
+    WireVlan = "T0406", "a wire with VLANs",
+        "A link of two nodes is a transparent wire: what goes in comes out, tags included. VLANs need a switch between.";
+    Loop = "T0407", "a loop of switches",
+        "Frames would circle for ever, because there is no spanning tree yet. Remove one of the links that are named.";
+    BadAddress = "T0501", "an address that no interface can have",
+        "The address names a whole network, everybody in it, a group, the host itself or nobody.";
+    AddressTaken = "T0502", "an address is used twice",
+        "Two interfaces that hear each other have the same IP address.";
+    SubnetMismatch = "T0503", "two subnets overlap in one VLAN",
+        "Two interfaces of one VLAN have addresses of overlapping subnets with different prefix lengths, so one would \
+         look for the other on its link and not be answered in kind. Give both the same prefix length.";
+    BadMac = "T0504", "a MAC address that no interface can have",
+        "The address is a group address (lowest bit of the first octet set, IEEE 802-2014 section 8.2.2) or all zero.";
+    MacTaken = "T0505", "a MAC address is used twice",
+        "Two interfaces have the same MAC address; the switch could not tell them apart. Leave `mac` out to get a stable \
+         address made from lab, node and interface.";
+    ExpectForm = "T0601", "an expectation that cannot be read",
+        "The form is `SRC -> DST icmp|tcp/PORT|udp/PORT|arp|l2 allow|deny [because REASON]`.";
+    ExpectEnd = "T0602", "an expectation about an unknown node",
+        "SRC and DST are NODE or NODE:INTERFACE, with names of this file, and two different interfaces that have links.";
+    ExpectInterface = "T0603", "an expectation that does not say which interface",
+        "The node has several interfaces: write NODE:INTERFACE.";
+    ExpectReason = "T0604", "an unknown reason",
+        "`because` takes `vlan` or the name of a drop reason, and stands behind `deny` only.";
+    ExpectAddress = "T0605", "a probe without addresses",
+        "icmp, tcp, udp and arp need an address of one family on both ends, and an allowed one needs a common subnet, since \
+         there is no gateway; l2 needs the destination's MAC address.";
+    ExpectSource = "T0606", "a node that cannot send probes",
+        "Only nodes that run our probe agent can be the source: stations, and virtual machines with `image: debian`.";
+    MayNotAnswer = "T0607", "a node that may not answer",
+        "The expectation holds only if the guest answers by itself: we did not make what runs in it. Be sure that it has \
+         the addresses of the file and answers what is asked.";
+}
+
+/// The explanation of the code of that name, if there is one; upper and lower case are the same.
+pub fn explain(name: &str) -> Option<&'static str> {
+    name.parse::<Code>().ok().map(Code::explanation)
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// There is no code of that name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoSuchCode;
+
+impl FromStr for Code {
+    type Err = NoSuchCode;
+
+    fn from_str(name: &str) -> Result<Self, NoSuchCode> {
+        ALL.iter().copied().find(|code| code.name().eq_ignore_ascii_case(name)).ok_or(NoSuchCode)
+    }
+}

@@ -1,0 +1,234 @@
+//! From checked to compiled: the Plan, in which ids are places in lists.
+
+use crate::{
+    check::{
+        addresses, expect,
+        interfaces::{self, NodeInterface},
+        links::{self, Checked},
+        names::{self, Names},
+        nodes,
+        vlans::Vlans,
+    },
+    codes::Code,
+    mac::mac_for,
+    plan::{Datapath, Interface, Node, NodeKind, Plan},
+    report::{Sink, Span},
+    said::{
+        lab::Lab,
+        scalar::{GuestMemory, Poll, State},
+    },
+};
+use std::{collections::HashMap, path::Path};
+use vswitch_core::{
+    description::{Description, Link, Port, Switch, Trunk},
+    id::{Epoch, PortId, SwitchId},
+    mac::MacAddr,
+};
+
+/// At most this many switches make a lab (see [`Description::switches`]).
+const MAX_SWITCHES: usize = 4096;
+/// At most this many interfaces make a lab.
+const MAX_INTERFACES: usize = 4096;
+/// Addresses that may be learned on one port at most.
+const MAC_LIMIT: u32 = 4096;
+/// IEEE 802.1Q-2018 table 8-6: the recommended ageing time.
+const DEFAULT_AGING_SECS: u32 = 300;
+
+/// Checks what was said and compiles it; none if `sink` was told an error.
+pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mut Sink) -> Option<Plan> {
+    let name = lab_name(lab, file, sink);
+    let names = Names::of(lab, sink);
+    let vlans = Vlans::of(lab, sink);
+    let links = links::check(lab, &names, &vlans, sink);
+    let interfaces = interfaces::check(lab, &links, sink);
+    addresses::check(&interfaces, &links, sink);
+    let mut host = nodes::Host::default();
+    let entries = lab.nodes.iter().flat_map(|nodes| &nodes.0);
+    let kinds: Vec<Option<NodeKind>> =
+        entries.map(|entry| nodes::kind(entry, base, &mut host, sink)).collect();
+    check_size(lab, &interfaces, start, sink);
+    if lab.nodes.as_ref().is_some_and(|nodes| nodes.0.is_empty()) {
+        sink.error(Code::MissingKey, start, "the lab has no nodes");
+    }
+    if sink.failed() {
+        return None;
+    }
+    let nodes = compile_nodes(lab, &name, kinds, &interfaces)?;
+    distinct_macs(&nodes, &interfaces, sink);
+    let scope = expect::Scope { names: &names, interfaces: &interfaces, nodes: &nodes };
+    let lines = lab.expect.iter().flatten();
+    let expectations = lines.filter_map(|line| expect::check(line, &scope, sink)).flatten().collect();
+    let description = Description {
+        lab: name,
+        file: file.to_owned(),
+        epoch: Epoch::new(1),
+        vlans: vlans.list,
+        switches: switches(lab),
+        ports: ports(&nodes, &interfaces, &links),
+        trunks: links.iter().filter_map(trunk).collect(),
+    };
+    (!sink.failed()).then(|| Plan { description, datapath: datapath(lab), nodes, expectations })
+}
+
+/// `name:`, or the file's name made into one.
+fn lab_name(lab: &Lab, file: &str, sink: &mut Sink) -> String {
+    if let Some(name) = &lab.name {
+        names::check(&name.value, name.span, sink);
+        return name.value.clone();
+    }
+    let file = Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or("lab");
+    let stem = file.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let allowed = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
+    let name: String =
+        stem.trim_start_matches(|c: char| !c.is_ascii_lowercase()).chars().take(31).map(allowed).collect();
+    if name.is_empty() { "lab".to_owned() } else { name }
+}
+
+fn check_size(lab: &Lab, interfaces: &[NodeInterface], start: Span, sink: &mut Sink) {
+    let switches = lab.switches.as_ref().map_or(0, |list| list.0.len());
+    for (count, most, what) in
+        [(switches, MAX_SWITCHES, "switches"), (interfaces.len(), MAX_INTERFACES, "interfaces")]
+    {
+        if count > most {
+            sink.error(Code::TooMany, start, format!("the lab has {count} {what}, more than {most}"));
+        }
+    }
+}
+
+fn datapath(lab: &Lab) -> Datapath {
+    let said = lab.datapath.clone().unwrap_or_default();
+    Datapath {
+        workers: said.workers.map_or(1, |workers| workers.value.0),
+        cpus: said.cpus.iter().flatten().map(|cpu| cpu.value.0).collect(),
+        always_poll: said.poll.is_some_and(|poll| poll.value == Poll::Always),
+    }
+}
+
+/// The id of the interface in place `place`; [`check_size`] bounds it.
+fn port_id(place: usize) -> PortId {
+    PortId::new(u16::try_from(place).unwrap_or(u16::MAX), 0)
+}
+
+fn switch_id(place: usize) -> SwitchId {
+    SwitchId::new(u16::try_from(place).unwrap_or(u16::MAX))
+}
+
+fn compile_nodes(
+    lab: &Lab,
+    lab_name: &str,
+    kinds: Vec<Option<NodeKind>>,
+    interfaces: &[NodeInterface],
+) -> Option<Vec<Node>> {
+    let entries = lab.nodes.iter().flat_map(|nodes| &nodes.0);
+    let node = |(place, (entry, kind)): (usize, (&crate::said::read::Entry<_>, Option<NodeKind>))| {
+        let kind = kind?;
+        let own = interfaces.iter().enumerate().filter(|(_, interface)| interface.node == place);
+        let own = own.map(|(port, said)| interface(port, said, lab_name, &entry.name, &kind)).collect();
+        Some(Node { name: entry.name.clone(), kind, interfaces: own, origin: entry.span.origin })
+    };
+    entries.zip(kinds).enumerate().map(node).collect()
+}
+
+fn interface(port: usize, found: &NodeInterface, lab: &str, node: &str, kind: &NodeKind) -> Interface {
+    let said = &found.said;
+    let stated = said.mac.as_ref().map(|mac| mac.value.0);
+    // A tap's address is the host's affair. A foreign VMM is told ours by `vnet export`, so it has one here.
+    let given = || (!matches!(kind, NodeKind::Tap { .. })).then(|| mac_for(lab, node, &found.name));
+    Interface {
+        name: found.name.clone(),
+        port: port_id(port),
+        mac: stated.or_else(given),
+        addresses: said.addresses.iter().flatten().map(|address| address.value.0).collect(),
+        mtu: said.mtu.as_ref().map(|mtu| mtu.value.0),
+        queues: said.queues.as_ref().map_or(1, |queues| queues.value.0),
+        sealed_memory: said.guest_memory.as_ref().is_some_and(|memory| memory.value == GuestMemory::Sealed),
+    }
+}
+
+/// A stated address may equal a hashed one (by chance once in 2^40, or by copying from `show`).
+fn distinct_macs(nodes: &[Node], interfaces: &[NodeInterface], sink: &mut Sink) {
+    let mut seen: HashMap<MacAddr, Span> = HashMap::new();
+    for interface in nodes.iter().flat_map(|node| &node.interfaces) {
+        let Some(mac) = interface.mac else { continue };
+        let found = &interfaces[usize::from(interface.port.index())];
+        let span = found.said.mac.as_ref().map_or(found.span, |mac| mac.span);
+        if let Some(first) = seen.insert(mac, span) {
+            sink.error(Code::MacTaken, span, format!("the MAC address {mac} is used twice"))
+                .label(first, "first used here")
+                .help("an interface without `mac` gets a hashed one; state another");
+        }
+    }
+}
+
+fn switches(lab: &Lab) -> Vec<Switch> {
+    let entries = lab.switches.iter().flat_map(|switches| &switches.0).enumerate();
+    entries
+        .map(|(place, entry)| Switch {
+            id: switch_id(place),
+            name: entry.name.clone(),
+            mac_aging_secs: entry
+                .value
+                .as_ref()
+                .and_then(|switch| switch.mac_aging.as_ref())
+                .map_or(DEFAULT_AGING_SECS, |age| age.value.0),
+            origin: entry.span.origin,
+        })
+        .collect()
+}
+
+fn ports(nodes: &[Node], interfaces: &[NodeInterface], links: &[Checked]) -> Vec<Option<Port>> {
+    let places: HashMap<(usize, &str), usize> = interfaces
+        .iter()
+        .enumerate()
+        .map(|(place, interface)| ((interface.node, interface.name.as_str()), place))
+        .collect();
+    let compiled: HashMap<PortId, &Interface> =
+        nodes.iter().flat_map(|node| &node.interfaces).map(|interface| (interface.port, interface)).collect();
+    interfaces
+        .iter()
+        .enumerate()
+        .map(|(place, found)| {
+            let interface = compiled.get(&port_id(place))?;
+            let node = &nodes[found.node];
+            // A static FDB entry: only for a guest that we start with this address, or if the file vouches for it. A foreign
+            // VMM may come with an address of its own, and is learned.
+            let known = matches!(node.kind, NodeKind::Vm(_) | NodeKind::Station) || found.said.mac.is_some();
+            Some(Port {
+                id: port_id(place),
+                node: node.name.clone(),
+                interface: found.name.clone(),
+                mac: interface.mac.filter(|_| known),
+                mtu: interface.mtu,
+                queues: interface.queues,
+                mac_limit: MAC_LIMIT,
+                up: found.said.state.as_ref().is_none_or(|state| state.value == State::Up),
+                link: found.link.map_or(Link::None, |link| port_link(&links[link], place, &places)),
+                origin: found.span.origin,
+                link_origin: found.link.map(|link| links[link].span().origin),
+            })
+        })
+        .collect()
+}
+
+/// What the port in `place` is linked to by `link`.
+fn port_link(link: &Checked, place: usize, places: &HashMap<(usize, &str), usize>) -> Link {
+    match link {
+        Checked::Attach { switch, vlans, .. } => {
+            Link::Switch { switch: switch_id(*switch), vlans: vlans.clone() }
+        }
+        Checked::Wire { ends, .. } => {
+            let mut ends = ends.iter().filter_map(|end| places.get(&(end.node, end.interface.as_str())));
+            ends.find(|end| **end != place).map_or(Link::None, |peer| Link::Wire { peer: port_id(*peer) })
+        }
+        Checked::Trunk { .. } => Link::None,
+    }
+}
+
+fn trunk(link: &Checked) -> Option<Trunk> {
+    match link {
+        Checked::Trunk { ends: [a, b], vlans, span } => {
+            Some(Trunk { ends: [switch_id(*a), switch_id(*b)], vlans: vlans.clone(), origin: span.origin })
+        }
+        Checked::Attach { .. } | Checked::Wire { .. } => None,
+    }
+}

@@ -1,0 +1,210 @@
+//! The mappings of a topology file, with every key that may stand in them.
+
+use crate::{
+    codes::Code,
+    report::Sink,
+    said::{
+        read::{Entries, Read, Said, said_map},
+        scalar::{
+            Address, Age, BootWord, GuestMemory, Image, Kind, Mac, Memory, Mode, Poll, State, VmmWord, Whole,
+        },
+        tree::{Tree, Value},
+    },
+};
+use schemars::JsonSchema;
+
+said_map! {
+    /// A lab: nodes, switches, and the links between them.
+    Lab is "a lab" {
+        /// The version of this format.
+        #[expect(dead_code, reason = "its type is the check")]
+        version: Said<Whole<1, 1>> = "version", required;
+        /// The lab's name; the file's name if it is not given.
+        name: Said<String> = "name";
+        /// How frames are moved.
+        datapath: Datapath = "datapath";
+        /// A name for each VLAN, the same on every switch of the lab. VLAN 1 is `default`.
+        vlans: Entries<Vlan> = "vlans";
+        /// The switches.
+        switches: Entries<Switch> = "switches";
+        /// Everything that has a network interface.
+        nodes: Entries<Node> = "nodes", required;
+        /// What is joined to what.
+        links: Vec<Said<Link>> = "links";
+        /// What must and must not reach what: `SRC -> DST icmp|tcp/N|udp/N|arp|l2 allow|deny [because REASON]`.
+        expect: Vec<Said<String>> = "expect";
+    } not yet ["routers", "security-groups", "policy", "defaults"]
+}
+
+said_map! {
+    /// How frames are moved.
+    Datapath is "`datapath`" {
+        /// Threads that move frames.
+        workers: Said<Whole<1, 64>> = "workers";
+        /// The CPUs that they are pinned to, in order.
+        cpus: Vec<Said<Whole<0, 4095>>> = "cpus";
+        /// Whether an idle worker sleeps.
+        poll: Said<Poll> = "poll";
+    } not yet []
+}
+
+said_map! {
+    /// A VLAN.
+    Vlan is "a VLAN" {
+        /// Its identifier (IEEE 802.1Q).
+        id: Said<Whole<1, 4094>> = "id", required;
+    } not yet ["gateway", "dhcp", "ra", "router", "isolate"]
+}
+
+said_map! {
+    /// A switch; `{}` has the defaults.
+    Switch is "a switch" {
+        /// How long a learned address is kept without being seen, like 300s.
+        mac_aging: Said<Age> = "mac-aging";
+    } not yet ["stp", "storm-control", "mirror"]
+}
+
+said_map! {
+    /// Something that has a network interface.
+    Node is "a node" {
+        /// What it is.
+        kind: Said<Kind> = "kind", required;
+        /// Who runs a virtual machine.
+        vmm: Said<VmmWord> = "vmm";
+        /// An image that vnet makes.
+        image: Said<Image> = "image";
+        /// A kernel (bzImage or ELF), relative to the file.
+        kernel: Said<String> = "kernel";
+        /// Its initramfs, relative to the file.
+        initrd: Said<String> = "initrd";
+        /// Its command line.
+        cmdline: Said<String> = "cmdline";
+        /// A disk image (raw or qcow2), relative to the file; a private copy-on-write overlay is written.
+        disk: Said<String> = "disk";
+        /// Write to `disk` itself.
+        write: Said<bool> = "write";
+        /// Boot from the network.
+        boot: Said<BootWord> = "boot";
+        /// Memory, like 256M.
+        memory: Said<Memory> = "memory";
+        /// Virtual CPUs.
+        cpus: Said<Whole<1, 255>> = "cpus";
+        /// The socket on which we listen for the VMM, relative to the file.
+        listen: Said<String> = "listen";
+        /// The socket on which the VMM listens, relative to the file.
+        connect: Said<String> = "connect";
+        /// Mode of the socket on which we listen, like "0660".
+        socket_mode: Said<Mode> = "socket-mode";
+        /// Group of the socket on which we listen.
+        socket_group: Said<String> = "socket-group";
+        /// The tap's name on the host; left out, the kernel chooses.
+        interface: Said<String> = "interface";
+        /// The interfaces, if one does not suffice.
+        interfaces: Entries<Interface> = "interfaces";
+        /// Addresses of the only interface.
+        addresses: Vec<Said<Address>> = "addresses";
+        /// MAC address of the only interface.
+        mac: Said<Mac> = "mac";
+        /// MTU of the only interface.
+        mtu: Said<Whole<68, 65535>> = "mtu";
+        /// Queue pairs of the only interface.
+        queues: Said<Whole<1, 64>> = "queues";
+        /// What guest memory the only interface accepts.
+        guest_memory: Said<GuestMemory> = "guest-memory";
+        /// Whether the only interface's link is up.
+        state: Said<State> = "state";
+    } not yet ["security-groups", "anti-spoof", "allowed-addresses", "limits", "console"]
+}
+
+said_map! {
+    /// One interface of a node.
+    Interface is "an interface" {
+        /// Addresses with their prefix lengths.
+        addresses: Vec<Said<Address>> = "addresses";
+        /// MAC address; left out, a stable one is made from lab, node and interface.
+        mac: Said<Mac> = "mac";
+        /// The largest payload of a frame, in bytes.
+        mtu: Said<Whole<68, 65535>> = "mtu";
+        /// Queue pairs.
+        queues: Said<Whole<1, 64>> = "queues";
+        /// What guest memory is accepted.
+        guest_memory: Said<GuestMemory> = "guest-memory";
+        /// Whether the link is up.
+        state: Said<State> = "state";
+    } not yet ["security-groups", "anti-spoof", "allowed-addresses", "limits"]
+}
+
+said_map! {
+    /// A link in its long form.
+    LongLink is "a link" {
+        /// Its two ends: NODE, NODE:INTERFACE or SWITCH.
+        endpoints: Said<Vec<Said<String>>> = "endpoints", required;
+        /// The VLANs that it carries.
+        vlan: Said<Carried> = "vlan";
+    } not yet ["impair"]
+}
+
+said_map! {
+    /// The VLANs that a link carries.
+    Carried is "`vlan`" {
+        /// One VLAN, untagged.
+        access: Said<String> = "access";
+        /// These VLANs, tagged.
+        trunk: Vec<Said<String>> = "trunk";
+        /// The VLAN of a trunk's untagged frames.
+        native: Said<String> = "native";
+    } not yet []
+}
+
+/// A link: `[END, END]`, or the long form.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(untagged)]
+pub(crate) enum Link {
+    Short(Vec<Said<String>>),
+    Long(Box<LongLink>),
+}
+
+impl Read for Link {
+    fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+        match &tree.value {
+            Value::List(_) => Read::read(tree, sink).map(Self::Short),
+            Value::Map(_) => LongLink::read(tree, sink).map(|link| Self::Long(Box::new(link))),
+            other => {
+                sink.error(
+                    Code::WrongType,
+                    tree.span,
+                    format!("a link is needed here, not {}", other.kind()),
+                )
+                .help("write `[END, END]` or `{ endpoints: [END, END], vlan: { ... } }`");
+                None
+            }
+        }
+    }
+}
+
+impl Node {
+    /// The keys of the only interface that stand on the node.
+    pub(crate) fn only_interface(&self) -> Interface {
+        Interface {
+            addresses: self.addresses.clone(),
+            mac: self.mac.clone(),
+            mtu: self.mtu.clone(),
+            queues: self.queues.clone(),
+            guest_memory: self.guest_memory.clone(),
+            state: self.state.clone(),
+        }
+    }
+}
+
+impl Interface {
+    /// Whether nothing was said of it.
+    pub(crate) fn is_silent(&self) -> bool {
+        let Self { addresses, mac, mtu, queues, guest_memory, state } = self;
+        addresses.is_none()
+            && mac.is_none()
+            && mtu.is_none()
+            && queues.is_none()
+            && guest_memory.is_none()
+            && state.is_none()
+    }
+}

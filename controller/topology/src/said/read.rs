@@ -1,0 +1,166 @@
+//! Taking a tree apart into what was said, going on after each error.
+
+use crate::{
+    codes::Code,
+    report::{Sink, Span, nearest, visible},
+    said::tree::{Key, Tree, Value},
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use std::borrow::Cow;
+
+/// What can be read from a tree; none if it cannot, which the sink was told.
+pub(crate) trait Read: Sized {
+    fn read(tree: &Tree, sink: &mut Sink) -> Option<Self>;
+}
+
+/// A value with the place where it was said.
+#[derive(Debug, Clone)]
+pub(crate) struct Said<T> {
+    pub(crate) value: T,
+    pub(crate) span: Span,
+}
+
+impl<T: Read> Read for Said<T> {
+    fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+        T::read(tree, sink).map(|value| Self { value, span: tree.span })
+    }
+}
+
+impl<T: Read> Read for Vec<T> {
+    fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+        match &tree.value {
+            Value::List(items) => Some(items.iter().filter_map(|item| T::read(item, sink)).collect()),
+            _ => wrong_type(tree, "a list", sink),
+        }
+    }
+}
+
+/// A mapping whose keys are names of the user's.
+#[derive(Debug, Clone)]
+pub(crate) struct Entries<T>(pub(crate) Vec<Entry<T>>);
+
+impl<T> Default for Entries<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+/// One entry of it. A value that cannot be read keeps its name, so that what refers to it is not told to dangle.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry<T> {
+    pub(crate) name: String,
+    pub(crate) span: Span,
+    pub(crate) value: Option<T>,
+}
+
+impl<T: Read> Read for Entries<T> {
+    fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+        let Value::Map(entries) = &tree.value else {
+            return wrong_type(tree, "a mapping", sink);
+        };
+        let read = |(key, value): &(Key, Tree)| Entry {
+            name: key.text.clone(),
+            span: key.span,
+            value: T::read(value, sink),
+        };
+        Some(Self(entries.iter().map(read).collect()))
+    }
+}
+
+/// Tells that `tree` is not `wanted`.
+pub(crate) fn wrong_type<T>(tree: &Tree, wanted: &str, sink: &mut Sink) -> Option<T> {
+    sink.error(Code::WrongType, tree.span, format!("{wanted} is needed here, not {}", tree.value.kind()));
+    None
+}
+
+/// Tells of each key that is not `known`: a word of the future, or of nobody.
+pub(crate) fn refuse_others(
+    entries: &[(Key, Tree)],
+    what: &str,
+    known: &[&str],
+    later: &[&str],
+    sink: &mut Sink,
+) {
+    for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
+        if later.contains(&key.text.as_str()) {
+            sink.error(Code::NotSupportedYet, key.span, format!("`{}` is not supported yet", key.text))
+                .help("remove it: nothing is silently ignored");
+            continue;
+        }
+        let told =
+            sink.error(Code::UnknownKey, key.span, format!("{what} has no key `{}`", visible(&key.text)));
+        match nearest(&key.text, known.iter().chain(later).copied()) {
+            Some(near) => told.help(format!("did you mean `{near}`?")),
+            None => told.help(format!("its keys are {}", known.join(", "))),
+        };
+    }
+}
+
+/// A mapping with fixed keys: struct, reader, schema and the list of its keys are born together.
+///
+/// Every field is an `Option`; a `required` one that is none was told to be missing or wrong. Words `not yet` built
+/// are refused as such.
+macro_rules! said_map {
+    ($(#[$doc:meta])* $name:ident is $what:literal {
+        $($(#[$field_doc:meta])* $field:ident: $type:ty = $key:literal $(, $required:ident)?;)*
+    } not yet [$($later:literal),*]) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, schemars::JsonSchema)]
+        #[schemars(deny_unknown_fields)]
+        pub(crate) struct $name {
+            $($(#[$field_doc])* #[schemars(rename = $key)] $(#[schemars($required)])? pub(crate) $field: Option<$type>,)*
+        }
+
+        impl $crate::said::read::Read for $name {
+            fn read(tree: &$crate::said::tree::Tree, sink: &mut $crate::report::Sink) -> Option<Self> {
+                let $crate::said::tree::Value::Map(entries) = &tree.value else {
+                    return $crate::said::read::wrong_type(tree, concat!($what, " (a mapping)"), sink);
+                };
+                $crate::said::read::refuse_others(entries, $what, &[$($key),*], &[$($later),*], sink);
+                let find = |key: &str| entries.iter().find(|(k, _)| k.text == key).map(|(_, value)| value);
+                Some(Self {
+                    $($field: match find($key) {
+                        Some(value) => $crate::said::read::Read::read(value, sink),
+                        None => {
+                            $(
+                                let _required = stringify!($required);
+                                sink.error($crate::codes::Code::MissingKey, tree.span, concat!($what, " needs the key `", $key, "`"));
+                            )?
+                            None
+                        }
+                    },)*
+                })
+            }
+        }
+    };
+}
+pub(crate) use said_map;
+
+impl<T: JsonSchema> JsonSchema for Said<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<T>()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Entries<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}s", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let value = generator.subschema_for::<T>();
+        json_schema!({ "type": "object", "additionalProperties": value, "propertyNames": { "pattern": crate::check::names::PATTERN } })
+    }
+}

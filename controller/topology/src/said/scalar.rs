@@ -1,0 +1,327 @@
+//! The values that one word or number says: units, addresses, words of a closed list.
+
+use crate::{
+    codes::Code,
+    report::{Sink, nearest, visible},
+    said::{
+        read::{Read, wrong_type},
+        tree::{Tree, Value},
+    },
+};
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use std::borrow::Cow;
+use vswitch_core::mac::MacAddr;
+
+impl Read for String {
+    fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+        match &tree.value {
+            Value::Text(text) => Some(text.clone()),
+            Value::Number(_) | Value::Bool(_) => {
+                sink.error(
+                    Code::WrongType,
+                    tree.span,
+                    format!("a text is needed here, not {}", tree.value.kind()),
+                )
+                .help("put it in quotes if it is meant as a text");
+                None
+            }
+            _ => wrong_type(tree, "a text", sink),
+        }
+    }
+}
+
+impl Read for bool {
+    fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+        match tree.value {
+            Value::Bool(value) => Some(value),
+            _ => wrong_type(tree, "true or false", sink),
+        }
+    }
+}
+
+/// A whole number of at least `MIN` and at most `MAX`, in plain decimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Whole<const MIN: u16, const MAX: u16>(pub(crate) u16);
+
+impl<const MIN: u16, const MAX: u16> Read for Whole<MIN, MAX> {
+    fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+        let Value::Number(digits) = &tree.value else {
+            return wrong_type(tree, "a number", sink);
+        };
+        let plain = digits.bytes().all(|byte| byte.is_ascii_digit())
+            && (digits.len() == 1 || !digits.starts_with('0'));
+        match digits.parse().ok().filter(|number| plain && (MIN..=MAX).contains(number)) {
+            Some(number) => Some(Self(number)),
+            None => {
+                let wanted =
+                    if MIN == MAX { MIN.to_string() } else { format!("a whole number from {MIN} to {MAX}") };
+                let what = format!("`{}` is not {wanted}", visible(digits));
+                sink.error(Code::OutOfRange, tree.span, what);
+                None
+            }
+        }
+    }
+}
+
+impl<const MIN: u16, const MAX: u16> JsonSchema for Whole<MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("Whole{MIN}To{MAX}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX })
+    }
+}
+
+/// What a text of a special form says.
+pub(crate) trait Form: Sized {
+    /// The form, in words, with an example.
+    const FORM: &'static str;
+    /// A regular expression (ECMA-262) for the JSON Schema.
+    const PATTERN: &'static str;
+
+    fn parse(text: &str) -> Option<Self>;
+}
+
+fn read_form<T: Form>(tree: &Tree, sink: &mut Sink) -> Option<T> {
+    let text = String::read(tree, sink)?;
+    let value = T::parse(&text);
+    if value.is_none() {
+        sink.error(Code::Malformed, tree.span, format!("`{}` is not {}", visible(&text), T::FORM));
+    }
+    value
+}
+
+/// A number with a unit; a bare number is an error of its own.
+fn read_quantity<T: Form>(tree: &Tree, sink: &mut Sink) -> Option<T> {
+    if let Value::Number(digits) = &tree.value {
+        sink.error(
+            Code::NoUnit,
+            tree.span,
+            format!("`{}` has no unit; this needs {}", visible(digits), T::FORM),
+        );
+        return None;
+    }
+    read_form(tree, sink)
+}
+
+/// Splits `300s` into 300 and `s`.
+fn quantity(text: &str) -> Option<(u64, &str)> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    Some((number.parse().ok()?, unit))
+}
+
+/// An amount of memory, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Memory(pub(crate) u64);
+
+impl Form for Memory {
+    const FORM: &'static str = "an amount of memory from 16M to 1024G, like 256M (K, M or G: powers of 1024)";
+    const PATTERN: &'static str = "^[0-9]+[KMG]$";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = quantity(text)?;
+        let shift = match unit {
+            "K" => 10,
+            "M" => 20,
+            "G" => 30,
+            _ => return None,
+        };
+        let bytes = number.checked_mul(1 << shift)?;
+        (16 << 20..=1024 << 30).contains(&bytes).then_some(Self(bytes))
+    }
+}
+
+/// An age, in whole seconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Age(pub(crate) u32);
+
+impl Form for Age {
+    const FORM: &'static str = "a time from 10s to 1000000s, like 300s (s, m or h)";
+    const PATTERN: &'static str = "^[0-9]+(us|ms|s|m|h)$";
+
+    /// The bounds are those of IEEE 802.1Q-2018 table 8-6.
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = quantity(text)?;
+        let micros = number.checked_mul(match unit {
+            "us" => 1,
+            "ms" => 1_000,
+            "s" => 1_000_000,
+            "m" => 60_000_000,
+            "h" => 3_600_000_000,
+            _ => return None,
+        })?;
+        let seconds = u32::try_from(micros / 1_000_000).ok()?;
+        (micros % 1_000_000 == 0 && (10..=1_000_000).contains(&seconds)).then_some(Self(seconds))
+    }
+}
+
+/// A MAC address, as it stands in the file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mac(pub(crate) MacAddr);
+
+impl Form for Mac {
+    const FORM: &'static str = "a MAC address, like 02:00:00:00:00:01";
+    const PATTERN: &'static str = "^([0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}$";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+}
+
+/// An interface's address with its subnet.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Address(pub(crate) IpNet);
+
+impl Form for Address {
+    const FORM: &'static str = "an address with its prefix length, like 10.0.10.7/24 or 2001:db8::7/64 (no part of an IPv4 address starts with 0)";
+    const PATTERN: &'static str = "^[0-9a-fA-F.:]+/[0-9]{1,3}$";
+
+    /// `IpNet`'s own parser takes 010.0.0.1, which some programs read as 8.0.0.1: the standard library's does not.
+    fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/')?;
+        let plain = prefix.bytes().all(|digit| digit.is_ascii_digit())
+            && (prefix.len() == 1 || !prefix.starts_with('0'));
+        let prefix = prefix.parse().ok().filter(|_| plain)?;
+        IpNet::new(address.parse().ok()?, prefix).ok().map(Self)
+    }
+}
+
+/// Mode bits of a socket, in octal digits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mode(pub(crate) u32);
+
+impl Form for Mode {
+    const FORM: &'static str = "a quoted octal mode, like \"0660\"";
+    const PATTERN: &'static str = "^0?[0-7]{3}$";
+
+    fn parse(text: &str) -> Option<Self> {
+        let octal = matches!(text.len(), 3 | 4) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+        u32::from_str_radix(text, 8).ok().filter(|mode| octal && *mode <= 0o777).map(Self)
+    }
+}
+
+macro_rules! forms {
+    ($($type:ident by $read:ident;)*) => {$(
+        impl Read for $type {
+            fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+                $read(tree, sink)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "pattern": <$type as Form>::PATTERN, "description": <$type as Form>::FORM })
+            }
+        }
+    )*};
+}
+
+forms! {
+    Memory by read_quantity;
+    Age by read_quantity;
+    Mac by read_form;
+    Address by read_form;
+    Mode by read_form;
+}
+
+/// A closed list of words, some of which are not supported yet.
+macro_rules! words {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$word_doc:meta])* $variant:ident = $word:literal,)* } not yet [$($later:literal),*])*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+        pub(crate) enum $name { $($(#[$word_doc])* #[schemars(rename = $word)] $variant,)* }
+
+        impl Read for $name {
+            fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+                match String::read(tree, sink)?.as_str() {
+                    $($word => Some(Self::$variant),)*
+                    other => refuse_word(other, tree, &[$($word),*], &[$($later),*], sink),
+                }
+            }
+        }
+    )*};
+}
+
+fn refuse_word<T>(word: &str, tree: &Tree, known: &[&str], later: &[&str], sink: &mut Sink) -> Option<T> {
+    if later.contains(&word) {
+        sink.error(Code::NotSupportedYet, tree.span, format!("`{word}` is not supported yet"))
+            .help(format!("what is: {}", known.join(", ")));
+        return None;
+    }
+    let told = sink.error(
+        Code::UnknownWord,
+        tree.span,
+        format!("`{}` is none of {}", visible(word), known.join(", ")),
+    );
+    if let Some(near) = nearest(word, known.iter().copied()) {
+        told.help(format!("did you mean `{near}`?"));
+    }
+    None
+}
+
+words! {
+    /// `kind:` of a node.
+    Kind {
+        /// A virtual machine that vnet starts.
+        Vm = "vm",
+        /// An end station (a small network stack) in a process of vnet's.
+        Station = "station",
+        /// A VMM of the user's attaches.
+        VhostUser = "vhost-user",
+        /// A tap interface of the host.
+        Tap = "tap",
+    } not yet ["nic", "stream", "pcap", "user", "tunnel"]
+    /// `vmm:` of a virtual machine.
+    VmmWord {
+        /// The best there is on this machine.
+        Auto = "auto",
+        /// QEMU.
+        Qemu = "qemu",
+    } not yet ["vmm-lite"]
+    /// `image:` of a virtual machine.
+    Image {
+        /// Debian's kernel with a small userland, built by `vnet image build debian`.
+        Debian = "debian",
+    } not yet []
+    /// `boot:` of a virtual machine.
+    BootWord {
+        /// What the firmware finds on the network (iPXE).
+        Network = "network",
+    } not yet []
+    /// `poll:` of the datapath.
+    Poll {
+        /// Sleep when idle.
+        Adaptive = "adaptive",
+        /// Never sleep.
+        Always = "always",
+    } not yet []
+    /// `guest-memory:` of an interface.
+    GuestMemory {
+        /// Any shared memory.
+        Auto = "auto",
+        /// Only memory that is sealed against shrinking.
+        Sealed = "sealed",
+    } not yet []
+    /// `state:` of an interface.
+    State {
+        /// The link is up.
+        Up = "up",
+        /// The link is down.
+        Down = "down",
+    } not yet []
+}
