@@ -37,6 +37,7 @@ const DEFAULT_AGING_SECS: u32 = 300;
 /// Checks what was said and compiles it; none if `sink` was told an error.
 pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mut Sink) -> Option<Plan> {
     let name = lab_name(lab, file, sink);
+    check_size(lab, start, sink)?;
     let names = Names::of(lab, sink);
     let vlans = Vlans::of(lab, sink);
     let links = links::check(lab, &names, &vlans, sink);
@@ -46,7 +47,6 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     let entries = lab.nodes.iter().flat_map(|nodes| &nodes.0);
     let kinds: Vec<Option<NodeKind>> =
         entries.map(|entry| nodes::kind(entry, base, &mut host, sink)).collect();
-    check_size(lab, &interfaces, start, sink);
     if lab.nodes.as_ref().is_some_and(|nodes| nodes.0.is_empty()) {
         sink.error(Code::MissingKey, start, "the lab has no nodes");
     }
@@ -84,15 +84,24 @@ fn lab_name(lab: &Lab, file: &str, sink: &mut Sink) -> String {
     if name.is_empty() { "lab".to_owned() } else { name }
 }
 
-fn check_size(lab: &Lab, interfaces: &[NodeInterface], start: Span, sink: &mut Sink) {
+/// Refuses a lab whose counts do not fit its ids, before anything is done for each of them.
+fn check_size(lab: &Lab, start: Span, sink: &mut Sink) -> Option<()> {
+    let nodes = lab.nodes.iter().flat_map(|nodes| &nodes.0);
+    let listed = |node: &crate::said::lab::Node| node.interfaces.as_ref().map_or(1, |listed| listed.0.len());
+    let interfaces: usize = nodes.map(|entry| entry.value.as_ref().map_or(1, listed)).sum();
     let switches = lab.switches.as_ref().map_or(0, |list| list.0.len());
-    for (count, most, what) in
-        [(switches, MAX_SWITCHES, "switches"), (interfaces.len(), MAX_INTERFACES, "interfaces")]
-    {
+    let links = lab.links.as_ref().map_or(0, Vec::len);
+    let counts = [
+        (switches, MAX_SWITCHES, "switches"),
+        (interfaces, MAX_INTERFACES, "interfaces"),
+        (links, MAX_SWITCHES + MAX_INTERFACES, "links"),
+    ];
+    for (count, most, what) in counts {
         if count > most {
             sink.error(Code::TooMany, start, format!("the lab has {count} {what}, more than {most}"));
         }
     }
+    counts.iter().all(|(count, most, _)| count <= most).then_some(())
 }
 
 fn datapath(lab: &Lab) -> Datapath {

@@ -62,19 +62,33 @@ pub struct Diagnostic {
 /// At most this many other places are shown for one problem.
 pub const MAX_LABELS: usize = 8;
 
-impl Diagnostic {
+/// A problem that was just told, to say more about; one beyond [`MAX_ERRORS`] is only counted, and takes no work.
+pub(crate) struct Told<'s>(Option<&'s mut Diagnostic>);
+
+impl Told<'_> {
     /// Shows another place.
-    pub(crate) fn label(&mut self, span: Span, text: impl Into<String>) -> &mut Self {
-        if self.labels.len() < MAX_LABELS {
-            self.labels.push(Label { span, text: text.into() });
+    pub(crate) fn label(mut self, span: Span, text: impl Into<String>) -> Self {
+        if let Some(told) = self.0.as_mut().filter(|told| told.labels.len() < MAX_LABELS) {
+            told.labels.push(Label { span, text: sentence(&text.into()) });
         }
         self
     }
 
     /// Says what to do.
-    pub(crate) fn help(&mut self, text: impl Into<String>) -> &mut Self {
-        self.help = Some(text.into());
+    pub(crate) fn help(mut self, text: impl Into<String>) -> Self {
+        if let Some(told) = self.0.as_mut() {
+            told.help = Some(sentence(&text.into()));
+        }
         self
+    }
+
+    /// Says which of `known` was probably meant by `word`, if one is near; that is then the help.
+    pub(crate) fn did_you_mean<'a>(self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let near = if self.0.is_some() { nearest(word, known) } else { None };
+        match near {
+            Some(near) => self.help(format!("did you mean `{near}`?")),
+            None => self,
+        }
     }
 }
 
@@ -84,38 +98,41 @@ pub(crate) struct Sink {
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
     more: usize,
-    /// Takes what is said about a problem that is only counted.
-    spare: Option<Diagnostic>,
 }
 
 impl Sink {
     /// Tells an error.
-    pub(crate) fn error(&mut self, code: Code, span: Span, message: impl Into<String>) -> &mut Diagnostic {
-        self.tell(code, Level::Error, span, message.into())
+    pub(crate) fn error(&mut self, code: Code, span: Span, message: impl Into<String>) -> Told<'_> {
+        self.tell(code, Level::Error, span, sentence(&message.into()))
     }
 
     /// Tells a warning.
-    pub(crate) fn warning(&mut self, code: Code, span: Span, message: impl Into<String>) -> &mut Diagnostic {
-        self.tell(code, Level::Warning, span, message.into())
+    pub(crate) fn warning(&mut self, code: Code, span: Span, message: impl Into<String>) -> Told<'_> {
+        self.tell(code, Level::Warning, span, sentence(&message.into()))
     }
 
-    fn tell(&mut self, code: Code, level: Level, span: Span, message: String) -> &mut Diagnostic {
+    fn tell(&mut self, code: Code, level: Level, span: Span, message: String) -> Told<'_> {
         let told = Diagnostic { code, level, message, span, labels: Vec::new(), help: None };
         let list = if level == Level::Error { &mut self.errors } else { &mut self.warnings };
         if list.len() < MAX_ERRORS {
             list.push(told);
             let place = list.len() - 1;
-            return &mut list[place];
+            return Told(Some(&mut list[place]));
         }
         if level == Level::Error {
             self.more += 1;
         }
-        self.spare.insert(told)
+        Told(None)
     }
 
     /// Whether an error was told.
     pub(crate) fn failed(&self) -> bool {
         !self.errors.is_empty()
+    }
+
+    /// Whether no more errors are shown.
+    pub(crate) fn is_full(&self) -> bool {
+        self.errors.len() >= MAX_ERRORS
     }
 
     /// Everything that was told, in file order.
@@ -225,9 +242,17 @@ impl std::error::Error for Report {}
 
 /// A value of the file as it may stand in a message: short, and without characters that act on a terminal.
 pub(crate) fn visible(value: &str) -> String {
-    const MOST: usize = 80;
-    let mut out: String = value.chars().take(MOST).flat_map(escape).collect();
-    if value.chars().nth(MOST).is_some() {
+    escaped(value, 80)
+}
+
+/// A message, help or label: whatever of the file came into it acts on no terminal and has a bound.
+fn sentence(text: &str) -> String {
+    escaped(text, 1000)
+}
+
+fn escaped(text: &str, most: usize) -> String {
+    let mut out: String = text.chars().take(most).flat_map(escape).collect();
+    if text.chars().nth(most).is_some() {
         out.push('…');
     }
     out
@@ -243,7 +268,7 @@ fn escape(character: char) -> impl Iterator<Item = char> {
 }
 
 /// Which of `known` the user probably meant by `word`: at most two edits away (one for short words).
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > 64 {
         return None;
     }

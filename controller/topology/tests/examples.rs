@@ -35,13 +35,16 @@ fn golden(path: &Path, now: &str) {
 }
 
 #[test]
-fn good_files_load_without_a_warning_and_fit_the_schema() {
+fn good_files_compile_to_their_golden_plans_and_fit_the_schema() {
     let validator = jsonschema::validator_for(&schema()).expect("the schema is one");
     let good = files(&folder());
     assert!(good.len() >= 5);
     for (name, path) in good {
         let loaded = try_load(&name, &path).unwrap_or_else(|report| panic!("{report}"));
         assert!(loaded.warnings.is_empty(), "{name}: {:?}", loaded.warnings);
+        let plan = serde_json::to_string_pretty(&loaded.plan).expect("a plan is JSON");
+        let plans = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/plans");
+        golden(&plans.join(name.replace(".vnet.yaml", ".json")), &format!("{plan}\n"));
         let value: serde_json::Value = serde_saphyr::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
         let wrong: Vec<String> = validator.iter_errors(&value).map(|error| error.to_string()).collect();
         assert!(wrong.is_empty(), "{name}: {wrong:?}");

@@ -7,7 +7,7 @@ use crate::{
     },
     codes::Code,
     plan::{Addresses, Because, Boot, Expectation, Node, NodeKind, Probe, Verdict},
-    report::{Diagnostic, Sink, nearest, visible},
+    report::{Sink, visible},
     said::read::Said,
 };
 use ipnet::IpNet;
@@ -74,8 +74,8 @@ fn answers(node: &Node) -> bool {
     }
 }
 
-fn bad_form<'s>(line: &Said<String>, what: String, sink: &'s mut Sink) -> &'s mut Diagnostic {
-    sink.error(Code::ExpectForm, line.span, what).help(FORM)
+fn bad_form(line: &Said<String>, what: String, sink: &mut Sink) {
+    sink.error(Code::ExpectForm, line.span, what).help(FORM);
 }
 
 fn parse_probe(word: &str, line: &Said<String>, sink: &mut Sink) -> Option<Probe> {
@@ -122,16 +122,11 @@ fn parse_verdict(word: &str, reason: Option<&str>, line: &Said<String>, sink: &m
             if let Ok(reason) = reason.parse() {
                 return Some(Verdict::Deny(Some(Because::Reason(reason))));
             }
-            let told = sink.error(
-                Code::ExpectReason,
-                line.span,
-                format!("there is no reason `{}`", visible(reason)),
-            );
+            let what = format!("there is no reason `{}`", visible(reason));
             let known = DropReason::ALL.iter().map(|reason| reason.name()).chain(["vlan"]);
-            match nearest(reason, known) {
-                Some(near) => told.help(format!("did you mean `{near}`?")),
-                None => told.help("`vlan`, or a drop reason as `vnet show drops` names it"),
-            };
+            sink.error(Code::ExpectReason, line.span, what)
+                .help("`vlan`, or a drop reason as `vnet show drops` names it")
+                .did_you_mean(reason, known);
             None
         }
         ("reject", _) => {
@@ -164,10 +159,7 @@ fn end(word: &str, line: &Said<String>, scope: &Scope<'_>, sink: &mut Sink) -> O
             return None;
         }
         let what = format!("there is no node `{}`", visible(name));
-        let told = sink.error(Code::ExpectEnd, line.span, what);
-        if let Some(near) = scope.names.nearest(name) {
-            told.help(format!("did you mean `{near}`?"));
-        }
+        sink.error(Code::ExpectEnd, line.span, what).did_you_mean(name, scope.names.all());
         return None;
     };
     let mut own = scope.interfaces.iter().enumerate().filter(|(_, interface)| interface.node == node);

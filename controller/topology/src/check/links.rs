@@ -147,10 +147,7 @@ fn resolve(said: &Said<String>, lab: &Lab, names: &Names, sink: &mut Sink) -> Op
         }
         (None, _) => {
             let what = format!("there is no node or switch `{}`", visible(name));
-            let told = sink.error(Code::UnknownEnd, said.span, what);
-            if let Some(near) = names.nearest(name) {
-                told.help(format!("did you mean `{near}`?"));
-            }
+            sink.error(Code::UnknownEnd, said.span, what).did_you_mean(name, names.all());
             None
         }
     }
@@ -172,11 +169,9 @@ fn known_interface(
         return Some(());
     }
     let what = format!("`{}` has no interface `{}`", visible(&entry.name), visible(interface));
-    let told = sink.error(Code::UnknownInterface, said.span, what).label(entry.span, "the node");
-    if let Some(near) = crate::report::nearest(interface, listed.0.iter().map(|listed| listed.name.as_str()))
-    {
-        told.help(format!("did you mean `{near}`?"));
-    }
+    sink.error(Code::UnknownInterface, said.span, what)
+        .label(entry.span, "the node")
+        .did_you_mean(interface, listed.0.iter().map(|listed| listed.name.as_str()));
     None
 }
 
@@ -231,16 +226,20 @@ fn refuse_loops(links: &[Checked], lab: &Lab, sink: &mut Sink) {
     let mut neighbours: HashMap<usize, Vec<(usize, Span)>> = HashMap::new();
     for link in links {
         let Checked::Trunk { ends: [a, b], span, .. } = link else { continue };
+        // Each look at a loop walks the switches: no more than can be shown.
+        if sink.is_full() {
+            return;
+        }
         if let Some(path) = path(&neighbours, *a, *b) {
             let name = |place: usize| {
                 lab.switches.as_ref().and_then(|s| s.0.get(place)).map_or("", |s| s.name.as_str())
             };
             let what = format!("this link of `{}` and `{}` closes a loop of switches", name(*a), name(*b));
-            let told = sink
+            let mut told = sink
                 .error(Code::Loop, *span, what)
                 .help("remove one of these links: there is no spanning tree yet");
             for span in path {
-                told.label(span, "in the loop");
+                told = told.label(span, "in the loop");
             }
             continue;
         }

@@ -2,10 +2,10 @@
 
 use crate::{
     codes::Code,
-    report::{Sink, Span, nearest, visible},
+    report::{Sink, Span, visible},
     said::lab::Lab,
 };
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// The form of a name, as a regular expression.
 pub(crate) const PATTERN: &str = "^[a-z][a-z0-9-]{0,30}$";
@@ -19,7 +19,7 @@ pub(crate) enum Thing {
 
 /// The names of all nodes and switches.
 #[derive(Debug, Default)]
-pub(crate) struct Names(HashMap<String, (Thing, Span)>);
+pub(crate) struct Names(BTreeMap<String, (Thing, Span)>);
 
 impl Names {
     /// The names of `lab`.
@@ -49,11 +49,9 @@ impl Names {
         self.0.get(name).map(|(thing, _)| *thing)
     }
 
-    /// A name like `name`.
-    pub(crate) fn nearest(&self, name: &str) -> Option<&str> {
-        let mut names: Vec<&str> = self.0.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        nearest(name, names)
+    /// All of them, in alphabetical order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 }
 

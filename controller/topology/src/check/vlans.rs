@@ -3,13 +3,13 @@
 use crate::{
     check::names,
     codes::Code,
-    report::{Sink, Span, nearest, visible},
+    report::{Sink, Span, visible},
     said::{
         lab::{Carried, Lab},
         read::Said,
     },
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use vswitch_core::{
     description::{Membership, Vlan},
     vlan::{VlanId, VlanSet},
@@ -18,14 +18,14 @@ use vswitch_core::{
 /// The VLANs of a lab. Those whose entry could not be read are known by name only.
 #[derive(Debug)]
 pub(crate) struct Vlans {
-    ids: HashMap<String, Option<VlanId>>,
+    ids: BTreeMap<String, Option<VlanId>>,
     pub(crate) list: Vec<Vlan>,
 }
 
 impl Vlans {
     /// The VLANs of `lab`; `default` is always there, first unless the file names it.
     pub(crate) fn of(lab: &Lab, sink: &mut Sink) -> Self {
-        let mut vlans = Self { ids: HashMap::new(), list: Vec::new() };
+        let mut vlans = Self { ids: BTreeMap::new(), list: Vec::new() };
         let mut taken: HashMap<VlanId, Span> = HashMap::new();
         for entry in lab.vlans.iter().flat_map(|list| &list.0) {
             names::check(&entry.name, entry.span, sink);
@@ -56,14 +56,9 @@ impl Vlans {
         if let Some(id) = self.ids.get(&name.value) {
             return *id;
         }
-        let told =
-            sink.error(Code::UnknownVlan, name.span, format!("there is no VLAN `{}`", visible(&name.value)));
-        let mut known: Vec<&str> = self.ids.keys().map(String::as_str).collect();
-        known.sort_unstable();
-        match nearest(&name.value, known.iter().copied()) {
-            Some(near) => told.help(format!("did you mean `{near}`?")),
-            None => told.help("add it under `vlans:`"),
-        };
+        sink.error(Code::UnknownVlan, name.span, format!("there is no VLAN `{}`", visible(&name.value)))
+            .help("add it under `vlans:`")
+            .did_you_mean(&name.value, self.ids.keys().map(String::as_str));
         None
     }
 

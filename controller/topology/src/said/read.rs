@@ -2,7 +2,7 @@
 
 use crate::{
     codes::Code,
-    report::{Sink, Span, nearest, visible},
+    report::{Sink, Span, visible},
     said::tree::{Key, Tree, Value},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -87,12 +87,9 @@ pub(crate) fn refuse_others(
                 .help("remove it: nothing is silently ignored");
             continue;
         }
-        let told =
-            sink.error(Code::UnknownKey, key.span, format!("{what} has no key `{}`", visible(&key.text)));
-        match nearest(&key.text, known.iter().chain(later).copied()) {
-            Some(near) => told.help(format!("did you mean `{near}`?")),
-            None => told.help(format!("its keys are {}", known.join(", "))),
-        };
+        sink.error(Code::UnknownKey, key.span, format!("{what} has no key `{}`", visible(&key.text)))
+            .help(format!("its keys are {}", known.join(", ")))
+            .did_you_mean(&key.text, known.iter().chain(later).copied());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     codes::Code,
-    report::{Sink, nearest, visible},
+    report::{Sink, visible},
     said::{
         read::{Read, wrong_type},
         tree::{Tree, Value},
@@ -263,14 +263,8 @@ fn refuse_word<T>(word: &str, tree: &Tree, known: &[&str], later: &[&str], sink:
             .help(format!("what is: {}", known.join(", ")));
         return None;
     }
-    let told = sink.error(
-        Code::UnknownWord,
-        tree.span,
-        format!("`{}` is none of {}", visible(word), known.join(", ")),
-    );
-    if let Some(near) = nearest(word, known.iter().copied()) {
-        told.help(format!("did you mean `{near}`?"));
-    }
+    let what = format!("`{}` is none of {}", visible(word), known.join(", "));
+    sink.error(Code::UnknownWord, tree.span, what).did_you_mean(word, known.iter().copied());
     None
 }
 

@@ -74,6 +74,14 @@ pub(crate) fn parse(text: &str, sink: &mut Sink) -> Option<Tree> {
             .help("save it as UTF-8 without BOM");
         return None;
     }
+    // YAML 1.2.2 §5.4 counts it as a line's end; editors and terminals do not, so places would be told wrongly.
+    let lone =
+        text.bytes().zip(text.bytes().skip(1).chain([0])).position(|pair| pair.0 == b'\r' && pair.1 != b'\n');
+    if let Some(lone) = lone {
+        sink.error(Code::Syntax, source.at(lone), "a carriage return without a line feed")
+            .help("save the file with LF or CR LF at the end of lines");
+        return None;
+    }
     match serde_saphyr::from_str_with_options::<Spanned<Raw>>(text, options()) {
         Ok(raw) => Some(source.tree(raw, sink)),
         Err(error) => {
@@ -86,7 +94,7 @@ pub(crate) fn parse(text: &str, sink: &mut Sink) -> Option<Tree> {
 /// The bounds (row M3 of the hostile-input ledger); duplicate keys come through, so that both places can be told.
 fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_nodes: 65_536, max_events: 200_000, max_aliases: 1_000, max_anchors: 1_000, max_depth: 64, max_documents: 1 },
+        budget: serde_saphyr::budget! { max_nodes: 65_536, max_events: 200_000, max_aliases: 1_000, max_anchors: 1_000, max_depth: 64 },
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         merge_keys: MergeKeyPolicy::AsOrdinary,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
@@ -107,8 +115,13 @@ impl Source<'_> {
         let before = &self.text[..start];
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-        let end = start + self.text[start..].chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8);
+        let end = self.end_of(start);
         Span { start, end, origin: origin(line, before[line_start..].chars().count() + 1) }
+    }
+
+    /// The end of the character at byte `start`; `start` itself at the end of a line.
+    fn end_of(&self, start: usize) -> usize {
+        start + self.text[start..].chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8)
     }
 
     /// The place that the parser means.
@@ -121,8 +134,10 @@ impl Source<'_> {
             Some((start, end)) if self.text.get(start..end).is_some() && start < end => {
                 Span { start, end, origin }
             }
-            Some((start, _)) => Span { origin, ..self.at(start) },
-            None => self.at(self.text.chars().take(span.offset() as usize).map(char::len_utf8).sum()),
+            Some((start, _)) if self.text.is_char_boundary(start) => {
+                Span { start, end: self.end_of(start), origin }
+            }
+            _ => self.at(self.text.chars().take(span.offset() as usize).map(char::len_utf8).sum()),
         }
     }
 
