@@ -112,7 +112,14 @@ mod tests {
         let mac: MacAddr = "02:1a:00:ff:10:0b".parse().unwrap();
         assert_eq!(mac.to_string(), "02:1a:00:ff:10:0b");
         assert_eq!(MacAddr::from_u64(mac.to_u64()), mac);
-        for wrong in ["", "02:00", "02:00:00:00:00:0", "02:00:00:00:00:00:00", "0g:00:00:00:00:00", "+2:00:00:00:00:00"] {
+        for wrong in [
+            "",
+            "02:00",
+            "02:00:00:00:00:0",
+            "02:00:00:00:00:00:00",
+            "0g:00:00:00:00:00",
+            "+2:00:00:00:00:00",
+        ] {
             assert!(wrong.parse::<MacAddr>().is_err(), "{wrong}");
         }
     }
