@@ -13,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod build;
 pub mod clock;
 pub mod decide;
 pub mod description;

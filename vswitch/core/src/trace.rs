@@ -1,7 +1,359 @@
 //! A frame's journey, step by step, told by the code that decides it.
 
+use crate::{
+    decide::{Classified, TagEdit, Tagging},
+    description::Membership,
+    drop_reason::DropReason,
+    fdb::{Learned, Refusal, Target},
+    head::Head,
+    id::SwitchId,
+    mac::MacAddr,
+    vlan::VlanId,
+    world::{HopId, Port, Role, World},
+};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
-/// One step of a frame's way through the switch. (in work)
+/// Who is told of each step.
+pub trait Tracer {
+    /// A step was taken; `make` says which, if it is of interest.
+    fn step(&mut self, make: impl FnOnce() -> Step);
+}
+
+/// Nobody: compiles to nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoTrace;
+
+impl Tracer for NoTrace {
+    #[inline(always)]
+    fn step(&mut self, _: impl FnOnce() -> Step) {}
+}
+
+/// Keeps every step.
+#[derive(Debug, Clone, Default)]
+pub struct Recorder {
+    /// The steps, in order.
+    pub steps: Vec<Step>,
+}
+
+impl Tracer for Recorder {
+    fn step(&mut self, make: impl FnOnce() -> Step) {
+        self.steps.push(make());
+    }
+}
+
+/// One step of a frame's way through the switch. Its `Display` is one line for a person.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Step {}
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// It came in.
+    Arrived {
+        /// Where.
+        port: Place,
+        /// Its length in bytes.
+        len: u32,
+        /// Source address.
+        src: MacAddr,
+        /// Destination address.
+        dst: MacAddr,
+        /// What it is, in words.
+        what: String,
+    },
+    /// It passes a wire.
+    Wired {
+        /// The other end.
+        to: Place,
+    },
+    /// It may enter.
+    Admitted {
+        /// The switch.
+        switch: String,
+        /// The VLAN, as `name (id)`.
+        vlan: String,
+        /// How it was tagged.
+        tagging: Tagging,
+    },
+    /// Its source address was not where it was known.
+    Learned {
+        /// The switch.
+        switch: String,
+        /// The address.
+        mac: MacAddr,
+        /// Where it was seen: a port or a neighbouring switch.
+        at: String,
+        /// What was made of it.
+        what: LearnedStep,
+    },
+    /// Its destination is known.
+    Found {
+        /// The switch.
+        switch: String,
+        /// The address.
+        mac: MacAddr,
+        /// Where it is: a port or a neighbouring switch.
+        at: String,
+        /// Whether the topology file says so.
+        is_static: bool,
+    },
+    /// It goes to all in the VLAN.
+    Flooded {
+        /// The switch.
+        switch: String,
+        /// Whether it is meant for a group; else its destination is unknown.
+        group: bool,
+        /// The ports of this switch that get it.
+        ports: Vec<String>,
+    },
+    /// It goes to another switch.
+    Crossed {
+        /// From this switch.
+        from: String,
+        /// To this one.
+        to: String,
+        /// The line that says the link.
+        line: u32,
+    },
+    /// A copy's tag is changed.
+    Retagged {
+        /// The port that it leaves by.
+        port: Place,
+        /// The change.
+        edit: TagEdit,
+    },
+    /// A copy is lost.
+    Lost {
+        /// The port that it was for.
+        port: Place,
+        /// Why.
+        reason: DropReason,
+    },
+    /// It is dropped.
+    Dropped {
+        /// Why.
+        reason: DropReason,
+        /// The rule of the topology file that made it so.
+        rule: Option<String>,
+    },
+}
+
+/// A port, and the line of the topology file that says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// `node:interface`.
+    pub name: String,
+    /// The line.
+    pub line: u32,
+}
+
+/// What was made of a source address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LearnedStep {
+    /// It was new.
+    New,
+    /// It was known elsewhere.
+    Moved,
+    /// Not learned: the topology file says that it is elsewhere.
+    IsStatic,
+    /// Not learned: the port has as many as it may have.
+    PortLimit,
+    /// Not learned: there was no room.
+    TableFull,
+    /// Not learned: another worker was at it.
+    Busy,
+}
+
+impl Place {
+    fn of(port: &Port) -> Self {
+        Self { name: port.name.clone(), line: port.origin.line }
+    }
+}
+
+fn switch_name(world: &World, id: SwitchId) -> String {
+    world.switch(id).map(|switch| switch.name.clone()).unwrap_or_default()
+}
+
+fn vlan_name(world: &World, id: VlanId) -> String {
+    format!("{} ({id})", world.vlan_name(id).unwrap_or("unnamed"))
+}
+
+fn target_name(world: &World, target: Target) -> String {
+    match target {
+        Target::Port(id) => world.port(id.index()).map(|port| port.name.clone()).unwrap_or_default(),
+        Target::Trunk(neighbour) => switch_name(world, neighbour),
+    }
+}
+
+impl Step {
+    pub(crate) fn arrived(port: &Port, head: &Head, len: u32) -> Self {
+        Self::Arrived { port: Place::of(port), len, src: head.src, dst: head.dst, what: head.to_string() }
+    }
+
+    pub(crate) fn wired(to: &Port) -> Self {
+        Self::Wired { to: Place::of(to) }
+    }
+
+    pub(crate) fn admitted(world: &World, frame: &Classified) -> Self {
+        Self::Admitted {
+            switch: switch_name(world, frame.switch),
+            vlan: vlan_name(world, frame.vlan),
+            tagging: frame.tagging,
+        }
+    }
+
+    pub(crate) fn learned(
+        world: &World,
+        switch: SwitchId,
+        mac: MacAddr,
+        at: Target,
+        learned: Learned,
+    ) -> Self {
+        let what = match learned {
+            Learned::New | Learned::Known => LearnedStep::New,
+            Learned::Moved => LearnedStep::Moved,
+            Learned::Refused(Refusal::Static) => LearnedStep::IsStatic,
+            Learned::Refused(Refusal::PortLimit) => LearnedStep::PortLimit,
+            Learned::Refused(Refusal::TableFull) => LearnedStep::TableFull,
+            Learned::Refused(Refusal::Busy) => LearnedStep::Busy,
+        };
+        Self::Learned { switch: switch_name(world, switch), mac, at: target_name(world, at), what }
+    }
+
+    pub(crate) fn found(world: &World, switch: SwitchId, mac: MacAddr, at: Target, is_static: bool) -> Self {
+        Self::Found { switch: switch_name(world, switch), mac, at: target_name(world, at), is_static }
+    }
+
+    pub(crate) fn flooded<'p>(
+        world: &World,
+        switch: SwitchId,
+        dst: MacAddr,
+        ports: impl Iterator<Item = &'p Port>,
+    ) -> Self {
+        let ports = ports.map(|port| port.name.clone()).collect();
+        Self::Flooded { switch: switch_name(world, switch), group: dst.is_group(), ports }
+    }
+
+    pub(crate) fn crossed(world: &World, hop: HopId) -> Self {
+        let hop = world.hop(hop);
+        Self::Crossed {
+            from: switch_name(world, hop.from),
+            to: switch_name(world, hop.to),
+            line: hop.origin.line,
+        }
+    }
+
+    pub(crate) fn retagged(port: &Port, edit: TagEdit) -> Self {
+        Self::Retagged { port: Place::of(port), edit }
+    }
+
+    pub(crate) fn lost(port: &Port, reason: DropReason) -> Self {
+        Self::Lost { port: Place::of(port), reason }
+    }
+
+    /// `place` is where the frame came in, if that port exists.
+    pub(crate) fn dropped(reason: DropReason, place: Option<(&World, &Port)>) -> Self {
+        Self::Dropped { reason, rule: place.and_then(|(world, port)| rule(reason, world, port)) }
+    }
+}
+
+/// The line of the topology file that a drop follows from, in words.
+fn rule(reason: DropReason, world: &World, port: &Port) -> Option<String> {
+    let line = port.link_origin.unwrap_or(port.origin).line;
+    let said = match (reason, &port.role) {
+        (DropReason::LinkDown, _) => return Some(format!("line {} sets it down", port.origin.line)),
+        (DropReason::Unlinked, _) => return Some(format!("line {} gives it no link", port.origin.line)),
+        (
+            DropReason::TaggedOnAccess
+            | DropReason::UntaggedOnTrunk
+            | DropReason::VlanNotMember
+            | DropReason::NoReceiver,
+            Role::Switched { vlans, .. },
+        ) => match vlans {
+            Membership::Access(vlan) => format!("access {}", vlan_name(world, *vlan)),
+            Membership::Trunk { vlans, native } => {
+                // The list is for people: a trunk of all VLANs would fill the screen.
+                let mut names: Vec<_> = vlans.iter().take(9).map(|vlan| vlan_name(world, vlan)).collect();
+                if names.len() == 9 {
+                    names[8] = "…".into();
+                }
+                let native = native.map_or("none".into(), |native| vlan_name(world, native));
+                format!("trunk [{}], native {native}", names.join(", "))
+            }
+        },
+        _ => return None,
+    };
+    Some(format!("line {line} makes it {said}"))
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (line {})", self.name, self.line)
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Arrived { port, len, src, dst, what } => {
+                write!(f, "came in at {port}, {len} bytes, {src} -> {dst}, {what}")
+            }
+            Self::Wired { to } => write!(f, "passed the wire to {to}"),
+            Self::Admitted { switch, vlan, tagging } => {
+                let tagging = match tagging {
+                    Tagging::Untagged => "untagged",
+                    Tagging::PriorityTagged => "priority-tagged",
+                    Tagging::Tagged => "tagged",
+                };
+                write!(f, "admitted by {switch} to VLAN {vlan} as {tagging}")
+            }
+            Self::Learned { switch, mac, at, what } => match what {
+                LearnedStep::New => write!(f, "{switch} learned {mac} on {at}"),
+                LearnedStep::Moved => write!(f, "{switch} saw {mac} move to {at}"),
+                refused => write!(f, "{switch} did not learn {mac} on {at}: {}", refused.why()),
+            },
+            Self::Found { switch, mac, at, is_static } => {
+                let origin = if *is_static { ", as the topology file says" } else { "" };
+                write!(f, "FDB of {switch}: {mac} is on {at}{origin}")
+            }
+            Self::Flooded { switch, group, ports } => {
+                let why = if *group { "group address" } else { "unknown destination" };
+                match ports.len() {
+                    0 => write!(f, "{switch} has no other port to flood to ({why})"),
+                    1 => write!(f, "{switch} flooded it to 1 port ({why}): {}", ports[0]),
+                    many => write!(f, "{switch} flooded it to {many} ports ({why}): {}", ports.join(", ")),
+                }
+            }
+            Self::Crossed { from, to, line } => write!(f, "crossed the trunk {from} - {to} (line {line})"),
+            Self::Retagged { port, edit } => match edit {
+                TagEdit::Keep => write!(f, "leaves {port} as it is"),
+                TagEdit::Pop => write!(f, "leaves {port} without its tag"),
+                TagEdit::Push(tci) | TagEdit::Rewrite(tci) => {
+                    write!(f, "leaves {port} with tag {} priority {}", tci.vid(), tci.priority())
+                }
+            },
+            Self::Lost { port, reason } => {
+                write!(f, "lost at {port}: {reason} - {}; mend: {}", reason.what(), reason.mend())
+            }
+            Self::Dropped { reason, rule } => {
+                write!(f, "dropped: {reason} - {}", reason.what())?;
+                if let Some(rule) = rule {
+                    write!(f, "; {rule}")?;
+                }
+                write!(f, "; mend: {}", reason.mend())
+            }
+        }
+    }
+}
+
+impl LearnedStep {
+    /// Why it was not learned; empty if it was.
+    const fn why(self) -> &'static str {
+        match self {
+            Self::New | Self::Moved => "",
+            Self::IsStatic => "the topology file says that it is elsewhere",
+            Self::PortLimit => "the port has as many addresses as it may have",
+            Self::TableFull => "there is no room in the table where it would stand",
+            Self::Busy => "another worker was at it",
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What becomes of a frame: admit, learn, then forward or flood, from switch to switch.
+
+mod admit;
+mod relay;
+mod tag;
+
+pub(crate) use admit::Classified;
+pub use admit::Tagging;
+pub use tag::TagEdit;
+
+use crate::{
+    clock::Instant,
+    drop_reason::DropReason,
+    fdb::{Fdb, Key},
+    head::Head,
+    trace::{Step, Tracer},
+    world::{Port, World},
+};
+use admit::{Admitted, admit};
+use relay::Relay;
+
+/// The switches of one World with what they have learned, at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Switch<'a> {
+    /// The configuration.
+    pub world: &'a World,
+    /// What was learned.
+    pub fdb: &'a Fdb,
+    /// The moment.
+    pub now: Instant,
+    /// Whether source addresses are learned; not for a frame that is only imagined.
+    pub learning: bool,
+}
+
+/// One copy of a frame, for one port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copy {
+    /// The port's place.
+    pub to: u16,
+    /// How it leaves, or why it does not.
+    pub outcome: Result<TagEdit, DropReason>,
+}
+
+/// What became of a frame. Each has exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// One copy, to where its destination is.
+    Unicast,
+    /// One copy or more, to all that may hear it.
+    Flooded,
+    /// For the switch itself.
+    Consumed,
+    /// No copy.
+    Dropped(DropReason),
+}
+
+impl Switch<'_> {
+    /// Decides about a frame of `frame_len` bytes that came in on the port in place `port_index`. Appends its copies to
+    /// `copies`, and tells `tracer` each step.
+    #[inline]
+    pub fn decide<T: Tracer>(
+        &self,
+        port_index: u16,
+        head: &Head,
+        frame_len: u32,
+        copies: &mut Vec<Copy>,
+        tracer: &mut T,
+    ) -> Fate {
+        let Some(port) = self.world.port(port_index) else {
+            tracer.step(|| Step::dropped(DropReason::Unlinked, None));
+            return Fate::Dropped(DropReason::Unlinked);
+        };
+        tracer.step(|| Step::arrived(port, head, frame_len));
+        let fate = match admit(port, head) {
+            Err(reason) => Fate::Dropped(reason),
+            Ok(Admitted::Wire { peer }) => self.over_wire(peer, head, frame_len, copies, tracer),
+            Ok(Admitted::Vlan(frame)) => {
+                tracer.step(|| Step::admitted(self.world, &frame));
+                Relay { switch: self, port, head, frame_len, frame }.run(copies, tracer)
+            }
+        };
+        if let Fate::Dropped(reason) = fate {
+            tracer.step(|| Step::dropped(reason, Some((self.world, port))));
+        }
+        fate
+    }
+
+    /// The FDB keys that deciding about this frame will look up, source first; none if it will not. For
+    /// [`Fdb::warm`].
+    #[inline]
+    pub fn keys(&self, port_index: u16, head: &Head) -> Option<[Key; 2]> {
+        match admit(self.world.port(port_index)?, head) {
+            Ok(Admitted::Vlan(frame)) => {
+                Some([head.src, head.dst].map(|mac| Key::new(frame.switch, frame.vlan, mac)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Everything passes a wire, and as it is: reserved groups, any tags, any source.
+    fn over_wire<T: Tracer>(
+        &self,
+        peer: u16,
+        head: &Head,
+        frame_len: u32,
+        copies: &mut Vec<Copy>,
+        tracer: &mut T,
+    ) -> Fate {
+        let Some(port) = self.world.port(peer) else { return Fate::Dropped(DropReason::NoReceiver) };
+        tracer.step(|| Step::wired(port));
+        copies.push(deliver(port, head, frame_len, TagEdit::Keep, tracer));
+        Fate::Unicast
+    }
+}
+
+/// A copy for `port`, if the port takes it.
+#[inline]
+fn deliver<T: Tracer>(port: &Port, head: &Head, frame_len: u32, edit: TagEdit, tracer: &mut T) -> Copy {
+    let payload = frame_len.saturating_sub(head.l2_len.into());
+    let outcome = if !port.up {
+        Err(DropReason::PortDown)
+    } else if port.mtu.is_some_and(|mtu| payload > mtu.into()) {
+        Err(DropReason::MtuExceeded)
+    } else {
+        Ok(edit)
+    };
+    match outcome {
+        Ok(TagEdit::Keep) => {}
+        Ok(edit) => tracer.step(|| Step::retagged(port, edit)),
+        Err(reason) => tracer.step(|| Step::lost(port, reason)),
+    }
+    Copy { to: port.id.index(), outcome }
+}

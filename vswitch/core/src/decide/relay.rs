@@ -1,0 +1,212 @@
+//! An admitted frame's way through the switches: learn, then forward or flood, hop by hop.
+
+use super::{Fate, Switch, TagEdit, admit::Classified, deliver};
+use crate::{
+    drop_reason::DropReason,
+    fdb::{Key, Learned, Refusal, Target},
+    head::Head,
+    id::SwitchId,
+    trace::{Step, Tracer},
+    world::{Domain, HopId, MAX_SWITCHES, Port},
+};
+
+/// One frame in its VLAN.
+pub(super) struct Relay<'a> {
+    pub(super) switch: &'a Switch<'a>,
+    pub(super) port: &'a Port,
+    pub(super) head: &'a Head,
+    pub(super) frame_len: u32,
+    pub(super) frame: Classified,
+}
+
+/// What one switch makes of the frame.
+#[derive(Clone, Copy)]
+enum Onward<'a> {
+    /// It is for one port of this switch.
+    Port(&'a Port),
+    /// It is for one neighbour.
+    Trunk(HopId),
+    /// It is for all in the VLAN.
+    Flood(Option<&'a Domain>),
+    /// It is for where it came from.
+    Back,
+}
+
+/// What was decided so far.
+#[derive(Default)]
+struct Progress {
+    flooded: bool,
+    went_back: bool,
+    /// The source address was refused at the port: no other switch may learn it either, else the port's cap and the
+    /// static entries would hold on one switch only.
+    unlearned: bool,
+}
+
+/// Switches that a flood has yet to reach. Trunks form no loop, so each is reached once and the list never overflows.
+struct Worklist {
+    hops: [HopId; MAX_SWITCHES],
+    len: usize,
+}
+
+impl<'a> Relay<'a> {
+    #[inline]
+    pub(super) fn run<T: Tracer>(&self, copies: &mut Vec<super::Copy>, tracer: &mut T) -> Fate {
+        let before = copies.len();
+        let mut progress = Progress::default();
+        let mut arrival = (self.frame.switch, Target::Port(self.port.id));
+        loop {
+            match self.at_switch(arrival, &mut progress, tracer) {
+                Onward::Trunk(hop) => arrival = self.cross(hop, tracer),
+                Onward::Flood(Some(domain)) if has_onward(self.switch, domain, arrival.1) => {
+                    self.flood_all(arrival, domain, &mut progress, copies, tracer);
+                    break;
+                }
+                last => {
+                    self.finish(last, arrival, &mut progress, copies, tracer);
+                    break;
+                }
+            }
+        }
+        match (copies.len() > before, progress.flooded) {
+            (true, true) => Fate::Flooded,
+            (true, false) => Fate::Unicast,
+            (false, _) if progress.went_back => Fate::Dropped(DropReason::SamePort),
+            (false, _) => Fate::Dropped(DropReason::NoReceiver),
+        }
+    }
+
+    /// Learns the source where the frame arrived, and looks up its destination.
+    #[inline]
+    fn at_switch<T: Tracer>(
+        &self,
+        (switch, from): (SwitchId, Target),
+        progress: &mut Progress,
+        tracer: &mut T,
+    ) -> Onward<'a> {
+        let Switch { world, fdb, now, learning } = *self.switch;
+        let vlan = self.frame.vlan;
+        if learning && !progress.unlearned {
+            let port = matches!(from, Target::Port(_)).then_some(self.port);
+            let learned = fdb.learn(Key::new(switch, vlan, self.head.src), from, port, now);
+            progress.unlearned = matches!(learned, Learned::Refused(why) if why != Refusal::Busy);
+            if learned != Learned::Known {
+                tracer.step(|| Step::learned(world, switch, self.head.src, from, learned));
+            }
+        }
+        let key = Key::new(switch, vlan, self.head.dst);
+        let found = if self.head.dst.is_group() { None } else { fdb.lookup(world, key, now) };
+        if let Some(target) = found {
+            tracer.step(|| Step::found(world, switch, self.head.dst, target, fdb.is_static(key, now)));
+            let onward = match target {
+                _ if target == from => Some(Onward::Back),
+                Target::Port(id) => world.port(id.index()).map(Onward::Port),
+                Target::Trunk(neighbour) => world.hop_to(switch, neighbour, vlan).map(Onward::Trunk),
+            };
+            if let Some(onward) = onward {
+                return onward;
+            }
+        }
+        Onward::Flood(world.domain(switch, vlan))
+    }
+
+    /// Where the frame arrives behind a trunk.
+    fn cross<T: Tracer>(&self, hop: HopId, tracer: &mut T) -> (SwitchId, Target) {
+        let world = self.switch.world;
+        tracer.step(|| Step::crossed(world, hop));
+        let hop = world.hop(hop);
+        (hop.to, Target::Trunk(hop.from))
+    }
+
+    /// What needs no further switch.
+    fn finish<T: Tracer>(
+        &self,
+        onward: Onward<'_>,
+        (switch, _): (SwitchId, Target),
+        progress: &mut Progress,
+        copies: &mut Vec<super::Copy>,
+        tracer: &mut T,
+    ) {
+        match onward {
+            Onward::Port(port) => self.send(port, switch, copies, tracer),
+            Onward::Back => progress.went_back = true,
+            Onward::Flood(Some(domain)) => self.flood_here(switch, domain, progress, copies, tracer),
+            Onward::Flood(None) | Onward::Trunk(_) => {}
+        }
+    }
+
+    /// A flood that leaves its switch. Kept apart: the worklist is 8 KiB of stack, and most frames need none.
+    #[inline(never)]
+    fn flood_all<T: Tracer>(
+        &self,
+        arrival: (SwitchId, Target),
+        domain: &Domain,
+        progress: &mut Progress,
+        copies: &mut Vec<super::Copy>,
+        tracer: &mut T,
+    ) {
+        let mut worklist = Worklist { hops: [HopId::default(); MAX_SWITCHES], len: 0 };
+        self.flood_here(arrival.0, domain, progress, copies, tracer);
+        worklist.add(self.onward_hops(domain, arrival.1));
+        while let Some(hop) = worklist.take() {
+            let arrival = self.cross(hop, tracer);
+            match self.at_switch(arrival, progress, tracer) {
+                Onward::Trunk(hop) => worklist.add(std::iter::once(hop)),
+                Onward::Flood(Some(domain)) => {
+                    self.flood_here(arrival.0, domain, progress, copies, tracer);
+                    worklist.add(self.onward_hops(domain, arrival.1));
+                }
+                last => self.finish(last, arrival, progress, copies, tracer),
+            }
+        }
+    }
+
+    fn onward_hops<'d>(&self, domain: &'d Domain, from: Target) -> impl Iterator<Item = HopId> + use<'d, 'a> {
+        let world = self.switch.world;
+        domain.hops.iter().copied().filter(move |hop| Target::Trunk(world.hop(*hop).to) != from)
+    }
+
+    /// To every port of this switch that carries the VLAN, but not where the frame came in (IEEE 802.1Q-2018 §8.6.1).
+    fn flood_here<T: Tracer>(
+        &self,
+        switch: SwitchId,
+        domain: &Domain,
+        progress: &mut Progress,
+        copies: &mut Vec<super::Copy>,
+        tracer: &mut T,
+    ) {
+        progress.flooded = true;
+        let world = self.switch.world;
+        let others = || domain.ports.iter().filter(|index| **index != self.port.id.index());
+        let ports = || others().filter_map(|index| world.port(*index));
+        tracer.step(|| Step::flooded(world, switch, self.head.dst, ports()));
+        for port in ports() {
+            self.send(port, switch, copies, tracer);
+        }
+    }
+
+    #[inline]
+    fn send<T: Tracer>(&self, port: &Port, switch: SwitchId, copies: &mut Vec<super::Copy>, tracer: &mut T) {
+        if let Some(egress) = port.egress(switch, self.frame.vlan) {
+            let edit = TagEdit::on_egress(egress, self.frame.vlan, self.frame.tag, self.head.hides_c_tag());
+            copies.push(deliver(port, self.head, self.frame_len, edit, tracer));
+        }
+    }
+}
+
+fn has_onward(switch: &Switch<'_>, domain: &Domain, from: Target) -> bool {
+    domain.hops.iter().any(|hop| Target::Trunk(switch.world.hop(*hop).to) != from)
+}
+
+impl Worklist {
+    fn add(&mut self, hops: impl Iterator<Item = HopId>) {
+        for (place, hop) in self.hops[self.len..].iter_mut().zip(hops) {
+            *place = hop;
+            self.len += 1;
+        }
+    }
+
+    fn take(&mut self) -> Option<HopId> {
+        self.len = self.len.checked_sub(1)?;
+        Some(self.hops[self.len])
+    }
+}

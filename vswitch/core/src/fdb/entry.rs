@@ -1,0 +1,229 @@
+//! The layout of an FDB entry in two words, and of a bucket in one cache line.
+//!
+//! ```text
+//! first   63              16 15             0
+//!         |   MAC address   |    target     |    0: the slot is free
+//! second  63    52 51  40 39       32 31 30             0
+//!         | switch | VLAN | generation |S| last seen, s |    S: static; then "last seen" is the number of the install
+//! ```
+//!
+//! **Why a torn pair cannot lead a frame astray.** An address and where it is stand in *one* word, so no reader ever
+//! combines one address with another's port. The second word is only trusted if the first was the same before and
+//! after it was read, and a writer empties the first word before it touches the second: a reader that saw any of the
+//! new second word sees the first one emptied or already new. What is left is a slot that went through a whole other
+//! entry and back to the very same address and port in between: then that address *is* on that port, and the caller
+//! admits the port only if it is a member of the VLAN that was asked for.
+
+use crate::{
+    id::{PortId, SwitchId},
+    mac::MacAddr,
+    vlan::VlanId,
+    world::MAX_PORTS,
+};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Where an address is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// On this port.
+    Port(PortId),
+    /// Behind the trunk to this neighbour.
+    Trunk(SwitchId),
+}
+
+impl Target {
+    /// Ports keep their number; switches have those from [`MAX_PORTS`] on.
+    const fn number(self) -> u16 {
+        match self {
+            Self::Port(id) => id.index(),
+            Self::Trunk(neighbour) => MAX_PORTS as u16 | neighbour.index(),
+        }
+    }
+
+    /// The low bits of a port's generation. They only need to tell it from what a worker that is one World behind
+    /// may still write: each install forgets the ports that are gone.
+    const fn generation(self) -> u8 {
+        match self {
+            Self::Port(id) => id.generation() as u8,
+            Self::Trunk(_) => 0,
+        }
+    }
+}
+
+/// What an address is looked up by: each switch has its own table, and learns per VLAN (IEEE 802.1Q-2018 §8.8,
+/// independent VLAN learning).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    pub(super) mac: MacAddr,
+    pub(super) place: Place,
+}
+
+/// A VLAN of a switch, as the high 24 bits of a second word have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place(u32);
+
+impl Place {
+    pub(super) fn switch(self) -> SwitchId {
+        SwitchId::new((self.0 >> 12) as u16)
+    }
+
+    pub(super) fn vlan(self) -> Option<VlanId> {
+        VlanId::new((self.0 & 0xfff) as u16)
+    }
+
+    pub(super) const fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl Key {
+    /// `mac` in `vlan` on `switch`.
+    pub const fn new(switch: SwitchId, vlan: VlanId, mac: MacAddr) -> Self {
+        Self { mac, place: Place((switch.index() as u32 & 0xfff) << 12 | vlan.number() as u32) }
+    }
+
+    /// The first word of its entry, were it at `target`.
+    pub(super) const fn first(self, target: Target) -> First {
+        First(self.mac.to_u64() << 16 | target.number() as u64)
+    }
+
+    /// The second word of its entry.
+    pub(super) const fn second(self, target: Target, stamp: Stamp) -> Second {
+        let (fixed, seconds) = match stamp {
+            Stamp::Seen(second) => (0, second),
+            Stamp::Static(install) => (Second::STATIC, install),
+        };
+        let seconds = if seconds > Second::SECONDS { Second::SECONDS } else { seconds };
+        Second((self.place.0 as u64) << 40 | (target.generation() as u64) << 32 | fixed | seconds)
+    }
+}
+
+/// Since when, or why, an entry stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stamp {
+    /// Learned, and last seen in this second.
+    Seen(u64),
+    /// Put there by the install with this number.
+    Static(u64),
+}
+
+/// The word that binds an address to where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct First(pub(super) u64);
+
+impl First {
+    pub(super) const FREE: Self = Self(0);
+
+    pub(super) const fn mac(self) -> MacAddr {
+        MacAddr::from_u64(self.0 >> 16)
+    }
+
+    pub(super) const fn number(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// The port whose place it names, if it names one.
+    pub(super) const fn port_index(self) -> Option<u16> {
+        if (self.number() as usize) < MAX_PORTS { Some(self.number()) } else { None }
+    }
+
+    pub(super) const fn is(self, mac: MacAddr) -> bool {
+        self.0 >> 16 == mac.to_u64()
+    }
+}
+
+/// The word that says where the address is valid, and how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Second(pub(super) u64);
+
+impl Second {
+    const STATIC: u64 = 1 << 31;
+    const SECONDS: u64 = Self::STATIC - 1;
+
+    pub(super) const fn place(self) -> Place {
+        Place((self.0 >> 40) as u32)
+    }
+
+    pub(super) const fn generation(self) -> u8 {
+        (self.0 >> 32) as u8
+    }
+
+    pub(super) const fn stamp(self) -> Stamp {
+        let seconds = self.0 & Self::SECONDS;
+        if self.0 & Self::STATIC != 0 { Stamp::Static(seconds) } else { Stamp::Seen(seconds) }
+    }
+
+    /// Seconds since it was seen; zero for what does not age.
+    pub(super) const fn age(self, now: u64) -> u64 {
+        match self.stamp() {
+            Stamp::Seen(second) => now.saturating_sub(second),
+            Stamp::Static(_) => 0,
+        }
+    }
+}
+
+/// An entry as it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) first: First,
+    pub(super) second: Second,
+}
+
+impl Entry {
+    /// Whether it says that its address is at `target`.
+    pub(super) const fn is_at(self, target: Target) -> bool {
+        self.first.number() == target.number() && self.second.generation() == target.generation()
+    }
+
+    pub(super) const fn is_static(self) -> bool {
+        matches!(self.second.stamp(), Stamp::Static(_))
+    }
+}
+
+/// One place for an entry.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    first: AtomicU64,
+    second: AtomicU64,
+}
+
+impl Slot {
+    /// The first word alone.
+    pub(super) fn first(&self) -> First {
+        First(self.first.load(Ordering::Acquire))
+    }
+
+    /// The whole entry; none if the slot is free or was changed meanwhile.
+    pub(super) fn read(&self) -> Option<Entry> {
+        let first = self.first();
+        if first == First::FREE {
+            return None;
+        }
+        let second = Second(self.second.load(Ordering::Acquire));
+        (self.first() == first).then_some(Entry { first, second })
+    }
+
+    /// Notes that the entry was seen in second `now`, unless it was changed since it was `read`.
+    pub(super) fn refresh(&self, read: Entry, now: u64) {
+        let seen = Second(read.second.0 & !Second::SECONDS | now.min(Second::SECONDS));
+        // Losing means that somebody else refreshed or replaced it: then there is nothing to note.
+        let _ = self.second.compare_exchange(read.second.0, seen.0, Ordering::Release, Ordering::Relaxed);
+    }
+
+    /// Replaces what is there. Only under the bucket's lock.
+    pub(super) fn write(&self, first: First, second: Second) {
+        self.first.store(First::FREE.0, Ordering::Release);
+        self.second.store(second.0, Ordering::Release);
+        self.first.store(first.0, Ordering::Release);
+    }
+
+    /// Frees the slot. Only under the bucket's lock.
+    pub(super) fn clear(&self) {
+        self.first.store(First::FREE.0, Ordering::Release);
+    }
+}
+
+/// Four entries in one cache line.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Bucket(pub(super) [Slot; 4]);

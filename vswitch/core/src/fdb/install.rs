@@ -1,0 +1,105 @@
+//! What a new World means for the FDB: static entries, ageing times, and what is to be forgotten.
+
+use super::{
+    Fdb, Key, Target,
+    entry::{Entry, Slot, Stamp},
+    resolve,
+};
+use crate::{
+    id::SwitchId,
+    mac::MacAddr,
+    vlan::VlanId,
+    world::{self, Role, World},
+};
+use std::sync::atomic::Ordering;
+
+impl Fdb {
+    /// Makes the FDB that of `world`: on the control thread, at each swap.
+    ///
+    /// The addresses that the topology file states become static entries on every switch that their VLAN reaches, so
+    /// that nobody can claim them anywhere. They are put in before the old ones go: at no moment could one be learned
+    /// elsewhere. Then all that is not true any more is forgotten: ports that are gone, down or moved, trunks that no
+    /// longer carry the VLAN.
+    pub fn install(&self, world: &World) {
+        for (aging, switch) in self.aging.iter().zip(world.switches()) {
+            aging.store(switch.mac_aging_secs, Ordering::Relaxed);
+        }
+        let install = self.installs.fetch_add(1, Ordering::Relaxed) + 1;
+        // A table cannot hold more than this, however many ports, VLANs and switches a lab multiplies.
+        let mut room = self.buckets.len() * 4;
+        for port in world.ports() {
+            let (Some(mac), Role::Switched { switch, .. }) = (port.mac, &port.role) else { continue };
+            let switch = *switch;
+            let domains = world.switch(switch).into_iter().flat_map(world::Switch::domains);
+            for (vlan, _) in domains.filter(|(vlan, _)| port.egress(switch, *vlan).is_some()) {
+                self.install_static(world, (switch, vlan, mac), Target::Port(port.id), install, &mut room);
+            }
+        }
+        for (place, bucket) in self.buckets.iter().enumerate() {
+            let _lock = self.locks.lock(place);
+            for slot in &bucket.0 {
+                if slot.read().is_some_and(|entry| !is_true(world, entry, install)) {
+                    self.remove(slot);
+                }
+            }
+        }
+    }
+
+    /// The address at its own switch, and towards it at every other that the VLAN reaches.
+    fn install_static(
+        &self,
+        world: &World,
+        (switch, vlan, mac): (SwitchId, VlanId, MacAddr),
+        target: Target,
+        install: u64,
+        room: &mut usize,
+    ) {
+        let mut reached = vec![(switch, target)];
+        while let Some((at, target)) = reached.pop() {
+            let Some(left) = room.checked_sub(1) else { return };
+            *room = left;
+            self.put_static(Key::new(at, vlan, mac), target, install);
+            let hops = world.domain(at, vlan).into_iter().flat_map(|domain| &domain.hops);
+            let onward = hops.map(|hop| world.hop(*hop).to).filter(|to| target != Target::Trunk(*to));
+            reached.extend(onward.map(|to| (to, Target::Trunk(at))));
+        }
+    }
+
+    /// Puts a static entry over the same key, a free slot or a learned entry, in this order. Of two ports with one
+    /// address the first has it.
+    fn put_static(&self, key: Key, target: Target, install: u64) {
+        let place = self.place(key);
+        let _lock = self.locks.lock(place);
+        let slots = &self.buckets[place].0;
+        let same = slots.iter().find(|slot| {
+            slot.read().is_some_and(|entry| entry.first.is(key.mac) && entry.second.place() == key.place)
+        });
+        let is_current = |entry: Entry| entry.second.stamp() == Stamp::Static(install);
+        if same.and_then(Slot::read).is_some_and(is_current) {
+            return;
+        }
+        let slot = same
+            .or_else(|| slots.iter().find(|slot| slot.read().is_none()))
+            .or_else(|| slots.iter().find(|slot| slot.read().is_some_and(|entry| !entry.is_static())))
+            .or_else(|| slots.iter().find(|slot| slot.read().is_some_and(|entry| !is_current(entry))));
+        match slot {
+            Some(slot) => self.replace(slot, key, target, Stamp::Static(install)),
+            None => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Whether the entry is one of this install, or was learned where addresses can still be.
+fn is_true(world: &World, entry: Entry, install: u64) -> bool {
+    match entry.second.stamp() {
+        Stamp::Static(number) => number == install,
+        // A port that goes down loses what was learned on it (IEEE 802.1Q-2018 §8.8.3 needs it to be reachable there).
+        Stamp::Seen(_) => match resolve(world, entry) {
+            Some(Target::Port(id)) => world.port(id.index()).is_some_and(|port| port.up),
+            Some(Target::Trunk(_)) => true,
+            None => false,
+        },
+    }
+}

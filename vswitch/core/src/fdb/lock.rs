@@ -1,0 +1,40 @@
+//! Locks over buckets that workers only try: who does not get one goes on without.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A fixed number of locks, each for the buckets whose low bits it shares.
+#[derive(Debug)]
+pub(super) struct Locks(Box<[AtomicBool]>);
+
+/// Holds one lock until it is dropped.
+pub(super) struct Guard<'a>(&'a AtomicBool);
+
+impl Locks {
+    /// Locks for a table of `buckets`, a power of two.
+    pub(super) fn new(buckets: usize) -> Self {
+        Self(std::iter::repeat_with(AtomicBool::default).take(buckets.min(256)).collect())
+    }
+
+    /// The lock of a bucket, if nobody holds it.
+    pub(super) fn try_lock(&self, bucket: usize) -> Option<Guard<'_>> {
+        let lock = &self.0[bucket & (self.0.len() - 1)];
+        (!lock.swap(true, Ordering::Acquire)).then_some(Guard(lock))
+    }
+
+    /// The lock of a bucket. Only for the control thread: it waits for a worker, which holds it for some
+    /// nanoseconds. A worker never waits.
+    pub(super) fn lock(&self, bucket: usize) -> Guard<'_> {
+        loop {
+            if let Some(guard) = self.try_lock(bucket) {
+                return guard;
+            }
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}

@@ -1,0 +1,330 @@
+//! The filtering database (IEEE 802.1Q-2018 §8.8): which address was seen where. Shared by all workers.
+//!
+//! Readers take no lock. A learn only compares while nothing changes. What changes an entry tries a lock over its
+//! bucket, and does without if another holds it: the next frame learns as well. Ageing needs no timer: an entry that is
+//! too old is absent for every reader, and its slot is taken when it is wanted or swept.
+
+mod entry;
+mod install;
+mod lock;
+
+pub use entry::{Key, Target};
+
+use crate::{
+    clock::Instant,
+    id::SwitchId,
+    mac::MacAddr,
+    vlan::VlanId,
+    world::{MAX_PORTS, MAX_SWITCHES, Port, World},
+};
+use entry::{Bucket, Entry, Slot, Stamp};
+use lock::Locks;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// The table.
+#[derive(Debug)]
+pub struct Fdb {
+    buckets: Box<[Bucket]>,
+    locks: Locks,
+    /// Secret of this instance: without it nobody can aim addresses at one bucket.
+    secrets: [u64; 4],
+    /// Learned entries by port, for the cap.
+    learned_on: Box<[AtomicU32]>,
+    /// Seconds after which each switch forgets, from the World that was installed last.
+    aging: Box<[AtomicU32]>,
+    installs: AtomicU64,
+    /// Where the next sweep goes on.
+    swept: AtomicUsize,
+    learned: AtomicU64,
+    moves: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// What became of a source address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Learned {
+    /// It was known to be there.
+    Known,
+    /// It is new.
+    New,
+    /// It was known to be elsewhere.
+    Moved,
+    /// It was not learned.
+    Refused(Refusal),
+}
+
+/// Why an address was not learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The topology file says that it is elsewhere.
+    Static,
+    /// The port has as many as it may have.
+    PortLimit,
+    /// There is no room where it would have to stand.
+    TableFull,
+    /// Another worker was changing the same bucket: the next frame tries again. Not counted.
+    Busy,
+}
+
+/// What was counted since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Entries that are not aged out, static ones included.
+    pub entries: u64,
+    /// Addresses learned.
+    pub learned: u64,
+    /// Times that a known address moved.
+    pub moves: u64,
+    /// Times that an address was not learned for want of room or right.
+    pub refused: u64,
+}
+
+/// One entry, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row {
+    /// The switch.
+    pub switch: SwitchId,
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The address.
+    pub mac: MacAddr,
+    /// Where it is.
+    pub target: Target,
+    /// Whether the topology file put it there.
+    pub is_static: bool,
+    /// Seconds since it was last seen; 0 for static entries.
+    pub age_secs: u64,
+}
+
+impl Fdb {
+    /// An empty table of `buckets` (rounded up to a power of two) with room for four entries each. `seed` must be
+    /// random: it keeps apart what a guest would like to collide.
+    pub fn new(seed: u64, buckets: usize) -> Self {
+        let buckets = buckets.clamp(1, 1 << 24).next_power_of_two();
+        Self {
+            buckets: std::iter::repeat_with(Bucket::default).take(buckets).collect(),
+            locks: Locks::new(buckets),
+            secrets: std::array::from_fn(|n| split_mix(seed.wrapping_add(n as u64))),
+            learned_on: std::iter::repeat_with(AtomicU32::default).take(MAX_PORTS).collect(),
+            aging: std::iter::repeat_with(AtomicU32::default).take(MAX_SWITCHES).collect(),
+            installs: AtomicU64::new(0),
+            swept: AtomicUsize::new(0),
+            learned: AtomicU64::new(0),
+            moves: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Where the address is; none if that is not known (any more).
+    #[inline]
+    pub fn lookup(&self, world: &World, key: Key, now: Instant) -> Option<Target> {
+        self.find(key, now.as_secs()).and_then(|(_, entry)| resolve(world, entry))
+    }
+
+    /// Whether the topology file says where the address is.
+    pub fn is_static(&self, key: Key, now: Instant) -> bool {
+        self.find(key, now.as_secs()).is_some_and(|(_, entry)| entry.is_static())
+    }
+
+    /// Notes that the address was seen at `target`. `port` is where the frame came in, if that is `target`: its cap
+    /// holds; behind a trunk the cap of the port where it entered has been asked already.
+    #[inline]
+    pub fn learn(&self, key: Key, target: Target, port: Option<&Port>, now: Instant) -> Learned {
+        let second = now.as_secs();
+        match self.find(key, second) {
+            Some((_, entry)) if entry.is_static() => {
+                if entry.is_at(target) {
+                    Learned::Known
+                } else {
+                    self.refuse(Refusal::Static)
+                }
+            }
+            Some((slot, entry)) if entry.is_at(target) => {
+                if entry.second.stamp() != Stamp::Seen(second) {
+                    slot.refresh(entry, second);
+                }
+                Learned::Known
+            }
+            _ => self.learn_change(key, target, port, second),
+        }
+    }
+
+    /// Loads the first word of every key's bucket, each load independent of the others, so that their cache misses
+    /// overlap: safe code cannot prefetch. Give the result to [`std::hint::black_box`].
+    #[inline]
+    pub fn warm(&self, keys: &[Key]) -> u64 {
+        keys.iter().fold(0, |sum, key| sum ^ self.buckets[self.place(*key)].0[0].first().0)
+    }
+
+    /// Frees the slots of aged entries in the next `budget_buckets` buckets, so that the counts behind the per-port
+    /// cap stay true. A bucket that a worker is changing is left for the next round.
+    pub fn sweep(&self, now: Instant, budget_buckets: usize) {
+        let budget = budget_buckets.min(self.buckets.len());
+        let start = self.swept.fetch_add(budget, Ordering::Relaxed);
+        for number in start..start.saturating_add(budget) {
+            let place = number & (self.buckets.len() - 1);
+            let Some(_lock) = self.locks.try_lock(place) else { continue };
+            for slot in &self.buckets[place].0 {
+                if slot.read().is_some_and(|entry| self.is_aged(entry, now.as_secs())) {
+                    self.remove(slot);
+                }
+            }
+        }
+    }
+
+    /// Every entry that is not aged out, in no order.
+    pub fn rows(&self, world: &World, now: Instant) -> Vec<Row> {
+        let row = |entry: Entry| {
+            Some(Row {
+                switch: entry.second.place().switch(),
+                vlan: entry.second.place().vlan()?,
+                mac: entry.first.mac(),
+                target: resolve(world, entry)?,
+                is_static: entry.is_static(),
+                age_secs: entry.second.age(now.as_secs()),
+            })
+        };
+        self.live(now).filter_map(row).collect()
+    }
+
+    /// What was counted.
+    pub fn counts(&self, now: Instant) -> Counts {
+        Counts {
+            entries: self.live(now).count() as u64,
+            learned: self.learned.load(Ordering::Relaxed),
+            moves: self.moves.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+        }
+    }
+
+    fn live(&self, now: Instant) -> impl Iterator<Item = Entry> {
+        let entries = self.buckets.iter().flat_map(|bucket| &bucket.0).filter_map(Slot::read);
+        entries.filter(move |entry| !self.is_aged(*entry, now.as_secs()))
+    }
+
+    /// The bucket of a key: two folded multiplications under secrets, so that it cannot be aimed at from outside.
+    #[inline]
+    fn place(&self, key: Key) -> usize {
+        let [a, b, c, d] = self.secrets;
+        let inner = fold(key.mac.to_u64() ^ a, b);
+        fold(inner ^ u64::from(key.place.bits()) ^ c, d) as usize & (self.buckets.len() - 1)
+    }
+
+    #[inline]
+    fn find(&self, key: Key, now: u64) -> Option<(&Slot, Entry)> {
+        let bucket = &self.buckets[self.place(key)];
+        for slot in &bucket.0 {
+            if slot.first().is(key.mac)
+                && let Some(entry) = slot.read()
+                && entry.first.is(key.mac)
+                && entry.second.place() == key.place
+            {
+                return (!self.is_aged(entry, now)).then_some((slot, entry));
+            }
+        }
+        None
+    }
+
+    fn is_aged(&self, entry: Entry, now: u64) -> bool {
+        let aging = &self.aging[usize::from(entry.second.place().switch().index())];
+        entry.second.age(now) > aging.load(Ordering::Relaxed).into()
+    }
+
+    /// The rare half of [`Fdb::learn`]: the entry is new, aged or elsewhere.
+    #[cold]
+    fn learn_change(&self, key: Key, target: Target, port: Option<&Port>, now: u64) -> Learned {
+        let place = self.place(key);
+        let Some(_lock) = self.locks.try_lock(place) else { return Learned::Refused(Refusal::Busy) };
+        let slots = &self.buckets[place].0;
+        let known = slots.iter().find_map(|slot| {
+            let entry = slot.read()?;
+            (entry.first.is(key.mac) && entry.second.place() == key.place).then_some((slot, entry))
+        });
+        if known.is_some_and(|(_, entry)| entry.is_static()) {
+            return self.refuse(Refusal::Static);
+        }
+        let stays = known.is_some_and(|(_, entry)| entry.is_at(target));
+        if !stays && port.is_some_and(|port| self.count_on(port.id.index()) >= port.mac_limit) {
+            return self.refuse(Refusal::PortLimit);
+        }
+        let free = || slots.iter().find(|slot| slot.read().is_none_or(|entry| self.is_aged(entry, now)));
+        let Some(slot) = known.map(|(slot, _)| slot).or_else(free) else {
+            return self.refuse(Refusal::TableFull);
+        };
+        self.replace(slot, key, target, Stamp::Seen(now));
+        if known.is_some_and(|(_, entry)| !self.is_aged(entry, now)) && !stays {
+            self.moves.fetch_add(1, Ordering::Relaxed);
+            Learned::Moved
+        } else {
+            self.learned.fetch_add(1, Ordering::Relaxed);
+            Learned::New
+        }
+    }
+
+    fn refuse(&self, why: Refusal) -> Learned {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Learned::Refused(why)
+    }
+
+    fn count_on(&self, port: u16) -> u32 {
+        self.learned_on.get(usize::from(port)).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Writes an entry over what the slot holds, and keeps the per-port counts. Under the bucket's lock.
+    fn replace(&self, slot: &Slot, key: Key, target: Target, stamp: Stamp) {
+        self.uncount(slot);
+        let first = key.first(target);
+        if let (Stamp::Seen(_), Some(port)) = (stamp, first.port_index()) {
+            self.learned_on[usize::from(port)].fetch_add(1, Ordering::Relaxed);
+        }
+        slot.write(first, key.second(target, stamp));
+    }
+
+    /// Frees a slot, and keeps the per-port counts. Under the bucket's lock.
+    fn remove(&self, slot: &Slot) {
+        self.uncount(slot);
+        slot.clear();
+    }
+
+    fn uncount(&self, slot: &Slot) {
+        if let Some(entry) = slot.read()
+            && !entry.is_static()
+            && let Some(port) = entry.first.port_index()
+        {
+            self.learned_on[usize::from(port)].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Where the entry says its address is; none if that port or trunk is not there (any more), or does not carry the VLAN.
+#[inline]
+fn resolve(world: &World, entry: Entry) -> Option<Target> {
+    let place = entry.second.place();
+    let vlan = place.vlan()?;
+    match entry.first.port_index() {
+        Some(index) => {
+            let port = world.port(index)?;
+            let target = Target::Port(port.id);
+            (entry.is_at(target) && port.egress(place.switch(), vlan).is_some()).then_some(target)
+        }
+        None => {
+            let neighbour = SwitchId::new(entry.first.number() & 0xfff);
+            world.hop_to(place.switch(), neighbour, vlan).map(|_| Target::Trunk(neighbour))
+        }
+    }
+}
+
+/// The two halves of the product, each mixed into the other.
+#[inline]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// One step of the SplitMix64 generator; odd, since it multiplies.
+const fn split_mix(seed: u64) -> u64 {
+    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ z >> 31) | 1
+}

@@ -1,0 +1,297 @@
+//! From a description to a World: every reference is resolved here, or named in an error.
+
+use super::{Domain, Hop, HopId, MAX_PORTS, MAX_SWITCHES, Port, Role, Switch, World};
+use crate::{
+    description::{self, Description, Link, Membership},
+    id::SwitchId,
+    vlan::{VlanId, VlanSet},
+};
+use std::{collections::BTreeMap, fmt};
+
+/// A description that cannot be a World.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CompileError {
+    /// The port, switch, trunk or VLAN, as users name it.
+    pub who: String,
+    /// The line of the topology file that says it; none for what has no line.
+    pub line: Option<u32>,
+    /// What is wrong with it.
+    pub fault: Fault,
+}
+
+/// What is wrong with a description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// More ports than [`MAX_PORTS`].
+    TooManyPorts,
+    /// More switches than [`MAX_SWITCHES`].
+    TooManySwitches,
+    /// Its id is not its place in the list.
+    OutOfPlace,
+    /// It names a switch that is not there.
+    NoSuchSwitch(SwitchId),
+    /// It names a VLAN that is not there.
+    NoSuchVlan(VlanId),
+    /// The VLAN is described twice.
+    VlanTwice(VlanId),
+    /// A trunk's native VLAN is not one of its VLANs.
+    NativeNotMember(VlanId),
+    /// The other end of a wire is not there, is the port itself, or is not wired back to it.
+    WireNotMutual,
+    /// The interface's address is a group address or zero.
+    BadMac,
+    /// The link closes a loop of switches.
+    Loop,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooManyPorts => write!(f, "has more than {MAX_PORTS} ports"),
+            Self::TooManySwitches => write!(f, "has more than {MAX_SWITCHES} switches"),
+            Self::OutOfPlace => f.write_str("has an id that is not its place in the list"),
+            Self::NoSuchSwitch(id) => write!(f, "refers to switch {}, which does not exist", id.index()),
+            Self::NoSuchVlan(id) => write!(f, "refers to VLAN {id}, which does not exist"),
+            Self::VlanTwice(id) => write!(f, "has the same id, {id}, as another VLAN"),
+            Self::NativeNotMember(id) => {
+                write!(f, "has native VLAN {id}, which is not among the VLANs it carries")
+            }
+            Self::WireNotMutual => f.write_str("is wired to a port that is not wired to it"),
+            Self::BadMac => {
+                f.write_str("has a MAC address that no station may have (group bit set, or all zero)")
+            }
+            Self::Loop => f.write_str("closes a loop of switches"),
+        }
+    }
+}
+
+impl fmt::Display for CompileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        write!(f, "{} {}", self.who, self.fault)
+    }
+}
+
+impl std::error::Error for CompileError {}
+
+impl World {
+    /// Compiles a description. Any description: it comes over a socket.
+    ///
+    /// # Errors
+    /// The first thing that does not fit together.
+    pub fn compile(description: &Description) -> Result<Self, CompileError> {
+        let lab = |fault| CompileError { who: format!("lab {}", description.lab), line: None, fault };
+        if description.ports.len() > MAX_PORTS {
+            return Err(lab(Fault::TooManyPorts));
+        }
+        if description.switches.len() > MAX_SWITCHES {
+            return Err(lab(Fault::TooManySwitches));
+        }
+        let vlans = existing_vlans(description)?;
+        check_switches(description)?;
+        let ports = (description.ports.iter().enumerate())
+            .map(|(place, port)| {
+                port.as_ref().map(|port| compile_port(description, &vlans, place, port)).transpose()
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let trunks = compile_trunks(description, &vlans)?;
+        let (hops, domains) = flood_lists(description.switches.len(), &ports, &trunks);
+        let switches = (description.switches.iter().zip(domains))
+            .map(|(switch, domains)| Switch {
+                name: switch.name.clone(),
+                mac_aging_secs: switch.mac_aging_secs,
+                domains: domains.into_iter().collect(),
+            })
+            .collect();
+        Ok(Self { description: description.clone(), ports, switches, hops })
+    }
+}
+
+fn existing_vlans(description: &Description) -> Result<VlanSet, CompileError> {
+    let mut vlans = VlanSet::empty();
+    for vlan in &description.vlans {
+        if vlans.contains(vlan.id) {
+            let line = vlan.origin.map(|origin| origin.line);
+            return Err(CompileError {
+                who: format!("VLAN {}", vlan.name),
+                line,
+                fault: Fault::VlanTwice(vlan.id),
+            });
+        }
+        vlans.insert(vlan.id);
+    }
+    Ok(vlans)
+}
+
+fn check_switches(description: &Description) -> Result<(), CompileError> {
+    match description
+        .switches
+        .iter()
+        .enumerate()
+        .find(|(place, switch)| usize::from(switch.id.index()) != *place)
+    {
+        None => Ok(()),
+        Some((_, switch)) => Err(CompileError {
+            who: format!("switch {}", switch.name),
+            line: Some(switch.origin.line),
+            fault: Fault::OutOfPlace,
+        }),
+    }
+}
+
+fn compile_port(
+    description: &Description,
+    vlans: &VlanSet,
+    place: usize,
+    port: &description::Port,
+) -> Result<Port, CompileError> {
+    let wrong = |fault| CompileError {
+        who: port.name(),
+        line: Some(port.link_origin.unwrap_or(port.origin).line),
+        fault,
+    };
+    if usize::from(port.id.index()) != place {
+        return Err(wrong(Fault::OutOfPlace));
+    }
+    if port.mac.is_some_and(|mac| mac.is_group() || mac.is_zero()) {
+        return Err(wrong(Fault::BadMac));
+    }
+    let role = match &port.link {
+        Link::None => Role::Unlinked,
+        Link::Switch { switch, .. } if usize::from(switch.index()) >= description.switches.len() => {
+            return Err(wrong(Fault::NoSuchSwitch(*switch)));
+        }
+        Link::Switch { switch, vlans: said } => {
+            Role::Switched { switch: *switch, vlans: compile_membership(said, vlans).map_err(wrong)? }
+        }
+        Link::Wire { peer } => {
+            let other = description.ports.get(usize::from(peer.index())).and_then(Option::as_ref);
+            let mutual = other.is_some_and(|other| {
+                other.id == *peer && *peer != port.id && other.link == Link::Wire { peer: port.id }
+            });
+            if !mutual {
+                return Err(wrong(Fault::WireNotMutual));
+            }
+            Role::Wire { peer: peer.index() }
+        }
+    };
+    Ok(Port {
+        id: port.id,
+        up: port.up,
+        mtu: port.mtu,
+        mac_limit: port.mac_limit,
+        role,
+        mac: port.mac,
+        name: port.name(),
+        origin: port.origin,
+        link_origin: port.link_origin,
+    })
+}
+
+/// The membership in VLANs that exist. A trunk of all VLANs is said as the full set, so its other members just go.
+fn compile_membership(said: &Membership, existing: &VlanSet) -> Result<Membership, Fault> {
+    let check = |id: VlanId| if existing.contains(id) { Ok(id) } else { Err(Fault::NoSuchVlan(id)) };
+    match said {
+        Membership::Access(id) => check(*id).map(Membership::Access),
+        Membership::Trunk { vlans, native } => {
+            if let Some(native) = native {
+                check(*native)?;
+                if !vlans.contains(*native) {
+                    return Err(Fault::NativeNotMember(*native));
+                }
+            }
+            let vlans = vlans.iter().filter(|id| existing.contains(*id)).collect();
+            Ok(Membership::Trunk { vlans, native: *native })
+        }
+    }
+}
+
+/// A link of two switches that exist, and the VLANs that cross it.
+struct Trunk {
+    ends: [SwitchId; 2],
+    vlans: Vec<VlanId>,
+    origin: description::Origin,
+}
+
+/// The trunks, which form no loop: a frame that is passed on from switch to switch meets each at most once.
+fn compile_trunks(description: &Description, vlans: &VlanSet) -> Result<Vec<Trunk>, CompileError> {
+    let mut leaders: Vec<usize> = (0..description.switches.len()).collect();
+    let name = |id: SwitchId| match description.switches.get(usize::from(id.index())) {
+        Some(switch) => switch.name.clone(),
+        None => format!("switch {}", id.index()),
+    };
+    (description.trunks.iter())
+        .map(|trunk| {
+            let [a, b] = trunk.ends;
+            let wrong = |fault| CompileError {
+                who: format!("trunk {} - {}", name(a), name(b)),
+                line: Some(trunk.origin.line),
+                fault,
+            };
+            if let Some(end) = trunk.ends.into_iter().find(|end| usize::from(end.index()) >= leaders.len()) {
+                return Err(wrong(Fault::NoSuchSwitch(end)));
+            }
+            let (a, b) = (leader(&mut leaders, a), leader(&mut leaders, b));
+            if a == b {
+                return Err(wrong(Fault::Loop));
+            }
+            leaders[a] = b;
+            let vlans = match compile_membership(&trunk.vlans, vlans).map_err(wrong)? {
+                Membership::Access(id) => vec![id],
+                Membership::Trunk { vlans, .. } => vlans.iter().collect(),
+            };
+            Ok(Trunk { ends: trunk.ends, vlans, origin: trunk.origin })
+        })
+        .collect()
+}
+
+/// The representative of the switches that are joined with `switch` so far; halves the path on its way.
+fn leader(leaders: &mut [usize], switch: SwitchId) -> usize {
+    let mut at = usize::from(switch.index());
+    while leaders[at] != at {
+        leaders[at] = leaders[leaders[at]];
+        at = leaders[at];
+    }
+    at
+}
+
+/// For each switch, its VLANs with the ports and trunks that carry them.
+///
+/// A port that is administratively down is in no flood list (IEEE 802.1Q-2018 §8.6.1: only a port in the Forwarding
+/// state is a potential transmission port), so a broadcast does not count a drop for each of them.
+fn flood_lists(
+    switches: usize,
+    ports: &[Option<Port>],
+    trunks: &[Trunk],
+) -> (Vec<Hop>, Vec<BTreeMap<VlanId, Domain>>) {
+    let mut domains = vec![BTreeMap::<VlanId, Domain>::new(); switches];
+    for port in ports.iter().flatten() {
+        let Role::Switched { switch, vlans } = &port.role else { continue };
+        let domains = &mut domains[usize::from(switch.index())];
+        let mut join = |vlan| {
+            let domain: &mut Domain = domains.entry(vlan).or_default();
+            if port.up {
+                domain.ports.push(port.id.index());
+            }
+        };
+        match vlans {
+            Membership::Access(vlan) => join(*vlan),
+            Membership::Trunk { vlans, .. } => vlans.iter().for_each(join),
+        }
+    }
+    let mut hops = Vec::with_capacity(trunks.len() * 2);
+    for trunk in trunks {
+        let [a, b] = trunk.ends;
+        for (from, to) in [(a, b), (b, a)] {
+            // Without loops there are fewer trunks than switches, so both directions of all of them fit.
+            let id = HopId(hops.len() as u16);
+            hops.push(Hop { from, to, origin: trunk.origin });
+            for vlan in &trunk.vlans {
+                domains[usize::from(from.index())].entry(*vlan).or_default().hops.push(id);
+            }
+        }
+    }
+    (hops, domains)
+}

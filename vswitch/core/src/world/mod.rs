@@ -1,0 +1,196 @@
+//! One compiled configuration: immutable, shared, and laid out for the questions that a frame asks.
+
+mod compile;
+
+pub use compile::{CompileError, Fault};
+
+use crate::{
+    description::{Description, Membership, Origin},
+    id::{Epoch, PortId, SwitchId},
+    mac::MacAddr,
+    vlan::VlanId,
+};
+
+/// How many ports a World has at most: the numbers above name switches in the FDB.
+pub const MAX_PORTS: usize = 0xf000;
+
+/// How many switches a World has at most.
+pub const MAX_SWITCHES: usize = 4096;
+
+/// One configuration of the whole datapath.
+#[derive(Debug)]
+pub struct World {
+    description: Description,
+    ports: Vec<Option<Port>>,
+    switches: Vec<Switch>,
+    hops: Vec<Hop>,
+}
+
+/// The switch's end of one interface.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its id.
+    pub id: PortId,
+    /// Administrative state.
+    pub up: bool,
+    /// The largest frame payload, in bytes; none: no limit.
+    pub mtu: Option<u16>,
+    /// How many addresses may be learned on it at most.
+    pub mac_limit: u32,
+    /// What it is linked to.
+    pub role: Role,
+    /// The interface's address, if it is known.
+    pub mac: Option<MacAddr>,
+    /// `node:interface`.
+    pub name: String,
+    /// Where the interface was said.
+    pub origin: Origin,
+    /// Where its link was said.
+    pub link_origin: Option<Origin>,
+}
+
+/// What a port does with frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing: it has no link.
+    Unlinked,
+    /// Passes them to the port in this place, and untouched.
+    Wire {
+        /// The other end.
+        peer: u16,
+    },
+    /// Gives them to a switch.
+    Switched {
+        /// The switch.
+        switch: SwitchId,
+        /// How the switch's VLANs appear here; every VLAN in it exists.
+        vlans: Membership,
+    },
+}
+
+/// A switch.
+#[derive(Debug)]
+pub struct Switch {
+    /// Its name.
+    pub name: String,
+    /// Seconds after which a learned address is forgotten.
+    pub mac_aging_secs: u32,
+    /// The VLANs that reach it, in ascending order.
+    domains: Vec<(VlanId, Domain)>,
+}
+
+/// One VLAN on one switch: its flood list.
+#[derive(Debug, Default, Clone)]
+pub struct Domain {
+    /// The ports that are up and members, by place, in ascending order.
+    pub ports: Vec<u16>,
+    /// The trunks to neighbours that carry it.
+    pub hops: Vec<HopId>,
+}
+
+/// A trunk in one direction: its place in the World's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HopId(u16);
+
+/// A trunk in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hop {
+    /// The switch that sends.
+    pub from: SwitchId,
+    /// The switch that receives.
+    pub to: SwitchId,
+    /// Where the link was said.
+    pub origin: Origin,
+}
+
+impl World {
+    /// Its number.
+    pub fn epoch(&self) -> Epoch {
+        self.description.epoch
+    }
+
+    /// What it was compiled from.
+    pub fn description(&self) -> &Description {
+        &self.description
+    }
+
+    /// The port in place `index`.
+    #[inline]
+    pub fn port(&self, index: u16) -> Option<&Port> {
+        self.ports.get(usize::from(index))?.as_ref()
+    }
+
+    /// All ports, in order of their places.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.ports.iter().flatten()
+    }
+
+    /// A switch.
+    pub fn switch(&self, id: SwitchId) -> Option<&Switch> {
+        self.switches.get(usize::from(id.index()))
+    }
+
+    /// All switches, in order of their places.
+    pub fn switches(&self) -> &[Switch] {
+        &self.switches
+    }
+
+    /// A VLAN's name.
+    pub fn vlan_name(&self, id: VlanId) -> Option<&str> {
+        self.description.vlans.iter().find(|vlan| vlan.id == id).map(|vlan| vlan.name.as_str())
+    }
+
+    /// The flood list of a VLAN on a switch; none if nothing there carries it.
+    #[inline]
+    pub fn domain(&self, switch: SwitchId, vlan: VlanId) -> Option<&Domain> {
+        let domains = &self.switch(switch)?.domains;
+        let place = domains.binary_search_by_key(&vlan, |(id, _)| *id).ok()?;
+        Some(&domains[place].1)
+    }
+
+    /// A trunk in one direction.
+    ///
+    /// # Panics
+    /// If `id` is from another World.
+    pub fn hop(&self, id: HopId) -> &Hop {
+        &self.hops[usize::from(id.0)]
+    }
+
+    /// The trunk from `from` to its neighbour `to`, if it carries `vlan`.
+    pub fn hop_to(&self, from: SwitchId, to: SwitchId, vlan: VlanId) -> Option<HopId> {
+        self.domain(from, vlan)?.hops.iter().copied().find(|hop| self.hop(*hop).to == to)
+    }
+}
+
+impl Switch {
+    /// The VLANs that reach it, with their flood lists.
+    pub fn domains(&self) -> impl Iterator<Item = (VlanId, &Domain)> {
+        self.domains.iter().map(|(vlan, domain)| (*vlan, domain))
+    }
+}
+
+/// How frames of a VLAN leave a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Egress {
+    /// To an access port: without a tag.
+    Access,
+    /// In a trunk's native VLAN: without a tag.
+    Native,
+    /// To a trunk: with a tag.
+    Tagged,
+}
+
+impl Port {
+    /// How frames of `vlan` on `switch` leave here; none if the port is no member (IEEE 802.1Q-2018 §8.8.10).
+    #[inline]
+    pub fn egress(&self, switch: SwitchId, vlan: VlanId) -> Option<Egress> {
+        match &self.role {
+            Role::Switched { switch: own, vlans } if *own == switch => match vlans {
+                Membership::Access(access) => (*access == vlan).then_some(Egress::Access),
+                Membership::Trunk { native: Some(native), .. } if *native == vlan => Some(Egress::Native),
+                Membership::Trunk { vlans, .. } => vlans.contains(vlan).then_some(Egress::Tagged),
+            },
+            _ => None,
+        }
+    }
+}
