@@ -289,6 +289,7 @@ mod tests {
                 mtu: None,
                 queues: 1,
                 mac_limit: 64,
+                sealed_memory: false,
                 up: true,
                 link: Link::Switch {
                     switch: SwitchId::new(0),

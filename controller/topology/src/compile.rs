@@ -210,6 +210,7 @@ fn ports(nodes: &[Node], interfaces: &[NodeInterface], links: &[Checked]) -> Vec
                 mtu: interface.mtu,
                 queues: interface.queues,
                 mac_limit: MAC_LIMIT,
+                sealed_memory: interface.sealed_memory,
                 up: found.said.state.as_ref().is_none_or(|state| state.value == State::Up),
                 link: found.link.map_or(Link::None, |link| port_link(&links[link], place, &places)),
                 origin: found.span.origin,

@@ -80,6 +80,8 @@ pub struct Port {
     pub queues: u16,
     /// How many addresses may be learned on this port at most.
     pub mac_limit: u32,
+    /// Whether guest memory must be sealed against shrinking (`guest-memory: sealed`).
+    pub sealed_memory: bool,
     /// Administrative state.
     pub up: bool,
     /// What it is linked to.

@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_tci_keeps_its_priority_in_another_vlan() {
-        let tci = Tci::from_bits(0b101_1_000000000000);
+        let tci = Tci::from_bits(0b1011_0000_0000_0000);
         let moved = tci.with_vlan(VlanId::new(20).unwrap());
         assert_eq!((moved.priority(), moved.vid(), moved.bits() >> 12 & 1), (5, 20, 1));
     }

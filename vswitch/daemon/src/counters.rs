@@ -25,7 +25,11 @@ impl Drops {
     }
 
     fn to_map(self) -> BTreeMap<DropReason, u64> {
-        DropReason::ALL.iter().map(|reason| (*reason, self.0[reason.index()])).filter(|(_, n)| *n > 0).collect()
+        DropReason::ALL
+            .iter()
+            .map(|reason| (*reason, self.0[reason.index()]))
+            .filter(|(_, n)| *n > 0)
+            .collect()
     }
 }
 
@@ -120,7 +124,9 @@ pub fn check_law<'a>(ports: impl IntoIterator<Item = &'a PortCounters>) -> Resul
         ended += out;
     }
     if decided != copies || copies != ended {
-        return Err(format!("{decided} copies were made, {copies} counted at their ports, {ended} have a fate"));
+        return Err(format!(
+            "{decided} copies were made, {copies} counted at their ports, {ended} have a fate"
+        ));
     }
     Ok(())
 }
@@ -131,7 +137,8 @@ mod tests {
 
     #[test]
     fn the_law_holds_for_a_whole_story_and_names_what_is_missing() {
-        let mut sender = Counters { frames: 3, unicast: 1, flooded: 1, flood_copies: 2, ..Counters::default() };
+        let mut sender =
+            Counters { frames: 3, unicast: 1, flooded: 1, flood_copies: 2, ..Counters::default() };
         sender.dropped_in.count(DropReason::Runt);
         let mut one = Counters { copies: 2, delivered: 1, ..Counters::default() };
         one.dropped_out.count(DropReason::NoBuffer);

@@ -113,6 +113,13 @@ impl Mailbox {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
+    fn fault(&self, fault: PortFault) {
+        self.with(|post| {
+            post.fault.get_or_insert(fault);
+        });
+        self.ring();
+    }
+
     fn remember(&self, refusal: PortFault) {
         self.with(|post| {
             if post.refusals.len() == REMEMBERED {
@@ -120,6 +127,17 @@ impl Mailbox {
             }
             post.refusals.push_back(refusal);
         });
+    }
+}
+
+/// Stops a port; see [`Port::fault_handle`].
+#[derive(Debug, Clone)]
+pub struct FaultHandle(Arc<Mailbox>);
+
+impl FaultHandle {
+    /// Stops the port's rings for `fault` and closes its connection. Only posts: a worker may call it.
+    pub fn fault(&self, fault: PortFault) {
+        self.0.fault(fault);
     }
 }
 
@@ -159,10 +177,12 @@ impl Port {
 
     /// Stops the port's rings for `fault` and closes its connection. Only posts: a worker may call it.
     pub fn fault(&self, fault: PortFault) {
-        self.mailbox.with(|post| {
-            post.fault.get_or_insert(fault);
-        });
-        self.mailbox.ring();
+        self.mailbox.fault(fault);
+    }
+
+    /// How a worker tells the port that it must stop; holding it does not keep the port.
+    pub fn fault_handle(&self) -> FaultHandle {
+        FaultHandle(self.mailbox.clone())
     }
 
     /// The last refusals, oldest first: messages that were answered with a NACK, each with the rule it broke.

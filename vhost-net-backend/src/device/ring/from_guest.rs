@@ -121,6 +121,16 @@ impl FromGuest {
         &self.common
     }
 
+    /// The ring's index in the device.
+    pub fn index(&self) -> u16 {
+        self.common.index
+    }
+
+    /// Entries.
+    pub fn size(&self) -> u16 {
+        self.common.size.entries()
+    }
+
     pub(super) fn next_avail(&self) -> u16 {
         self.next_avail.wrapping_sub(self.batch.len() as u16)
     }

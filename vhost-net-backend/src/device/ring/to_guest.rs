@@ -111,6 +111,16 @@ impl ToGuest {
         &self.common
     }
 
+    /// The ring's index in the device.
+    pub fn index(&self) -> u16 {
+        self.common.index
+    }
+
+    /// Entries.
+    pub fn size(&self) -> u16 {
+        self.common.size.entries()
+    }
+
     pub(super) fn next_avail(&self) -> u16 {
         self.state.with(|state| state.next_avail)
     }

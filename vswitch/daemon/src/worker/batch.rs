@@ -117,7 +117,9 @@ impl Batch {
             let first = self.copies.len() as u32;
             let fate = match head {
                 Err(reason) => Fate::Dropped(*reason),
-                Ok(head) if watches.any() => watches.decide(switch, port, head, &ring.frame(place), &mut self.copies),
+                Ok(head) if watches.any() => {
+                    watches.decide(switch, port, head, &ring.frame(place), &mut self.copies)
+                }
                 Ok(head) => switch.decide(port, head, len, &mut self.copies, &mut NoTrace),
             };
             let copies = first..self.copies.len() as u32;
@@ -168,7 +170,7 @@ impl Batch {
                 match (self.lost[at as usize], copy.outcome) {
                     (None, Ok(edit)) => {
                         life.counters.delivered += 1;
-                        life.counters.delivered_bytes += edit.length(len as u32) as u64;
+                        life.counters.delivered_bytes += u64::from(edit.frame_len(len as u32));
                     }
                     (Some(reason), _) | (None, Err(reason)) => life.counters.dropped_out.count(reason),
                 }
@@ -199,7 +201,8 @@ fn fill(
     tickets: &[Ticket],
     lost: &mut [Option<DropReason>],
 ) -> Result<(), Option<PortFault>> {
-    let lengths = tickets.iter().map(|ticket| ticket.edit.length(from.frame(usize::from(ticket.frame)).len));
+    let lengths =
+        tickets.iter().map(|ticket| ticket.edit.frame_len(from.frame(usize::from(ticket.frame)).len));
     let mut lease = to.reserve(lengths).map_err(Some)?;
     for (place, ticket) in tickets.iter().enumerate() {
         let Frame { head, payload, .. } = from.frame(usize::from(ticket.frame));

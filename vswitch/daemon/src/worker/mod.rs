@@ -53,7 +53,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    pub(crate) fn new(mailbox: Arc<Mailbox>, registry: mio::Registry, world: Arc<World>, fdb: Arc<Fdb>) -> Self {
+    pub(crate) fn new(
+        mailbox: Arc<Mailbox>,
+        registry: mio::Registry,
+        world: Arc<World>,
+        fdb: Arc<Fdb>,
+    ) -> Self {
         Self {
             mailbox,
             world,
@@ -92,7 +97,7 @@ impl Worker {
         if frames == 0 {
             return Turn::Idle;
         }
-        self.fdb.sweep(&self.world, now, SWEEP);
+        self.fdb.sweep(now, SWEEP);
         self.busy_turns += 1;
         self.frames += frames as u64;
         self.busy_cycles += cycles::now().wrapping_sub(begin);

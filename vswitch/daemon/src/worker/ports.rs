@@ -111,7 +111,8 @@ impl Ports {
         if let Some(at) = life.parked.iter().position(|ring| ring.index() == index) {
             return Some(life.parked.swap_remove(at));
         }
-        let source = self.sources.iter().position(|source| source.port == place && source.ring.index() == index);
+        let source =
+            self.sources.iter().position(|source| source.port == place && source.ring.index() == index);
         if let Some(at) = source {
             let ring = self.sources.remove(at).ring;
             self.forget_kicks(&ring);

@@ -74,9 +74,10 @@ impl Watches {
             self.all[at].lost += 1;
             return fate;
         }
-        let ports = copies[first as usize..].iter().filter_map(|copy| switch.world.port(copy.to)).map(|port| port.id);
+        let ports =
+            copies[first as usize..].iter().filter_map(|copy| switch.world.port(copy.to)).map(|port| port.id);
         let journey = Journey {
-            steps: recorder.into_steps(),
+            steps: recorder.steps,
             dropped: if let Fate::Dropped(reason) = fate { Some(reason) } else { None },
             copies: ports.collect(),
         };

@@ -1,0 +1,98 @@
+//! Frames from driver to driver, through gate, daemon, rings, worker and switch, in one process.
+
+mod common;
+
+use common::{DEADLINE, Lab, access, frame, mac, receive, send};
+use vhost_net_backend::driver::Config;
+use vswitch_core::{drop_reason::DropReason, mac::MacAddr};
+use vswitchd::control::protocol::Watch;
+
+#[test]
+fn a_flood_stays_in_its_vlan_and_the_answer_is_unicast() {
+    let lab = Lab::new(&[access(10), access(10), access(10), access(20)]);
+    let mut guests: Vec<_> = (0..4).map(|place| lab.attach(place, &Config::default())).collect();
+
+    let hello = frame(MacAddr::BROADCAST, mac(0), 60, 1);
+    send(&mut guests[0], &hello);
+    assert_eq!(receive(&mut guests[1], 1), std::slice::from_ref(&hello));
+    assert_eq!(receive(&mut guests[2], 1), [hello]);
+
+    let answer = frame(mac(0), mac(1), 1500, 2);
+    send(&mut guests[1], &answer);
+    assert_eq!(receive(&mut guests[0], 1), [answer]);
+
+    let lonely = frame(MacAddr::BROADCAST, mac(3), 60, 3);
+    send(&mut guests[3], &lonely);
+    let seen = lab.wait(|snapshot| snapshot.ports[3].counters.from_port.frames == 1);
+    assert_eq!(seen.ports[3].counters.from_port.dropped.get(&DropReason::NoReceiver), Some(&1));
+
+    let end = lab.lawful();
+    assert_eq!(
+        (end.ports[0].counters.from_port.flooded, end.ports[0].counters.from_port.flood_copies),
+        (1, 2)
+    );
+    assert_eq!(end.ports[1].counters.from_port.unicast, 1);
+    assert_eq!(end.ports[2].counters.to_port.delivered, 1, "the answer went to its receiver only");
+    assert_eq!(end.ports[3].counters.to_port.copies, 0, "nothing left the VLAN");
+}
+
+#[test]
+fn a_watched_frame_says_where_it_went() {
+    let mut lab = Lab::new(&[access(10), access(10)]);
+    let mut guests: Vec<_> = (0..2).map(|place| lab.attach(place, &Config::default())).collect();
+    let watch = lab.datapath.watch(Watch { src: Some(mac(0)), ..Watch::default() }).unwrap();
+    send(&mut guests[0], &frame(mac(9), mac(0), 60, 0));
+    receive(&mut guests[1], 1);
+    let (sightings, lost) = lab.datapath.sightings(watch, true).unwrap();
+    assert_eq!((sightings.len(), lost), (1, 0));
+    assert_eq!(sightings[0].journey.copies.len(), 1);
+    assert_eq!(sightings[0].lost, [None]);
+    assert!(lab.datapath.sightings(watch, true).is_err(), "the watch is gone");
+}
+
+#[test]
+fn an_idle_worker_sleeps_and_a_kick_wakes_it() {
+    let lab = Lab::new(&[access(10), access(10)]);
+    let mut guests: Vec<_> = (0..2).map(|place| lab.attach(place, &Config::default())).collect();
+    for round in 0..20 {
+        // Each snapshot wakes the worker, which goes back to sleep: wait for that, then only a kick can move a frame.
+        let before = lab.datapath.snapshot().unwrap().workers[0].sleeps;
+        lab.wait(|snapshot| snapshot.workers[0].sleeps > before);
+        let sent = frame(mac(1), mac(0), 60, round);
+        send(&mut guests[0], &sent);
+        assert_eq!(receive(&mut guests[1], 1), [sent]);
+    }
+    lab.lawful();
+}
+
+#[cfg(feature = "injection")]
+#[test]
+fn a_panic_stops_the_port_whose_frames_it_met_and_no_other() {
+    use vswitch_core::id::PortId;
+    let lab = Lab::new(&[access(10), access(10), access(10)]);
+    let mut guests: Vec<_> = (0..3).map(|place| lab.attach(place, &Config::default())).collect();
+    lab.datapath.inject_panic(PortId::new(0, 0)).unwrap();
+    send(&mut guests[0], &frame(mac(1), mac(0), 60, 0));
+    let end = lab.wait(|snapshot| snapshot.ports[0].counters.faults == 1);
+    assert_eq!(end.workers[0].panics, 1);
+    assert_eq!(end.ports[0].counters.from_port.dropped.get(&DropReason::Internal), Some(&1));
+    let through = frame(mac(2), mac(1), 60, 1);
+    send(&mut guests[1], &through);
+    assert_eq!(receive(&mut guests[2], 1), [through]);
+    lab.lawful();
+}
+
+#[test]
+fn a_guest_that_goes_away_is_waited_for_and_comes_back() {
+    let lab = Lab::new(&[access(10), access(10)]);
+    let mut stays = lab.attach(0, &Config::default());
+    for round in 0..10 {
+        let mut goes = lab.attach(1, &Config::default());
+        let sent = frame(mac(1), mac(0), 64, round);
+        send(&mut stays, &sent);
+        assert_eq!(receive(&mut goes, 1), [sent], "round {round}, within {DEADLINE:?}");
+        drop(goes);
+        lab.wait(|snapshot| snapshot.ports[1].rings.is_empty());
+    }
+    lab.lawful();
+}
