@@ -4,6 +4,7 @@ pub mod api;
 mod cli;
 pub mod expect;
 pub mod failure;
+pub mod image;
 pub mod lab;
 
 pub use cli::main;
