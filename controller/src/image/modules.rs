@@ -20,7 +20,7 @@ pub(super) struct Modules {
 pub(super) struct Module {
     /// Its name, with underscores.
     pub(super) name: String,
-    /// What it needs first.
+    /// All that it needs, directly or not, in the order in which `modules.dep` has it: the last is loaded first.
     pub(super) depends: Vec<String>,
     /// The module, unpacked.
     pub(super) object: Vec<u8>,
@@ -67,9 +67,18 @@ impl Modules {
         for needed in &depends {
             self.visit(needed, found)?;
         }
+        let depends = closure_of(&depends, found);
         found.push(Module { name: name.to_owned(), depends, object });
         Ok(())
     }
+}
+
+/// What modules that need `direct` need in all, out of `found`, which has each module behind what it needs.
+fn closure_of(direct: &[String], found: &[Module]) -> Vec<String> {
+    let needed = |name: &String| {
+        direct.contains(name) || found.iter().any(|m| direct.contains(&m.name) && m.depends.contains(name))
+    };
+    found.iter().rev().map(|m| &m.name).filter(|name| needed(name)).cloned().collect()
 }
 
 /// `virtio_net` of `virtio-net.ko` or `virtio_net.ko.xz`; none of any other file.
@@ -112,7 +121,9 @@ mod tests {
         fs::write(folder.path().join("modules.builtin"), "kernel/drivers/virtio/virtio.ko\n").unwrap();
 
         let modules = Modules::find(folder.path()).unwrap();
-        let order: Vec<_> = modules.closure(&["virtio_net"]).unwrap().into_iter().map(|m| m.name).collect();
+        let found = modules.closure(&["virtio_net"]).unwrap();
+        assert_eq!(found[2].depends, ["net_failover", "failover"], "modprobe loads from the right");
+        let order: Vec<_> = found.into_iter().map(|m| m.name).collect();
         assert_eq!(order, ["failover", "net_failover", "virtio_net"], "virtio is built in");
         assert!(modules.closure(&["e1000"]).unwrap_err().to_string().contains("e1000"));
     }

@@ -63,28 +63,28 @@ impl Qmp {
         if greeting.get("QMP").is_none() {
             return Err(QmpError::NotQmp);
         }
-        qmp.execute("qmp_capabilities", json!({}))?;
+        qmp.execute("qmp_capabilities", &json!({}))?;
         Ok(qmp)
     }
 
     /// Sets the link state that the guest sees on the interface with this netdev id ([`super::qemu::netdev_id`]).
     pub fn set_link(&mut self, netdev: &str, up: bool) -> Result<(), QmpError> {
-        self.execute("set_link", json!({ "name": netdev, "up": up })).map(drop)
+        self.execute("set_link", &json!({ "name": netdev, "up": up })).map(drop)
     }
 
     /// Ends QEMU at once.
     pub fn quit(&mut self) -> Result<(), QmpError> {
-        self.execute("quit", json!({})).map(drop)
+        self.execute("quit", &json!({})).map(drop)
     }
 
     /// Presses the power button: the guest may shut down, or not listen.
     pub fn system_powerdown(&mut self) -> Result<(), QmpError> {
-        self.execute("system_powerdown", json!({})).map(drop)
+        self.execute("system_powerdown", &json!({})).map(drop)
     }
 
     /// Asks whether the machine runs.
     pub fn query_status(&mut self) -> Result<Status, QmpError> {
-        let answer = self.execute("query-status", json!({}))?;
+        let answer = self.execute("query-status", &json!({}))?;
         let status = answer.get("status").and_then(Value::as_str).ok_or(QmpError::NotQmp)?.to_owned();
         Ok(Status {
             running: answer.get("running").and_then(Value::as_bool).ok_or(QmpError::NotQmp)?,
@@ -92,7 +92,7 @@ impl Qmp {
         })
     }
 
-    fn execute(&mut self, command: &'static str, arguments: Value) -> Result<Value, QmpError> {
+    fn execute(&mut self, command: &'static str, arguments: &Value) -> Result<Value, QmpError> {
         let deadline = Instant::now() + self.patience;
         self.stream.set_write_timeout(Some(self.patience))?;
         let line = json!({ "execute": command, "arguments": arguments }).to_string() + "\r\n";
