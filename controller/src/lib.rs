@@ -2,8 +2,11 @@
 
 pub mod api;
 mod cli;
+pub mod doctor;
 pub mod expect;
 pub mod failure;
+pub mod image;
 pub mod lab;
+pub mod vm;
 
 pub use cli::main;

@@ -1,0 +1,180 @@
+//! What a VMM that the user starts must be told to attach to an interface: `vnet export`.
+
+use super::{
+    accel::Accel,
+    qemu::{device_option, escape_commas, netdev_option},
+};
+use std::{ffi::OsString, fmt::Write as _, path::Path};
+use topology::plan::{Interface, SocketRole};
+
+/// One interface of a `vhost-user` node, and its socket.
+#[derive(Debug, Clone, Copy)]
+pub struct Attachment<'a> {
+    /// The interface.
+    pub interface: &'a Interface,
+    /// Its socket, by absolute path.
+    pub socket: &'a Path,
+    /// Which side listens, as the topology file says it: `Listen` is ours.
+    pub role: SocketRole,
+}
+
+/// What goes where: `arguments` to standard output, `remarks` to standard error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// Fit to be pasted.
+    pub arguments: String,
+    /// What the user should know, a line each.
+    pub remarks: Vec<String>,
+}
+
+/// Why nothing can be exported.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ExportError {
+    /// The shell would split it.
+    #[error(
+        "the socket's path {0:?} has blanks or is no UTF-8, which $(vnet export qemu …) cannot carry: give `listen:` another path"
+    )]
+    Unpastable(OsString),
+    /// libvirt's XML cannot hold it.
+    #[error("the socket's path {0:?} is no UTF-8: give `listen:` another path")]
+    NoText(OsString),
+}
+
+/// Arguments for QEMU, to stand behind the user's own: `qemu-system-x86_64 -m 512 … $(vnet export qemu ext1)`.
+///
+/// `memory` is the guest's in MiB and must equal the user's `-m`: QEMU takes guest memory from a shared file of exactly
+/// that size, and says so if the two differ. `accel` is what the user's QEMU will run with.
+pub fn qemu(attachments: &[Attachment<'_>], memory: u64, accel: Accel) -> Result<Export, ExportError> {
+    let mut arguments = format!(
+        "-object memory-backend-memfd,id=vnet-mem,size={memory}M,share=on -machine memory-backend=vnet-mem"
+    );
+    let mut remarks =
+        vec![format!("the guest's memory is {memory} MiB: -m must be the same (vnet export qemu --memory)")];
+    for (index, Attachment { interface, socket, role }) in attachments.iter().enumerate() {
+        let escaped = escape_commas(socket);
+        let path =
+            escaped.to_str().filter(|p| !p.contains(char::is_whitespace) && !p.contains(['*', '?', '[']));
+        let path = path.ok_or_else(|| ExportError::Unpastable(socket.as_os_str().to_owned()))?;
+        let end = match role {
+            SocketRole::Listen => "reconnect=1",
+            SocketRole::Connect => "server=on,wait=off",
+        };
+        let netdev = format!("vnet{index}");
+        let option = netdev_option(&netdev, interface.queues);
+        let device = device_option(&netdev, interface.mac, interface.queues, accel);
+        let mtu = interface.mtu.map(|mtu| format!(",host_mtu={mtu}")).unwrap_or_default();
+        // Writing to a String cannot fail.
+        let _ = write!(
+            arguments,
+            " -chardev socket,id=char-{netdev},path={path},{end} -netdev {option} -device {device}{mtu}"
+        );
+        if interface.mac.is_none() {
+            remarks.push(format!("{}: the file gives no mac, so QEMU's own default is used", interface.name));
+        }
+    }
+    match accel {
+        Accel::Kvm => arguments.push_str(" -accel kvm"),
+        Accel::Tcg => remarks.push(
+            "vectors=0 keeps QEMU 7.2 without KVM from crashing (vhost-user with MSI-X); under KVM it can go"
+                .into(),
+        ),
+    }
+    Ok(Export { arguments, remarks })
+}
+
+/// Elements for a libvirt domain: `<memoryBacking>` for the domain, `<interface>` for its `<devices>`.
+pub fn libvirt(attachments: &[Attachment<'_>]) -> Result<Export, ExportError> {
+    let mut xml = String::from(
+        "<memoryBacking>\n  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>\n",
+    );
+    for Attachment { interface, socket, role } in attachments {
+        let path = socket.to_str().ok_or_else(|| ExportError::NoText(socket.as_os_str().to_owned()))?;
+        let path = path.replace('&', "&amp;").replace('<', "&lt;").replace('\'', "&apos;");
+        xml.push_str("<interface type='vhostuser'>\n");
+        // Writing to a String cannot fail.
+        if let Some(mac) = interface.mac {
+            let _ = writeln!(xml, "  <mac address='{mac}'/>");
+        }
+        let _ = match role {
+            SocketRole::Listen => writeln!(
+                xml,
+                "  <source type='unix' path='{path}' mode='client'>\n    <reconnect enabled='yes' timeout='1'/>\n  </source>"
+            ),
+            SocketRole::Connect => writeln!(xml, "  <source type='unix' path='{path}' mode='server'/>"),
+        };
+        xml.push_str("  <model type='virtio'/>\n");
+        if interface.queues > 1 {
+            let _ = writeln!(xml, "  <driver queues='{}'/>", interface.queues);
+        }
+        if let Some(mtu) = interface.mtu {
+            let _ = writeln!(xml, "  <mtu size='{mtu}'/>");
+        }
+        xml.push_str("</interface>\n");
+    }
+    let remarks = vec![
+        "<memoryBacking> stands in <domain>, each <interface> in <devices>".into(),
+        "libvirt's QEMU is another user: `socket-mode`/`socket-group` must let it in".into(),
+    ];
+    Ok(Export { arguments: xml, remarks })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vswitch_core::{id::PortId, mac::MacAddr};
+
+    fn interface() -> Interface {
+        Interface {
+            name: "eth0".into(),
+            port: PortId::new(0, 0),
+            mac: Some(MacAddr::new([2, 0, 0, 0, 0, 1])),
+            addresses: vec![],
+            mtu: None,
+            queues: 1,
+            sealed_memory: false,
+        }
+    }
+
+    #[test]
+    fn qemu_arguments_can_be_pasted() {
+        let interface = interface();
+        let attach = |socket, role| Attachment { interface: &interface, socket: Path::new(socket), role };
+        let both = [attach("/run/a,b.sock", SocketRole::Listen), attach("/run/c.sock", SocketRole::Connect)];
+        let export = qemu(&both, 512, Accel::Tcg).unwrap();
+        insta::assert_snapshot!(export.arguments.replace(" -", "\n-"), @r"
+        -object memory-backend-memfd,id=vnet-mem,size=512M,share=on
+        -machine memory-backend=vnet-mem
+        -chardev socket,id=char-vnet0,path=/run/a,,b.sock,reconnect=1
+        -netdev vhost-user,id=vnet0,chardev=char-vnet0,queues=1
+        -device virtio-net-pci,netdev=vnet0,mac=02:00:00:00:00:01,vectors=0
+        -chardev socket,id=char-vnet1,path=/run/c.sock,server=on,wait=off
+        -netdev vhost-user,id=vnet1,chardev=char-vnet1,queues=1
+        -device virtio-net-pci,netdev=vnet1,mac=02:00:00:00:00:01,vectors=0
+        ");
+        let blank = qemu(&[attach("/my labs/a.sock", SocketRole::Listen)], 512, Accel::Tcg);
+        assert!(matches!(blank, Err(ExportError::Unpastable(_))));
+    }
+
+    #[test]
+    fn libvirt_elements_are_xml() {
+        let mut interface = interface();
+        interface.queues = 2;
+        let socket = Path::new("/run/it's.sock");
+        let export =
+            libvirt(&[Attachment { interface: &interface, socket, role: SocketRole::Listen }]).unwrap();
+        insta::assert_snapshot!(export.arguments, @r"
+        <memoryBacking>
+          <source type='memfd'/>
+          <access mode='shared'/>
+        </memoryBacking>
+        <interface type='vhostuser'>
+          <mac address='02:00:00:00:00:01'/>
+          <source type='unix' path='/run/it&apos;s.sock' mode='client'>
+            <reconnect enabled='yes' timeout='1'/>
+          </source>
+          <model type='virtio'/>
+          <driver queues='2'/>
+        </interface>
+        ");
+    }
+}

@@ -1,0 +1,449 @@
+//! How QEMU is started for one node of a plan: its command line, and where its sockets are.
+
+use super::accel::Accel;
+use crate::image::Image;
+use std::{
+    ffi::OsString,
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+use topology::plan::{Boot, Interface, Vm};
+use vswitch_core::mac::MacAddr;
+
+/// QEMU's program.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// What x86 Linux reads of its command line, the final NUL included (COMMAND_LINE_SIZE).
+const COMMAND_LINE_SIZE: usize = 2048;
+
+/// Files of a guest, by name in its run directory. QEMU works in that directory and is given these relative names, so
+/// the length of the directory's path never meets the 107 bytes of a socket's address.
+mod names {
+    pub(super) const CONSOLE: &str = "console.sock";
+    pub(super) const LOG: &str = "console.log";
+    pub(super) const PROBE: &str = "probe.sock";
+    pub(super) const QMP: &str = "qmp.sock";
+    pub(super) const OVERLAY: &str = "disk.qcow2";
+}
+
+/// The run directory of one guest: the files that it and we meet at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunDirectory(PathBuf);
+
+impl RunDirectory {
+    /// The directory at `path`, an absolute path. Whoever starts the guest makes it, with mode 0700.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The socket of ttyS0, on which QEMU listens; one client at a time.
+    pub fn console(&self) -> PathBuf {
+        self.0.join(names::CONSOLE)
+    }
+
+    /// All that ttyS0 said, with or without a client.
+    pub fn log(&self) -> PathBuf {
+        self.0.join(names::LOG)
+    }
+
+    /// The socket of ttyS1, at whose other end the probe agent is; QEMU listens.
+    pub fn probe(&self) -> PathBuf {
+        self.0.join(names::PROBE)
+    }
+
+    /// QEMU's control socket ([`super::qmp`]); QEMU listens.
+    pub fn qmp(&self) -> PathBuf {
+        self.0.join(names::QMP)
+    }
+
+    /// The private overlay of the node's disk ([`super::disk::create_overlay`]).
+    pub fn overlay(&self) -> PathBuf {
+        self.0.join(names::OVERLAY)
+    }
+
+    /// The vhost-user socket of the interface in place `index`. QEMU listens and the switch connects: so a restarted
+    /// switch is back as soon as it asks, and QEMU needs no timer.
+    pub fn interface(&self, index: usize) -> PathBuf {
+        self.0.join(interface_socket(index))
+    }
+}
+
+fn interface_socket(index: usize) -> String {
+    format!("net{index}.sock")
+}
+
+/// The netdev of the interface in place `index`, as QMP's `set_link` calls it.
+pub fn netdev_id(index: usize) -> String {
+    format!("net{index}")
+}
+
+/// A guest that can be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// Where its sockets will be.
+    pub run: RunDirectory,
+    /// QEMU's arguments, without the program.
+    pub arguments: Vec<OsString>,
+}
+
+/// Why a guest cannot be started.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LaunchError {
+    /// The kernel would cut its command line.
+    #[error(
+        "the guest's kernel reads {limit} bytes of its command line, and this one has {0}: give it fewer interfaces or \
+         addresses, or a shorter `cmdline:`",
+        limit = COMMAND_LINE_SIZE - 1
+    )]
+    CommandLine(usize),
+    /// An interface has no MAC address; a plan gives one to each interface of a `vm`.
+    #[error("the interface {0} has no MAC address")]
+    NoMac(String),
+    /// The plan names an image, and none was given.
+    #[error("the node boots the image `{0}`, which was not built")]
+    NoImage(String),
+}
+
+impl Launch {
+    /// The guest `name` of a plan.
+    ///
+    /// `image` is what [`Boot::Image`] names, built. A disk that is not written to must have its overlay in `run`.
+    pub fn new(
+        name: &str,
+        vm: &Vm,
+        interfaces: &[Interface],
+        image: Option<&Image>,
+        accel: Accel,
+        run: RunDirectory,
+    ) -> Result<Self, LaunchError> {
+        let mut arguments = Arguments::default();
+        arguments.machine(name, vm, accel);
+        arguments.boot(name, vm, interfaces, image)?;
+        arguments.serials();
+        for (index, interface) in interfaces.iter().enumerate() {
+            arguments.interface(index, interface, accel, vm.boot == Boot::Network)?;
+        }
+        Ok(Self { run, arguments: arguments.0 })
+    }
+
+    /// The command to spawn: it works in the run directory, has no standard input and, until the caller says otherwise,
+    /// the caller's output for what QEMU itself complains about.
+    ///
+    /// QEMU opens its console, probe and control sockets first and then waits, at each interface in turn, for the switch
+    /// to connect: until then the guest does not run and QMP does not answer.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(&self.arguments).current_dir(self.run.path()).stdin(Stdio::null());
+        command
+    }
+}
+
+/// A command line in the making.
+#[derive(Debug, Default)]
+struct Arguments(Vec<OsString>);
+
+impl Arguments {
+    fn add(&mut self, option: &str, value: impl Into<OsString>) {
+        self.0.extend([option.into(), value.into()]);
+    }
+
+    fn machine(&mut self, name: &str, vm: &Vm, accel: Accel) {
+        self.0.extend(["-nodefaults", "-no-user-config"].map(OsString::from));
+        self.add("-display", "none");
+        self.add("-name", name);
+        // Firmware writes to the serial line only where the firmware is what boots.
+        let firmware = matches!(vm.boot, Boot::Disk { .. } | Boot::Network);
+        let graphics = if firmware { ",graphics=off" } else { "" };
+        self.add("-machine", format!("q35,memory-backend=mem{graphics}"));
+        self.add("-accel", accel.as_str());
+        let cpu = match accel {
+            Accel::Kvm => "host",
+            Accel::Tcg => "max",
+        };
+        self.add("-cpu", cpu);
+        self.add("-smp", vm.cpus.max(1).to_string());
+        // Whole MiB: the backend's size and the machine's must be equal, and QEMU rounds only one of them.
+        let memory = vm.memory.div_ceil(1 << 20).max(1);
+        self.add("-object", format!("memory-backend-memfd,id=mem,size={memory}M,share=on"));
+        self.add("-m", format!("{memory}M"));
+    }
+
+    fn boot(
+        &mut self,
+        name: &str,
+        vm: &Vm,
+        interfaces: &[Interface],
+        image: Option<&Image>,
+    ) -> Result<(), LaunchError> {
+        match &vm.boot {
+            Boot::Image(wanted) => {
+                let image = image.ok_or_else(|| LaunchError::NoImage(wanted.clone()))?;
+                self.add("-kernel", image.kernel());
+                self.add("-initrd", image.initrd());
+                self.add("-append", kernel_command_line(name, interfaces, None)?);
+            }
+            Boot::Kernel { kernel, initrd, cmdline } => {
+                self.add("-kernel", kernel);
+                if let Some(initrd) = initrd {
+                    self.add("-initrd", initrd);
+                }
+                self.add("-append", kernel_command_line(name, interfaces, cmdline.as_deref())?);
+            }
+            Boot::Disk { path, write } => {
+                let disk = if *write { path.as_path() } else { Path::new(names::OVERLAY) };
+                let qcow2 = !*write || path.extension().is_some_and(|e| e == "qcow2");
+                let format = if qcow2 { "qcow2" } else { "raw" };
+                let mut drive = OsString::from(format!("if=none,id=disk,format={format},file="));
+                drive.push(escape_commas(disk));
+                self.add("-drive", drive);
+                self.add("-device", "virtio-blk-pci,drive=disk,bootindex=0");
+            }
+            Boot::Network => self.add("-boot", "n"),
+        }
+        Ok(())
+    }
+
+    /// ttyS0 and ttyS1 in this order, and the control socket.
+    fn serials(&mut self) {
+        self.add(
+            "-chardev",
+            format!("socket,id=console,path={},server=on,wait=off,logfile={}", names::CONSOLE, names::LOG),
+        );
+        self.add("-serial", "chardev:console");
+        self.add("-chardev", format!("socket,id=probe,path={},server=on,wait=off", names::PROBE));
+        self.add("-serial", "chardev:probe");
+        self.add("-chardev", format!("socket,id=qmp,path={},server=on,wait=off", names::QMP));
+        self.add("-mon", "chardev=qmp,mode=control");
+    }
+
+    fn interface(
+        &mut self,
+        index: usize,
+        interface: &Interface,
+        accel: Accel,
+        netboot: bool,
+    ) -> Result<(), LaunchError> {
+        let mac = interface.mac.ok_or_else(|| LaunchError::NoMac(interface.name.clone()))?;
+        let netdev = netdev_id(index);
+        let socket = interface_socket(index);
+        self.add("-chardev", format!("socket,id=char-{netdev},path={socket},server=on,wait=off"));
+        self.add("-netdev", netdev_option(&netdev, interface.queues));
+        let mut device = device_option(&netdev, Some(mac), interface.queues, accel);
+        if let Some(mtu) = interface.mtu {
+            let _ = write!(device, ",host_mtu={mtu}");
+        }
+        // Without its boot ROM an interface costs firmware nothing, and needs no package with ROMs.
+        if !netboot {
+            device.push_str(",romfile=");
+        }
+        self.add("-device", device);
+        Ok(())
+    }
+}
+
+/// The value of `-netdev` for a vhost-user interface over the chardev `char-NETDEV`.
+pub(super) fn netdev_option(netdev: &str, queues: u16) -> String {
+    format!("vhost-user,id={netdev},chardev=char-{netdev},queues={}", queues.max(1))
+}
+
+/// The value of `-device` for a vhost-user interface.
+pub(super) fn device_option(netdev: &str, mac: Option<MacAddr>, queues: u16, accel: Accel) -> String {
+    let mut device = format!("virtio-net-pci,netdev={netdev}");
+    // Writing to a String cannot fail.
+    if let Some(mac) = mac {
+        let _ = write!(device, ",mac={mac}");
+    }
+    if queues > 1 {
+        device.push_str(",mq=on");
+    }
+    match accel {
+        // QEMU 7.2 under TCG crashes when vhost-user meets MSI-X (msix_set_vector_notifiers): line interrupts only.
+        Accel::Tcg => device.push_str(",vectors=0"),
+        // One for each ring, one for the control queue, one for configuration changes.
+        Accel::Kvm if queues > 1 => {
+            let _ = write!(device, ",vectors={}", 2 * u32::from(queues) + 2);
+        }
+        Accel::Kvm => {}
+    }
+    device
+}
+
+/// What the guest's kernel and the image's init are told; the user's words stand last, so they win.
+fn kernel_command_line(
+    name: &str,
+    interfaces: &[Interface],
+    more: Option<&str>,
+) -> Result<String, LaunchError> {
+    let mut line = format!("console=ttyS0 quiet panic=-1 vnet.hostname={name}");
+    for interface in interfaces {
+        let mac = interface.mac.ok_or_else(|| LaunchError::NoMac(interface.name.clone()))?;
+        // Writing to a String cannot fail.
+        let _ = write!(line, " vnet.if={mac},{}", interface.name);
+        for address in &interface.addresses {
+            let _ = write!(line, ",{address}");
+        }
+        if let Some(mtu) = interface.mtu {
+            let _ = write!(line, ",mtu={mtu}");
+        }
+    }
+    if let Some(more) = more {
+        line.push(' ');
+        line.push_str(more);
+    }
+    if line.len() < COMMAND_LINE_SIZE { Ok(line) } else { Err(LaunchError::CommandLine(line.len())) }
+}
+
+/// A path as a value within an option of QEMU, where a comma ends a value unless it is doubled.
+pub(super) fn escape_commas(path: &Path) -> OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let mut escaped = Vec::new();
+    for &byte in path.as_os_str().as_bytes() {
+        escaped.extend(std::iter::repeat_n(byte, if byte == b',' { 2 } else { 1 }));
+    }
+    OsString::from_vec(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Manifest;
+    use topology::plan::Vmm;
+    use vswitch_core::id::PortId;
+
+    fn interface(name: &str, last: u8, addresses: &[&str]) -> Interface {
+        Interface {
+            name: name.into(),
+            port: PortId::new(0, 0),
+            mac: Some(MacAddr::new([2, 0, 0, 0, 0, last])),
+            addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            mtu: None,
+            queues: 1,
+            sealed_memory: false,
+        }
+    }
+
+    fn vm(boot: Boot) -> Vm {
+        Vm { vmm: Vmm::Qemu, boot, memory: 256 << 20, cpus: 1 }
+    }
+
+    fn lines(launch: &Launch) -> String {
+        let words = launch.arguments.iter().map(|a| a.to_string_lossy());
+        words.fold(String::new(), |text, word| {
+            let joint = if text.is_empty() {
+                ""
+            } else if word.starts_with('-') {
+                "\n"
+            } else {
+                " "
+            };
+            text + joint + &word
+        })
+    }
+
+    fn image() -> Image {
+        let manifest = Manifest {
+            name: "debian".into(),
+            kernel: "6.1".into(),
+            recipe: "0".into(),
+            packages: vec![],
+            bytes: 0,
+        };
+        Image { folder: "/cache/debian".into(), manifest }
+    }
+
+    #[test]
+    fn an_image_under_tcg() {
+        let mut eth1 = interface("eth1", 2, &[]);
+        eth1.mtu = Some(1400);
+        let interfaces = [interface("eth0", 1, &["10.0.0.1/24", "fd00::1/64"]), eth1];
+        let boot = vm(Boot::Image("debian".into()));
+        let run = RunDirectory::new("/run/lab/pc1");
+        let launch = Launch::new("pc1", &boot, &interfaces, Some(&image()), Accel::Tcg, run).unwrap();
+        insta::assert_snapshot!(lines(&launch), @r"
+        -nodefaults
+        -no-user-config
+        -display none
+        -name pc1
+        -machine q35,memory-backend=mem
+        -accel tcg
+        -cpu max
+        -smp 1
+        -object memory-backend-memfd,id=mem,size=256M,share=on
+        -m 256M
+        -kernel /cache/debian/vmlinuz
+        -initrd /cache/debian/initrd
+        -append console=ttyS0 quiet panic=-1 vnet.hostname=pc1 vnet.if=02:00:00:00:00:01,eth0,10.0.0.1/24,fd00::1/64 vnet.if=02:00:00:00:00:02,eth1,mtu=1400
+        -chardev socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log
+        -serial chardev:console
+        -chardev socket,id=probe,path=probe.sock,server=on,wait=off
+        -serial chardev:probe
+        -chardev socket,id=qmp,path=qmp.sock,server=on,wait=off
+        -mon chardev=qmp,mode=control
+        -chardev socket,id=char-net0,path=net0.sock,server=on,wait=off
+        -netdev vhost-user,id=net0,chardev=char-net0,queues=1
+        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,vectors=0,romfile=
+        -chardev socket,id=char-net1,path=net1.sock,server=on,wait=off
+        -netdev vhost-user,id=net1,chardev=char-net1,queues=1
+        -device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,vectors=0,host_mtu=1400,romfile=
+        ");
+        assert_eq!(launch.run.interface(1), Path::new("/run/lab/pc1/net1.sock"));
+    }
+
+    #[test]
+    fn a_disk_under_kvm_with_four_queues() {
+        let mut eth0 = interface("eth0", 1, &["10.0.0.1/24"]);
+        eth0.queues = 4;
+        let boot = vm(Boot::Disk { path: "/labs/a,b.img".into(), write: true });
+        let launch = Launch::new("fw1", &boot, &[eth0], None, Accel::Kvm, RunDirectory::new("/r")).unwrap();
+        insta::assert_snapshot!(lines(&launch), @r"
+        -nodefaults
+        -no-user-config
+        -display none
+        -name fw1
+        -machine q35,memory-backend=mem,graphics=off
+        -accel kvm
+        -cpu host
+        -smp 1
+        -object memory-backend-memfd,id=mem,size=256M,share=on
+        -m 256M
+        -drive if=none,id=disk,format=raw,file=/labs/a,,b.img
+        -device virtio-blk-pci,drive=disk,bootindex=0
+        -chardev socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log
+        -serial chardev:console
+        -chardev socket,id=probe,path=probe.sock,server=on,wait=off
+        -serial chardev:probe
+        -chardev socket,id=qmp,path=qmp.sock,server=on,wait=off
+        -mon chardev=qmp,mode=control
+        -chardev socket,id=char-net0,path=net0.sock,server=on,wait=off
+        -netdev vhost-user,id=net0,chardev=char-net0,queues=4
+        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,mq=on,vectors=10,romfile=
+        ");
+    }
+
+    #[test]
+    fn the_network_is_booted_by_the_interface_rom() {
+        let interfaces = [interface("eth0", 1, &[])];
+        let launch =
+            Launch::new("pxe", &vm(Boot::Network), &interfaces, None, Accel::Tcg, RunDirectory::new("/r"))
+                .unwrap();
+        assert!(lines(&launch).contains("-boot n"));
+        assert!(!lines(&launch).contains("romfile="), "the ROM is what boots");
+    }
+
+    #[test]
+    fn what_linux_would_cut_is_an_error() {
+        let addresses: Vec<String> = (0..200).map(|n| format!("10.0.0.{n}/24")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let interfaces = [interface("eth0", 1, &addresses)];
+        let boot = vm(Boot::Image("debian".into()));
+        let error =
+            Launch::new("pc1", &boot, &interfaces, Some(&image()), Accel::Tcg, RunDirectory::new("/r"));
+        assert!(matches!(error, Err(LaunchError::CommandLine(2048..))));
+    }
+}
