@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -108,6 +108,14 @@ impl Mailbox {
         edit(&mut self.post.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The first fault of a connection is the one that is told.
+    fn post_fault(&self, fault: PortFault) {
+        self.with(|post| {
+            post.fault.get_or_insert(fault);
+        });
+        self.ring();
+    }
+
     fn ring(&self) {
         // A full counter wakes just as well.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
@@ -159,10 +167,12 @@ impl Port {
 
     /// Stops the port's rings for `fault` and closes its connection. Only posts: a worker may call it.
     pub fn fault(&self, fault: PortFault) {
-        self.mailbox.with(|post| {
-            post.fault.get_or_insert(fault);
-        });
-        self.mailbox.ring();
+        self.mailbox.post_fault(fault);
+    }
+
+    /// The means to fault this port from elsewhere, above all from the worker that has its rings.
+    pub fn fault_handle(&self) -> FaultHandle {
+        FaultHandle(Arc::downgrade(&self.mailbox))
     }
 
     /// The last refusals, oldest first: messages that were answered with a NACK, each with the rule it broke.
@@ -172,6 +182,19 @@ impl Port {
 
     /// Closes the connection, waits until every ring was given back, and ends the threads.
     pub fn close(self) {}
+}
+
+/// Faults a port from wherever it is held. It does not keep the port alive, and outlives it harmlessly.
+#[derive(Debug, Clone)]
+pub struct FaultHandle(Weak<Mailbox>);
+
+impl FaultHandle {
+    /// As [`Port::fault`]: only posts. Nothing happens if the port is gone.
+    pub fn fault(&self, fault: PortFault) {
+        if let Some(mailbox) = self.0.upgrade() {
+            mailbox.post_fault(fault);
+        }
+    }
 }
 
 impl Drop for Port {

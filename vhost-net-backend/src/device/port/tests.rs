@@ -147,14 +147,19 @@ fn rings_are_attached_after_a_full_set_up_and_come_back_around_every_change() {
 }
 
 #[test]
-fn p18_a_fault_takes_the_rings_back_and_closes_the_connection() {
+fn a_fault_takes_the_rings_back_and_closes_the_connection() {
     let host = Arc::<Host>::default();
     let (mut socket, port) = adopt(&host, Duration::from_secs(5));
     set_up(&socket);
-    port.fault(PortFault::MemoryVanished);
+    let handle = port.fault_handle();
+    let elsewhere = handle.clone();
+    std::thread::spawn(move || elsewhere.fault(PortFault::MemoryVanished)).join().expect("posted");
     assert_eq!(host.fault(0), PortFault::MemoryVanished);
     assert_eq!(host.rings(), 0);
     assert_eq!(socket.read(&mut [0]).expect("an end"), 0);
+    drop(port);
+    handle.fault(PortFault::Internal);
+    assert_eq!(Arc::strong_count(&host), 1, "the handle keeps nothing of the port alive");
 }
 
 #[test]
