@@ -1,6 +1,7 @@
 //! A port: the handle by which its owner listens, connects, reports a fault and closes.
 
 mod connection;
+mod inner;
 mod supervisor;
 #[cfg(test)]
 mod tests;
