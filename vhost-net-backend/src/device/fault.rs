@@ -26,6 +26,9 @@ pub enum PortFault {
         /// What was wrong.
         what: &'static str,
     },
+    /// The connection could not be served: the process lacks descriptors, threads or the like.
+    #[error("this connection could not be served: {0}")]
+    Unserved(String),
     /// Our own bug: a turn panicked over this port's frames.
     #[error("vnet failed inside while it handled this port (a panic was caught; please report it)")]
     Internal,

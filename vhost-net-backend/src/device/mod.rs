@@ -30,6 +30,8 @@ pub enum Connection {
         /// The virtio features that the driver took; 0 before SET_FEATURES.
         features: u64,
     },
+    /// The VMM closed its socket, which is no fault. The port waits for the next connection, if it may have one.
+    Disconnected,
     /// The port was stopped for this reason; it waits for the VMM to reset or to connect anew.
     Faulted(PortFault),
 }

@@ -32,6 +32,7 @@ impl Host {
                 (PortState::Waiting, "attached; the guest's driver has not started".into(), features)
             }
             Connection::Listening => (PortState::Waiting, "waiting for a VMM to connect".into(), 0),
+            Connection::Disconnected => (PortState::Waiting, "the VMM closed its socket".into(), 0),
             Connection::Connecting(why) => (PortState::Waiting, format!("connecting: {why}"), 0),
             Connection::Faulted(why) => (PortState::Faulted, why.to_string(), 0),
         }

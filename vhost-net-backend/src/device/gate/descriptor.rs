@@ -15,6 +15,8 @@ pub enum Descriptor {
     Eventfd,
     /// A file that can be guest memory.
     Memory(MemoryFile),
+    /// A file on this file system, whose pages another process or machine may have to provide.
+    Foreign(String),
     /// Something that no message has a use for, in words ("a pipe").
     Unfit(&'static str),
 }
@@ -72,7 +74,7 @@ fn probe_memory(fd: &OwnedFd, region: Option<&Region>, demand_seal: bool) -> Des
         return Descriptor::Unfit(kind_name(fd.as_fd()));
     }
     if !answers_by_itself(filesystem.f_type) {
-        return Descriptor::Unfit("a file whose pages another process or machine provides (FUSE, NFS, ...)");
+        return Descriptor::Foreign(filesystem_name(filesystem.f_type));
     }
     let huge = filesystem.f_type == libc::HUGETLBFS_MAGIC;
     let sealed = !demand_seal || fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::SHRINK));
@@ -96,6 +98,22 @@ fn answers_by_itself(magic: libc::__fsword_t) -> bool {
         libc::BTRFS_SUPER_MAGIC,
     ]
     .contains(&magic)
+}
+
+/// The name of a file system that is not taken, or its number ("f_type" of statfs(2)).
+fn filesystem_name(magic: libc::__fsword_t) -> String {
+    let known = match magic {
+        libc::FUSE_SUPER_MAGIC => "FUSE",
+        libc::NFS_SUPER_MAGIC => "NFS",
+        libc::SMB_SUPER_MAGIC => "SMB",
+        libc::OVERLAYFS_SUPER_MAGIC => "overlayfs",
+        libc::PROC_SUPER_MAGIC => "procfs",
+        libc::SYSFS_MAGIC => "sysfs",
+        0x0102_1997 => "9p",
+        0x2fc1_2fc1 => "ZFS",
+        _ => return format!("a file system of type {magic:#x}"),
+    };
+    known.to_owned()
 }
 
 /// Maps the region as the daemon will and lets it go again: the daemon ends the connection where this fails.

@@ -29,7 +29,7 @@ impl MemoryTable {
         }
         if regions.len() > MAX_TABLE_REGIONS {
             return Err(format!(
-                "{} regions in one table; the protocol has room for {MAX_TABLE_REGIONS}",
+                "{} regions in one table; this port takes {MAX_TABLE_REGIONS}, and more by ADD_MEM_REG",
                 regions.len()
             ));
         }
@@ -129,6 +129,12 @@ fn check_file(region: &Region, file: &Descriptor) -> Result<(), String> {
     let memory = match file {
         Descriptor::Memory(memory) => memory,
         Descriptor::Eventfd => return Err(format!("an eventfd was given as guest memory; {NOT_SHARED}")),
+        Descriptor::Foreign(filesystem) => {
+            return Err(format!(
+                "its file lies on {filesystem}, whose pages may have to come from another process or machine; \
+                 put it on tmpfs (/dev/shm), hugetlbfs, ext4, xfs or btrfs, or use memory-backend-memfd"
+            ));
+        }
         Descriptor::Unfit(what) => return Err(format!("{what} was given as guest memory; {NOT_SHARED}")),
     };
     if !memory.writable {

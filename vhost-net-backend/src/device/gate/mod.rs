@@ -319,7 +319,9 @@ impl Gate {
             Some(Descriptor::Unfit(what)) => {
                 return Err(format!("{what} was given where an eventfd belongs"));
             }
-            Some(Descriptor::Memory(_)) => return Err("a file was given where an eventfd belongs".to_owned()),
+            Some(Descriptor::Memory(_) | Descriptor::Foreign(_)) => {
+                return Err("a file was given where an eventfd belongs".to_owned());
+            }
             Some(Descriptor::Eventfd) | None => {}
         }
         if notifier == Notifier::Kick && shadow.enabled == Some(true) && shadow.stale() {

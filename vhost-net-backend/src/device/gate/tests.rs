@@ -132,7 +132,12 @@ fn p09_tables_that_make_no_sense_are_refused_and_the_old_one_stays() {
         Request::SetMemTable(vec![region])
     };
     refused(&gate, &table(vec![]), &[], "not shared");
-    refused(&gate, &table((0..9).map(|n| region(n * MIB, MIB)).collect()), &vec![file(MIB); 9], "9 regions");
+    refused(
+        &gate,
+        &table((0..33).map(|n| region(n * MIB, MIB)).collect()),
+        &vec![file(MIB); 33],
+        "33 regions",
+    );
     refused(&gate, &one(|region| region.size = 0), &[file(MIB)], "empty");
     refused(&gate, &one(|region| region.guest = u64::MAX - 4095), &[file(MIB)], "wraps");
     refused(&gate, &one(|region| region.user = u64::MAX - 4095), &[file(MIB)], "wraps");

@@ -7,12 +7,12 @@ use thiserror::Error;
 
 /// Bytes of a message's header: request, flags, size of the payload (u32 each).
 pub const HEADER_BYTES: usize = 12;
-/// The largest payload that is read. The largest that is used is a table of eight regions (264 bytes).
+/// The largest payload that is read. The largest that is used is a table of 32 regions (1032 bytes).
 pub const MAX_PAYLOAD: usize = 4096;
-/// Regions in one SET_MEM_TABLE (VHOST_MEMORY_BASELINE_NREGIONS); more go by ADD_MEM_REG.
-pub const MAX_TABLE_REGIONS: usize = 8;
+/// Regions in one SET_MEM_TABLE: what the daemon takes. The protocol demands 8 (VHOST_MEMORY_BASELINE_NREGIONS).
+pub const MAX_TABLE_REGIONS: usize = 32;
 /// Descriptors taken from one message, so that a table of too many regions can still be refused rather than cut off.
-pub const MAX_FDS: usize = 32;
+pub const MAX_FDS: usize = 2 * MAX_TABLE_REGIONS;
 
 const VERSION: u32 = 1;
 const VERSION_MASK: u32 = 0x3;

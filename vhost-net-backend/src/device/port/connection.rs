@@ -2,15 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vhost::vhost_user::Listener;
 use vhost_user_backend::VhostUserDaemon;
 use vm_memory::GuestMemoryMmap;
 
-use super::{Mailbox, PortConfig};
+use super::{Mailbox, PortConfig, inner};
 use crate::device::fault::PortFault;
 use crate::device::gate::descriptor::Descriptor;
 use crate::device::gate::link::{Frontend, Message, read_reply, send_request};
@@ -26,6 +25,8 @@ pub(super) struct Connection {
     session: Session,
     daemon: VhostUserDaemon<Session>,
     inner: UnixStream,
+    /// Whom messages name: the process that connected.
+    peer: String,
     sealed_memory: bool,
     patience: Duration,
     deadline: Option<Instant>,
@@ -46,8 +47,13 @@ impl Connection {
         let mut daemon =
             with_vrings_of(&session, || VhostUserDaemon::new(config.name.clone(), session.clone(), memory))
                 .map_err(|error| io::Error::other(error.to_string()))?;
-        let inner = start_daemon(&mut daemon)?;
+        let inner = inner::start(&mut daemon)?;
+        let peer = match rustix::net::sockopt::socket_peercred(&socket) {
+            Ok(credentials) => format!("the VMM (process {})", credentials.pid),
+            Err(_) => "the VMM".to_owned(),
+        };
         let connection = Self {
+            peer,
             frontend: Frontend::new(socket),
             gate: Gate::new(offer),
             session,
@@ -77,7 +83,7 @@ impl Connection {
         self.deadline
     }
 
-    /// Whether the frontend is to be waited for to read (true) or to write.
+    /// Whether the frontend is to be waited for to write (true) or to read.
     pub(super) fn amid_reply(&self) -> bool {
         self.frontend.amid_reply()
     }
@@ -106,7 +112,7 @@ impl Connection {
     pub(super) fn overdue(&self) -> PortFault {
         let what =
             if self.frontend.amid_reply() { "did not read a reply" } else { "left a message unfinished" };
-        PortFault::Protocol(format!("the VMM {what} for {} ms", self.patience.as_millis()))
+        PortFault::Protocol(format!("{} {what} for {} ms", self.peer, self.patience.as_millis()))
     }
 
     fn handle(&mut self, message: Message, mailbox: &Mailbox) -> Result<(), PortFault> {
@@ -173,14 +179,4 @@ impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.frontend.as_fd()
     }
-}
-
-/// The daemon accepts its socket from a listener: one in a folder of ours, gone as soon as both ends are there.
-fn start_daemon(daemon: &mut VhostUserDaemon<Session>) -> io::Result<UnixStream> {
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("inner");
-    let mut listener = Listener::from(UnixListener::bind(&path)?);
-    let inner = UnixStream::connect(&path)?;
-    daemon.start(&mut listener).map_err(|error| io::Error::other(error.to_string()))?;
-    Ok(inner)
 }

@@ -1,6 +1,7 @@
 //! A port: the handle by which its owner listens, connects, reports a fault and closes.
 
 mod connection;
+mod inner;
 mod supervisor;
 #[cfg(test)]
 mod tests;
@@ -10,7 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -108,16 +109,17 @@ impl Mailbox {
         edit(&mut self.post.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn ring(&self) {
-        // A full counter wakes just as well.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-    }
-
-    fn fault(&self, fault: PortFault) {
+    /// The first fault of a connection is the one that is told.
+    fn post_fault(&self, fault: PortFault) {
         self.with(|post| {
             post.fault.get_or_insert(fault);
         });
         self.ring();
+    }
+
+    fn ring(&self) {
+        // A full counter wakes just as well.
+        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
     fn remember(&self, refusal: PortFault) {
@@ -127,17 +129,6 @@ impl Mailbox {
             }
             post.refusals.push_back(refusal);
         });
-    }
-}
-
-/// Stops a port; see [`Port::fault_handle`].
-#[derive(Debug, Clone)]
-pub struct FaultHandle(Arc<Mailbox>);
-
-impl FaultHandle {
-    /// Stops the port's rings for `fault` and closes its connection. Only posts: a worker may call it.
-    pub fn fault(&self, fault: PortFault) {
-        self.0.fault(fault);
     }
 }
 
@@ -177,12 +168,12 @@ impl Port {
 
     /// Stops the port's rings for `fault` and closes its connection. Only posts: a worker may call it.
     pub fn fault(&self, fault: PortFault) {
-        self.mailbox.fault(fault);
+        self.mailbox.post_fault(fault);
     }
 
-    /// How a worker tells the port that it must stop; holding it does not keep the port.
+    /// The means to fault this port from elsewhere, above all from the worker that has its rings.
     pub fn fault_handle(&self) -> FaultHandle {
-        FaultHandle(self.mailbox.clone())
+        FaultHandle(Arc::downgrade(&self.mailbox))
     }
 
     /// The last refusals, oldest first: messages that were answered with a NACK, each with the rule it broke.
@@ -192,6 +183,19 @@ impl Port {
 
     /// Closes the connection, waits until every ring was given back, and ends the threads.
     pub fn close(self) {}
+}
+
+/// Faults a port from wherever it is held. It does not keep the port alive, and outlives it harmlessly.
+#[derive(Debug, Clone)]
+pub struct FaultHandle(Weak<Mailbox>);
+
+impl FaultHandle {
+    /// As [`Port::fault`]: only posts. Nothing happens if the port is gone.
+    pub fn fault(&self, fault: PortFault) {
+        if let Some(mailbox) = self.0.upgrade() {
+            mailbox.post_fault(fault);
+        }
+    }
 }
 
 impl Drop for Port {

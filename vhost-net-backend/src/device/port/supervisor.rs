@@ -70,7 +70,10 @@ impl Supervisor {
             self.mailbox.with(|post| post.fault = None);
             let fault = self.serve(socket);
             let Some(fault) = fault else { return };
-            self.host.connection(State::Faulted(fault));
+            self.host.connection(match fault {
+                PortFault::Disconnected => State::Disconnected,
+                fault => State::Faulted(fault),
+            });
             if began.elapsed() >= LONGEST_PAUSE {
                 self.pause = FIRST_PAUSE;
             }
@@ -125,13 +128,18 @@ impl Supervisor {
     /// Serves one connection to its end: why it ended, or None if the port closes.
     fn serve(&mut self, socket: UnixStream) -> Option<PortFault> {
         let started = Connection::start(socket, &self.config, self.offer, self.host.clone());
-        let Ok(mut connection) = started else { return Some(PortFault::Internal) };
+        let mut connection = match started {
+            Ok(connection) => connection,
+            Err(error) => return Some(PortFault::Unserved(error.to_string())),
+        };
         self.host.connection(State::Connected { features: 0 });
+        let mut deaf_until: Option<Instant> = None;
         let fault = loop {
             let wanted = if connection.amid_reply() { PollFlags::OUT } else { PollFlags::IN };
-            let deadline = connection.deadline();
+            deaf_until = deaf_until.filter(|&until| Instant::now() < until);
+            let deadline = connection.deadline().into_iter().chain(deaf_until).min();
             let woken = match &self.source {
-                Source::Listen(listener) => {
+                Source::Listen(listener) if deaf_until.is_none() => {
                     let polled = [PollFd::new(&connection, wanted), PollFd::new(listener, PollFlags::IN)];
                     wait(&self.mailbox, polled, deadline)
                 }
@@ -143,7 +151,9 @@ impl Supervisor {
             if let Some(fault) = self.mailbox.with(|post| post.fault.take()) {
                 break Some(fault);
             }
-            self.turn_away();
+            if deaf_until.is_none() && self.turn_away().is_err() {
+                deaf_until = Some(Instant::now() + LONGEST_PAUSE);
+            }
             if let Err(fault) = connection.advance(&self.mailbox) {
                 break Some(fault);
             }
@@ -155,11 +165,20 @@ impl Supervisor {
         fault
     }
 
-    /// A port has one owner: further connections are closed at once, a few in a turn.
-    fn turn_away(&self) {
-        if let Source::Listen(listener) = &self.source {
-            (0..16).map_while(|_| listener.accept().ok()).for_each(drop);
+    /// A port has one owner: further connections are closed at once, a few in a turn. An error means that they cannot
+    /// even be taken from the queue (no descriptor is left), so that polling the listener would only spin.
+    fn turn_away(&self) -> io::Result<()> {
+        let Source::Listen(listener) = &self.source else { return Ok(()) };
+        for _ in 0..16 {
+            match listener.accept() {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // It hung up before its turn came.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(())
     }
 }
 

@@ -141,7 +141,7 @@ impl Session {
         let started = match ring.parts(index as u16, features) {
             Ok(Some(parts)) => RunningRing::start(parts, memory),
             Ok(None) => return,
-            Err(error) => Err(PortFault::Protocol(format!("ring {index}: no descriptor is left ({error})"))),
+            Err(error) => Err(PortFault::Unserved(format!("ring {index}: no descriptor is left ({error})"))),
         };
         match started {
             Ok(running) => {

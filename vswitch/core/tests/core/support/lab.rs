@@ -96,6 +96,7 @@ impl Lab {
             mtu: None,
             queues: 1,
             mac_limit: 1000,
+            sealed_memory: false,
             up: true,
             link,
             origin,
