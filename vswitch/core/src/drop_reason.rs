@@ -53,8 +53,8 @@ macro_rules! drop_reasons {
 }
 
 drop_reasons! {
-    /// Shorter than an Ethernet header.
-    Runt = "runt", Ingress, "the frame is shorter than an Ethernet header (14 bytes)",
+    /// Shorter than its Ethernet header.
+    Runt = "runt", Ingress, "the frame is shorter than its Ethernet header (14 bytes, 18 with a VLAN tag)",
         "the guest's driver sends garbage; look at what sends on that interface";
     /// Longer than anything that virtio-net can carry.
     Oversize = "oversize", Ingress, "the frame is longer than 65,550 bytes, the most that virtio-net carries",

@@ -318,7 +318,7 @@ impl fmt::Display for Step {
             Self::Flooded { switch, group, ports } => {
                 let why = if *group { "group address" } else { "unknown destination" };
                 match ports.len() {
-                    0 => write!(f, "{switch} has no other port to flood to ({why})"),
+                    0 => write!(f, "{switch} floods it, but has no other port in the VLAN itself ({why})"),
                     1 => write!(f, "{switch} flooded it to 1 port ({why}): {}", ports[0]),
                     many => write!(f, "{switch} flooded it to {many} ports ({why}): {}", ports.join(", ")),
                 }

@@ -1,0 +1,159 @@
+//! Random labs, random frames: the laws that no frame escapes, against a naive switch written here.
+
+use crate::support::lab::{Bench, Lab, frame, mac, trunk, vlan};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use vswitch_core::{
+    decide::Fate,
+    description::{Description, Link, Membership},
+    drop_reason::{DropReason, Side},
+    id::SwitchId,
+    mac::MacAddr,
+    vlan::VlanId,
+};
+
+const VLANS: [u16; 3] = [10, 20, 30];
+
+fn membership() -> impl Strategy<Value = Membership> {
+    prop_oneof![
+        prop::sample::select(&VLANS[..]).prop_map(|id| Membership::Access(vlan(id))),
+        (prop::sample::subsequence(&VLANS[..], 1..=3), any::<bool>())
+            .prop_map(|(ids, native)| trunk(&ids, native.then_some(ids[0]))),
+    ]
+}
+
+/// A tree of up to five switches, with up to eight ports anywhere on it.
+fn labs() -> impl Strategy<Value = Lab> {
+    let ports = prop::collection::vec((0u16..5, membership(), prop::bool::weighted(0.9)), 2..8);
+    let trunks = prop::collection::vec((any::<u16>(), membership(), prop::bool::weighted(0.8)), 0..4);
+    (ports, trunks).prop_map(|(ports, trunks)| {
+        let switches = trunks.len() as u16 + 1;
+        let mut lab = (0..switches).fold(Lab::new(), |lab, n| lab.switch(&format!("s{n}")));
+        for (n, (parent, vlans, joined)) in (1..).zip(trunks) {
+            if joined {
+                lab = lab.join(n, parent % n, vlans);
+            }
+        }
+        for (n, (switch, vlans, up)) in ports.into_iter().enumerate() {
+            lab = lab.port(&format!("n{n}"), switch % switches, vlans).but(|port| port.up = up);
+        }
+        lab
+    })
+}
+
+fn carries(vlans: &Membership, id: u16) -> bool {
+    match vlans {
+        Membership::Access(own) => own.number() == id,
+        Membership::Trunk { vlans, .. } => vlans.contains(vlan(id)),
+    }
+}
+
+/// The VLAN that a frame is in, by the words of IEEE 802.1Q-2018 §6.9 alone.
+fn vlan_of(vlans: &Membership, tag: Option<u16>) -> Option<u16> {
+    match (vlans, tag.unwrap_or(0) & 0xfff) {
+        (Membership::Access(own), 0) => Some(own.number()),
+        (Membership::Access(_), _) => None,
+        (Membership::Trunk { native, .. }, 0) => native.map(VlanId::number),
+        (Membership::Trunk { .. }, id) => (VLANS.contains(&id) && carries(vlans, id)).then_some(id),
+    }
+}
+
+/// Every port that may ever hear a frame of that VLAN that enters on that switch: the naive way, by spreading until
+/// nothing is new.
+fn audience(description: &Description, switch: u16, id: u16) -> BTreeSet<u16> {
+    let mut reached = BTreeSet::from([switch]);
+    loop {
+        let before = reached.len();
+        for trunk in description.trunks.iter().filter(|trunk| carries(&trunk.vlans, id)) {
+            let [a, b] = trunk.ends.map(SwitchId::index);
+            if reached.contains(&a) || reached.contains(&b) {
+                reached.extend([a, b]);
+            }
+        }
+        if reached.len() == before {
+            break;
+        }
+    }
+    let hears = |link: &Link| match link {
+        Link::Switch { switch, vlans } => reached.contains(&switch.index()) && carries(vlans, id),
+        _ => false,
+    };
+    description
+        .ports
+        .iter()
+        .flatten()
+        .filter(|port| port.up && hears(&port.link))
+        .map(|port| port.id.index())
+        .collect()
+}
+
+/// Puts one frame in, and holds the laws against what comes out.
+fn check(
+    lab: &Lab,
+    bench: &mut Bench,
+    port: u16,
+    src: u8,
+    dst: MacAddr,
+    tag: Option<u16>,
+) -> Result<(), TestCaseError> {
+    let said = lab.description.ports[usize::from(port)].as_ref().expect("every place has a port");
+    let Link::Switch { switch, vlans } = &said.link else { return Ok(()) };
+    let (fate, copies) = bench.send(port, &frame(mac(src), dst, tag));
+    let to: BTreeSet<u16> = copies.iter().map(|copy| copy.to).collect();
+    prop_assert_eq!(to.len(), copies.len(), "no port gets two copies");
+    prop_assert!(!to.contains(&port), "no port gets its own frame back");
+    match fate {
+        Fate::Unicast => prop_assert_eq!(copies.len(), 1),
+        Fate::Flooded => prop_assert!(!copies.is_empty()),
+        Fate::Consumed => prop_assert!(false, "nothing is for the switch itself"),
+        Fate::Dropped(reason) => {
+            prop_assert!(copies.is_empty());
+            prop_assert_eq!(reason.side(), Side::Ingress);
+        }
+    }
+    let Some(id) = vlan_of(vlans, tag).filter(|_| said.up) else {
+        prop_assert!(copies.is_empty(), "not admitted, and yet copied");
+        return Ok(());
+    };
+    let mut audience = audience(&lab.description, switch.index(), id);
+    audience.remove(&port);
+    prop_assert!(to.is_subset(&audience), "VLAN {} leaked: {:?} beyond {:?}", id, to, audience);
+    if dst.is_group() {
+        prop_assert_eq!(&to, &audience, "a broadcast reaches all of its VLAN");
+        prop_assert_eq!(fate == Fate::Dropped(DropReason::NoReceiver), audience.is_empty());
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #[test]
+    fn no_frame_escapes_the_laws(
+        lab in labs(),
+        frames in prop::collection::vec(
+            (any::<u16>(), 1u8..6, 0u8..7, prop::option::of(prop::sample::select(&[0u16, 10, 20, 30, 40, 4095, 0xe00a][..]))),
+            1..40,
+        ),
+    ) {
+        let mut bench = lab.bench();
+        let ports = lab.description.ports.len() as u16;
+        for (port, src, dst, tag) in frames {
+            let dst = if dst == 0 { MacAddr::BROADCAST } else { mac(dst) };
+            check(&lab, &mut bench, port % ports, src, dst, tag)?;
+        }
+    }
+
+    /// A frame that is only imagined leaves no mark, and has the same fate as one that is real.
+    #[test]
+    fn imagining_is_without_consequence(lab in labs(), port: u16, src in 1u8..6, dst in 1u8..6) {
+        let mut bench = lab.bench();
+        let port = port % lab.description.ports.len() as u16;
+        bench.learning = false;
+        let imagined = bench.pass(port, src, dst, None);
+        prop_assert_eq!(bench.fdb.counts(bench.now).entries, 0);
+        bench.learning = true;
+        if src != dst {
+            prop_assert_eq!(imagined, bench.pass(port, src, dst, None));
+        }
+    }
+}

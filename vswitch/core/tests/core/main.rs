@@ -1,0 +1,10 @@
+//! The switch core, tested without sockets, threads or sleep: one room a file.
+
+mod conservation;
+mod fdb;
+mod head;
+mod story;
+mod support;
+mod switches;
+mod vlan;
+mod world;

@@ -1,0 +1,183 @@
+//! Small labs said in a few words, and a bench to put frames into them.
+
+use vswitch_core::{
+    build::{self, Ethernet},
+    clock::Instant,
+    decide::{Copy, Fate, Switch, TagEdit},
+    description::{self, Description, Link, Membership, Origin, Port, Trunk, Vlan},
+    drop_reason::DropReason,
+    fdb::Fdb,
+    head::{HEAD_BYTES, Head},
+    id::{Epoch, PortId, SwitchId},
+    mac::MacAddr,
+    trace::Recorder,
+    vlan::{Tci, VlanId, VlanSet},
+    world::World,
+};
+
+/// A VLAN's id.
+pub(crate) fn vlan(number: u16) -> VlanId {
+    VlanId::new(number).expect("tests use ids from 1 to 4094")
+}
+
+/// The `n`th station's address.
+pub(crate) fn mac(n: u8) -> MacAddr {
+    MacAddr::new([2, 0, 0, 0, 0, n])
+}
+
+/// An access port's membership.
+pub(crate) fn access(number: u16) -> Membership {
+    Membership::Access(vlan(number))
+}
+
+/// A trunk's membership.
+pub(crate) fn trunk(numbers: &[u16], native: Option<u16>) -> Membership {
+    Membership::Trunk { vlans: set(numbers), native: native.map(vlan) }
+}
+
+/// A set of VLANs.
+pub(crate) fn set(numbers: &[u16]) -> VlanSet {
+    numbers.iter().copied().map(vlan).collect()
+}
+
+/// A lab with VLANs users (10), servers (20) and guests (30). The first thing said is on line 1, the next on line 2, …
+#[derive(Debug)]
+pub(crate) struct Lab {
+    pub(crate) description: Description,
+    line: u32,
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        let vlans = [(1, "default"), (10, "users"), (20, "servers"), (30, "guests")].map(|(id, name)| Vlan {
+            id: vlan(id),
+            name: name.into(),
+            origin: None,
+        });
+        let description = Description {
+            lab: "test".into(),
+            file: "test.vnet.yaml".into(),
+            epoch: Epoch::new(1),
+            vlans: vlans.into(),
+            switches: vec![],
+            ports: vec![],
+            trunks: vec![],
+        };
+        Self { description, line: 0 }
+    }
+
+    fn next_line(&mut self) -> Origin {
+        self.line += 1;
+        Origin { line: self.line, column: 1 }
+    }
+
+    /// One more switch; it forgets after 300 seconds.
+    pub(crate) fn switch(mut self, name: &str) -> Self {
+        let origin = self.next_line();
+        let id = SwitchId::new(self.description.switches.len() as u16);
+        let switch = description::Switch { id, name: name.into(), mac_aging_secs: 300, origin };
+        self.description.switches.push(switch);
+        self
+    }
+
+    /// One more port on the `switch`th switch.
+    pub(crate) fn port(self, node: &str, switch: u16, vlans: Membership) -> Self {
+        self.linked(node, Link::Switch { switch: SwitchId::new(switch), vlans })
+    }
+
+    /// One more port, linked to this.
+    pub(crate) fn linked(mut self, node: &str, link: Link) -> Self {
+        let origin = self.next_line();
+        self.description.ports.push(Some(Port {
+            id: PortId::new(self.description.ports.len() as u16, 0),
+            node: node.into(),
+            interface: "eth0".into(),
+            mac: None,
+            mtu: None,
+            queues: 1,
+            mac_limit: 1000,
+            sealed_memory: false,
+            up: true,
+            link,
+            origin,
+            link_origin: Some(origin),
+        }));
+        self
+    }
+
+    /// Changes the port that was said last.
+    pub(crate) fn but(mut self, change: impl FnOnce(&mut Port)) -> Self {
+        change(self.description.ports.last_mut().and_then(Option::as_mut).expect("a port was said"));
+        self
+    }
+
+    /// One more trunk between two switches.
+    pub(crate) fn join(mut self, a: u16, b: u16, vlans: Membership) -> Self {
+        let origin = self.next_line();
+        self.description.trunks.push(Trunk { ends: [SwitchId::new(a), SwitchId::new(b)], vlans, origin });
+        self
+    }
+
+    /// Its World, on a bench.
+    pub(crate) fn bench(&self) -> Bench {
+        let world = World::compile(&self.description).expect("the lab is sound");
+        let fdb = Fdb::new(42, 1024);
+        fdb.install(&world);
+        Bench { world, fdb, now: Instant::ZERO, learning: true, steps: vec![] }
+    }
+}
+
+/// A World at work.
+pub(crate) struct Bench {
+    pub(crate) world: World,
+    pub(crate) fdb: Fdb,
+    pub(crate) now: Instant,
+    pub(crate) learning: bool,
+    /// The last frame's way, in words.
+    pub(crate) steps: Vec<String>,
+}
+
+impl Bench {
+    /// What becomes of `frame` if it comes in on that port.
+    pub(crate) fn send(&mut self, port: u16, frame: &[u8]) -> (Fate, Vec<Copy>) {
+        let len = frame.len() as u32;
+        let head =
+            Head::parse(&frame[..frame.len().min(HEAD_BYTES)], len).expect("neither runt nor oversize");
+        let switch = Switch { world: &self.world, fdb: &self.fdb, now: self.now, learning: self.learning };
+        let (mut copies, mut recorder) = (vec![], Recorder::default());
+        let fate = switch.decide(port, &head, len, &mut copies, &mut recorder);
+        self.steps = recorder.steps.iter().map(ToString::to_string).collect();
+        (fate, copies)
+    }
+
+    /// As [`Bench::send`], a small frame from one station to another.
+    pub(crate) fn pass(&mut self, port: u16, src: u8, dst: u8, tag: Option<u16>) -> (Fate, Vec<Copy>) {
+        self.send(port, &frame(mac(src), mac(dst), tag))
+    }
+
+    /// Where the copies of a broadcast go.
+    pub(crate) fn broadcast(&mut self, port: u16, src: u8, tag: Option<u16>) -> Vec<u16> {
+        let (_, copies) = self.send(port, &frame(mac(src), MacAddr::BROADCAST, tag));
+        copies.iter().map(|copy| copy.to).collect()
+    }
+
+    /// The last frame's way, as one text.
+    pub(crate) fn story(&self) -> String {
+        self.steps.join("\n")
+    }
+}
+
+/// A small frame of an experimental EtherType.
+pub(crate) fn frame(src: MacAddr, dst: MacAddr, tag: Option<u16>) -> Vec<u8> {
+    build::raw(Ethernet { src, dst, tag: tag.map(Tci::from_bits) }, 0x88b5, &[0; 46])
+}
+
+/// A copy that leaves.
+pub(crate) fn copy(to: u16, edit: TagEdit) -> Copy {
+    Copy { to, outcome: Ok(edit) }
+}
+
+/// A frame that is dropped.
+pub(crate) fn dropped(reason: DropReason) -> (Fate, Vec<Copy>) {
+    (Fate::Dropped(reason), vec![])
+}
