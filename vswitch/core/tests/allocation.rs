@@ -57,7 +57,7 @@ fn description() -> Description {
     let port = |index: u16| {
         format!(
             r#"{{ "id": {{ "index": {index}, "generation": 0 }}, "node": "n{index}", "interface": "eth0", "mac": null,
-                "mtu": null, "queues": 1, "mac_limit": 1000, "up": true,
+                "mtu": null, "queues": 1, "mac_limit": 1000, "sealed_memory": false, "up": true,
                 "link": {{ "switch": {{ "switch": {}, "vlans": {{ "access": 1 }} }} }},
                 "origin": {{ "line": 4, "column": 1 }}, "link_origin": null }}"#,
             index / 2
