@@ -7,6 +7,7 @@ pub mod expect;
 pub mod failure;
 pub mod image;
 pub mod lab;
+pub mod probing;
 pub mod vm;
 
 pub use cli::main;
