@@ -9,5 +9,6 @@ pub mod image;
 pub mod lab;
 pub mod probing;
 pub mod vm;
+pub mod station;
 
 pub use cli::main;
