@@ -8,7 +8,7 @@ use super::arena::Arena;
 use super::doorbell::Doorbell;
 use super::plan::Slots;
 use super::ring::{Descriptor, RingPlaces};
-use super::{Driver, DriverError};
+use super::{Driver, DriverError, QueuePair};
 use crate::layout::RingSize;
 use rustix::event::EventfdFlags;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -31,6 +31,13 @@ pub struct RawRing {
 }
 
 impl RawRing {
+    /// The receiveq (even `index`) or transmitq (odd) of `pair`.
+    pub(super) fn of(memory: &Arc<Arena>, pair: &QueuePair, index: u16) -> io::Result<Self> {
+        let (ring, kick, _) = pair.rings()[usize::from(index % 2)];
+        let slots = if index.is_multiple_of(2) { pair.receive.slots() } else { pair.transmit.slots() };
+        Ok(Self { memory: memory.clone(), places: *ring.places(), slots, kick: kick.try_clone()? })
+    }
+
     /// Entries.
     pub fn size(&self) -> RingSize {
         self.places.size
@@ -116,10 +123,7 @@ impl Driver {
     /// Ring `index` (2n: receiveq of pair n, 2n + 1: its transmitq) to be written by hand; None if there is none.
     pub fn raw_ring(&self, index: u16) -> Result<Option<RawRing>, DriverError> {
         let Some(pair) = self.pairs.get(usize::from(index / 2)) else { return Ok(None) };
-        let (ring, kick, _) = pair.rings()[usize::from(index % 2)];
-        let slots = if index.is_multiple_of(2) { pair.receive.slots() } else { pair.transmit.slots() };
-        let memory = self.memory.clone();
-        Ok(Some(RawRing { memory, places: *ring.places(), slots, kick: kick.try_clone()? }))
+        Ok(Some(RawRing::of(&self.memory, pair, index)?))
     }
 
     /// The driver's own socket, to say something unexpected on.

@@ -28,6 +28,8 @@ mod transmit;
 mod handshake_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod unwired;
 
 pub use arena::{Arena, Region};
 pub use error::{DeviceFault, DriverError};

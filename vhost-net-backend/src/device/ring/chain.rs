@@ -1,16 +1,20 @@
 //! The one walker of descriptor chains (virtio 1.2 §2.7.5): each descriptor is read once and judged as a copy.
 
-use super::raw::{Descriptor, RawRing, Table};
+use super::{
+    MAX_FRAME,
+    raw::{Descriptor, RawRing, Table},
+};
 use crate::{
     device::memory::Segment,
     layout::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE},
+    net_header,
 };
 
 /// The longest chain that is walked, in descriptors; a frame of 64 KiB in pages of 4 KiB needs 17.
 pub const MAX_CHAIN: u16 = 1024;
 
-/// The most bytes that a chain may hold: far above any frame, far below an overflow of the sum.
-const MAX_BYTES: u64 = 1 << 30;
+/// Behind this many bytes a chain's segments are not kept: no frame reaches them, and a chain could have very many.
+const KEPT_BYTES: u64 = MAX_FRAME as u64 + net_header::LEN as u64;
 
 /// Who is to write a chain's buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +28,7 @@ pub(super) enum Direction {
 /// What a walk found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Walked {
-    /// Bytes of all buffers.
+    /// Bytes of all buffers; `u32::MAX` if there are more.
     pub(super) bytes: u32,
     /// Descriptors that were read, the indirect one included.
     pub(super) descriptors: u16,
@@ -32,7 +36,8 @@ pub(super) struct Walked {
     pub(super) direction_ok: bool,
 }
 
-/// Walks the chain whose first descriptor is `head`, pushing its buffers' segments in order.
+/// Walks the chain whose first descriptor is `head`, pushing its buffers' segments in order, at least those of the
+/// longest frame's bytes.
 ///
 /// An error names what no driver may do; the segments pushed until then are not to be used.
 #[inline(always)]
@@ -49,9 +54,6 @@ pub(super) fn walk(
     if first.flags & (DESC_NEXT | DESC_INDIRECT | DESC_WRITE) == wanted {
         if !ring.memory().resolve(first.addr, first.len, hint, |segment| segments.push(segment)) {
             return Err("a buffer lies outside of guest memory");
-        }
-        if u64::from(first.len) > MAX_BYTES {
-            return Err("a chain holds more than 1 GiB");
         }
         return Ok(Walked { bytes: first.len, descriptors: 1, direction_ok: true });
     }
@@ -95,15 +97,18 @@ fn walk_chain(
         }
         let writable = descriptor.flags & DESC_WRITE != 0;
         walked.direction_ok &= writable == (direction == Direction::DeviceWrites);
-        if !ring.memory().resolve(descriptor.addr, descriptor.len, hint, |segment| segments.push(segment)) {
+        let keep = |segment| {
+            if bytes < KEPT_BYTES {
+                segments.push(segment);
+            }
+        };
+        if !ring.memory().resolve(descriptor.addr, descriptor.len, hint, keep) {
             return Err("a buffer lies outside of guest memory");
         }
+        // No overflow: at most MAX_CHAIN times a u32.
         bytes += u64::from(descriptor.len);
-        if bytes > MAX_BYTES {
-            return Err("a chain holds more than 1 GiB");
-        }
         if descriptor.flags & DESC_NEXT == 0 {
-            walked.bytes = bytes as u32;
+            walked.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             return Ok(walked);
         }
         descriptor = table.get(descriptor.next).ok_or("a chain leaves its descriptor table")?;

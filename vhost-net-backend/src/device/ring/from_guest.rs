@@ -21,7 +21,7 @@ pub const HEAD_BYTES: usize = 192;
 /// The longest frame that virtio-net carries: 65,535 bytes of IP behind an Ethernet header (virtio 1.2 §5.1.6.3.1).
 pub const MAX_FRAME: u32 = 65_550;
 
-/// Descriptors that one harvest reads before it stops early, so that long chains cannot stretch a turn.
+/// Descriptors (or pieces of their buffers) that one harvest reads before it stops early, so that long chains cannot stretch a turn.
 const DESCRIPTOR_BUDGET: u32 = 2048;
 
 /// What makes a chain no frame although virtio allows the chain. It is completed like any other.
@@ -153,14 +153,20 @@ impl FromGuest {
         if count == 0 {
             return Ok(0);
         }
+        let taken = self.take(count);
+        match taken {
+            Ok(()) => self.next_avail = self.next_avail.wrapping_add(self.batch.len() as u16),
+            // Nothing was taken: the index that GET_VRING_BASE answers must not move.
+            Err(_) => self.forget_batch(),
+        }
+        taken.map(|()| self.batch.len())
+    }
+
+    fn take(&mut self, count: usize) -> Result<(), PortFault> {
         self.take_heads(count)?;
         self.walk_chains()?;
         self.copy_heads();
-        if self.ring.memory().vanished() {
-            return Err(PortFault::MemoryVanished);
-        }
-        self.next_avail = self.next_avail.wrapping_add(self.batch.len() as u16);
-        Ok(self.batch.len())
+        if self.ring.memory().vanished() { Err(PortFault::MemoryVanished) } else { Ok(()) }
     }
 
     fn take_heads(&mut self, count: usize) -> Result<(), PortFault> {
@@ -201,7 +207,8 @@ impl FromGuest {
                 &mut self.segments,
             )
             .map_err(|what| self.common.fault(what))?;
-            budget = budget.saturating_sub(u32::from(walked.descriptors));
+            let kept = (self.segments.len() - first) as u32;
+            budget = budget.saturating_sub(kept.max(u32::from(walked.descriptors)));
             chain.bytes = walked.bytes;
             chain.segments = (first as u32, self.segments.len() as u32);
             if !walked.direction_ok {
@@ -282,6 +289,10 @@ impl FromGuest {
         }
         let left = self.batch.len() - decided;
         self.next_avail = self.next_avail.wrapping_sub(left as u16);
+        self.forget_batch();
+    }
+
+    fn forget_batch(&mut self) {
         self.batch.clear();
         self.segments.clear();
     }

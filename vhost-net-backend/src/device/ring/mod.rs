@@ -14,6 +14,9 @@ mod from_guest;
 mod raw;
 mod to_guest;
 
+#[cfg(test)]
+mod tests;
+
 pub use chain::MAX_CHAIN;
 pub use from_guest::{Defect, Frame, FromGuest, HEAD_BYTES, MAX_BATCH, MAX_FRAME, Payload};
 pub use to_guest::{Lease, NoRoom, ToGuest};

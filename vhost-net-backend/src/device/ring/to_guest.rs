@@ -5,7 +5,7 @@
 //! finished, so the guest sees buffers in the order in which they were claimed.
 
 use super::{
-    Common, Payload, RingParts,
+    Common, MAX_FRAME, Payload, RingParts,
     chain::{self, Direction},
     flag::Flagged,
     raw::RawRing,
@@ -31,7 +31,8 @@ const MAX_LEASES: usize = 64;
 pub enum NoRoom {
     /// The guest has not made enough buffers available.
     Empty,
-    /// The frame does not fit a buffer (without MRG_RXBUF), or would take more buffers than a frame may.
+    /// The frame does not fit a buffer (without MRG_RXBUF), would take more buffers than a frame may, or is longer than
+    /// [`MAX_FRAME`].
     TooSmall,
 }
 
@@ -61,6 +62,14 @@ struct Store {
     frames: Vec<Result<Room, NoRoom>>,
     buffers: Vec<Buffer>,
     segments: Vec<Segment>,
+}
+
+impl Store {
+    fn clear(&mut self) {
+        self.frames.clear();
+        self.buffers.clear();
+        self.segments.clear();
+    }
 }
 
 /// A claimed chain.
@@ -131,18 +140,20 @@ impl ToGuest {
 
     /// Claims room for frames of these lengths (without net header), as many as there is room for.
     ///
-    /// An error says what the guest did that no driver may do; the port is then to be stopped.
+    /// An error says what the guest did that no driver may do; nothing is claimed then, and the port is to be stopped.
     pub fn reserve(&self, lengths: impl IntoIterator<Item = u32>) -> Result<Lease<'_>, PortFault> {
         self.state.with(|state| {
             let mut store = state.spare.pop().unwrap_or_default();
+            let before = (state.next_avail, state.next_used);
+            if let Err(what) = self.claim(state, &mut store, lengths) {
+                (state.next_avail, state.next_used) = before;
+                store.clear();
+                state.spare.push(store);
+                return Err(self.common.fault(what));
+            }
             let number = state.oldest + state.open.len() as u64;
-            let used_at = state.next_used;
-            let claimed = self.claim(state, &mut store, lengths);
-            let places = state.next_used.wrapping_sub(used_at);
-            state.open.push_back((places, false));
-            let lease = Lease { ring: self, store: Some(store), number };
-            claimed.map_err(|what| self.common.fault(what))?;
-            Ok(lease)
+            state.open.push_back((state.next_used.wrapping_sub(before.1), false));
+            Ok(Lease { ring: self, store: Some(store), number })
         })
     }
 
@@ -204,6 +215,9 @@ impl ToGuest {
         budget: &mut u32,
     ) -> Result<Result<(), NoRoom>, &'static str> {
         let mergeable = self.common.has(features::NET_MRG_RXBUF);
+        if total > MAX_FRAME + net_header::LEN as u32 {
+            return Ok(Err(NoRoom::TooSmall));
+        }
         let mut room = 0u32;
         let mut taken = 0u16;
         while room < total {
@@ -318,9 +332,7 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let Some(mut store) = self.store.take() else { return };
-        store.frames.clear();
-        store.buffers.clear();
-        store.segments.clear();
+        store.clear();
         let (old, new) = self.ring.end(self.number, store);
         self.ring.common.notify(&self.ring.ring, old, new);
     }

@@ -1,0 +1,36 @@
+//! The device's rings against the driver's, in one thread, without a session; and against virtio-queue.
+
+mod hostile;
+
+use super::{FromGuest, RunningRing, ToGuest};
+use crate::{
+    device::fault::PortFault,
+    driver::{Config, unwired::Unwired},
+};
+
+/// A guest's driver, and the device's end of both its rings.
+struct Wired {
+    driver: Unwired,
+    to: ToGuest,
+    from: FromGuest,
+}
+
+impl Wired {
+    fn new(config: &Config) -> Self {
+        let driver = Unwired::new(config);
+        let memory = driver.guest_memory();
+        let start = |index| RunningRing::start(driver.parts(index), memory.clone()).expect("an honest ring");
+        let (RunningRing::To(to), RunningRing::From(from)) = (start(0), start(1)) else {
+            panic!("ring 0 is the receiveq, ring 1 the transmitq");
+        };
+        Self { driver, to, from }
+    }
+}
+
+/// What is said of a ring that no driver may make.
+fn words<T: std::fmt::Debug>(outcome: Result<T, PortFault>) -> &'static str {
+    match outcome {
+        Err(PortFault::Ring { what, .. }) => what,
+        other => panic!("the ring should have been refused: {other:?}"),
+    }
+}
