@@ -1,5 +1,6 @@
 //! The device's rings against the driver's, in one thread, without a session; and against virtio-queue.
 
+mod frames;
 mod hostile;
 
 use super::{FromGuest, RunningRing, ToGuest};
