@@ -1,0 +1,202 @@
+//! The tap adapter at a real port; a pair of packet sockets stands in for the tap.
+
+use super::{TapAdapter, TapEnd, TapState};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::{
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    sync::{Arc, Condvar, Mutex},
+    time::{Duration, Instant},
+};
+use vhost_net_backend::device::{
+    Connection, PortHost,
+    port::{Port, PortConfig},
+    ring::{FromGuest, Payload, RunningRing, ToGuest},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Who has the port's rings: the test itself.
+#[derive(Default)]
+struct Host {
+    rings: Mutex<Vec<RunningRing>>,
+    changed: Condvar,
+}
+
+impl PortHost for Host {
+    fn attach(&self, _: u16, ring: RunningRing) {
+        self.rings.lock().expect("no test panics with it").push(ring);
+        self.changed.notify_all();
+    }
+
+    fn detach(&self, index: u16) -> Option<RunningRing> {
+        let mut rings = self.rings.lock().expect("no test panics with it");
+        let at = rings.iter().position(|ring| ring.index() == index)?;
+        Some(rings.remove(at))
+    }
+
+    fn connection(&self, _: Connection) {}
+}
+
+impl Host {
+    /// Runs `work` on both rings once they are there.
+    fn with<R>(&self, work: impl FnOnce(&mut FromGuest, &mut ToGuest) -> R) -> R {
+        let rings = self.rings.lock().expect("no test panics with it");
+        let (mut rings, timeout) = self
+            .changed
+            .wait_timeout_while(rings, PATIENCE, |rings| rings.len() < 2)
+            .expect("no test panics with it");
+        assert!(!timeout.timed_out(), "the rings never ran");
+        rings.sort_by_key(RunningRing::index);
+        let [RunningRing::To(to), RunningRing::From(from)] = rings.as_mut_slice() else {
+            panic!("one receiveq, one transmitq");
+        };
+        work(from, to)
+    }
+}
+
+struct Bench {
+    adapter: TapAdapter,
+    port: Port,
+    host: Arc<Host>,
+    /// The host's end of the tap.
+    peer: OwnedFd,
+}
+
+fn bench() -> Bench {
+    let (tap, peer) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("sockets");
+    rustix::io::ioctl_fionbio(&peer, true).expect("a socket");
+    let (driver, device) = UnixStream::pair().expect("sockets");
+    let host = Arc::new(Host::default());
+    let port = Port::adopt(device, PortConfig::new("tap0"), host.clone()).expect("threads");
+    let adapter = TapAdapter::start("tap0", tap, driver).expect("a thread");
+    Bench { adapter, port, host, peer }
+}
+
+fn wait_for(fd: impl AsFd, what: PollFlags) {
+    let mut fds = [PollFd::new(&fd, what)];
+    let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    assert_eq!(poll(&mut fds, Some(&timeout)), Ok(1), "nothing happened in time");
+}
+
+/// Waits for the adapter's thread to end.
+fn end_of(adapter: &TapAdapter) -> TapEnd {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let TapState::Ended(end) = adapter.state() {
+            return end;
+        }
+        std::thread::yield_now();
+    }
+    panic!("the adapter never ended: {:?}", adapter.state());
+}
+
+fn frame(number: usize) -> Vec<u8> {
+    (0..60 + number % 1440).map(|at| (at * 7 + number) as u8).collect()
+}
+
+/// Takes frames from the adapter, as a switch does, until `count` came.
+fn take(host: &Host, count: usize) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    while frames.len() < count {
+        let kick = host.with(|from, _| {
+            if from.arm() {
+                let taken = from.harvest(64).expect("an honest driver");
+                for place in 0..taken {
+                    let frame = from.frame(place);
+                    let mut bytes = vec![0; frame.len as usize];
+                    bytes[..frame.head.len()].copy_from_slice(frame.head);
+                    frames.push(bytes);
+                }
+                from.finish(taken);
+                from.notify();
+                return None;
+            }
+            Some(from.kick_fd().expect("a driver kicks").try_clone_to_owned().expect("dup"))
+        });
+        if let Some(kick) = kick {
+            wait_for(&kick, PollFlags::IN);
+            // This test alone waits on the descriptor, level-triggered.
+            let _ = rustix::io::read(&kick, &mut [0; 8]);
+        }
+    }
+    frames
+}
+
+#[test]
+fn frames_go_both_ways_in_order_and_more_than_either_side_holds() {
+    let bench = bench();
+    // More than a ring of 256 and a socket buffer hold: the writer waits, nothing is lost.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..2000 {
+                while rustix::io::write(&bench.peer, &frame(number)) == Err(rustix::io::Errno::AGAIN) {
+                    wait_for(&bench.peer, PollFlags::OUT);
+                }
+            }
+        });
+        for (number, taken) in take(&bench.host, 2000).iter().enumerate() {
+            let sent = frame(number);
+            assert_eq!(taken.len(), sent.len(), "frame {number}");
+            let head = sent.len().min(192);
+            assert_eq!(taken[..head], sent[..head], "frame {number}");
+        }
+    });
+    // Nobody reads the tap at first: it fills, then the ring, then the switch is told that there is no room.
+    let mut sent = 0;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let bytes = frame(sent);
+        let room = bench.host.with(|_, to| {
+            let mut lease = to.reserve([bytes.len() as u32]).expect("an honest driver");
+            lease.write(0, &bytes, Payload::Ours(&[]));
+            lease.room(0).is_ok()
+        });
+        sent += usize::from(room);
+        if !room && sent >= 300 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "it never filled: {sent} frames");
+    }
+    let mut into = vec![0; 4096];
+    for number in 0..sent {
+        wait_for(&bench.peer, PollFlags::IN);
+        let len = rustix::io::read(&bench.peer, &mut into[..]).expect("a frame");
+        assert!(into[..len] == frame(number), "frame {number} of {sent}");
+    }
+    assert_eq!((bench.adapter.state(), bench.adapter.refused()), (TapState::Carrying, 0));
+}
+
+#[test]
+fn a_tap_that_goes_away_ends_the_adapter_by_name() {
+    let Bench { adapter, host, peer, port: _port } = bench();
+    host.with(|_, _| ());
+    drop(peer);
+    assert_eq!(end_of(&adapter), TapEnd::TapGone("it was closed".into()));
+}
+
+#[test]
+fn a_port_that_is_closed_ends_the_adapter_by_name() {
+    let Bench { adapter, host, port, peer: _peer } = bench();
+    host.with(|_, _| ());
+    port.close();
+    // Closed in the middle of the handshake it is an error of the handshake.
+    assert!(matches!(end_of(&adapter), TapEnd::PortClosed | TapEnd::Port(_)), "{:?}", adapter.state());
+}
+
+#[test]
+fn dropping_the_adapter_ends_it_also_when_nobody_answers_its_handshake() {
+    let (tap, _peer) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("sockets");
+    let (driver, _silent) = UnixStream::pair().expect("sockets");
+    let adapter = TapAdapter::start("tap0", tap, driver).expect("a thread");
+    assert_eq!(adapter.state(), TapState::Connecting);
+    let started = Instant::now();
+    drop(adapter);
+    assert!(started.elapsed() < Duration::from_secs(4), "it waited for the handshake's deadline");
+    drop(bench());
+}
