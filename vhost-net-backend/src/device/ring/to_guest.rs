@@ -85,6 +85,18 @@ struct Room {
     /// How many chains: `num_buffers` of its header.
     buffers: u16,
     segments: Range<u32>,
+    written: bool,
+}
+
+impl Room {
+    /// Where the frame goes, behind its header, which is written here.
+    #[inline(always)]
+    fn begin<'a>(&self, segments: &'a [Segment]) -> Scatter<'a> {
+        let segments = &segments[self.segments.start as usize..self.segments.end as usize];
+        let mut scatter = Scatter { segments, offset: 0 };
+        scatter.put(&NetHeader::plain(self.buffers).to_bytes());
+        scatter
+    }
 }
 
 /// A running receiveq.
@@ -197,7 +209,7 @@ impl ToGuest {
                 left -= here;
             }
             let segments = first_segment as u32..store.segments.len() as u32;
-            store.frames.push(Ok(Room { buffers: taken, segments }));
+            store.frames.push(Ok(Room { buffers: taken, segments, written: false }));
             available -= taken;
             state.next_avail = state.next_avail.wrapping_add(taken);
             state.next_used = state.next_used.wrapping_add(taken);
@@ -281,7 +293,7 @@ impl ToGuest {
 }
 
 /// Claimed room in a receiveq: write every frame that got room, then publish. Dropped unpublished (a panic), it is
-/// published as it is, so that no gap stays in the used ring.
+/// published as it is, with a true header, so that no gap stays in the used ring.
 #[derive(Debug)]
 #[must_use = "buffers that are claimed must be published"]
 pub struct Lease<'r> {
@@ -305,12 +317,10 @@ impl Lease<'_> {
     /// what is missing stays as it was in the guest's buffer.
     #[inline(always)]
     pub fn write(&mut self, place: usize, head: &[u8], payload: Payload<'_>) {
-        let Some(store) = &self.store else { return };
-        let Some(Ok(room)) = store.frames.get(place) else { return };
-        let segments = &store.segments[room.segments.start as usize..room.segments.end as usize];
-        let header = NetHeader::plain(room.buffers).to_bytes();
-        let mut scatter = Scatter { segments, offset: 0 };
-        scatter.put(&header);
+        let Some(store) = &mut self.store else { return };
+        let Some(Ok(room)) = store.frames.get_mut(place) else { return };
+        room.written = true;
+        let mut scatter = room.begin(&store.segments);
         scatter.put(head);
         match payload {
             Payload::Ours(bytes) => scatter.put(bytes),
@@ -332,6 +342,10 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     fn drop(&mut self) {
         let Some(mut store) = self.store.take() else { return };
+        for room in store.frames.iter().flatten().filter(|room| !room.written) {
+            // A driver that joins merged buffers needs a true count, whatever the frame holds.
+            room.begin(&store.segments);
+        }
         store.clear();
         let (old, new) = self.ring.end(self.number, store);
         self.ring.common.notify(&self.ring.ring, old, new);

@@ -2,12 +2,23 @@
 
 mod frames;
 mod hostile;
+mod leases;
+mod oracle;
+mod racing;
 
 use super::{FromGuest, RunningRing, ToGuest};
 use crate::{
     device::fault::PortFault,
     driver::{Config, unwired::Unwired},
+    features::{EVENT_IDX, IN_ORDER, INDIRECT_DESC, NET_MRG_RXBUF, VERSION_1},
+    layout::RingSize,
 };
+
+const ALL: u64 = VERSION_1 | INDIRECT_DESC | NET_MRG_RXBUF | EVENT_IDX | IN_ORDER;
+
+fn config(features: u64, entries: u16) -> Config {
+    Config { features, ring_size: RingSize::new(entries).expect("a power of two"), ..Config::default() }
+}
 
 /// A guest's driver, and the device's end of both its rings.
 struct Wired {
