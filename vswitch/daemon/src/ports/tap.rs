@@ -178,7 +178,7 @@ impl Carrier<'_> {
         if self.shared.stopping.load(Ordering::Relaxed) {
             return Err(TapEnd::Stopped);
         }
-        let carried = self.to_tap()? + self.from_tap()?;
+        let carried = self.write_tap()? + self.read_tap()?;
         if let Some(fault) = self.driver.pair().fault() {
             return Err(TapEnd::Port(fault.to_string()));
         }
@@ -186,7 +186,7 @@ impl Carrier<'_> {
     }
 
     /// Writes received frames to the tap until it is full; how many.
-    fn to_tap(&mut self) -> Result<usize, TapEnd> {
+    fn write_tap(&mut self) -> Result<usize, TapEnd> {
         if let Some(frame) = self.unwritten.take()
             && !write(&self.tap, &frame, self.shared)?
         {
@@ -212,7 +212,7 @@ impl Carrier<'_> {
     }
 
     /// Transmits what the tap has until the ring is full; how many frames.
-    fn from_tap(&mut self) -> Result<usize, TapEnd> {
+    fn read_tap(&mut self) -> Result<usize, TapEnd> {
         let mut frames = 0;
         while frames < BATCH {
             let len = match self.unsent {
@@ -237,7 +237,7 @@ impl Carrier<'_> {
     fn wait(&mut self) -> Result<(), TapEnd> {
         let ready = self.driver.pair().arm();
         // While the tap is full, frames that wait in the ring are no reason to go on; room for a frame is.
-        let room = self.unsent.is_some() && self.unwritten.is_some() && self.from_tap()? > 0;
+        let room = self.unsent.is_some() && self.unwritten.is_some() && self.read_tap()? > 0;
         if room || ready && self.unwritten.is_none() {
             self.driver.pair().disarm();
             return Ok(());

@@ -10,7 +10,7 @@ use crate::{
     layout::{AVAIL_NO_INTERRUPT, DESC_INDIRECT, DESC_NEXT, DESC_WRITE},
 };
 use proptest::prelude::*;
-use virtio_queue::{Queue, QueueT};
+use virtio_queue::{Queue, QueueT, desc::split};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 /// What a chain is to virtio-queue, whose iterator ends alike at the end of a chain and at what no driver may do.
@@ -27,7 +27,7 @@ enum Class {
 fn judge(chain: virtio_queue::DescriptorChain<&GuestMemoryMmap>, map: &GuestMemoryMmap) -> Class {
     let all: Vec<_> = chain.collect();
     // Only a last descriptor that has a next one tells that the iterator gave up.
-    if all.last().is_none_or(|last| last.has_next()) {
+    if all.last().is_none_or(split::Descriptor::has_next) {
         return Class::Broken;
     }
     let mut bytes = Vec::new();
@@ -38,11 +38,7 @@ fn judge(chain: virtio_queue::DescriptorChain<&GuestMemoryMmap>, map: &GuestMemo
             return Class::Broken;
         }
     }
-    if all.iter().any(|descriptor| descriptor.is_write_only()) {
-        Class::Writable
-    } else {
-        Class::Frame(bytes)
-    }
+    if all.iter().any(split::Descriptor::is_write_only) { Class::Writable } else { Class::Frame(bytes) }
 }
 
 proptest! {
@@ -131,7 +127,7 @@ proptest! {
                 Class::Broken => unreachable!("looked for above"),
             }
         }
-        prop_assert_eq!(ours.next_avail(), base.wrapping_add(count).wrapping_sub(count));
+        prop_assert_eq!(ours.next_avail(), base, "undecided chains are not taken");
         ours.finish(oracle.len());
         ours.notify();
         prop_assert_eq!(ours.next_avail(), queue.next_avail());
