@@ -111,7 +111,7 @@ fn q04_indirect_tables() {
     assert_eq!(refused(table(16, 0, out)), "a chain leaves its descriptor table");
     let own = vec![descriptor(0, 0, DESC_NEXT, 0)];
     assert_eq!(refused(table(16, 0, own)), "a chain loops");
-    // Behind direct descriptors, and in the ring's own table: legal. WRITE on the indirect one means nothing.
+    // Behind direct descriptors: legal. WRITE on the indirect one means nothing.
     let behind = |ring: &RawRing| {
         let inner = ring.fill_table(1, &[descriptor(ring.buffer(2), 100, 0, 0)]);
         vec![
