@@ -289,6 +289,8 @@ pub struct ExecRequest {
 pub struct ExecReply {
     /// Its exit status.
     pub status: i32,
-    /// What it wrote, standard output and error as they came.
-    pub output: String,
+    /// What it wrote to its standard output; the first 24 KiB.
+    pub stdout: String,
+    /// What it wrote to its standard error; the first 24 KiB.
+    pub stderr: String,
 }

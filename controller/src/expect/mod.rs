@@ -1,4 +1,5 @@
 //! Expectations: each is probed in the running lab and judged by what the switch itself says of the probe's frames.
 
+mod ask;
 pub mod judge;
 pub mod run;

@@ -190,7 +190,7 @@ impl Running {
         })
     }
 
-    fn trace_of(&self, sighting: &Sighting) -> TraceView {
+    pub(super) fn trace_of(&self, sighting: &Sighting) -> TraceView {
         let name = |port: &PortId| {
             let described =
                 self.plan.description.ports.get(usize::from(port.index())).and_then(Option::as_ref);
@@ -291,7 +291,7 @@ fn unreachable_outcome(why: Unreachable) -> Option<Outcome> {
 }
 
 /// The probe as a frame straight to the destination's address.
-fn raw_frame(expectation: &Expectation, src: MacAddr, dst: MacAddr) -> Vec<u8> {
+pub(super) fn raw_frame(expectation: &Expectation, src: MacAddr, dst: MacAddr) -> Vec<u8> {
     let link = Ethernet { src, dst, tag: None };
     let marker: &[u8] = b"vnet probe: does this frame arrive where it was sent to?";
     let Some(addresses) = expectation.addresses.and_then(pair) else {

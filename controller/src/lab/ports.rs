@@ -1,7 +1,10 @@
 //! How each port's frames reach the switch: sockets and taps are opened here, with the controller's rights, and kept, so
 //! that a switch process that is started again gets the same ones.
 
-use super::rundir::{LabDir, listen};
+use super::{
+    guests::vm_directory,
+    rundir::{LabDir, listen},
+};
 use crate::failure::{Context, Failure};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use std::{
@@ -72,7 +75,10 @@ impl Drop for Way {
 pub fn socket(node: &Node, interface: &Interface, dir: &LabDir) -> Option<(SocketRole, PathBuf)> {
     let in_run_directory = || dir.port_socket(&node.name, &interface.name);
     match &node.kind {
-        NodeKind::Vm(_) => Some((SocketRole::Connect, in_run_directory())),
+        NodeKind::Vm(_) => {
+            let place = node.interfaces.iter().position(|other| other.name == interface.name)?;
+            Some((SocketRole::Connect, vm_directory(&node.name, dir).interface(place)))
+        }
         NodeKind::Station => Some((SocketRole::Listen, in_run_directory())),
         NodeKind::VhostUser(VhostUserSocket { role, path, .. }) => {
             Some((*role, path.clone().unwrap_or_else(in_run_directory)))

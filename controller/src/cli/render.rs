@@ -1,0 +1,216 @@
+//! How answers look: tables for people, JSON for programs.
+
+use super::args::Format;
+use crate::{
+    api::types::{
+        DatapathView, DropRow, LinkRow, NodeRow, PingallReport, PortRow, TestReport, TestResult, TraceView, VlanRow,
+    },
+    failure::{Context, Failure},
+};
+use comfy_table::{Table, presets::NOTHING};
+use serde::Serialize;
+use std::{collections::BTreeSet, fmt::Write, io::IsTerminal};
+use vswitchd::control::protocol::FdbRow;
+
+/// Whether standard error is a terminal that wants colours.
+pub(super) fn colour() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// An answer that can be shown as a table.
+pub(super) trait Show: Serialize {
+    /// The table.
+    fn table(&self) -> String;
+}
+
+/// Prints an answer.
+pub(super) fn print(answer: &impl Show, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Json => println!("{}", serde_json::to_string(answer).context("json", || "the answer".into())?),
+        Format::Table => println!("{}", answer.table()),
+    }
+    Ok(())
+}
+
+fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.to_string()
+}
+
+/// `some` or a dash.
+fn or_dash(some: Option<impl ToString>) -> String {
+    some.map_or_else(|| "-".into(), |some| some.to_string())
+}
+
+fn word(value: impl std::fmt::Debug) -> String {
+    format!("{value:?}").to_lowercase()
+}
+
+impl Show for Vec<PortRow> {
+    fn table(&self) -> String {
+        let header = ["PORT", "LINK", "VLAN", "STATE", "POLICY", "FROM PORT", "DROPPED", "TO PORT", "DROPPED", "DETAIL"];
+        table(
+            header,
+            self.iter().map(|row| {
+                let (from, to) = (&row.counters.from_port, &row.counters.to_port);
+                [
+                    row.port.clone(),
+                    or_dash(row.link.as_ref()),
+                    row.vlan.clone(),
+                    word(row.state),
+                    row.policy.clone(),
+                    from.frames.to_string(),
+                    from.dropped.values().sum::<u64>().to_string(),
+                    to.delivered.to_string(),
+                    to.dropped.values().sum::<u64>().to_string(),
+                    row.detail.clone(),
+                ]
+            }),
+        )
+    }
+}
+
+impl Show for Vec<NodeRow> {
+    fn table(&self) -> String {
+        table(
+            ["NODE", "KIND", "STATE", "PID", "ADDRESSES", "DETAIL"],
+            self.iter().map(|row| {
+                let addresses: Vec<_> = row.interfaces.values().flatten().map(ToString::to_string).collect();
+                let addresses = addresses.join(" ");
+                [row.node.clone(), row.kind.clone(), word(row.state), or_dash(row.pid), addresses, row.detail.clone()]
+            }),
+        )
+    }
+}
+
+impl Show for Vec<LinkRow> {
+    fn table(&self) -> String {
+        let rows = self.iter().map(|row| [row.ends[0].clone(), row.ends[1].clone(), row.vlan.clone(), row.said.clone()]);
+        table(["END", "END", "VLAN", "SAID"], rows)
+    }
+}
+
+impl Show for Vec<FdbRow> {
+    fn table(&self) -> String {
+        table(
+            ["SWITCH", "VLAN", "MAC", "PORT", "AGE"],
+            self.iter().map(|row| {
+                let age = if row.is_static { "static".into() } else { format!("{}s", row.age_secs) };
+                [row.switch.clone(), row.vlan.to_string(), row.mac.to_string(), row.port.clone(), age]
+            }),
+        )
+    }
+}
+
+impl Show for Vec<VlanRow> {
+    fn table(&self) -> String {
+        table(
+            ["VLAN", "NAME", "SWITCH", "UNTAGGED", "TAGGED"],
+            self.iter().map(|row| {
+                let (untagged, tagged) = (row.untagged.join(" "), row.tagged.join(" "));
+                [row.id.to_string(), row.name.clone(), row.switch.clone(), untagged, tagged]
+            }),
+        )
+    }
+}
+
+impl Show for Vec<DropRow> {
+    fn table(&self) -> String {
+        if self.is_empty() {
+            return "nothing was dropped".into();
+        }
+        table(
+            ["PORT", "DIRECTION", "REASON", "FRAMES", "WHAT"],
+            self.iter().map(|row| {
+                let (reason, frames) = (row.reason.to_string(), row.frames.to_string());
+                [row.port.clone(), row.direction.clone(), reason, frames, row.what.clone()]
+            }),
+        )
+    }
+}
+
+impl Show for DatapathView {
+    fn table(&self) -> String {
+        let rows = self.workers.iter().map(|worker| {
+            [
+                worker.worker.to_string(),
+                or_dash(worker.cpu),
+                worker.frames.to_string(),
+                format!("{:.0}", worker.cycles_per_frame),
+                worker.busy_turns.to_string(),
+                worker.sleeps.to_string(),
+                worker.panics.to_string(),
+            ]
+        });
+        let header = ["WORKER", "CPU", "FRAMES", "CYCLES/FRAME", "BUSY TURNS", "SLEEPS", "PANICS"];
+        let fdb = &self.fdb;
+        format!(
+            "switch process {} (restarted {} times), configuration {}\n{}\nFDB: {} entries, {} learned, {} moves, {} refused",
+            self.pid,
+            self.restarts,
+            or_dash(self.epoch),
+            table(header, rows),
+            fdb.entries,
+            fdb.learned,
+            fdb.moves,
+            fdb.refused
+        )
+    }
+}
+
+impl Show for PingallReport {
+    fn table(&self) -> String {
+        let sources: BTreeSet<_> = self.cells.iter().map(|cell| cell.src.clone()).collect();
+        let mut rows = Vec::new();
+        for src in sources {
+            for cell in self.cells.iter().filter(|cell| cell.src == src) {
+                let answer = match (cell.rtt_micros, &cell.error) {
+                    (Some(micros), _) => format!("{}.{:02} ms", micros / 1000, micros % 1000 / 10),
+                    (None, Some(why)) => why.clone(),
+                    (None, None) => "no answer".into(),
+                };
+                rows.push([src.clone(), cell.dst.clone(), cell.address.to_string(), answer]);
+            }
+        }
+        table(["FROM", "TO", "ADDRESS", "ANSWER"], rows)
+    }
+}
+
+impl Show for TraceView {
+    fn table(&self) -> String {
+        let mut text = format!("{}\n", self.frame);
+        for step in &self.steps {
+            // A string takes what is written to it.
+            let _ = writeln!(text, "  | {step}");
+        }
+        let _ = write!(text, "  = {}", self.fate);
+        text
+    }
+}
+
+impl Show for TestReport {
+    fn table(&self) -> String {
+        let mut text = String::new();
+        for row in &self.rows {
+            let result = match row.result {
+                TestResult::Pass => "PASS ",
+                TestResult::Fail => "FAIL ",
+                TestResult::Error => "ERROR",
+            };
+            let _ = writeln!(text, "{result} {}\n        {}", row.expectation, row.proof);
+        }
+        let passed = self.rows.iter().filter(|row| row.result == TestResult::Pass).count();
+        let _ = write!(text, "{passed} of {} expectations hold", self.rows.len());
+        for row in self.rows.iter().filter(|row| row.result != TestResult::Pass) {
+            let _ = write!(text, "\n\n{}: {} does not hold", row.said, row.expectation);
+            if let Some(trace) = &row.trace {
+                let _ = write!(text, "\n{}", trace.table());
+            }
+        }
+        text
+    }
+}

@@ -1,0 +1,77 @@
+//! The hidden verbs: this executable in the roles of a lab's processes.
+
+use crate::{
+    api::server::{OwnersOnly, router},
+    failure::{Context, Exit, Failure},
+    lab::{
+        rundir::{ClaimError, Runtime, listen},
+        running::Lab,
+    },
+    station::{self, Spec},
+};
+use std::{io::Read, os::fd::AsFd};
+
+/// The switch: its standard input is the control socket.
+pub(super) fn vswitchd() -> Result<Exit, Failure> {
+    log();
+    let control = std::io::stdin().as_fd().try_clone_to_owned().context("switch", || "its control socket".into())?;
+    vswitchd::run(vswitchd::Options { control }).map_err(|why| Failure::failed("switch", format!("{why:#}")))?;
+    Ok(Exit::Done)
+}
+
+/// All stations of a lab: what they are to be comes on standard input, as JSON, to its end.
+pub(super) fn station() -> Result<Exit, Failure> {
+    log();
+    let mut text = Vec::new();
+    std::io::stdin().read_to_end(&mut text).context("station", || "what to be".into())?;
+    let spec: Spec = serde_json::from_slice(&text).context("station", || "what to be".into())?;
+    station::run(spec).map_err(|why| Failure::failed("station", format!("{why:#}")))?;
+    Ok(Exit::Done)
+}
+
+/// The controller of one lab: serves its API until the lab is taken down.
+pub(super) async fn serve(name: &str) -> Result<Exit, Failure> {
+    log();
+    let runtime = Runtime::of_environment();
+    let claim = match runtime.claim(name) {
+        Ok(claim) => claim,
+        Err(ClaimError::Unusable(failure)) => return Err(failure),
+        Err(ClaimError::Held) => {
+            return Err(Failure::new(Exit::Busy, "busy", format!("lab {name} has a controller already")));
+        }
+    };
+    let lab = Lab::new(name, &claim)?;
+    let listener = listen(&claim.dir().api_socket())?;
+    listener.set_nonblocking(true).context("api", || "its socket".into())?;
+    let listener = tokio::net::UnixListener::from_std(listener).context("api", || "its socket".into())?;
+    let done = lab.clone();
+    let served = axum::serve(OwnersOnly(listener), router(lab)).with_graceful_shutdown(async move {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
+        let asked = async {
+            match &mut terminate {
+                Some(terminate) => terminate.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = done.done() => {}
+            _ = asked => {
+                use crate::api::server::Service;
+                if let Err(failure) = done.delete().await {
+                    tracing::error!("{failure}");
+                }
+            }
+        }
+    });
+    served.await.context("api", || "the API".into())?;
+    claim.remove()?;
+    runtime.remove_if_empty();
+    Ok(Exit::Done)
+}
+
+/// Logs go to standard error, which is the role's log file.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VNET_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+}

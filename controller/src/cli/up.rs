@@ -1,0 +1,204 @@
+//! `up`, `test` and what they share: find the file, check it, start a controller for the lab, follow what happens.
+
+use super::render;
+use crate::{
+    api::{
+        client::Client,
+        types::{LabView, TestReport, TopologyFile},
+    },
+    failure::{Context, Exit, Failure},
+    lab::{
+        child,
+        events::What,
+        rundir::{ClaimError, LabDir, Runtime},
+    },
+};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+use topology::Loaded;
+
+/// How long a new controller may take to open its API.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A file that was read and found good.
+pub(super) struct Checked {
+    pub(super) file: TopologyFile,
+    pub(super) loaded: Loaded,
+}
+
+/// Reads and checks `path`, or the only `*.vnet.yaml` of this folder; warnings go to standard error.
+pub(super) fn check(path: Option<&Path>) -> Result<Checked, Failure> {
+    let path = match path {
+        Some(path) => path.to_owned(),
+        None => only_file()?,
+    };
+    let text = topology::read_file(&path)
+        .map_err(|why| Failure::invalid("unreadable-file", format!("{}: {why}", path.display())))?;
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let base = folder.canonicalize().context("file", || folder.display().to_string())?;
+    check_text(text, &path.display().to_string(), base)
+}
+
+/// Checks a text that the user calls `name`.
+pub(super) fn check_text(text: String, name: &str, base: PathBuf) -> Result<Checked, Failure> {
+    let loaded = topology::load(&text, name, &base)
+        .map_err(|report| Failure::invalid("invalid-file", report.render(render::colour())))?;
+    if !loaded.warnings.is_empty() {
+        eprint!("{}", topology::Report::of_warnings(&loaded, &text).render(render::colour()));
+    }
+    Ok(Checked { file: TopologyFile { text, name: name.into(), base, private_copy: false }, loaded })
+}
+
+fn only_file() -> Result<PathBuf, Failure> {
+    let entries = std::fs::read_dir(".").context("file", || "this folder".into())?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut files: Vec<_> = names.filter(|name| name.ends_with(".vnet.yaml")).collect();
+    files.sort();
+    match files.as_slice() {
+        [only] => Ok(only.into()),
+        [] => Err(Failure::invalid("no-file", "no *.vnet.yaml in this folder").mend("name one, or write one: vnet init")),
+        several => {
+            Err(Failure::invalid("which-file", format!("several topology files here: {}", several.join(", ")))
+                .mend("name one"))
+        }
+    }
+}
+
+/// A lab that this process brought up and answers for.
+pub(super) struct Brought {
+    pub(super) api: Client,
+    runtime: Runtime,
+    name: String,
+}
+
+impl Brought {
+    /// Takes the lab down, and waits until its folder is gone.
+    pub(super) async fn down(&self) -> Result<(), Failure> {
+        self.api.delete().await?;
+        let end = Instant::now() + PATIENCE;
+        while self.runtime.lab(&self.name).path().exists() && Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+}
+
+/// Brings the lab `name` up with `file`; what happens is shown on standard error.
+pub(super) async fn bring_up(name: &str, file: &TopologyFile) -> Result<(Brought, LabView), Failure> {
+    let runtime = Runtime::of_environment();
+    let dir = runtime.lab(name);
+    if !dir.path().exists() || !dir.is_held()? {
+        start_controller(name, &runtime)?;
+    }
+    let api = reach(name, &dir).await?;
+    let following = tokio::spawn(follow(api.clone()));
+    let up = api.put(file).await;
+    if up.is_err() {
+        // The last words are on their way: the controller closes the stream behind them.
+        let _ = tokio::time::timeout(Duration::from_secs(1), following).await;
+    } else {
+        following.abort();
+    }
+    let view = up?;
+    Ok((Brought { api, runtime, name: name.into() }, view))
+}
+
+fn start_controller(name: &str, runtime: &Runtime) -> Result<(), Failure> {
+    // Taken for a moment, so that the folder is there for the log; the controller takes it anew.
+    let dir = match runtime.claim(name) {
+        Ok(claim) => claim.dir().clone(),
+        Err(ClaimError::Held) => return Ok(()),
+        Err(ClaimError::Unusable(failure)) => return Err(failure),
+    };
+    use std::os::unix::process::CommandExt;
+    let log = child::log(&dir, "controller")?;
+    let errors = log.try_clone().context("log", || "controller".into())?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["--name", name, "serve"]).stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
+    command.spawn().context("spawn", || "the controller cannot be started".into())?;
+    Ok(())
+}
+
+/// The API of a controller that is starting.
+async fn reach(name: &str, dir: &LabDir) -> Result<Client, Failure> {
+    let api = Client::new(&dir.api_socket(), name);
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match api.view().await {
+            Ok(_) => return Ok(api),
+            Err(failure) if Instant::now() >= end => return Err(failure),
+            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    }
+}
+
+/// Shows what happens until the lab is up or gone.
+async fn follow(api: Client) {
+    let Ok(mut events) = api.events(0).await else { return };
+    while let Some(event) = events.next().await {
+        eprintln!("{:>7.2}s  {}", event.millis as f64 / 1000.0, event.what);
+        if event.what == What::Ready {
+            return;
+        }
+    }
+}
+
+/// `up`: with `detached` returns as soon as the lab is up, else stays until Ctrl-C or until the lab is gone.
+pub(super) async fn up(path: Option<&Path>, name: Option<&str>, detached: bool) -> Result<Exit, Failure> {
+    let Checked { file, loaded } = check(path)?;
+    let name = name.unwrap_or(&loaded.plan.description.lab).to_owned();
+    let (brought, view) = tokio::select! {
+        up = bring_up(&name, &file) => up?,
+        _ = tokio::signal::ctrl_c() => {
+            let runtime = Runtime::of_environment();
+            Client::new(&runtime.lab(&name).api_socket(), &name).delete().await?;
+            return Ok(Exit::Failed);
+        }
+    };
+    println!("{} is up: {} nodes, {} ports", view.lab, view.nodes, view.ports);
+    if detached {
+        return Ok(Exit::Done);
+    }
+    println!("Ctrl-C takes it down; in another terminal: vnet show ports, vnet test --running, vnet trace …");
+    let mut events = brought.api.events(0).await?;
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(event) => if matches!(event.what, What::SwitchLost { .. } | What::SwitchReady { .. } | What::NodeEnded { .. } | What::Note { .. }) {
+                    eprintln!("{:>7.2}s  {}", event.millis as f64 / 1000.0, event.what);
+                },
+                None => return Ok(Exit::Done),
+            },
+            _ = tokio::signal::ctrl_c() => {
+                brought.down().await?;
+                println!("{name} is down");
+                return Ok(Exit::Done);
+            }
+        }
+    }
+}
+
+/// `test FILE`: a copy under another name, its expectations, and down again.
+pub(super) async fn test(path: Option<&Path>) -> Result<TestReport, Failure> {
+    run_copy(check(path)?).await
+}
+
+/// Brings a private copy of a lab up, tests it, and takes it down, whatever came of it.
+pub(super) async fn run_copy(checked: Checked) -> Result<TestReport, Failure> {
+    let Checked { mut file, loaded } = checked;
+    file.private_copy = true;
+    let name = format!("{}-test-{}", loaded.plan.description.lab, std::process::id());
+    let (brought, _) = bring_up(&name, &file).await?;
+    let report = tokio::select! {
+        report = brought.api.act("test") => report,
+        _ = tokio::signal::ctrl_c() => Err(Failure::failed("interrupted", "interrupted")),
+    };
+    brought.down().await?;
+    report
+}

@@ -1,0 +1,203 @@
+//! The nodes that we start: stations, all in one process, and virtual machines, each in one.
+
+use super::{
+    child,
+    events::{Events, What},
+    ports,
+    rundir::LabDir,
+};
+use crate::{
+    failure::{Context, Failure},
+    image,
+    probing::Line,
+    station::{InterfaceSpec, Spec, StationSpec},
+    vm::{
+        accel::{self, Decision, SILENCE},
+        disk,
+        qemu::{Launch, RunDirectory},
+    },
+};
+use std::{
+    fs,
+    io::Write,
+    os::unix::{fs::DirBuilderExt, net::UnixStream},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+use tokio::process::Child;
+use topology::plan::{Boot, Node, NodeKind, Plan, Vm};
+
+/// How long a station may take to answer for the first time.
+const STATION_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a guest under emulation may take to boot.
+const BOOT_PATIENCE: Duration = Duration::from_secs(180);
+
+/// How often a guest's socket is tried that is not there yet.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
+/// Where the stations of a lab are asked.
+pub fn station_socket(dir: &LabDir) -> PathBuf {
+    dir.path().join("stations.sock")
+}
+
+/// Starts the process of all stations; none if the plan has none.
+///
+/// # Errors
+/// It cannot be started.
+pub fn start_stations(plan: &Plan, dir: &LabDir) -> Result<Option<Child>, Failure> {
+    let stations: Vec<_> = plan.nodes.iter().filter(|node| node.kind == NodeKind::Station).collect();
+    if stations.is_empty() {
+        return Ok(None);
+    }
+    let control = station_socket(dir);
+    // A socket that an earlier process of this lab left would be in the way of this one.
+    let _ = fs::remove_file(&control);
+    let spec = Spec { stations: stations.into_iter().map(|node| station(node, dir)).collect(), control };
+    let json = serde_json::to_vec(&spec).context("station", || "the stations".into())?;
+    let (mut ours, theirs) = UnixStream::pair().context("station", || "a socket".into())?;
+    let child = child::spawn_role("station", theirs.into(), dir)?;
+    ours.write_all(&json).context("station", || "the stations cannot be told what to be".into())?;
+    Ok(Some(child))
+}
+
+fn station(node: &Node, dir: &LabDir) -> StationSpec {
+    let interfaces = node.interfaces.iter().filter_map(|interface| {
+        let (_, socket) = ports::socket(node, interface, dir)?;
+        Some(InterfaceSpec {
+            name: interface.name.clone(),
+            socket,
+            mac: interface.mac?,
+            addresses: interface.addresses.clone(),
+            mtu: interface.mtu,
+        })
+    });
+    StationSpec { name: node.name.clone(), interfaces: interfaces.collect() }
+}
+
+/// The line to a station, as soon as it answers.
+///
+/// # Errors
+/// It does not answer in time.
+pub async fn ask_station(node: &str, dir: &LabDir) -> Result<Line, Failure> {
+    line(&station_socket(dir), node, STATION_PATIENCE).await
+}
+
+async fn line(socket: &std::path::Path, node: &str, patience: Duration) -> Result<Line, Failure> {
+    let end = Instant::now() + patience;
+    loop {
+        match Line::connect(socket, node, end.saturating_duration_since(Instant::now())).await {
+            Ok(line) => return Ok(line),
+            Err(why) if Instant::now() >= end => return Err(Failure::failed("silent-node", why)),
+            Err(_) => tokio::time::sleep(TRY_AGAIN).await,
+        }
+    }
+}
+
+/// A virtual machine that was started.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its process.
+    pub child: Child,
+    /// The line to it; none if it has nothing that answers.
+    pub line: Option<Line>,
+    /// How it runs, in words.
+    pub how: String,
+}
+
+/// Where QEMU's sockets of a node are.
+pub fn vm_directory(node: &str, dir: &LabDir) -> RunDirectory {
+    RunDirectory::new(dir.path().join(node))
+}
+
+/// Builds the image that `vm` boots, if it boots one.
+///
+/// # Errors
+/// This machine lacks something, which is named.
+pub async fn image(vm: &Vm, events: &Events) -> Result<Option<image::Image>, Failure> {
+    let Boot::Image(name) = &vm.boot else { return Ok(None) };
+    let name = image::Name::parse(name)
+        .ok_or_else(|| Failure::invalid("no-such-image", format!("there is no image `{name}`")))?;
+    let events = events.clone();
+    let built = tokio::task::spawn_blocking(move || {
+        image::ensure(name, &mut |step| events.tell(What::Note { text: format!("image debian: {step:?}") }))
+    });
+    let built = built.await.map_err(|why| Failure::failed("image", why))?;
+    built.map(Some).map_err(|why| {
+        if why.is_missing() { Failure::lacking("image", why) } else { Failure::failed("image", why) }
+    })
+}
+
+/// Starts a virtual machine, has its process written down by `born`, and waits until it answers. With KVM it has a minute for that, and is then started again
+/// under emulation.
+///
+/// # Errors
+/// It cannot be started, or does not answer.
+pub async fn start_vm(
+    node: &Node,
+    vm: &Vm,
+    image: Option<&image::Image>,
+    dir: &LabDir,
+    events: &Events,
+    born: &(dyn Fn(&Child) -> Result<(), Failure> + Sync),
+) -> Result<Guest, Failure> {
+    let run = vm_directory(&node.name, dir);
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(run.path())
+        .context("run-directory", || run.path().display().to_string())?;
+    if let Boot::Disk { path, write: false } = &vm.boot {
+        disk::create_overlay(path, &run.overlay()).map_err(|why| Failure::failed("disk", why))?;
+    }
+    let mut decision = accel::decide();
+    loop {
+        match try_vm(node, vm, image, &run, decision, dir, events, born).await {
+            Ok(guest) => return Ok(guest),
+            Err(why) => match decision.after_silence().filter(|_| why.code == "silent-node") {
+                Some(next) => decision = next,
+                None => return Err(why),
+            },
+        }
+    }
+}
+
+async fn try_vm(
+    node: &Node,
+    vm: &Vm,
+    image: Option<&image::Image>,
+    run: &RunDirectory,
+    decision: Decision,
+    dir: &LabDir,
+    events: &Events,
+    born: &(dyn Fn(&Child) -> Result<(), Failure> + Sync),
+) -> Result<Guest, Failure> {
+    let how = format!("QEMU, {}: {}", decision.accel.as_str(), decision.why);
+    let launch = Launch::new(&node.name, vm, &node.interfaces, image, decision.accel, run.clone())
+        .map_err(|why| Failure::invalid("vm", why))?;
+    let mut child = child::spawn(launch.command(), &node.name, dir).map_err(|failure| {
+        Failure::lacking("no-qemu", failure.message).mend("install QEMU: apt-get install qemu-system-x86")
+    })?;
+    born(&child)?;
+    events.tell(What::NodeStarted { node: node.name.clone(), how: how.clone() });
+    let answers = matches!(vm.boot, Boot::Image(_));
+    if !answers {
+        return Ok(Guest { child, line: None, how });
+    }
+    let patience = if decision.after_silence().is_some() { SILENCE } else { BOOT_PATIENCE };
+    let probe = run.probe();
+    tokio::select! {
+        line = line(&probe, &node.name, patience) => match line {
+            Ok(line) => Ok(Guest { child, line: Some(line), how }),
+            Err(why) => {
+                // It runs and says nothing: it is of no use, whether it ends well or not.
+                let _ = child.kill().await;
+                Err(why)
+            }
+        },
+        status = child.wait() => {
+            let how = status.map_or_else(|why| why.to_string(), child::ended);
+            Err(Failure::failed("vm-ended", format!("{}: QEMU {how} (see `vnet logs {}`)", node.name, node.name)))
+        }
+    }
+}

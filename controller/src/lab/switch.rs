@@ -1,0 +1,82 @@
+//! The switch process of a lab: started, told what to be, and started again when it dies.
+
+use super::{child, ports::Ports, rundir::LabDir};
+use crate::failure::{Context, Failure};
+use std::{
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::process::Child;
+use topology::plan::Plan;
+use vswitchd::control::{
+    client::Client,
+    protocol::{DatapathSettings, PollMode},
+};
+
+/// How long the switch may take to answer one request.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long to wait before a switch that died is started again; doubled for each time in a row, up to the last.
+const PAUSES: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
+
+/// A switch process that took its configuration.
+#[derive(Debug)]
+pub struct Switch {
+    /// The process.
+    pub child: Child,
+    /// Its process id.
+    pub pid: u32,
+    /// The line to it.
+    pub client: Client,
+}
+
+impl Switch {
+    /// Starts the switch and makes it become `plan`.
+    ///
+    /// # Errors
+    /// It cannot be started, or refuses.
+    pub async fn start(plan: &Arc<Plan>, ports: &Arc<Ports>, dir: &LabDir) -> Result<Self, Failure> {
+        let (ours, theirs) = UnixStream::pair().context("switch", || "a control socket".into())?;
+        let child = child::spawn_role("vswitchd", theirs.into(), dir)?;
+        let (plan, ports) = (plan.clone(), ports.clone());
+        let applied = tokio::task::spawn_blocking(move || {
+            let mut client = Client::new(ours, DEADLINE)?;
+            client.apply(&plan.description, ports.attachments(), &ports.descriptors(), settings(&plan))?;
+            Ok::<_, vswitchd::control::client::ClientError>(client)
+        });
+        let client = applied
+            .await
+            .map_err(|why| Failure::failed("switch", why))?
+            .context("switch", || "the switch did not take its configuration".into())?;
+        Ok(Self { child, pid: client.pid(), client })
+    }
+}
+
+/// The line to whichever switch process runs now.
+pub type Shared = Arc<Mutex<Client>>;
+
+/// Puts the line to a new switch in the place of the old one.
+pub fn replace(shared: &Shared, client: Client) {
+    *shared.lock().unwrap_or_else(PoisonError::into_inner) = client;
+}
+
+/// How long to wait before the `restarts`-th restart in a row.
+pub fn pause(restarts: u32) -> Duration {
+    let place = usize::try_from(restarts).unwrap_or(usize::MAX).min(PAUSES.len() - 1);
+    PAUSES[place]
+}
+
+fn settings(plan: &Plan) -> DatapathSettings {
+    DatapathSettings {
+        workers: plan.datapath.workers,
+        cpus: plan.datapath.cpus.clone(),
+        poll: if plan.datapath.always_poll { PollMode::Always } else { PollMode::Adaptive },
+    }
+}

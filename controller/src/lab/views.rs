@@ -1,0 +1,189 @@
+//! What is shown of a lab: pure functions from its plan and a snapshot to the rows of the API.
+
+use super::{ports::socket, rundir::LabDir, running::NodeStatus};
+use crate::api::types::{DatapathView, DropRow, LinkRow, NodeRow, NodeState, PortRow, VlanRow};
+use std::collections::BTreeMap;
+use topology::plan::{NodeKind, Plan};
+use vswitch_core::{
+    description::{Description, Link, Membership, Port},
+    id::{PortId, SwitchId},
+    vlan::VlanId,
+};
+use vswitchd::control::protocol::Snapshot;
+
+/// `show ports`.
+pub(super) fn ports(plan: &Plan, snapshot: &Snapshot, dir: &LabDir) -> Vec<PortRow> {
+    let description = &plan.description;
+    let rows = snapshot.ports.iter().filter_map(|view| {
+        let port = port(description, view.port)?;
+        let node = plan.nodes.iter().find(|node| node.name == port.node)?;
+        let interface = node.interfaces.iter().find(|interface| interface.port == view.port)?;
+        Some(PortRow {
+            port: port.name(),
+            link: match &port.link {
+                Link::None => None,
+                Link::Switch { switch, .. } => Some(switch_name(description, *switch)),
+                Link::Wire { peer } => self::port(description, *peer).map(Port::name),
+            },
+            vlan: link_words(description, &port.link),
+            mac: interface.mac,
+            state: view.state,
+            detail: view.detail.clone(),
+            policy: "open".into(),
+            socket: socket(node, interface, dir).map(|(_, path)| path),
+            features: view.features,
+            rings: view.rings.clone(),
+            counters: view.counters.clone(),
+        })
+    });
+    rows.collect()
+}
+
+/// `show drops`.
+pub(super) fn drops(snapshot: &Snapshot) -> Vec<DropRow> {
+    let mut rows = Vec::new();
+    for view in &snapshot.ports {
+        let sides =
+            [("from_port", &view.counters.from_port.dropped), ("to_port", &view.counters.to_port.dropped)];
+        for (direction, dropped) in sides {
+            rows.extend(dropped.iter().map(|(reason, frames)| DropRow {
+                port: format!("{}:{}", view.node, view.interface),
+                direction: direction.into(),
+                reason: *reason,
+                frames: *frames,
+                what: reason.what().into(),
+                mend: reason.mend().into(),
+            }));
+        }
+    }
+    rows
+}
+
+/// `show datapath`.
+pub(super) fn datapath(snapshot: Snapshot, pid: u32, restarts: u32) -> DatapathView {
+    DatapathView {
+        epoch: snapshot.epoch.map(vswitch_core::id::Epoch::number),
+        pid,
+        restarts,
+        workers: snapshot.workers,
+        fdb: snapshot.fdb,
+    }
+}
+
+/// `show nodes`.
+pub(super) fn nodes(plan: &Plan, status: &BTreeMap<String, NodeStatus>) -> Vec<NodeRow> {
+    let rows = plan.nodes.iter().map(|node| {
+        let now = status.get(&node.name);
+        NodeRow {
+            node: node.name.clone(),
+            kind: match node.kind {
+                NodeKind::Vm(_) => "vm",
+                NodeKind::Station => "station",
+                NodeKind::VhostUser(_) => "vhost-user",
+                NodeKind::Tap { .. } => "tap",
+            }
+            .into(),
+            state: now.map_or(NodeState::Starting, |now| now.state),
+            detail: now.map(|now| now.detail.clone()).unwrap_or_default(),
+            pid: now.and_then(|now| now.pid),
+            interfaces: node.interfaces.iter().map(|i| (i.name.clone(), i.addresses.clone())).collect(),
+        }
+    });
+    rows.collect()
+}
+
+/// `show links`.
+pub(super) fn links(plan: &Plan) -> Vec<LinkRow> {
+    let description = &plan.description;
+    let said = |line: u32| format!("{}:{line}", description.file);
+    let mut rows = Vec::new();
+    for port in description.ports.iter().flatten() {
+        let Some(origin) = port.link_origin else { continue };
+        let other = match &port.link {
+            Link::None => continue,
+            Link::Switch { switch, .. } => switch_name(description, *switch),
+            // A wire has two ports and is one link.
+            Link::Wire { peer } if peer.index() < port.id.index() => continue,
+            Link::Wire { peer } => self::port(description, *peer).map(Port::name).unwrap_or_default(),
+        };
+        let vlan = link_words(description, &port.link);
+        rows.push(LinkRow { ends: [port.name(), other], vlan, said: said(origin.line) });
+    }
+    rows.extend(description.trunks.iter().map(|trunk| LinkRow {
+        ends: trunk.ends.map(|switch| switch_name(description, switch)),
+        vlan: membership_words(description, &trunk.vlans),
+        said: said(trunk.origin.line),
+    }));
+    rows
+}
+
+/// `show vlans`: who carries each VLAN, switch by switch.
+pub(super) fn vlans(plan: &Plan) -> Vec<VlanRow> {
+    let description = &plan.description;
+    let mut rows = Vec::new();
+    for switch in &description.switches {
+        for vlan in &description.vlans {
+            let (mut untagged, mut tagged) = (Vec::new(), Vec::new());
+            let mut sort = |name: String, membership: &Membership| match carries(membership, vlan.id) {
+                Some(true) => tagged.push(name),
+                Some(false) => untagged.push(name),
+                None => {}
+            };
+            for port in description.ports.iter().flatten() {
+                if let Link::Switch { switch: of, vlans } = &port.link
+                    && *of == switch.id
+                {
+                    sort(port.name(), vlans);
+                }
+            }
+            for trunk in description.trunks.iter().filter(|trunk| trunk.ends.contains(&switch.id)) {
+                let other = trunk.ends.iter().find(|end| **end != switch.id).copied().unwrap_or(switch.id);
+                sort(switch_name(description, other), &trunk.vlans);
+            }
+            let (name, switch) = (vlan.name.clone(), switch.name.clone());
+            rows.push(VlanRow { id: vlan.id.number(), name, switch, untagged, tagged });
+        }
+    }
+    rows
+}
+
+/// Whether a membership carries a VLAN, and if so whether tagged.
+fn carries(membership: &Membership, vlan: VlanId) -> Option<bool> {
+    match membership {
+        Membership::Access(access) => (*access == vlan).then_some(false),
+        Membership::Trunk { vlans, native } => vlans.contains(vlan).then_some(*native != Some(vlan)),
+    }
+}
+
+fn link_words(description: &Description, link: &Link) -> String {
+    match link {
+        Link::None => "no link".into(),
+        Link::Wire { .. } => "wire".into(),
+        Link::Switch { vlans, .. } => membership_words(description, vlans),
+    }
+}
+
+fn membership_words(description: &Description, membership: &Membership) -> String {
+    let name = |id: VlanId| {
+        let named = description.vlans.iter().find(|vlan| vlan.id == id);
+        named.map_or_else(|| id.to_string(), |vlan| vlan.name.clone())
+    };
+    match membership {
+        Membership::Access(vlan) => format!("access {}", name(*vlan)),
+        Membership::Trunk { vlans, native } => {
+            let tagged: Vec<_> = vlans.iter().filter(|vlan| Some(*vlan) != *native).map(name).collect();
+            match native {
+                Some(native) => format!("trunk {} native {}", tagged.join(", "), name(*native)),
+                None => format!("trunk {}", tagged.join(", ")),
+            }
+        }
+    }
+}
+
+fn switch_name(description: &Description, id: SwitchId) -> String {
+    description.switches.get(usize::from(id.index())).map(|switch| switch.name.clone()).unwrap_or_default()
+}
+
+fn port(description: &Description, id: PortId) -> Option<&Port> {
+    description.ports.get(usize::from(id.index()))?.as_ref().filter(|port| port.id == id)
+}
