@@ -8,7 +8,7 @@ pub mod failure;
 pub mod image;
 pub mod lab;
 pub mod probing;
-pub mod vm;
 pub mod station;
+pub mod vm;
 
 pub use cli::main;
