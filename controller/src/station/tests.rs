@@ -1,23 +1,18 @@
 //! Two and more stations on one wire in memory, in virtual time: what they answer, and how fast.
 
-use super::Spec;
+mod on_rings;
+
 use super::ask::Asker;
-use super::control::Control;
 use super::host::{Host, Interface};
 use super::nic::Wire;
-use super::turns::Turns;
 use probe::answer::{Bulk, Contact, Received, Refusal, Sent, Unreachable};
-use probe::ask::{
-    Connect, Hello, Marker, Ping, Resolve, Send, SendFrame, Service, Source, Transport, UdpEcho,
-};
+use probe::ask::{Connect, Marker, Ping, Resolve, Send, SendFrame, Service, Source, Transport, UdpEcho};
 use probe::bulk::{Checksum, Pattern};
-use probe::{Answer, Ask, AskId, Decoder, FromGuest, Mac, Request, encode};
+use probe::{Answer, Ask, AskId, FromGuest, Mac, Request};
 use smoltcp::time::{Duration, Instant};
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 /// One end of a hub: what others send comes here, as many frames as a ring holds.
@@ -288,56 +283,4 @@ fn an_idle_station_has_nothing_to_do() {
         lab.round();
     }
     assert!(lab.hosts.iter_mut().all(|host| host.poll_at(lab.now).is_none()));
-}
-
-/// Says one thing on a control connection, and waits for what comes back.
-fn say(line: &mut UnixStream, request: Request) -> Answer {
-    let ask = Ask { id: AskId::new(9), request };
-    line.write_all(&encode(&ask).expect("a short question")).expect("somebody listens");
-    let (mut decoder, mut bytes) = (Decoder::<FromGuest>::new(), [0; 4096]);
-    loop {
-        let len = line.read(&mut bytes).expect("an answer within the deadline");
-        assert_ne!(len, 0, "it hung up");
-        if let Some(message) = decoder.push(&bytes[..len]).next() {
-            let FromGuest::Answer { id, answer } = message.expect("an answer that can be read") else {
-                panic!("not an answer")
-            };
-            assert_eq!(id, AskId::new(9));
-            return answer;
-        }
-    }
-}
-
-#[test]
-fn the_control_socket_serves_the_station_that_is_named_even_without_a_switch() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let control = folder.path().join("stations.sock");
-    let json = serde_json::json!({
-        "control": control,
-        "stations": [{ "name": "h1", "interfaces": [{
-            "name": "eth0", "socket": folder.path().join("none.sock"), "mac": "02:00:00:00:00:01",
-            "addresses": ["10.0.0.1/24"], "mtu": null,
-        }]}],
-    });
-    let spec: Spec = serde_json::from_value(json).expect("a specification");
-    // It never ends by itself; its thread ends with the test's process.
-    let (bound, listening) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let control = Control::bind(&spec.control).expect("a socket");
-        bound.send(()).expect("the test waits");
-        Turns::new(spec.stations, control).expect("stations").run()
-    });
-    listening.recv().expect("bound");
-    let mut line = UnixStream::connect(&control).expect("listening");
-    line.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("a deadline");
-    let hello = |name: &str| Request::Hello(Hello { version: probe::VERSION, name: name.into() });
-    assert_eq!(say(&mut line, Request::Report), Answer::Refused(Refusal::UnknownGuest));
-    assert_eq!(say(&mut line, hello("h2")), Answer::Refused(Refusal::UnknownGuest));
-    assert!(matches!(say(&mut line, hello("h1")), Answer::Ready(ready) if ready.name == "h1"));
-    let Answer::Report(report) = say(&mut line, Request::Report) else { panic!("no report") };
-    assert!(!report[0].link_up);
-    assert!(
-        matches!(say(&mut line, ping("10.0.0.1", 2, 8)), Answer::Ping(Ok(echoes)) if echoes.received() == 2)
-    );
-    assert_eq!(say(&mut line, ping("10.0.0.2", 1, 8)), Answer::Ping(Err(Unreachable::NoNeighbour)));
 }
