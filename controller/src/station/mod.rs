@@ -6,7 +6,7 @@
 //! vhost-user socket -> port -> nic -> observe -> smoltcp -> answer: echo and bulk services
 //! ```
 //! One thread serves all: it sleeps until a ring signals, a message comes or a timer is due, and then turns only to the
-//! stations concerned.
+//! stations concerned. Only a handshake with the switch, which may block, has a thread to itself.
 //!
 //! Files: `host` one station, `stack` one of its interfaces, `nic` smoltcp's device, `port` the connection to the switch,
 //! `neighbours` who is on the link, `observe` what frames tell beside smoltcp, `frames` what is built beside it, `ask`

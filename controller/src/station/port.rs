@@ -3,9 +3,11 @@
 use super::nic::Wire;
 use rustix::event::{PollFd, PollFlags};
 use smoltcp::time::{Duration, Instant};
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 use vhost_net_backend::driver::{Config, Driver, DriverError};
 
 /// The pause after the first failure; it doubles up to the longest.
@@ -21,13 +23,19 @@ pub(super) struct Port {
     name: String,
     socket: PathBuf,
     config: Config,
+    /// Its rings and their frames outlive a connection.
     driver: Option<Driver>,
-    /// While connected.
-    line: Option<Line>,
-    next_try: Instant,
+    state: State,
     pause: Duration,
     /// The latest failure was told.
     told: bool,
+}
+
+enum State {
+    Connected(Line),
+    Connecting(Attempt),
+    /// Until it is time to try.
+    Waiting(Instant),
 }
 
 /// What to wait for on a running driver.
@@ -36,10 +44,50 @@ struct Line {
     hang_up: OwnedFd,
 }
 
-impl Line {
-    fn poll_fds(&self) -> [PollFd<'_>; 2] {
-        [PollFd::new(&self.call, PollFlags::IN), PollFd::new(&self.hang_up, PollFlags::RDHUP)]
+/// A handshake on a thread of its own: a switch that takes its time must not stop the other stations.
+struct Attempt {
+    thread: JoinHandle<(Option<Driver>, Result<Line, DriverError>)>,
+    /// Hangs up when the thread is done.
+    done: UnixStream,
+}
+
+impl Attempt {
+    fn start(driver: Option<Driver>, socket: PathBuf, config: Config) -> io::Result<Self> {
+        let (done, held) = UnixStream::pair()?;
+        done.set_nonblocking(true)?;
+        let thread = thread::Builder::new().name("handshake".into()).spawn(move || {
+            let mut driver = driver;
+            let result = connect(&mut driver, &socket, &config);
+            drop(held);
+            (driver, result)
+        })?;
+        Ok(Self { thread, done })
     }
+
+    fn is_over(&self) -> bool {
+        !matches!((&self.done).read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+/// The same rings again where there are some.
+fn connect(driver: &mut Option<Driver>, socket: &Path, config: &Config) -> Result<Line, DriverError> {
+    let stream = UnixStream::connect(socket)?;
+    let running = match driver {
+        Some(running) => {
+            let result = running.reconnect(stream);
+            // Another switch may offer less: then the next attempt starts from nothing.
+            if let Err(error) = result {
+                if matches!(error, DriverError::Features { .. }) {
+                    *driver = None;
+                }
+                return Err(error);
+            }
+            running
+        }
+        empty => empty.insert(Driver::connect(stream, config)?),
+    };
+    let hang_up = running.connection_fd().try_clone_to_owned()?;
+    Ok(Line { call: running.pair().call_fd().try_clone_to_owned()?, hang_up })
 }
 
 impl Port {
@@ -47,34 +95,57 @@ impl Port {
         let config = Config {
             // So every frame takes one buffer.
             buffer_size: (u32::from(mtu) + OVERHEAD).clamp(2048, 65562),
-            timeout: std::time::Duration::from_secs(2),
             ..Config::default()
         };
-        Self { name, socket, config, driver: None, line: None, next_try: now, pause: SHORTEST, told: false }
+        let state = State::Waiting(now);
+        Self { name, socket, config, driver: None, state, pause: SHORTEST, told: false }
     }
 
     /// Looks after the connection: notices its end, and tries again when it is time.
     pub(super) fn keep(&mut self, now: Instant) {
-        if self.line.is_some() {
+        if let State::Connected(_) = self.state {
             self.notice_end(now);
         }
-        if self.line.is_some() || now < self.next_try {
-            return;
+        if let State::Waiting(until) = self.state
+            && until <= now
+        {
+            match Attempt::start(self.driver.take(), self.socket.clone(), self.config.clone()) {
+                Ok(attempt) => self.state = State::Connecting(attempt),
+                Err(error) => self.failed(&error.into(), now),
+            }
         }
-        match self.connect() {
+        if matches!(&self.state, State::Connecting(attempt) if attempt.is_over()) {
+            self.conclude(now);
+        }
+    }
+
+    /// The attempt is over.
+    fn conclude(&mut self, now: Instant) {
+        let State::Connecting(attempt) = std::mem::replace(&mut self.state, State::Waiting(now)) else {
+            return;
+        };
+        let Ok((driver, result)) = attempt.thread.join() else {
+            tracing::error!(interface = self.name, "the handshake panicked: a bug of ours");
+            self.state = State::Waiting(now + LONGEST);
+            return;
+        };
+        self.driver = driver;
+        match result {
             Ok(line) => {
                 tracing::info!(interface = self.name, socket = %self.socket.display(), "connected to the switch");
-                self.line = Some(line);
+                self.state = State::Connected(line);
                 (self.pause, self.told) = (SHORTEST, false);
             }
-            Err(error) => {
-                if !std::mem::replace(&mut self.told, true) {
-                    tracing::warn!(interface = self.name, socket = %self.socket.display(), %error, "not connected yet");
-                }
-                self.next_try = now + self.pause;
-                self.pause = (self.pause * 2).min(LONGEST);
-            }
+            Err(error) => self.failed(&error, now),
         }
+    }
+
+    fn failed(&mut self, error: &DriverError, now: Instant) {
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::warn!(interface = self.name, socket = %self.socket.display(), %error, "not connected yet");
+        }
+        self.state = State::Waiting(now + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST);
     }
 
     fn notice_end(&mut self, now: Instant) {
@@ -87,37 +158,23 @@ impl Port {
         } else {
             tracing::warn!(interface = self.name, "the switch hung up; connecting again");
         }
-        self.line = None;
-        self.next_try = now;
-    }
-
-    fn connect(&mut self) -> Result<Line, DriverError> {
-        let stream = UnixStream::connect(&self.socket)?;
-        let driver = match &mut self.driver {
-            Some(driver) => match driver.reconnect(stream) {
-                Ok(()) => driver,
-                Err(error) => {
-                    // Another switch may offer less: the next attempt starts from nothing.
-                    if matches!(error, DriverError::Features { .. }) {
-                        self.driver = None;
-                    }
-                    return Err(error);
-                }
-            },
-            empty => empty.insert(Driver::connect(stream, &self.config)?),
-        };
-        let hang_up = driver.connection_fd().try_clone_to_owned()?;
-        Ok(Line { call: driver.pair().call_fd().try_clone_to_owned()?, hang_up })
+        self.state = State::Waiting(now);
     }
 
     /// When to try again, while not connected.
     pub(super) fn poll_at(&self) -> Option<Instant> {
-        self.line.is_none().then_some(self.next_try)
+        if let State::Waiting(until) = self.state { Some(until) } else { None }
     }
 
     /// What wakes it.
-    pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd<'_>> {
-        self.line.iter().flat_map(Line::poll_fds)
+    pub(super) fn poll_fds(&self) -> Vec<PollFd<'_>> {
+        match &self.state {
+            State::Connected(Line { call, hang_up }) => {
+                vec![PollFd::new(call, PollFlags::IN), PollFd::new(hang_up, PollFlags::RDHUP)]
+            }
+            State::Connecting(attempt) => vec![PollFd::new(&attempt.done, PollFlags::IN)],
+            State::Waiting(_) => Vec::new(),
+        }
     }
 
     /// Before a round: no more signals until [`Self::arm`].
@@ -130,7 +187,7 @@ impl Port {
 
     /// After a round. True: something came meanwhile.
     pub(super) fn arm(&mut self) -> bool {
-        self.line.is_some() && self.driver.as_mut().is_some_and(|driver| driver.pair().arm())
+        self.is_up() && self.driver.as_mut().is_some_and(|driver| driver.pair().arm())
     }
 }
 
@@ -153,6 +210,6 @@ impl Wire for Port {
     }
 
     fn is_up(&self) -> bool {
-        self.line.is_some()
+        matches!(self.state, State::Connected(_))
     }
 }

@@ -1,5 +1,7 @@
 //! Two and more stations on one wire in memory, in virtual time: what they answer, and how fast.
 
+mod on_rings;
+
 use super::ask::Asker;
 use super::host::{Host, Interface};
 use super::nic::Wire;
@@ -14,7 +16,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 /// One end of a hub: what others send comes here, as many frames as a ring holds.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Tap(Rc<RefCell<VecDeque<Vec<u8>>>>);
 
 struct HubWire {
@@ -70,10 +72,9 @@ fn v6(host: usize) -> String {
 
 impl Lab {
     fn new(count: usize) -> Self {
-        let taps =
-            Rc::new(vec![Tap::default(); 0].into_iter().chain((0..count).map(|_| Tap::default())).collect());
+        let taps = Rc::new((0..count).map(|_| Tap::default()).collect::<Vec<_>>());
         let host = |own: usize| {
-            let addresses = vec![format!("{}/16", v4(own)), format!("{}/64", v6(own))];
+            let addresses = [format!("{}/16", v4(own)), format!("{}/64", v6(own))];
             let interface = Interface {
                 name: "eth0".into(),
                 mac: mac(own),
