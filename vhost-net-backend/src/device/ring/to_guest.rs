@@ -133,7 +133,7 @@ impl ToGuest {
     ///
     /// An error says what the guest did that no driver may do; the port is then to be stopped.
     pub fn reserve(&self, lengths: impl IntoIterator<Item = u32>) -> Result<Lease<'_>, PortFault> {
-        self.state.with(|state| {
+        let (lease, claimed) = self.state.with(|state| {
             let mut store = state.spare.pop().unwrap_or_default();
             let number = state.oldest + state.open.len() as u64;
             let used_at = state.next_used;
@@ -141,9 +141,11 @@ impl ToGuest {
             let places = state.next_used.wrapping_sub(used_at);
             state.open.push_back((places, false));
             let lease = Lease { ring: self, store: Some(store), number };
-            claimed.map_err(|what| self.common.fault(what))?;
-            Ok(lease)
-        })
+            (lease, claimed)
+        });
+        // A lease that fails ends when it is dropped, which takes the flag once more.
+        claimed.map_err(|what| self.common.fault(what))?;
+        Ok(lease)
     }
 
     fn claim(

@@ -64,7 +64,9 @@ impl Lab {
         self.exchanges = self.exchanges.wrapping_add(1);
         let kind = self.exchanges;
         // What a guest of the hub may have sent to all meanwhile.
-        self.drivers.iter_mut().for_each(|driver| drop(driver.pair().receive(|_, _| {})));
+        for driver in &mut self.drivers {
+            driver.pair().receive(|_, _| {});
+        }
         for (from, to) in [(0, 1), (1, 0)] {
             for number in 0..FRAMES {
                 assert!(self.drivers[from].pair().transmit(&frame(kind, from as u8, number)));
@@ -72,7 +74,11 @@ impl Lab {
             self.drivers[from].pair().flush();
             let (mut next, until) = (0, Instant::now() + DEADLINE);
             while next < FRAMES {
-                assert!(Instant::now() < until, "{} of {FRAMES} frames of a neighbour are lost", FRAMES - next);
+                assert!(
+                    Instant::now() < until,
+                    "{} of {FRAMES} frames of a neighbour are lost",
+                    FRAMES - next
+                );
                 self.hub.turn();
                 self.drivers[to].pair().receive(|_, got| {
                     if got.first() == Some(&0x02) {

@@ -70,8 +70,7 @@ impl Host {
 
     /// Waits until `enough` holds of what was told.
     pub(super) fn wait(&self, what: &str, enough: impl Fn(&[Connection]) -> bool) {
-        let waited =
-            self.changed.wait_timeout_while(self.lock(), DEADLINE, |state| !enough(&state.told));
+        let waited = self.changed.wait_timeout_while(self.lock(), DEADLINE, |state| !enough(&state.told));
         let (state, timeout) = waited.expect("no test panics with it");
         let told = state.told.clone();
         drop(state);
@@ -168,7 +167,11 @@ pub(super) fn say(socket: &UnixStream, code: u32, payload: &[u8], fds: &[Borrowe
     match reply {
         Ok(reply) => Answer::Value(u64::from_ne_bytes(reply.try_into().expect("8 bytes"))),
         Err(error) => {
-            assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "request {code} was not answered in time");
+            assert_ne!(
+                error.kind(),
+                std::io::ErrorKind::WouldBlock,
+                "request {code} was not answered in time"
+            );
             Answer::Closed
         }
     }
@@ -228,7 +231,9 @@ pub(super) fn set_up(socket: &UnixStream) {
 pub(super) fn addresses(ring: u32) -> Vec<u8> {
     let base = USER + u64::from(ring) * 0x10000;
     let mut payload = state_payload(ring, 0);
-    [base, base + 0x8000, base + 0x4000, 0].iter().for_each(|at| payload.extend_from_slice(&at.to_ne_bytes()));
+    [base, base + 0x8000, base + 0x4000, 0]
+        .iter()
+        .for_each(|at| payload.extend_from_slice(&at.to_ne_bytes()));
     payload
 }
 
