@@ -1,7 +1,7 @@
 //! Ports in one process with scripted frontends, polite and hostile.
 //!
 //! `rig` what all stand on, `lab` two polite drivers beside a hostile connection, `ledger` the rows P1 to P23 of the
-//! hostile-input ledger, `lifecycle` connecting and reconnecting, `leaks` descriptors, mappings and threads.
+//! hostile-input ledger.
 
 mod lab;
 mod ledger;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::{Port, PortConfig};
 use crate::device::fault::PortFault;
 use crate::device::gate::wire::{code, state_payload};
-use rig::{DEADLINE, Host, MIB, adopt, ask, send_memory, set_up};
+use rig::{DEADLINE, Host, MIB, adopt, ask, send_memory, set_up, set_up_from};
 
 fn patient() -> PortConfig {
     PortConfig::new("test")
@@ -24,7 +24,7 @@ fn patient() -> PortConfig {
 fn rings_are_attached_after_a_full_set_up_and_come_back_around_every_change() {
     let host = Arc::<Host>::default();
     let (socket, port) = adopt(&host, patient());
-    set_up(&socket);
+    set_up_from(&socket, 0xffff);
     assert_eq!(host.rings(), 2);
     // DPDK: disable, a new table, enable, without a new kick or address.
     (0..2).for_each(|ring| assert_eq!(ask(&socket, code::SET_VRING_ENABLE, &state_payload(ring, 0), &[]), 0));

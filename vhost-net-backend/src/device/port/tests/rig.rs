@@ -209,8 +209,13 @@ pub(super) fn greet(socket: &UnixStream) {
     assert_eq!(ask(socket, code::SET_OWNER, &[], &[]), 0);
 }
 
-/// QEMU's order: rings are enabled before the first SET_FEATURES.
+/// Two rings that run over zeroed memory.
 pub(super) fn set_up(socket: &UnixStream) {
+    set_up_from(socket, 0);
+}
+
+/// The same from index `base`. QEMU's order: rings are enabled before the first SET_FEATURES.
+pub(super) fn set_up_from(socket: &UnixStream, base: u32) {
     greet(socket);
     assert_eq!(ask(socket, code::GET_QUEUE_NUM, &[], &[]), 2);
     let ok = |code, payload: &[u8], fds: &[OwnedFd]| assert_eq!(ask(socket, code, payload, fds), 0, "{code}");
@@ -220,7 +225,7 @@ pub(super) fn set_up(socket: &UnixStream) {
     send_memory(socket, MIB);
     for ring in 0..2u32 {
         ok(code::SET_VRING_NUM, &state_payload(ring, 256), &[]);
-        ok(code::SET_VRING_BASE, &state_payload(ring, 0xffff), &[]);
+        ok(code::SET_VRING_BASE, &state_payload(ring, base), &[]);
         ok(code::SET_VRING_ADDR, &addresses(ring), &[]);
         ok(code::SET_VRING_KICK, &u64::from(ring).to_ne_bytes(), &[event()]);
         ok(code::SET_VRING_CALL, &u64::from(ring).to_ne_bytes(), &[event()]);

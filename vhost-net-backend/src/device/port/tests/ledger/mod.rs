@@ -4,6 +4,7 @@
 //! was left and after it ended; not one frame may be lost. The gate's rules without sockets are tested beside the gate.
 
 mod memory;
+mod rings;
 mod stream;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
