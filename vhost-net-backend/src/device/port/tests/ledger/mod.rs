@@ -5,6 +5,7 @@
 
 mod memory;
 mod rings;
+mod sequences;
 mod stream;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
