@@ -87,11 +87,11 @@ impl Host {
     /// The fault with which the `nth` connection ended, once it has.
     pub(super) fn fault(&self, nth: usize) -> PortFault {
         let faults = |told: &[Connection]| {
-            let faults = told.iter().filter_map(|c| match c {
+            let mut faults = told.iter().filter_map(|c| match c {
                 Connection::Faulted(fault) => Some(fault.clone()),
                 _ => None,
             });
-            faults.skip(nth).next()
+            faults.nth(nth)
         };
         self.wait("a fault", |told| faults(told).is_some());
         faults(&self.told()).expect("waited for")
