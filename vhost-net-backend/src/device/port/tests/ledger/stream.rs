@@ -19,7 +19,7 @@ use crate::device::gate::wire::{MAX_FDS, code, request_bytes, state_payload, tab
 use crate::driver::misbehave::RawFrontend;
 
 fn impatient() -> PortConfig {
-    PortConfig { patience: Duration::from_millis(50), ..patient() }
+    PortConfig { patience: Duration::from_millis(300), ..patient() }
 }
 
 #[test]
