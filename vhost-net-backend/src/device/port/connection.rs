@@ -110,8 +110,11 @@ impl Connection {
 
     /// The frontend let its deadline pass.
     pub(super) fn overdue(&self) -> PortFault {
-        let what =
-            if self.frontend.amid_reply() { "did not read a reply" } else { "left a message unfinished" };
+        let what = match (self.frontend.amid_reply(), self.frontend.amid_message()) {
+            (true, _) => "did not read a reply",
+            (false, true) => "left a message unfinished",
+            (false, false) => "connected and said nothing",
+        };
         PortFault::Protocol(format!("{} {what} for {} ms", self.peer, self.patience.as_millis()))
     }
 

@@ -1,0 +1,81 @@
+//! Ports in one process with scripted frontends, polite and hostile.
+//!
+//! `rig` what all stand on, `lab` two polite drivers beside a hostile connection, `ledger` the rows P1 to P23 of the
+//! hostile-input ledger.
+
+mod lab;
+mod ledger;
+mod rig;
+
+use std::io::Read;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+
+use super::{Port, PortConfig};
+use crate::device::fault::PortFault;
+use crate::device::gate::wire::{code, state_payload};
+use rig::{DEADLINE, Host, MIB, adopt, ask, send_memory, set_up, set_up_from};
+
+fn patient() -> PortConfig {
+    PortConfig::new("test")
+}
+
+#[test]
+fn rings_are_attached_after_a_full_set_up_and_come_back_around_every_change() {
+    let host = Arc::<Host>::default();
+    let (socket, port) = adopt(&host, patient());
+    set_up_from(&socket, 0xffff);
+    assert_eq!(host.rings(), 2);
+    // DPDK: disable, a new table, enable, without a new kick or address.
+    (0..2).for_each(|ring| assert_eq!(ask(&socket, code::SET_VRING_ENABLE, &state_payload(ring, 0), &[]), 0));
+    assert_eq!(host.rings(), 0);
+    send_memory(&socket, 2 * MIB);
+    (0..2).for_each(|ring| assert_eq!(ask(&socket, code::SET_VRING_ENABLE, &state_payload(ring, 1), &[]), 0));
+    assert_eq!(host.rings(), 2);
+    assert_eq!(ask(&socket, code::GET_VRING_BASE, &state_payload(1, 0), &[]), 1 | 0xffff << 32);
+    assert_eq!(host.rings(), 1);
+    assert_ne!(
+        ask(&socket, code::SET_VRING_NUM, &state_payload(0, 3), &[]),
+        0,
+        "a NACK, and the connection lives"
+    );
+    assert_eq!(port.refusals().len(), 1);
+    assert_eq!(ask(&socket, code::RESET_DEVICE, &[], &[]), 0);
+    assert_eq!(host.rings(), 0);
+    port.close();
+}
+
+#[test]
+fn a_fault_takes_the_rings_back_and_closes_the_connection() {
+    let host = Arc::<Host>::default();
+    let (mut socket, port) = adopt(&host, patient());
+    set_up(&socket);
+    let handle = port.fault_handle();
+    let elsewhere = handle.clone();
+    std::thread::spawn(move || elsewhere.fault(PortFault::MemoryVanished)).join().expect("posted");
+    assert_eq!(host.fault(0), PortFault::MemoryVanished);
+    assert_eq!(host.rings(), 0);
+    assert_eq!(socket.read(&mut [0]).expect("an end"), 0);
+    drop(port);
+    handle.fault(PortFault::Internal);
+    assert_eq!(Arc::strong_count(&host), 1, "the handle keeps nothing of the port alive");
+}
+
+#[test]
+fn a_frontend_that_dies_gives_its_rings_back_and_the_next_one_is_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("port");
+    let host = Arc::<Host>::default();
+    let listener = UnixListener::bind(&path).expect("a listener");
+    let _port = Port::listen(listener, PortConfig::new("test"), host.clone()).expect("a port");
+    for nth in 0..8 {
+        let socket = UnixStream::connect(&path).expect("connected");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        set_up(&socket);
+        let mut second = UnixStream::connect(&path).expect("connected");
+        assert_eq!(second.read(&mut [0]).expect("turned away"), 0);
+        drop(socket);
+        host.disconnects(nth + 1);
+        assert_eq!(host.rings(), 0);
+    }
+}
