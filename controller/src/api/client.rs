@@ -2,7 +2,9 @@
 
 use super::{
     problem::Problem,
-    types::{ExecReply, ExecRequest, LabView, TopologyFile, TraceRequest, TraceView},
+    types::{
+        ExecReply, ExecRequest, ExportRequest, ExportView, LabView, TopologyFile, TraceRequest, TraceView,
+    },
 };
 use crate::{
     failure::{Context, Exit, Failure},
@@ -88,6 +90,14 @@ impl Client {
     /// As the lab says.
     pub async fn exec(&self, request: &ExecRequest) -> Result<ExecReply, Failure> {
         self.json(Method::POST, "/exec", Some(request)).await
+    }
+
+    /// What another VMM needs to attach.
+    ///
+    /// # Errors
+    /// As the lab says.
+    pub async fn export(&self, request: &ExportRequest) -> Result<ExportView, Failure> {
+        self.json(Method::POST, "/export", Some(request)).await
     }
 
     /// What happens, from event number `from` on.

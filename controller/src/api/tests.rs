@@ -52,7 +52,10 @@ impl Service for Pretender {
 
     async fn ask(&self, question: Question) -> Result<Value, Failure> {
         match question {
-            Question::Exec(request) => Ok(json!(ExecReply { status: 0, output: request.command.join(" ") })),
+            Question::Export(request) => Ok(json!(request)),
+            Question::Exec(request) => {
+                Ok(json!(ExecReply { status: 0, stdout: request.command.join(" "), stderr: String::new() }))
+            }
             other => Ok(json!(format!("{other:?}"))),
         }
     }
@@ -86,7 +89,7 @@ async fn a_lab_comes_up_is_looked_at_and_goes_down() {
     assert_eq!(client.act::<String>("test").await.unwrap(), "Test");
     assert_eq!(client.act::<String>("pingall").await.unwrap(), "Pingall");
     let request = ExecRequest { node: "pc1".into(), command: vec!["uname".into(), "-r".into()] };
-    assert_eq!(client.exec(&request).await.unwrap().output, "uname -r");
+    assert_eq!(client.exec(&request).await.unwrap().stdout, "uname -r");
     client.delete().await.unwrap();
 }
 

@@ -284,6 +284,26 @@ pub struct ExecRequest {
     pub command: Vec<String>,
 }
 
+/// What another VMM is to be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportRequest {
+    /// For whom: `qemu` or `libvirt`.
+    pub vmm: String,
+    /// The node, of kind `vhost-user`.
+    pub node: String,
+    /// The guest's memory in MiB.
+    pub memory: u64,
+}
+
+/// What another VMM needs to attach.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportView {
+    /// Fit to be pasted.
+    pub arguments: String,
+    /// What a person should know.
+    pub remarks: Vec<String>,
+}
+
 /// What the command did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecReply {

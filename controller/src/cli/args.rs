@@ -1,6 +1,7 @@
 //! The grammar of the command line.
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
 
 /// Virtual machines on virtual networks, from one topology file.
 #[derive(Debug, Parser)]
@@ -16,24 +17,175 @@ pub(super) struct Args {
 /// What can be done.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
+    /// Bring up the best lab that this machine can, test it, and explain a dropped frame.
+    Demo,
+    /// Check a topology file; nothing is started.
+    Validate {
+        /// The file; not needed if this folder has one `*.vnet.yaml`.
+        file: Option<PathBuf>,
+    },
+    /// Bring a lab up; Ctrl-C takes it down.
+    Up {
+        /// The file; not needed if this folder has one `*.vnet.yaml`.
+        file: Option<PathBuf>,
+        /// Return as soon as the lab is up, and leave it running.
+        #[arg(long, short, env = "VNET_DETACH")]
+        detach: bool,
+    },
     /// Take a lab down, or clean up what a killed one left.
     Down,
     /// List the labs: running, or orphaned by a killed controller.
     Ls {
-        /// How to print it.
-        #[arg(long, env = "VNET_FORMAT", value_enum, default_value_t = Format::Table)]
-        format: Format,
+        #[command(flatten)]
+        output: Output,
     },
-    /// Print the log of the controller, the switch or a node.
-    Logs {
-        /// `controller`, `switch` or a node.
-        of: String,
+    /// Bring up a copy of a lab, prove its expectations, and take it down. Exit code 6: one does not hold.
+    Test {
+        /// The file; not needed if this folder has one `*.vnet.yaml`.
+        file: Option<PathBuf>,
+        /// Test the lab that runs instead.
+        #[arg(long, env = "VNET_RUNNING", conflicts_with = "file")]
+        running: bool,
+        #[command(flatten)]
+        output: Output,
     },
-    /// Say what a name of ours means, and what to do about it.
+    /// Ping every address from every node.
+    Pingall {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show a part of a running lab.
+    Show {
+        /// Which part.
+        what: View,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Say what would become of a frame now, step by step. Nothing is sent.
+    Trace {
+        /// From: node or node:interface.
+        src: String,
+        /// To: node or node:interface.
+        dst: String,
+        /// icmp, tcp/PORT, udp/PORT, arp or l2.
+        what: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Say what a drop reason or an error code means, and what to do about it.
     Explain {
-        /// A drop reason.
+        /// A drop reason, or the code of an error in a topology file.
         code: String,
     },
+    /// List what this machine lacks, each with the command that mends it.
+    Doctor {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print the log of the controller, the switch, the stations or a node.
+    Logs {
+        /// `controller`, `vswitchd`, `station` or a node.
+        of: String,
+    },
+    /// Join the serial console of a virtual machine; Ctrl-] leaves it.
+    Console {
+        /// The node.
+        node: String,
+    },
+    /// Run a command in a node, and end with its exit status.
+    Exec {
+        /// The node.
+        node: String,
+        /// The command, behind `--`.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Build, list or remove guest images.
+    Image {
+        #[command(subcommand)]
+        what: ImageVerb,
+    },
+    /// Print what another VMM needs to attach to a port of a running lab.
+    Export {
+        /// For which VMM.
+        vmm: ExportTo,
+        /// The node, of kind `vhost-user`.
+        node: String,
+        /// The guest's memory, in MiB: as given to QEMU with -m.
+        #[arg(long, env = "VNET_MEMORY", default_value_t = 512)]
+        memory: u64,
+    },
+    /// Write a topology file to start from.
+    Init {
+        /// Its name.
+        #[arg(default_value = "lab.vnet.yaml")]
+        file: PathBuf,
+    },
+    /// The controller of one lab.
+    #[command(hide = true)]
+    Serve,
+    /// The switch of one lab.
+    #[command(hide = true)]
+    Vswitchd,
+    /// The stations of one lab.
+    #[command(hide = true)]
+    Station,
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, ClapArgs)]
+pub(super) struct Output {
+    /// How to print it.
+    #[arg(long, env = "VNET_FORMAT", value_enum, default_value_t = Format::Table)]
+    pub(super) format: Format,
+}
+
+/// The parts of a lab that can be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum View {
+    /// Interfaces: state, VLANs, what was counted.
+    Ports,
+    /// Nodes: what they are and whether they answer.
+    Nodes,
+    /// Links, and the lines that say so.
+    Links,
+    /// Addresses that were learned or given.
+    Fdb,
+    /// VLANs, switch by switch.
+    Vlans,
+    /// What was dropped, where and why.
+    Drops,
+    /// Workers and their cost.
+    Datapath,
+}
+
+/// What is done with images.
+#[derive(Debug, Subcommand)]
+pub(super) enum ImageVerb {
+    /// List those in the cache.
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Build one anew.
+    Build {
+        /// `debian`.
+        name: String,
+    },
+    /// Remove one from the cache.
+    Rm {
+        /// `debian`.
+        name: String,
+    },
+}
+
+/// For whom something is exported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ExportTo {
+    /// Arguments for qemu-system-x86_64.
+    Qemu,
+    /// A libvirt domain's parts.
+    Libvirt,
 }
 
 /// How to print an answer.

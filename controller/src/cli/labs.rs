@@ -1,10 +1,16 @@
 //! The verbs that are about whole labs: `ls`, `down`, `logs`.
 
-use super::args::Format;
+use super::{
+    args::{ExportTo, Format, View},
+    render,
+};
 use crate::{
     api::{
         client::Client,
-        types::{LabState, LabView},
+        types::{
+            DatapathView, DropRow, ExecRequest, ExportRequest, LabState, LabView, LinkRow, NodeRow, PortRow,
+            TraceRequest, TraceView, VlanRow,
+        },
     },
     failure::{Context, Exit, Failure},
     lab::{
@@ -13,7 +19,13 @@ use crate::{
     },
 };
 use comfy_table::{Table, presets::NOTHING};
-use std::{fs::File, io, time::Duration};
+use serde::de::DeserializeOwned;
+use std::{
+    fs::File,
+    io::{self, Write},
+    time::Duration,
+};
+use vswitchd::control::protocol::FdbRow;
 
 /// How long a process of an orphaned lab has to end by itself.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -85,8 +97,71 @@ pub(super) fn logs(name: Option<&str>, of: &str, to: &mut impl io::Write) -> Res
     Ok(())
 }
 
+/// The API of the lab that is meant.
+pub(super) fn api(name: Option<&str>) -> Result<Client, Failure> {
+    let runtime = Runtime::of_environment();
+    let name = chosen(&runtime, name)?;
+    Ok(Client::new(&runtime.lab(&name).api_socket(), &name))
+}
+
+/// `test --running`, `pingall`.
+pub(super) async fn act<T: DeserializeOwned>(name: Option<&str>, action: &str) -> Result<T, Failure> {
+    api(name)?.act(action).await
+}
+
+/// Shows a part of a lab.
+pub(super) async fn show(name: Option<&str>, what: View, format: Format) -> Result<(), Failure> {
+    let api = api(name)?;
+    match what {
+        View::Ports => render::print(&api.look::<Vec<PortRow>>("ports").await?, format),
+        View::Nodes => render::print(&api.look::<Vec<NodeRow>>("nodes").await?, format),
+        View::Links => render::print(&api.look::<Vec<LinkRow>>("links").await?, format),
+        View::Fdb => render::print(&api.look::<Vec<FdbRow>>("fdb").await?, format),
+        View::Vlans => render::print(&api.look::<Vec<VlanRow>>("vlans").await?, format),
+        View::Drops => render::print(&api.look::<Vec<DropRow>>("drops").await?, format),
+        View::Datapath => render::print(&api.look::<DatapathView>("datapath").await?, format),
+    }
+}
+
+/// What would become of a frame.
+pub(super) async fn trace(name: Option<&str>, request: &TraceRequest) -> Result<TraceView, Failure> {
+    api(name)?.trace(request).await
+}
+
+/// Runs a command in a node, and ends as it ended.
+pub(super) async fn exec(name: Option<&str>, request: ExecRequest) -> Result<Exit, Failure> {
+    let reply = api(name)?.exec(&request).await?;
+    print!("{}", reply.stdout);
+    eprint!("{}", reply.stderr);
+    io::stdout().flush().context("output", || "standard output".into())?;
+    match reply.status {
+        0 => Ok(Exit::Done),
+        status => std::process::exit(status),
+    }
+}
+
+/// Prints what another VMM needs to attach to `node`: arguments on standard output, remarks on standard error.
+pub(super) async fn export(
+    name: Option<&str>,
+    vmm: ExportTo,
+    node: &str,
+    memory: u64,
+) -> Result<(), Failure> {
+    let vmm = match vmm {
+        ExportTo::Qemu => "qemu",
+        ExportTo::Libvirt => "libvirt",
+    };
+    let request = ExportRequest { vmm: vmm.into(), node: node.into(), memory };
+    let export = api(name)?.export(&request).await?;
+    println!("{}", export.arguments);
+    for remark in &export.remarks {
+        eprintln!("{remark}");
+    }
+    Ok(())
+}
+
 /// The lab that is meant: the named one, else the only one.
-fn chosen(runtime: &Runtime, name: Option<&str>) -> Result<String, Failure> {
+pub(super) fn chosen(runtime: &Runtime, name: Option<&str>) -> Result<String, Failure> {
     let labs = runtime.labs()?;
     match (name, labs.as_slice()) {
         (Some(name), labs) if labs.iter().any(|lab| lab == name) => Ok(name.into()),

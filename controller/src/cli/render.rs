@@ -3,7 +3,8 @@
 use super::args::Format;
 use crate::{
     api::types::{
-        DatapathView, DropRow, LinkRow, NodeRow, PingallReport, PortRow, TestReport, TestResult, TraceView, VlanRow,
+        DatapathView, DropRow, LinkRow, NodeRow, PingallReport, PortRow, TestReport, TestResult, TraceView,
+        VlanRow,
     },
     failure::{Context, Failure},
 };
@@ -26,7 +27,9 @@ pub(super) trait Show: Serialize {
 /// Prints an answer.
 pub(super) fn print(answer: &impl Show, format: Format) -> Result<(), Failure> {
     match format {
-        Format::Json => println!("{}", serde_json::to_string(answer).context("json", || "the answer".into())?),
+        Format::Json => {
+            println!("{}", serde_json::to_string(answer).context("json", || "the answer".into())?)
+        }
         Format::Table => println!("{}", answer.table()),
     }
     Ok(())
@@ -52,7 +55,18 @@ fn word(value: impl std::fmt::Debug) -> String {
 
 impl Show for Vec<PortRow> {
     fn table(&self) -> String {
-        let header = ["PORT", "LINK", "VLAN", "STATE", "POLICY", "FROM PORT", "DROPPED", "TO PORT", "DROPPED", "DETAIL"];
+        let header = [
+            "PORT",
+            "LINK",
+            "VLAN",
+            "STATE",
+            "POLICY",
+            "FROM PORT",
+            "DROPPED",
+            "TO PORT",
+            "DROPPED",
+            "DETAIL",
+        ];
         table(
             header,
             self.iter().map(|row| {
@@ -81,7 +95,14 @@ impl Show for Vec<NodeRow> {
             self.iter().map(|row| {
                 let addresses: Vec<_> = row.interfaces.values().flatten().map(ToString::to_string).collect();
                 let addresses = addresses.join(" ");
-                [row.node.clone(), row.kind.clone(), word(row.state), or_dash(row.pid), addresses, row.detail.clone()]
+                [
+                    row.node.clone(),
+                    row.kind.clone(),
+                    word(row.state),
+                    or_dash(row.pid),
+                    addresses,
+                    row.detail.clone(),
+                ]
             }),
         )
     }
@@ -89,7 +110,9 @@ impl Show for Vec<NodeRow> {
 
 impl Show for Vec<LinkRow> {
     fn table(&self) -> String {
-        let rows = self.iter().map(|row| [row.ends[0].clone(), row.ends[1].clone(), row.vlan.clone(), row.said.clone()]);
+        let rows = self
+            .iter()
+            .map(|row| [row.ends[0].clone(), row.ends[1].clone(), row.vlan.clone(), row.said.clone()]);
         table(["END", "END", "VLAN", "SAID"], rows)
     }
 }

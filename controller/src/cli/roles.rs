@@ -14,8 +14,10 @@ use std::{io::Read, os::fd::AsFd};
 /// The switch: its standard input is the control socket.
 pub(super) fn vswitchd() -> Result<Exit, Failure> {
     log();
-    let control = std::io::stdin().as_fd().try_clone_to_owned().context("switch", || "its control socket".into())?;
-    vswitchd::run(vswitchd::Options { control }).map_err(|why| Failure::failed("switch", format!("{why:#}")))?;
+    let control =
+        std::io::stdin().as_fd().try_clone_to_owned().context("switch", || "its control socket".into())?;
+    vswitchd::run(vswitchd::Options { control })
+        .map_err(|why| Failure::failed("switch", format!("{why:#}")))?;
     Ok(Exit::Done)
 }
 

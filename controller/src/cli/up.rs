@@ -62,11 +62,13 @@ fn only_file() -> Result<PathBuf, Failure> {
     files.sort();
     match files.as_slice() {
         [only] => Ok(only.into()),
-        [] => Err(Failure::invalid("no-file", "no *.vnet.yaml in this folder").mend("name one, or write one: vnet init")),
-        several => {
-            Err(Failure::invalid("which-file", format!("several topology files here: {}", several.join(", ")))
-                .mend("name one"))
-        }
+        [] => Err(Failure::invalid("no-file", "no *.vnet.yaml in this folder")
+            .mend("name one, or write one: vnet init")),
+        several => Err(Failure::invalid(
+            "which-file",
+            format!("several topology files here: {}", several.join(", ")),
+        )
+        .mend("name one")),
     }
 }
 

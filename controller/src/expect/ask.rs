@@ -125,9 +125,12 @@ impl Running {
 /// One echo request: its round trip in microseconds, or why there was none.
 async fn ping(line: &Line, dst: IpAddr) -> (Option<u64>, Option<String>) {
     let timeout = Duration::from_secs(1);
-    let ping = ask::Ping { dst, from: ask::Source::Any, count: 1, payload: 32, interval: Duration::ZERO, timeout };
+    let ping =
+        ask::Ping { dst, from: ask::Source::Any, count: 1, payload: 32, interval: Duration::ZERO, timeout };
     match line.ask(Request::Ping(ping)).await {
-        Ok(Answer::Ping(Ok(echoes))) => (echoes.min().and_then(|time| u64::try_from(time.as_micros()).ok()), None),
+        Ok(Answer::Ping(Ok(echoes))) => {
+            (echoes.min().and_then(|time| u64::try_from(time.as_micros()).ok()), None)
+        }
         Ok(Answer::Ping(Err(why))) => (None, Some(format!("{why:?}"))),
         Ok(other) => (None, Some(format!("{other:?}"))),
         Err(why) => (None, Some(why.to_string())),

@@ -38,7 +38,7 @@ impl Name {
 }
 
 /// An image in the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Image {
     /// Its folder.
     pub folder: PathBuf,

@@ -37,7 +37,7 @@ const BOOT_PATIENCE: Duration = Duration::from_secs(180);
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
 /// Where the stations of a lab are asked.
-pub fn station_socket(dir: &LabDir) -> PathBuf {
+pub(super) fn station_socket(dir: &LabDir) -> PathBuf {
     dir.path().join("stations.sock")
 }
 
@@ -45,7 +45,7 @@ pub fn station_socket(dir: &LabDir) -> PathBuf {
 ///
 /// # Errors
 /// It cannot be started.
-pub fn start_stations(plan: &Plan, dir: &LabDir) -> Result<Option<Child>, Failure> {
+pub(super) fn start_stations(plan: &Plan, dir: &LabDir) -> Result<Option<Child>, Failure> {
     let stations: Vec<_> = plan.nodes.iter().filter(|node| node.kind == NodeKind::Station).collect();
     if stations.is_empty() {
         return Ok(None);
@@ -79,7 +79,7 @@ fn station(node: &Node, dir: &LabDir) -> StationSpec {
 ///
 /// # Errors
 /// It does not answer in time.
-pub async fn ask_station(node: &str, dir: &LabDir) -> Result<Line, Failure> {
+pub(super) async fn ask_station(node: &str, dir: &LabDir) -> Result<Line, Failure> {
     line(&station_socket(dir), node, STATION_PATIENCE).await
 }
 
@@ -96,17 +96,27 @@ async fn line(socket: &std::path::Path, node: &str, patience: Duration) -> Resul
 
 /// A virtual machine that was started.
 #[derive(Debug)]
-pub struct Guest {
+pub(super) struct Guest {
     /// Its process.
-    pub child: Child,
+    pub(super) child: Child,
     /// The line to it; none if it has nothing that answers.
-    pub line: Option<Line>,
+    pub(super) line: Option<Line>,
     /// How it runs, in words.
-    pub how: String,
+    pub(super) how: String,
+}
+
+/// Where guests are born.
+pub(super) struct Nursery<'a> {
+    /// The lab's folder.
+    pub(super) dir: &'a LabDir,
+    /// Who is told.
+    pub(super) events: &'a Events,
+    /// Writes a new process down, before anything else is done with it.
+    pub(super) born: &'a (dyn Fn(&Child) -> Result<(), Failure> + Sync),
 }
 
 /// Where QEMU's sockets of a node are.
-pub fn vm_directory(node: &str, dir: &LabDir) -> RunDirectory {
+pub(super) fn vm_directory(node: &str, dir: &LabDir) -> RunDirectory {
     RunDirectory::new(dir.path().join(node))
 }
 
@@ -114,7 +124,7 @@ pub fn vm_directory(node: &str, dir: &LabDir) -> RunDirectory {
 ///
 /// # Errors
 /// This machine lacks something, which is named.
-pub async fn image(vm: &Vm, events: &Events) -> Result<Option<image::Image>, Failure> {
+pub(super) async fn image(vm: &Vm, events: &Events) -> Result<Option<image::Image>, Failure> {
     let Boot::Image(name) = &vm.boot else { return Ok(None) };
     let name = image::Name::parse(name)
         .ok_or_else(|| Failure::invalid("no-such-image", format!("there is no image `{name}`")))?;
@@ -128,20 +138,18 @@ pub async fn image(vm: &Vm, events: &Events) -> Result<Option<image::Image>, Fai
     })
 }
 
-/// Starts a virtual machine, has its process written down by `born`, and waits until it answers. With KVM it has a minute for that, and is then started again
+/// Starts a virtual machine and waits until it answers. With KVM it has a minute for that, and is then started again
 /// under emulation.
 ///
 /// # Errors
 /// It cannot be started, or does not answer.
-pub async fn start_vm(
+pub(super) async fn start_vm(
     node: &Node,
     vm: &Vm,
     image: Option<&image::Image>,
-    dir: &LabDir,
-    events: &Events,
-    born: &(dyn Fn(&Child) -> Result<(), Failure> + Sync),
+    nursery: &Nursery<'_>,
 ) -> Result<Guest, Failure> {
-    let run = vm_directory(&node.name, dir);
+    let run = vm_directory(&node.name, nursery.dir);
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -152,7 +160,7 @@ pub async fn start_vm(
     }
     let mut decision = accel::decide();
     loop {
-        match try_vm(node, vm, image, &run, decision, dir, events, born).await {
+        match try_vm(node, vm, image, &run, decision, nursery).await {
             Ok(guest) => return Ok(guest),
             Err(why) => match decision.after_silence().filter(|_| why.code == "silent-node") {
                 Some(next) => decision = next,
@@ -168,18 +176,16 @@ async fn try_vm(
     image: Option<&image::Image>,
     run: &RunDirectory,
     decision: Decision,
-    dir: &LabDir,
-    events: &Events,
-    born: &(dyn Fn(&Child) -> Result<(), Failure> + Sync),
+    nursery: &Nursery<'_>,
 ) -> Result<Guest, Failure> {
     let how = format!("QEMU, {}: {}", decision.accel.as_str(), decision.why);
     let launch = Launch::new(&node.name, vm, &node.interfaces, image, decision.accel, run.clone())
         .map_err(|why| Failure::invalid("vm", why))?;
-    let mut child = child::spawn(launch.command(), &node.name, dir).map_err(|failure| {
+    let mut child = child::spawn(launch.command(), &node.name, nursery.dir).map_err(|failure| {
         Failure::lacking("no-qemu", failure.message).mend("install QEMU: apt-get install qemu-system-x86")
     })?;
-    born(&child)?;
-    events.tell(What::NodeStarted { node: node.name.clone(), how: how.clone() });
+    (nursery.born)(&child)?;
+    nursery.events.tell(What::NodeStarted { node: node.name.clone(), how: how.clone() });
     let answers = matches!(vm.boot, Boot::Image(_));
     if !answers {
         return Ok(Guest { child, line: None, how });

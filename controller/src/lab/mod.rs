@@ -1,6 +1,6 @@
 //! A lab while it runs: where it lives, what processes it has, what happens to it.
 
-mod child;
+pub mod child;
 pub mod events;
 mod guests;
 pub mod ports;

@@ -3,7 +3,7 @@
 use super::{
     child,
     events::{Events, What},
-    guests::{self, Guest},
+    guests::{self, Guest, Nursery},
     ports::{self, Ports},
     processes::Ledger,
     rundir::{Claim, LabDir},
@@ -191,8 +191,8 @@ impl Lab {
             NodeKind::Vm(vm) => {
                 let image = guests::image(vm, &self.inner.events).await?;
                 let born = |child: &Child| self.record(&node.name, child);
-                let (dir, events) = (&self.inner.dir, &self.inner.events);
-                let guest = guests::start_vm(node, vm, image.as_ref(), dir, events, &born).await?;
+                let nursery = Nursery { dir: &self.inner.dir, events: &self.inner.events, born: &born };
+                let guest = guests::start_vm(node, vm, image.as_ref(), &nursery).await?;
                 let Guest { child, line, how } = guest;
                 let state = if line.is_some() { NodeState::Ready } else { NodeState::Running };
                 let status = NodeStatus { state, detail: how, pid: child.id() };
@@ -463,6 +463,10 @@ impl Service for Lab {
             }
             Question::Trace(request) => {
                 serde_json::to_value(running.trace(&request).await?).context("json", || "the trace".into())
+            }
+            Question::Export(request) => {
+                serde_json::to_value(views::export(&plan, &request, &self.inner.dir)?)
+                    .context("json", || "the export".into())
             }
             Question::Exec(request) => {
                 serde_json::to_value(running.exec(&request).await?).context("json", || "the answer".into())

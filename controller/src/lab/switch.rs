@@ -28,13 +28,13 @@ const PAUSES: [Duration; 5] = [
 
 /// A switch process that took its configuration.
 #[derive(Debug)]
-pub struct Switch {
+pub(super) struct Switch {
     /// The process.
-    pub child: Child,
+    pub(super) child: Child,
     /// Its process id.
-    pub pid: u32,
+    pub(super) pid: u32,
     /// The line to it.
-    pub client: Client,
+    pub(super) client: Client,
 }
 
 impl Switch {
@@ -42,7 +42,7 @@ impl Switch {
     ///
     /// # Errors
     /// It cannot be started, or refuses.
-    pub async fn start(plan: &Arc<Plan>, ports: &Arc<Ports>, dir: &LabDir) -> Result<Self, Failure> {
+    pub(super) async fn start(plan: &Arc<Plan>, ports: &Arc<Ports>, dir: &LabDir) -> Result<Self, Failure> {
         let (ours, theirs) = UnixStream::pair().context("switch", || "a control socket".into())?;
         let child = child::spawn_role("vswitchd", theirs.into(), dir)?;
         let (plan, ports) = (plan.clone(), ports.clone());
@@ -60,15 +60,15 @@ impl Switch {
 }
 
 /// The line to whichever switch process runs now.
-pub type Shared = Arc<Mutex<Client>>;
+pub(super) type Shared = Arc<Mutex<Client>>;
 
 /// Puts the line to a new switch in the place of the old one.
-pub fn replace(shared: &Shared, client: Client) {
+pub(super) fn replace(shared: &Shared, client: Client) {
     *shared.lock().unwrap_or_else(PoisonError::into_inner) = client;
 }
 
 /// How long to wait before the `restarts`-th restart in a row.
-pub fn pause(restarts: u32) -> Duration {
+pub(super) fn pause(restarts: u32) -> Duration {
     let place = usize::try_from(restarts).unwrap_or(usize::MAX).min(PAUSES.len() - 1);
     PAUSES[place]
 }

@@ -1,7 +1,16 @@
 //! What is shown of a lab: pure functions from its plan and a snapshot to the rows of the API.
 
 use super::{ports::socket, rundir::LabDir, running::NodeStatus};
-use crate::api::types::{DatapathView, DropRow, LinkRow, NodeRow, NodeState, PortRow, VlanRow};
+use crate::{
+    api::types::{
+        DatapathView, DropRow, ExportRequest, ExportView, LinkRow, NodeRow, NodeState, PortRow, VlanRow,
+    },
+    failure::Failure,
+    vm::{
+        accel,
+        export::{self, Attachment},
+    },
+};
 use std::collections::BTreeMap;
 use topology::plan::{NodeKind, Plan};
 use vswitch_core::{
@@ -37,6 +46,26 @@ pub(super) fn ports(plan: &Plan, snapshot: &Snapshot, dir: &LabDir) -> Vec<PortR
         })
     });
     rows.collect()
+}
+
+/// `export`.
+pub(super) fn export(plan: &Plan, request: &ExportRequest, dir: &LabDir) -> Result<ExportView, Failure> {
+    let node = plan.nodes.iter().find(|node| node.name == request.node);
+    let node = node.filter(|node| matches!(node.kind, NodeKind::VhostUser(_))).ok_or_else(|| {
+        let message = format!("there is no node `{}` of kind vhost-user", request.node);
+        Failure::invalid("no-such-node", message).mend("`vnet show nodes` lists the nodes")
+    })?;
+    let sockets: Vec<_> = node.interfaces.iter().filter_map(|i| Some((i, socket(node, i, dir)?))).collect();
+    let attachments: Vec<_> = sockets
+        .iter()
+        .map(|(interface, (role, socket))| Attachment { interface, socket, role: *role })
+        .collect();
+    let export = match request.vmm.as_str() {
+        "libvirt" => export::libvirt(&attachments),
+        _ => export::qemu(&attachments, request.memory, accel::decide().accel),
+    };
+    let export::Export { arguments, remarks } = export.map_err(|why| Failure::invalid("export", why))?;
+    Ok(ExportView { arguments, remarks })
 }
 
 /// `show drops`.
