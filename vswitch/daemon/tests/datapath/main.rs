@@ -1,0 +1,6 @@
+//! The datapath from driver to driver: through gate, daemon, rings, worker and switch.
+
+mod forward;
+mod lab;
+mod shapes;
+mod tags;
