@@ -233,11 +233,12 @@ impl ToGuest {
         let mut room = 0u32;
         let mut taken = 0u16;
         while room < total {
-            if taken == available || *budget == 0 {
-                return Ok(Err(NoRoom::Empty));
-            }
+            // First: what does not fit will not fit either once there are more buffers.
             if usize::from(taken) == MAX_MERGED || (taken > 0 && !mergeable) {
                 return Ok(Err(NoRoom::TooSmall));
+            }
+            if taken == available || *budget == 0 {
+                return Ok(Err(NoRoom::Empty));
             }
             let head = self.ring.avail_entry(state.next_avail.wrapping_add(taken));
             let seen = state
