@@ -161,7 +161,7 @@ impl ToGuest {
                 (state.next_avail, state.next_used) = before;
                 store.clear();
                 state.spare.push(store);
-                return Err(self.common.fault(what));
+                return Err(self.ring.cause(self.common.fault(what)));
             }
             let number = state.oldest + state.open.len() as u64;
             state.open.push_back((state.next_used.wrapping_sub(before.1), false));
