@@ -6,7 +6,7 @@ use std::{
         fd::OwnedFd,
         unix::net::{UnixListener, UnixStream},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use vhost_net_backend::driver::{Config, Driver};
@@ -128,9 +128,14 @@ impl Lab {
         Self { datapath, sockets, _dir: dir }
     }
 
+    /// The socket of port `place`.
+    pub(crate) fn socket(&self, place: usize) -> &Path {
+        &self.sockets[&place]
+    }
+
     /// Connects a driver to port `place` and waits until the switch says that it is up.
     pub(crate) fn attach(&self, place: usize, config: &Config) -> Driver {
-        let stream = UnixStream::connect(&self.sockets[&place]).unwrap();
+        let stream = UnixStream::connect(self.socket(place)).unwrap();
         let driver = Driver::connect(stream, config).unwrap();
         self.wait(|snapshot| snapshot.ports[place].state == PortState::Up);
         driver

@@ -2,7 +2,9 @@
 
 mod forward;
 mod hostile;
+mod kills;
 mod lab;
+mod process;
 mod shapes;
 mod tags;
 mod traffic;
