@@ -2,6 +2,7 @@
 
 mod forward;
 mod hostile;
+mod idle;
 mod kills;
 mod lab;
 mod process;
