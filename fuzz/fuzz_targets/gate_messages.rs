@@ -49,7 +49,8 @@ fuzz_target!(|input: &[u8]| {
         let _ = Header::parse(header);
         let _ = Header::parse_reply(header);
     }
-    let offer = Offer { features: features::OFFERED, rings: RINGS, max_ring_size: 1024, memory_quota: 1 << 32 };
+    let offer =
+        Offer { features: features::OFFERED, rings: RINGS, max_ring_size: 1024, memory_quota: 1 << 32 };
     let (mut gate, mut rest) = (Gate::new(offer), input);
     while let [code, what, len, after @ ..] = rest {
         let (payload, after) = after.split_at(usize::from(*len).min(after.len()));

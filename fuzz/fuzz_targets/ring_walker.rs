@@ -44,8 +44,10 @@ impl Lab {
         let size = RingSize::new(1 << (size % 8))?;
         let avail = GuestAddress(size.desc_bytes() as u64);
         let base = u16::from_le_bytes([*low, *high]);
-        let optional = [features::NET_MRG_RXBUF, features::EVENT_IDX, features::IN_ORDER, features::INDIRECT_DESC];
-        let features = (0..).zip(optional).filter(|(bit, _)| taken >> bit & 1 == 1).map(|(_, feature)| feature);
+        let optional =
+            [features::NET_MRG_RXBUF, features::EVENT_IDX, features::IN_ORDER, features::INDIRECT_DESC];
+        let features =
+            (0..).zip(optional).filter(|(bit, _)| taken >> bit & 1 == 1).map(|(_, feature)| feature);
         let parts = RingParts {
             index: u16::from(index & 1),
             size,
@@ -85,7 +87,9 @@ fn harvest(ring: &mut FromGuest, step: u8) -> bool {
     for place in 0..taken {
         let frame = ring.frame(place);
         assert_eq!(frame.head.len(), (frame.len as usize).min(HEAD_BYTES));
-        let Payload::Guest { segments, skip } = frame.payload else { panic!("a guest's frame lies in its memory") };
+        let Payload::Guest { segments, skip } = frame.payload else {
+            panic!("a guest's frame lies in its memory")
+        };
         if frame.defect.is_none() {
             assert!(frame.len <= MAX_FRAME);
             let behind: u64 = segments.iter().map(|segment| u64::from(segment.len())).sum();
