@@ -281,7 +281,7 @@ impl Datapath {
     pub fn watch(&mut self, watch: Watch) -> anyhow::Result<u32> {
         self.watches += 1;
         let number = self.watches;
-        self.running()?.worker.mailbox.send(Message::Watch { number, watch });
+        self.running()?.worker.mailbox.ask(|answer| Message::Watch { number, watch, answer });
         Ok(number)
     }
 
@@ -300,7 +300,7 @@ impl Datapath {
     /// No lab was applied yet.
     #[cfg(feature = "injection")]
     pub fn inject_panic(&self, port: PortId) -> anyhow::Result<()> {
-        self.running()?.worker.mailbox.send(Message::Panic { port });
+        self.running()?.worker.mailbox.ask(|answer| Message::Panic { port, answer });
         Ok(())
     }
 }

@@ -145,6 +145,10 @@ impl FromGuest {
     /// did that no driver may do; the port is then to be stopped.
     pub fn harvest(&mut self, max: usize) -> Result<usize, PortFault> {
         self.wind_back();
+        self.harvest_now(max).map_err(|fault| self.ring.cause(fault))
+    }
+
+    fn harvest_now(&mut self, max: usize) -> Result<usize, PortFault> {
         let available = self.ring.avail_index().wrapping_sub(self.next_avail);
         if available > self.common.size.entries() {
             return Err(self.common.fault("avail.idx jumped by more than the ring's size"));

@@ -112,6 +112,12 @@ impl RawRing {
         &self.memory
     }
 
+    /// What is behind `fault`: zeros in the place of memory that vanished look like a driver's mistake.
+    #[cold]
+    pub(super) fn cause(&self, fault: PortFault) -> PortFault {
+        if self.memory.vanished() { PortFault::MemoryVanished } else { fault }
+    }
+
     pub(super) fn table(&self) -> Table {
         self.table
     }

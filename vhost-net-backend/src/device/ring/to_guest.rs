@@ -161,7 +161,7 @@ impl ToGuest {
                 (state.next_avail, state.next_used) = before;
                 store.clear();
                 state.spare.push(store);
-                return Err(self.common.fault(what));
+                return Err(self.ring.cause(self.common.fault(what)));
             }
             let number = state.oldest + state.open.len() as u64;
             state.open.push_back((state.next_used.wrapping_sub(before.1), false));
@@ -233,11 +233,12 @@ impl ToGuest {
         let mut room = 0u32;
         let mut taken = 0u16;
         while room < total {
-            if taken == available || *budget == 0 {
-                return Ok(Err(NoRoom::Empty));
-            }
+            // First: what does not fit will not fit either once there are more buffers.
             if usize::from(taken) == MAX_MERGED || (taken > 0 && !mergeable) {
                 return Ok(Err(NoRoom::TooSmall));
+            }
+            if taken == available || *budget == 0 {
+                return Ok(Err(NoRoom::Empty));
             }
             let head = self.ring.avail_entry(state.next_avail.wrapping_add(taken));
             let seen = state

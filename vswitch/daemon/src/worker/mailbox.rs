@@ -32,12 +32,12 @@ pub(crate) enum Message {
     /// What was counted so far.
     Count { answer: Sender<Tally> },
     /// Note frames like these.
-    Watch { number: u32, watch: Watch },
+    Watch { number: u32, watch: Watch, answer: Sender<()> },
     /// What was noted; `end` drops the watch.
     Sightings { number: u32, end: bool, answer: Sender<Option<(Vec<Sighting>, u64)>> },
     /// Fail inside at the next frame of this port, to prove that the failure stays there.
     #[cfg(feature = "injection")]
-    Panic { port: PortId },
+    Panic { port: PortId, answer: Sender<()> },
     /// End the thread.
     Stop,
 }

@@ -145,12 +145,18 @@ impl Worker {
                 Message::Count { answer } => {
                     let _ = answer.send(self.tally());
                 }
-                Message::Watch { number, watch } => self.watches.add(number, watch),
+                Message::Watch { number, watch, answer } => {
+                    self.watches.add(number, watch);
+                    let _ = answer.send(());
+                }
                 Message::Sightings { number, end, answer } => {
                     let _ = answer.send(self.watches.sightings(number, end));
                 }
                 #[cfg(feature = "injection")]
-                Message::Panic { port } => injection::ask(&mut self.ports, port),
+                Message::Panic { port, answer } => {
+                    injection::ask(&mut self.ports, port);
+                    let _ = answer.send(());
+                }
                 Message::Stop => go_on = false,
             }
         }

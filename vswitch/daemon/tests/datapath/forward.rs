@@ -1,8 +1,6 @@
 //! Frames from driver to driver, through gate, daemon, rings, worker and switch, in one process.
 
-mod common;
-
-use common::{DEADLINE, Lab, access, frame, mac, receive, send};
+use crate::lab::{DEADLINE, Lab, access, frame, mac, receive, send};
 use vhost_net_backend::driver::Config;
 use vswitch_core::{drop_reason::DropReason, mac::MacAddr};
 use vswitchd::control::protocol::Watch;

@@ -1,5 +1,4 @@
 //! A lab in one process: a datapath and drivers at its sockets.
-#![expect(unreachable_pub, reason = "each test file compiles this module for itself")]
 
 use std::{
     collections::BTreeMap,
@@ -7,15 +6,16 @@ use std::{
         fd::OwnedFd,
         unix::net::{UnixListener, UnixStream},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use vhost_net_backend::driver::{Config, Driver};
 use vswitch_core::{
+    build::{self, Ethernet},
     description::{Description, Link, Membership, Origin, Port, Switch, Trunk, Vlan},
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
-    vlan::VlanId,
+    vlan::{VlanId, VlanSet},
 };
 use vswitchd::{
     control::protocol::{Attachment, AttachmentKind, DatapathSettings, PollMode, PortState, Snapshot},
@@ -24,17 +24,17 @@ use vswitchd::{
 };
 
 /// How long a test waits for an event that must come.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 const HERE: Origin = Origin { line: 1, column: 1 };
 
 /// VLAN `number`.
-pub fn vlan(number: u16) -> VlanId {
+pub(crate) fn vlan(number: u16) -> VlanId {
     VlanId::new(number).unwrap()
 }
 
 /// A lab of one switch with these ports.
-pub fn description(ports: &[Link]) -> Description {
+pub(crate) fn description(ports: &[Link]) -> Description {
     let port = |place: usize, link: &Link| Port {
         id: PortId::new(place as u16, 0),
         node: format!("n{place}"),
@@ -67,39 +67,51 @@ pub fn description(ports: &[Link]) -> Description {
 }
 
 /// An access port of VLAN `number`.
-pub fn access(number: u16) -> Link {
+pub(crate) fn access(number: u16) -> Link {
     Link::Switch { switch: SwitchId::new(0), vlans: Membership::Access(vlan(number)) }
 }
 
+/// A trunk port of VLANs 10 and 20, with this native VLAN or none.
+pub(crate) fn trunk(native: Option<u16>) -> Link {
+    let mut vlans = VlanSet::empty();
+    [10, 20].into_iter().for_each(|number| vlans.insert(vlan(number)));
+    Link::Switch { switch: SwitchId::new(0), vlans: Membership::Trunk { vlans, native: native.map(vlan) } }
+}
+
 /// The station address of port `place`.
-pub fn mac(place: usize) -> MacAddr {
+pub(crate) fn mac(place: usize) -> MacAddr {
     MacAddr::new([2, 0, 0, 0, 0, place as u8 + 1])
 }
 
-/// A frame of `len` bytes from `src` to `dst`; what follows the addresses counts up from `seed`.
-pub fn frame(dst: MacAddr, src: MacAddr, len: usize, seed: u8) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(len);
-    frame.extend(dst.octets());
-    frame.extend(src.octets());
-    frame.extend([0x88, 0xb5]);
-    frame.extend((0..len.saturating_sub(14)).map(|i| (i as u8).wrapping_add(seed)));
-    frame.truncate(len);
-    frame
+/// A frame of `len` bytes (14 or more) from `src` to `dst`; what follows the EtherType is noise that `seed` decides, so
+/// that no two stretches of it are alike.
+pub(crate) fn frame(dst: MacAddr, src: MacAddr, len: usize, seed: u64) -> Vec<u8> {
+    // xorshift64* (Vigna 2016).
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut noise = || {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
+    };
+    let link = Ethernet { src, dst, tag: None };
+    let payload: Vec<u8> = (14..len).map(|_| noise()).collect();
+    build::raw(link, 0x88b5, &payload)
 }
 
 /// A running lab.
-pub struct Lab {
-    pub datapath: Datapath,
+pub(crate) struct Lab {
+    pub(crate) datapath: Datapath,
     sockets: BTreeMap<usize, PathBuf>,
     _dir: tempfile::TempDir,
 }
 
 impl Lab {
-    pub fn new(ports: &[Link]) -> Self {
+    pub(crate) fn new(ports: &[Link]) -> Self {
         Self::of(&description(ports))
     }
 
-    pub fn of(description: &Description) -> Self {
+    pub(crate) fn of(description: &Description) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut datapath = Datapath::new();
         let (mut attachments, mut descriptors, mut sockets) =
@@ -116,16 +128,21 @@ impl Lab {
         Self { datapath, sockets, _dir: dir }
     }
 
+    /// The socket of port `place`.
+    pub(crate) fn socket(&self, place: usize) -> &Path {
+        &self.sockets[&place]
+    }
+
     /// Connects a driver to port `place` and waits until the switch says that it is up.
-    pub fn attach(&self, place: usize, config: &Config) -> Driver {
-        let stream = UnixStream::connect(&self.sockets[&place]).unwrap();
+    pub(crate) fn attach(&self, place: usize, config: &Config) -> Driver {
+        let stream = UnixStream::connect(self.socket(place)).unwrap();
         let driver = Driver::connect(stream, config).unwrap();
         self.wait(|snapshot| snapshot.ports[place].state == PortState::Up);
         driver
     }
 
     /// Waits until the datapath's snapshot says so; panics with the snapshot if it does not in time.
-    pub fn wait(&self, mut so: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+    pub(crate) fn wait(&self, mut so: impl FnMut(&Snapshot) -> bool) -> Snapshot {
         let end = Instant::now() + DEADLINE;
         loop {
             let snapshot = self.datapath.snapshot().unwrap();
@@ -138,7 +155,7 @@ impl Lab {
     }
 
     /// The snapshot, in which the accounting law must hold.
-    pub fn lawful(&self) -> Snapshot {
+    pub(crate) fn lawful(&self) -> Snapshot {
         let snapshot = self.datapath.snapshot().unwrap();
         check_law(snapshot.ports.iter().map(|port| &port.counters)).unwrap();
         snapshot
@@ -146,14 +163,14 @@ impl Lab {
 }
 
 /// Sends one frame and waits until it was taken by the switch.
-pub fn send(driver: &mut Driver, frame: &[u8]) {
+pub(crate) fn send(driver: &mut Driver, frame: &[u8]) {
     let pair = driver.pair();
     assert!(pair.transmit(frame), "the ring is full");
     pair.flush();
 }
 
 /// Receives until `count` frames came or the deadline passed.
-pub fn receive(driver: &mut Driver, count: usize) -> Vec<Vec<u8>> {
+pub(crate) fn receive(driver: &mut Driver, count: usize) -> Vec<Vec<u8>> {
     let end = Instant::now() + DEADLINE;
     let mut frames = Vec::new();
     while frames.len() < count && Instant::now() < end {

@@ -1,0 +1,211 @@
+//! Guests that are killed, stopped or lose their memory under traffic: their ports say so, and nobody else notices.
+
+use crate::{
+    lab::{DEADLINE, Lab, access, frame, mac, send},
+    process::{Guest, Holdings, alone, guest_socket, status},
+    traffic::{Pair, Running},
+};
+use rustix::process::Signal;
+use std::{os::unix::net::UnixStream, path::Path, time::Instant};
+use vhost_net_backend::driver::{Config, Driver, MemoryConfig};
+use vswitch_core::{description::Link, drop_reason::DropReason, mac::MacAddr};
+use vswitchd::control::protocol::{PortState, Snapshot};
+
+/// The neighbours' ports, and that of the guest whom the victims send to.
+const NEIGHBOURS: [usize; 2] = [0, 1];
+const PARTNER: usize = 2;
+
+/// The victims' ports: several, since a port pauses between connections that end soon.
+const VICTIMS: std::ops::Range<usize> = 3..19;
+
+const KILLS: usize = 200;
+const LOSSES_OF_MEMORY: usize = 100;
+
+fn links() -> Vec<Link> {
+    vec![access(10); VICTIMS.end]
+}
+
+/// The station address of the guest in this process.
+fn station(process: u32) -> MacAddr {
+    let [_, a, b, c] = process.to_be_bytes();
+    MacAddr::new([2, 0, 1, a, b, c])
+}
+
+/// A guest that sends to the partner and takes what comes, until the switch goes away (or someone kills it).
+fn be_a_guest(socket: &Path) {
+    let mut driver = Driver::connect(UnixStream::connect(socket).unwrap(), &Config::default()).unwrap();
+    let sent = frame(mac(PARTNER), station(std::process::id()), 200, 1);
+    while driver.is_connected() {
+        let pair = driver.pair();
+        while pair.transmit(&sent) {}
+        pair.flush();
+        pair.receive(|_, _| {});
+        std::thread::yield_now();
+    }
+}
+
+/// The lab, with neighbours who exchange frames and a partner who takes what it gets.
+struct Scene {
+    lab: Lab,
+    neighbours: Running,
+    partner: Driver,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let lab = Lab::new(&links());
+        let neighbours = Pair::new(&lab, NEIGHBOURS);
+        let mut partner = lab.attach(PARTNER, &Config::default());
+        send(&mut partner, &frame(MacAddr::BROADCAST, mac(PARTNER), 60, 0));
+        lab.wait(|seen| seen.ports[PARTNER].counters.from_port.frames == 1);
+        Self { lab, neighbours: neighbours.start(), partner }
+    }
+
+    /// Waits until the lab is so, while the partner takes its frames.
+    fn wait(&mut self, so: impl Fn(&Snapshot) -> bool) -> Snapshot {
+        self.lab.wait(|seen| {
+            self.partner.pair().receive(|_, _| {});
+            so(seen)
+        })
+    }
+
+    /// Waits until `frames` more came from each of these ports.
+    fn frames_come(&mut self, ports: &[usize], frames: u64) {
+        let now = self.lab.datapath.snapshot().unwrap();
+        let came = |seen: &Snapshot, port: usize| seen.ports[port].counters.from_port.frames;
+        self.wait(|seen| ports.iter().all(|port| came(seen, *port) >= came(&now, *port) + frames));
+    }
+
+    /// The neighbours go on and lost nothing; the law holds; no panic.
+    fn end(self) -> Snapshot {
+        self.neighbours.flows();
+        let neighbours = self.neighbours.stop();
+        let end = self.lab.lawful();
+        neighbours.lost_nothing(&end);
+        assert_eq!(end.workers[0].panics, 0);
+        end
+    }
+}
+
+/// Kills a guest on every victim's port at once, under traffic.
+fn a_round_of_kills(scene: &mut Scene, name: &str) {
+    let ports: Vec<usize> = VICTIMS.collect();
+    let guests: Vec<_> = ports.iter().map(|port| Guest::start(name, scene.lab.socket(*port))).collect();
+    scene.wait(|seen| ports.iter().all(|port| seen.ports[*port].state == PortState::Up));
+    scene.frames_come(&ports, 100);
+    guests.iter().for_each(|guest| guest.signal(Signal::KILL));
+    drop(guests);
+    let says_why = |seen: &Snapshot, port: usize| seen.ports[port].detail == "the VMM closed its socket";
+    let gone = scene.wait(|seen| ports.iter().all(|port| says_why(seen, *port)));
+    assert!(ports.iter().all(|port| gone.ports[*port].counters.faults == 0), "a kill is no fault");
+}
+
+#[test]
+fn two_hundred_killed_guests_leave_nothing_behind() {
+    const NAME: &str = "kills::two_hundred_killed_guests_leave_nothing_behind";
+    if let Some(socket) = guest_socket() {
+        return be_a_guest(&socket);
+    }
+    alone(NAME, || {
+        let mut scene = Scene::new();
+        let before = Holdings::settled();
+        // The first round warms up what is kept on purpose: the allocator's and the threads' caches.
+        a_round_of_kills(&mut scene, NAME);
+        before.regained();
+        let memory = status("/proc/self/status", "VmRSS");
+        for _ in 0..KILLS.div_ceil(VICTIMS.len()) {
+            a_round_of_kills(&mut scene, NAME);
+            before.regained();
+        }
+        let grown = status("/proc/self/status", "VmRSS").saturating_sub(memory);
+        assert!(grown < 2048, "{grown} KiB more than before {KILLS} kills");
+        scene.end();
+    });
+}
+
+/// Takes memory away from a victim; what its port must say then.
+fn take_memory(victim: &Driver, how: usize) -> &'static str {
+    let memory = victim.memory();
+    // The rings lie in the first 64 KiB, and what is behind them is buffers.
+    let kept = [0, 4096, 64 << 10].get(how % 4);
+    match kept {
+        Some(bytes) => memory.truncate(*bytes).unwrap(),
+        None => memory.punch(0..memory.len()).unwrap(),
+    }
+    match kept {
+        Some(_) => "guest memory vanished while in use",
+        // Zeros stand where the rings were: whichever is read first is wrong.
+        None => "ring ",
+    }
+}
+
+#[test]
+fn memory_that_vanishes_under_traffic_stops_that_port_only() {
+    let mut scene = Scene::new();
+    let config =
+        Config { memory: MemoryConfig { sealed: false, ..MemoryConfig::default() }, ..Config::default() };
+    for round in 0..LOSSES_OF_MEMORY {
+        let port = VICTIMS.start + round % VICTIMS.len();
+        let faults = |seen: &Snapshot| seen.ports[port].counters.faults;
+        let before = faults(&scene.lab.datapath.snapshot().unwrap());
+        let mut victim = scene.lab.attach(port, &config);
+        let sent = frame(mac(PARTNER), mac(port), 1000, round as u64);
+        let end = Instant::now() + DEADLINE;
+        for _ in 0..300 {
+            while !victim.pair().transmit(&sent) {
+                victim.pair().flush();
+                scene.partner.pair().receive(|_, _| {});
+                assert!(Instant::now() < end, "round {round}: nothing moves");
+                std::thread::yield_now();
+            }
+        }
+        victim.pair().flush();
+        // From here on nobody touches it in this process but the switch.
+        let words = take_memory(&victim, round);
+        let to_victim = frame(mac(port), mac(PARTNER), 1000, round as u64);
+        let seen = scene.lab.wait(|seen| {
+            let pair = scene.partner.pair();
+            pair.transmit(&to_victim);
+            pair.flush();
+            pair.receive(|_, _| {});
+            faults(seen) == before + 1
+        });
+        let view = &seen.ports[port];
+        assert!(view.state == PortState::Faulted && view.detail.contains(words), "round {round}: {view:#?}");
+    }
+    let end = scene.end();
+    let faults: u64 = end.ports.iter().map(|port| port.counters.faults).sum();
+    assert_eq!(faults, LOSSES_OF_MEMORY as u64, "no other port was stopped");
+}
+
+#[test]
+fn a_stopped_guest_costs_the_others_nothing() {
+    const NAME: &str = "kills::a_stopped_guest_costs_the_others_nothing";
+    if let Some(socket) = guest_socket() {
+        return be_a_guest(&socket);
+    }
+    let mut scene = Scene::new();
+    let port = VICTIMS.start;
+    let guest = Guest::start(NAME, scene.lab.socket(port));
+    scene.frames_come(&[port], 100);
+    guest.signal(Signal::STOP);
+    // It has 256 buffers; whatever more is sent to it finds none, and holds up nobody.
+    for number in 0..600 {
+        let end = Instant::now() + DEADLINE;
+        while !scene.partner.pair().transmit(&frame(station(guest.id()), mac(PARTNER), 60, number)) {
+            assert!(Instant::now() < end, "the sender is held up");
+            std::thread::yield_now();
+        }
+        scene.partner.pair().flush();
+        if number % 32 == 0 {
+            scene.neighbours.flows();
+        }
+    }
+    let full =
+        |seen: &Snapshot| seen.ports[port].counters.to_port.dropped.get(&DropReason::NoBuffer).copied();
+    let seen = scene.wait(|seen| full(seen) > Some(0));
+    assert_eq!(seen.ports[port].state, PortState::Up, "it may go on whenever it likes");
+    guest.signal(Signal::CONT);
+    scene.frames_come(&[port], 100);
+    scene.end();
+}

@@ -1,0 +1,11 @@
+//! The datapath from driver to driver: through gate, daemon, rings, worker and switch.
+
+mod forward;
+mod hostile;
+mod idle;
+mod kills;
+mod lab;
+mod process;
+mod shapes;
+mod tags;
+mod traffic;
