@@ -28,7 +28,8 @@ pub(super) trait Show: Serialize {
 pub(super) fn print(answer: &impl Show, format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => {
-            println!("{}", serde_json::to_string(answer).context("json", || "the answer".into())?)
+            let json = serde_json::to_string(answer).context("json", || "the answer".into())?;
+            println!("{json}");
         }
         Format::Table => println!("{}", answer.table()),
     }

@@ -6,6 +6,7 @@ use crate::{
         Sighting, Snapshot, Watch, WorkerView,
     },
     host::Host,
+    ports::tap::{TapAdapter, TapState},
     worker::{
         mailbox::{Message, PortTally},
         thread::WorkerThread,
@@ -14,7 +15,10 @@ use crate::{
 use anyhow::{Context, anyhow, bail};
 use std::{
     collections::{BTreeMap, VecDeque},
-    os::{fd::OwnedFd, unix::net::UnixListener},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     path::PathBuf,
     sync::Arc,
     time::Instant,
@@ -54,9 +58,10 @@ struct Running {
     worker: WorkerThread,
 }
 
-/// A port and what stands around it.
+/// A port and what stands around it. The adapter, if there is one, goes first.
 struct Attached {
     kind: AttachmentKind,
+    adapter: Option<TapAdapter>,
     port: Port,
     host: Arc<Host>,
 }
@@ -64,6 +69,9 @@ struct Attached {
 impl Attached {
     /// The port's state, why, and the features in force.
     fn state(&self, running: bool, fault: Option<&PortFault>) -> (PortState, String, u64) {
+        if let Some(TapState::Ended(why)) = self.adapter.as_ref().map(TapAdapter::state) {
+            return (PortState::Faulted, why.to_string(), 0);
+        }
         if let Some(why) = fault {
             return (PortState::Faulted, why.to_string(), 0);
         }
@@ -72,6 +80,9 @@ impl Attached {
             && let Some(refusal) = self.port.refusals().last()
         {
             detail = format!("{detail}; last refused: {refusal}");
+        }
+        if let Some(refused @ 1..) = self.adapter.as_ref().map(TapAdapter::refused) {
+            detail = format!("{detail}; the tap refused {refused} frames");
         }
         (state, detail, features)
     }
@@ -168,6 +179,7 @@ impl Datapath {
         config.queue_pairs = described.queues;
         config.mtu = described.mtu;
         config.sealed_memory = described.sealed_memory;
+        let mut adapter = None;
         let port = match (&attachment.kind, descriptor) {
             (AttachmentKind::VhostUserListen, Some(fd)) => {
                 Port::listen(UnixListener::from(fd), config, host.clone())
@@ -175,14 +187,18 @@ impl Datapath {
             (AttachmentKind::VhostUserConnect { path }, _) => {
                 Port::connect(PathBuf::from(path), config, host.clone())
             }
-            (AttachmentKind::Tap, Some(_)) => bail!("{name}: tap ports are not there yet"),
+            (AttachmentKind::Tap, Some(tap)) => {
+                let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
+                adapter = Some(TapAdapter::start(&name, tap, theirs).with_context(|| name.clone())?);
+                Port::adopt(ours, config, host.clone())
+            }
             (AttachmentKind::VhostUserListen | AttachmentKind::Tap, None) => {
                 bail!("{name}: no descriptor came along")
             }
         }
         .with_context(|| name.clone())?;
         mailbox.send(Message::Handle { port: attachment.port, handle: port.fault_handle() });
-        self.ports.insert(attachment.port, Attached { kind: attachment.kind, port, host });
+        self.ports.insert(attachment.port, Attached { kind: attachment.kind, adapter, port, host });
         Ok(())
     }
 

@@ -10,7 +10,7 @@ pub mod control;
 pub mod counters;
 pub mod datapath;
 mod host;
-pub mod ports;
+mod ports;
 pub mod worker;
 
 use anyhow::Context;

@@ -1,3 +1,3 @@
 //! Ports that are no guest: adapters that drive the other end of a port's rings.
 
-pub mod tap;
+pub(crate) mod tap;

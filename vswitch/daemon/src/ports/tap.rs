@@ -37,7 +37,7 @@ const FRAME_BYTES: usize = 65_550;
 
 /// What a tap adapter is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TapState {
+pub(crate) enum TapState {
     /// It waits for the port to serve its handshake.
     Connecting,
     /// Frames go both ways.
@@ -48,7 +48,7 @@ pub enum TapState {
 
 /// Why a tap adapter ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum TapEnd {
+pub(crate) enum TapEnd {
     /// It was told to.
     #[error("the tap adapter was stopped")]
     Stopped,
@@ -81,7 +81,7 @@ impl Shared {
 
 /// A running tap adapter. Dropped, it ends its thread and closes the tap.
 #[derive(Debug)]
-pub struct TapAdapter {
+pub(crate) struct TapAdapter {
     shared: Arc<Shared>,
     /// Shut down at the end, so that a handshake in progress ends too.
     connection: UnixStream,
@@ -93,7 +93,7 @@ impl TapAdapter {
     ///
     /// # Errors
     /// Descriptors or threads ran out, or `tap` cannot be made non-blocking.
-    pub fn start(name: &str, tap: OwnedFd, stream: UnixStream) -> io::Result<Self> {
+    pub(crate) fn start(name: &str, tap: OwnedFd, stream: UnixStream) -> io::Result<Self> {
         let flags = rustix::fs::fcntl_getfl(&tap)?;
         rustix::fs::fcntl_setfl(&tap, flags | OFlags::NONBLOCK)?;
         let shared = Arc::new(Shared {
@@ -112,12 +112,12 @@ impl TapAdapter {
     }
 
     /// What it is doing.
-    pub fn state(&self) -> TapState {
+    pub(crate) fn state(&self) -> TapState {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Frames that the tap did not take, most likely because its interface is down.
-    pub fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::Relaxed)
     }
 }
