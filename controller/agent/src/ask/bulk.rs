@@ -70,7 +70,7 @@ fn transfer(
                     *taken += len as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    wait(connection, PollFlags::OUT, deadline)?
+                    wait(connection, PollFlags::OUT, deadline)?;
                 }
                 Err(error) => return Err(error),
             }
@@ -83,7 +83,7 @@ fn transfer(
             // A sink says nothing; an echo service at that port does, and must be heard to its end.
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                wait(connection, PollFlags::IN, deadline)?
+                wait(connection, PollFlags::IN, deadline)?;
             }
             Err(error) => return Err(error),
         }
