@@ -46,7 +46,7 @@ pub(crate) fn report_errors(socket: impl AsFd, dst: IpAddr) -> io::Result<()> {
     }
 }
 
-/// Sends a frame as it is through a packet socket (packet(7)).
+/// Sends a frame as it is through a packet socket (packet(7)), or fails at once where the interface takes none now.
 pub(crate) fn send_frame(socket: impl AsFd, index: u32, frame: &[u8]) -> io::Result<()> {
     let mut to = no_link_address();
     to.sll_ifindex = index.cast_signed();
@@ -56,7 +56,7 @@ pub(crate) fn send_frame(socket: impl AsFd, index: u32, frame: &[u8]) -> io::Res
             socket.as_fd().as_raw_fd(),
             frame.as_ptr().cast(),
             frame.len(),
-            0,
+            libc::MSG_DONTWAIT,
             (&raw const to).cast(),
             size_of_len::<libc::sockaddr_ll>(),
         )
