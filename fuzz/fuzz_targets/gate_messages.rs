@@ -3,7 +3,7 @@
 //! ```text
 //! input: message*    message: request u8 | descriptors u8 | payload's length u8 | payload
 //! ```
-//! The upper bits of `descriptors` say what they are; numbers in payloads are as wild as the fuzzer makes them.
+//! The upper half of `descriptors` says what they are, the lower how many; numbers in payloads are as wild as the fuzzer makes them.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -19,18 +19,20 @@ use vhost_net_backend::{
 /// Rings of the port: two queue pairs.
 const RINGS: u16 = 4;
 
+/// What the upper half of `what` says, as often as the lower half does.
 fn descriptors(what: u8) -> Vec<Descriptor> {
-    let memory = MemoryFile {
-        length: 1 << (what >> 3),
-        page_size: if what & 0x20 == 0 { 4096 } else { 2 << 20 },
-        writable: what & 0x40 == 0,
-        sealed: what & 0x80 == 0,
-        unmappable: None,
-    };
-    let one = match what >> 6 {
+    let good =
+        MemoryFile { length: 4 << 20, page_size: 4096, writable: true, sealed: true, unmappable: None };
+    let one = match what >> 4 {
         0 => Descriptor::Eventfd,
-        3 => Descriptor::Unfit("a pipe"),
-        _ => Descriptor::Memory(memory),
+        1 => Descriptor::Unfit("a pipe"),
+        2 => Descriptor::Memory(MemoryFile { page_size: 2 << 20, ..good }),
+        3 => Descriptor::Memory(MemoryFile { writable: false, ..good }),
+        4 => Descriptor::Memory(MemoryFile { sealed: false, ..good }),
+        5 => Descriptor::Memory(MemoryFile { length: 4096, ..good }),
+        6 => Descriptor::Memory(MemoryFile { unmappable: Some("no room".into()), ..good }),
+        7 => Descriptor::Memory(MemoryFile { length: u64::MAX, ..good }),
+        _ => Descriptor::Memory(good),
     };
     vec![one; usize::from(what & 0x0f).min(MAX_FDS)]
 }
