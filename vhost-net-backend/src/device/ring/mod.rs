@@ -5,7 +5,7 @@
 //!                                   ToGuest   (receiveq)   reserve -> write -> publish -> notify
 //! ```
 //!
-//! [`raw`] knows where ring fields lie, [`chain`] walks descriptors (the only walker), the other two give frames a
+//! `raw` knows where ring fields lie, `chain` walks descriptors (the only walker), the other two give frames a
 //! meaning. Nothing here allocates, waits or logs once a ring runs.
 
 mod chain;
