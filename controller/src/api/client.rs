@@ -15,8 +15,17 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 use tokio::net::UnixStream;
+
+/// How long a controller may take to say how things are.
+const LOOKING: Duration = Duration::from_secs(15);
+
+/// How long a controller may take to do something: a lab of guests under emulation comes up within this.
+const ACTING: Duration = Duration::from_secs(900);
 
 /// The API of one lab. Each request has a connection of its own.
 #[derive(Debug, Clone)]
@@ -119,8 +128,13 @@ impl Client {
             Some(body) => serde_json::to_vec(body).context("api", || "the request".into())?.into(),
             None => Bytes::new(),
         };
-        let answer = self.request(method, path, body).await?;
-        let bytes = answer.collect().await.context("api", || self.broke_off())?.to_bytes();
+        let patience = if method == Method::GET { LOOKING } else { ACTING };
+        let bytes = tokio::time::timeout(patience, async {
+            let answer = self.request(method, path, body).await?;
+            Ok(answer.collect().await.context("api", || self.broke_off())?.to_bytes())
+        });
+        let bytes =
+            bytes.await.unwrap_or_else(|_| Err(self.nobody(&format!("no answer within {patience:?}"))))?;
         serde_json::from_slice(&bytes).context("api", || "the controller's answer is not understood".into())
     }
 

@@ -435,7 +435,10 @@ impl Service for Lab {
             }
             Question::Datapath => {
                 let snapshot = running.switch(Client::snapshot).await?;
-                let (pid, restarts) = (self.state().switch_pid, self.state().restarts);
+                let (pid, restarts) = {
+                    let state = self.state();
+                    (state.switch_pid, state.restarts)
+                };
                 serde_json::to_value(views::datapath(snapshot, pid, restarts))
                     .context("json", || "the datapath".into())
             }
