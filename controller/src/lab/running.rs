@@ -27,10 +27,16 @@ use std::{
 };
 use tokio::{process::Child, sync::Notify};
 use topology::plan::{NodeKind, Plan, SocketRole};
-use vswitchd::control::client::Client;
+use vswitchd::control::{client::Client, protocol::PortState};
 
 /// How long a process has to end by itself when the lab goes down.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the driver of a node that answers may take to run.
+const DRIVER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the switch is asked while drivers start.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The role under which the process of all stations is known.
 const STATIONS: &str = "stations";
@@ -167,7 +173,35 @@ impl Lab {
             self.record(STATIONS, &child)?;
             tokio::spawn(self.clone().watch_stations(child));
         }
-        self.start_guests(&plan).await
+        self.start_guests(&plan).await?;
+        self.wait_for_ports(&plan).await
+    }
+
+    /// Waits until frames can flow at every port whose node answers: a node may answer before its driver runs.
+    async fn wait_for_ports(&self, plan: &Plan) -> Result<(), Failure> {
+        let answering: Vec<_> = {
+            let state = self.state();
+            let nodes = plan.nodes.iter().filter(|node| state.lines.contains_key(&node.name));
+            nodes.flat_map(|node| &node.interfaces).map(|interface| interface.port).collect()
+        };
+        let end = Instant::now() + DRIVER_PATIENCE;
+        loop {
+            let Some(shared) = self.state().switch.clone() else { return Ok(()) };
+            let asked = tokio::task::spawn_blocking(move || {
+                shared.lock().unwrap_or_else(PoisonError::into_inner).snapshot()
+            });
+            let snapshot = asked.await.map_err(|why| Failure::failed("internal", why))?;
+            let snapshot = snapshot.context("switch", || "the switch does not answer".into())?;
+            let waits = snapshot.ports.iter().find(|view| {
+                answering.contains(&view.port) && !matches!(view.state, PortState::Up | PortState::Down)
+            });
+            let Some(waits) = waits else { return Ok(()) };
+            if Instant::now() >= end {
+                let text = format!("{}:{} is not up: {}", waits.node, waits.interface, waits.detail);
+                return Err(Failure::failed("port-not-up", text));
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
     }
 
     /// Starts all guests at once and waits until each answers.
