@@ -130,7 +130,9 @@ pub(super) async fn image(vm: &Vm, events: &Events) -> Result<Option<image::Imag
         .ok_or_else(|| Failure::invalid("no-such-image", format!("there is no image `{name}`")))?;
     let events = events.clone();
     let built = tokio::task::spawn_blocking(move || {
-        image::ensure(name, &mut |step| events.tell(What::Note { text: format!("image debian: {step:?}") }))
+        image::ensure(name, &mut |step| {
+            events.tell(What::Note { text: format!("image {}: {step}", name.as_str()) });
+        })
     });
     let built = built.await.map_err(|why| Failure::failed("image", why))?;
     built.map(Some).map_err(|why| {
