@@ -23,11 +23,11 @@ use serde::de::DeserializeOwned;
 use std::{
     fs::File,
     io::{self, Write},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use vswitchd::control::protocol::FdbRow;
 
-/// How long a process of an orphaned lab has to end by itself.
+/// How long a process of an orphaned lab has to end by itself, and a controller to remove its folder.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lists the labs of this user.
@@ -71,6 +71,7 @@ pub(super) async fn down(name: Option<&str>) -> Result<(), Failure> {
     match runtime.claim(&name) {
         Err(ClaimError::Held) => {
             Client::new(&runtime.lab(&name).api_socket(), &name).delete().await?;
+            until_gone(&runtime.lab(&name)).await;
         }
         Err(ClaimError::Unusable(failure)) => return Err(failure),
         Ok(claim) => {
@@ -81,6 +82,14 @@ pub(super) async fn down(name: Option<&str>) -> Result<(), Failure> {
     }
     println!("{name} is down");
     Ok(())
+}
+
+/// Waits until the folder of a lab that was taken down is gone: then its name is free for the next `up`.
+pub(super) async fn until_gone(dir: &LabDir) {
+    let end = Instant::now() + PATIENCE;
+    while dir.path().exists() && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Prints a log of a lab.
