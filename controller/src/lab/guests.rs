@@ -158,7 +158,9 @@ pub(super) async fn start_vm(
         .create(run.path())
         .context("run-directory", || run.path().display().to_string())?;
     if let Boot::Disk { path, write: false } = &vm.boot {
-        disk::create_overlay(path, &run.overlay()).map_err(|why| Failure::failed("disk", why))?;
+        disk::create_overlay(path, &run.overlay()).map_err(|why| {
+            if why.is_missing() { Failure::lacking("disk", why) } else { Failure::failed("disk", why) }
+        })?;
     }
     let mut decision = accel::decide();
     loop {
