@@ -17,17 +17,19 @@ use crate::{
         processes::Ledger,
         rundir::{ClaimError, LabDir, Runtime},
     },
+    vm::qemu::RunDirectory,
 };
 use comfy_table::{Table, presets::NOTHING};
 use serde::de::DeserializeOwned;
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Write},
-    time::Duration,
+    path::Path,
+    time::{Duration, Instant},
 };
 use vswitchd::control::protocol::FdbRow;
 
-/// How long a process of an orphaned lab has to end by itself.
+/// How long a process of an orphaned lab has to end by itself, and a controller to remove its folder.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lists the labs of this user.
@@ -71,6 +73,7 @@ pub(super) async fn down(name: Option<&str>) -> Result<(), Failure> {
     match runtime.claim(&name) {
         Err(ClaimError::Held) => {
             Client::new(&runtime.lab(&name).api_socket(), &name).delete().await?;
+            until_gone(&runtime.lab(&name)).await;
         }
         Err(ClaimError::Unusable(failure)) => return Err(failure),
         Ok(claim) => {
@@ -83,18 +86,41 @@ pub(super) async fn down(name: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Prints a log of a lab.
+/// Waits until the folder of a lab that was taken down is gone: then its name is free for the next `up`.
+pub(super) async fn until_gone(dir: &LabDir) {
+    let end = Instant::now() + PATIENCE;
+    while dir.path().exists() && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Prints a log of a lab; for a virtual machine, what its VMM said and then what its console said.
 pub(super) fn logs(name: Option<&str>, of: &str, to: &mut impl io::Write) -> Result<(), Failure> {
     let runtime = Runtime::of_environment();
     let name = chosen(&runtime, name)?;
+    let dir = runtime.lab(&name);
     // A name with a `/` in it would lead out of the folder.
-    let path = runtime.lab(&name).log(&of.replace('/', "-"));
+    let of = of.replace('/', "-");
+    let path = dir.log(&of);
     let mut file = File::open(&path).map_err(|error| {
         Failure::invalid("no-such-log", format!("lab {name} has no log of {of}: {error}"))
-            .mend("say `controller`, `switch` or the name of a node")
+            .mend(format!("there are: {}", logs_in(&path).join(", ")))
     })?;
     io::copy(&mut file, to).context("log", || path.display().to_string())?;
+    let console = RunDirectory::new(dir.path().join(of)).log();
+    if let Ok(mut said) = File::open(&console) {
+        io::copy(&mut said, to).context("log", || console.display().to_string())?;
+    }
     Ok(())
+}
+
+/// What has a log in the folder of `path`.
+fn logs_in(path: &Path) -> Vec<String> {
+    let entries = path.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let stems = entries.filter_map(|entry| Some(entry.path().file_stem()?.to_string_lossy().into_owned()));
+    let mut names: Vec<_> = stems.collect();
+    names.sort();
+    names
 }
 
 /// The API of the lab that is meant.

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     doctor::{self, Row, State},
     failure::{Context, Exit, Failure},
-    image::{self, Image, ImageError, Name, Progress},
+    image::{self, Image, ImageError, Name},
 };
 use std::{
     fs::OpenOptions,
@@ -53,7 +53,7 @@ pub(super) fn image(what: ImageVerb) -> Result<(), Failure> {
                 Failure::invalid("no-such-image", format!("there is no image `{name}`"))
                     .mend("there is: debian")
             })?;
-            let built = image::build(known, &mut |step| eprintln!("{}", words(step))).map_err(failure)?;
+            let built = image::build(known, &mut |step| eprintln!("{step}")).map_err(failure)?;
             println!("{}", built.folder.display());
             Ok(())
         }
@@ -74,23 +74,14 @@ impl Show for Vec<Image> {
         let rows = self.iter().map(|image| {
             let mib = image.manifest.bytes >> 20;
             format!(
-                "{}  {}  {mib} MiB  {}",
+                "{}  {}  {mib} MiB\n  kernel {}\n  initrd {}",
                 image.manifest.name,
                 image.manifest.kernel,
-                image.folder.display()
+                image.kernel().display(),
+                image.initrd().display()
             )
         });
         rows.collect::<Vec<_>>().join("\n")
-    }
-}
-
-/// A step of a build, in words.
-pub(crate) fn words(step: Progress) -> String {
-    match step {
-        Progress::Waiting => "another process builds this image: waiting for it".into(),
-        Progress::Lists => "fetching package lists".into(),
-        Progress::Packages(count) => format!("fetching and unpacking {count} packages"),
-        Progress::Assembling => "putting the initramfs together".into(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `up`, `test` and what they share: find the file, check it, start a controller for the lab, follow what happens.
 
-use super::render;
+use super::{labs::until_gone, render};
 use crate::{
     api::{
         client::Client,
@@ -83,10 +83,7 @@ impl Brought {
     /// Takes the lab down, and waits until its folder is gone.
     pub(super) async fn down(&self) -> Result<(), Failure> {
         self.api.delete().await?;
-        let end = Instant::now() + PATIENCE;
-        while self.runtime.lab(&self.name).path().exists() && Instant::now() < end {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        until_gone(&self.runtime.lab(&self.name)).await;
         Ok(())
     }
 }
@@ -101,12 +98,8 @@ pub(super) async fn bring_up(name: &str, file: &TopologyFile) -> Result<(Brought
     let api = reach(name, &dir).await?;
     let following = tokio::spawn(follow(api.clone()));
     let up = api.put(file).await;
-    if up.is_err() {
-        // The last words are on their way: the controller closes the stream behind them.
-        let _ = tokio::time::timeout(Duration::from_secs(1), following).await;
-    } else {
-        following.abort();
-    }
+    // The last words are on their way: `ready`, or the controller closes the stream behind them.
+    let _ = tokio::time::timeout(Duration::from_secs(1), following).await;
     let view = up?;
     Ok((Brought { api, runtime, name: name.into() }, view))
 }

@@ -6,7 +6,11 @@ use crate::{
     failure::Failure,
     probing::Line,
 };
-use probe::{Answer, Request, answer::End, ask};
+use probe::{
+    Answer, Request,
+    answer::{End, Refusal, Unreachable},
+    ask,
+};
 use std::{net::IpAddr, time::Duration};
 use topology::plan::{Addresses, Expectation, Interface, Node, Probe, Verdict};
 use vswitch_core::{description::Origin, mac::MacAddr};
@@ -47,13 +51,15 @@ impl Running {
     pub async fn trace(&self, request: &TraceRequest) -> Result<TraceView, Failure> {
         let (src, dst) = (self.interface(&request.src)?, self.interface(&request.dst)?);
         let probe = parse_probe(&request.what)?;
-        let mac = |end: &(&Node, &Interface), said: &str| {
-            end.1.mac.ok_or_else(|| {
-                Failure::invalid("no-mac", format!("{said} has no MAC address that we know"))
-                    .mend("state `mac:` on its interface")
+        let known = |mac: Option<MacAddr>, said: &str| {
+            mac.ok_or_else(|| {
+                Failure::invalid("no-mac", format!("{said} has no MAC address that we know")).mend(
+                    "let it send a frame, so that the switch learns it, or state `mac:` on its interface",
+                )
             })
         };
-        let (from, to): (MacAddr, MacAddr) = (mac(&src, &request.src)?, mac(&dst, &request.dst)?);
+        let from = known(self.mac(src.0, src.1).await?, &request.src)?;
+        let to = known(self.mac(dst.0, dst.1).await?, &request.dst)?;
         let addresses = common(src.1, dst.1);
         if addresses.is_none() && probe != Probe::L2 {
             let message = format!("{} and {} have no addresses of one family", request.src, request.dst);
@@ -97,7 +103,10 @@ impl Running {
                 stdout: String::from_utf8_lossy(&done.stdout).into_owned(),
                 stderr: String::from_utf8_lossy(&done.stderr).into_owned(),
             }),
-            Ok(other) => Err(Failure::invalid("exec", format!("{} cannot do that: {other:?}", request.node))),
+            Ok(other) => {
+                let message = format!("{} runs no commands: {}", request.node, unexpected(&other));
+                Err(Failure::invalid("exec", message))
+            }
             Err(why) => Err(Failure::failed("silent-node", why)),
         }
     }
@@ -131,9 +140,27 @@ async fn ping(line: &Line, dst: IpAddr) -> (Option<u64>, Option<String>) {
         Ok(Answer::Ping(Ok(echoes))) => {
             (echoes.min().and_then(|time| u64::try_from(time.as_micros()).ok()), None)
         }
-        Ok(Answer::Ping(Err(why))) => (None, Some(format!("{why:?}"))),
-        Ok(other) => (None, Some(format!("{other:?}"))),
+        Ok(Answer::Ping(Err(why))) => (None, Some(unreachable(why).into())),
+        Ok(other) => (None, Some(unexpected(&other))),
         Err(why) => (None, Some(why.to_string())),
+    }
+}
+
+/// Why there is no way to a destination, in words.
+const fn unreachable(why: Unreachable) -> &'static str {
+    match why {
+        Unreachable::NoRoute => "no route",
+        Unreachable::NoNeighbour => "no ARP or ND answer",
+        Unreachable::Rejected => "rejected by an ICMP error",
+    }
+}
+
+/// An answer that was not asked for, in words.
+fn unexpected(answer: &Answer) -> String {
+    match answer {
+        Answer::Refused(Refusal::Unsupported) => "this kind of node does not do it".into(),
+        Answer::Refused(Refusal::System(why)) => why.clone(),
+        other => format!("it answers {other:?}"),
     }
 }
 

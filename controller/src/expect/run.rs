@@ -130,9 +130,9 @@ impl Running {
         interface: &Interface,
     ) -> Result<Option<(Said, Vec<Sighting>)>, Failure> {
         let (Some(line), Some(src)) = (self.lines.get(&node.name), interface.mac) else { return Ok(None) };
-        let Some(dst) = self.end(expectation.dst).and_then(|(_, interface)| interface.mac) else {
-            return Ok(None);
-        };
+        let Some((to_node, to)) = self.end(expectation.dst) else { return Ok(None) };
+        // An address that nobody knows is flooded, and so is a broadcast.
+        let dst = self.mac(to_node, to).await?.unwrap_or(MacAddr::BROADCAST);
         let watch = Watch { port: Some(expectation.src), src: Some(src), ..Watch::default() };
         let watch = self.switch(move |switch| switch.watch(watch)).await?;
         let said = match self.send(expectation, line, src, dst).await {
@@ -182,6 +182,19 @@ impl Running {
             .await?;
         let outcome = if expectation.probe == Probe::L2 { Outcome::Unanswerable } else { Outcome::Silent };
         Ok(Said { outcome, raw: expectation.probe != Probe::L2 })
+    }
+
+    /// The MAC address of an interface: what the plan says, or else (a tap) what the switch learned at its port.
+    ///
+    /// # Errors
+    /// The switch does not answer.
+    pub(super) async fn mac(&self, node: &Node, interface: &Interface) -> Result<Option<MacAddr>, Failure> {
+        if interface.mac.is_some() {
+            return Ok(interface.mac);
+        }
+        let port = format!("{}:{}", node.name, interface.name);
+        let learned = self.switch(Client::fdb).await?.into_iter().filter(|row| row.port == port);
+        Ok(learned.min_by_key(|row| row.age_secs).map(|row| row.mac))
     }
 
     fn end(&self, port: PortId) -> Option<(&Node, &Interface)> {

@@ -12,7 +12,7 @@ mod tool;
 
 use serde::{Deserialize, Serialize};
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -84,6 +84,17 @@ pub enum Progress {
     Packages(usize),
     /// The initramfs is put together.
     Assembling,
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Waiting => f.write_str("another process builds this image: waiting for it"),
+            Self::Lists => f.write_str("fetching package lists"),
+            Self::Packages(count) => write!(f, "fetching and unpacking {count} packages"),
+            Self::Assembling => f.write_str("putting the initramfs together"),
+        }
+    }
 }
 
 /// Why there is no image.

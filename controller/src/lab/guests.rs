@@ -130,7 +130,9 @@ pub(super) async fn image(vm: &Vm, events: &Events) -> Result<Option<image::Imag
         .ok_or_else(|| Failure::invalid("no-such-image", format!("there is no image `{name}`")))?;
     let events = events.clone();
     let built = tokio::task::spawn_blocking(move || {
-        image::ensure(name, &mut |step| events.tell(What::Note { text: format!("image debian: {step:?}") }))
+        image::ensure(name, &mut |step| {
+            events.tell(What::Note { text: format!("image {}: {step}", name.as_str()) });
+        })
     });
     let built = built.await.map_err(|why| Failure::failed("image", why))?;
     built.map(Some).map_err(|why| {
@@ -156,7 +158,9 @@ pub(super) async fn start_vm(
         .create(run.path())
         .context("run-directory", || run.path().display().to_string())?;
     if let Boot::Disk { path, write: false } = &vm.boot {
-        disk::create_overlay(path, &run.overlay()).map_err(|why| Failure::failed("disk", why))?;
+        disk::create_overlay(path, &run.overlay()).map_err(|why| {
+            if why.is_missing() { Failure::lacking("disk", why) } else { Failure::failed("disk", why) }
+        })?;
     }
     let mut decision = accel::decide();
     loop {

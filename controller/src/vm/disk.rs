@@ -58,6 +58,13 @@ pub enum DiskError {
     },
 }
 
+impl DiskError {
+    /// True if this machine lacks something (exit code 5).
+    pub const fn is_missing(&self) -> bool {
+        matches!(self, Self::NoQemuImg(_))
+    }
+}
+
 /// The format of the image at `path`: what its name says. The first bytes of a raw disk are the guest's to write, and
 /// could claim a qcow2 whose backing file is any file of the host: they never decide, but a contradiction is an error.
 pub fn format(path: &Path) -> Result<Format, DiskError> {

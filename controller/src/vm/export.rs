@@ -82,40 +82,51 @@ pub fn qemu(attachments: &[Attachment<'_>], memory: u64, accel: Accel) -> Result
     Ok(Export { arguments, remarks })
 }
 
-/// Elements for a libvirt domain: `<memoryBacking>` for the domain, `<interface>` for its `<devices>`.
+/// A libvirt domain with nothing but what attaching needs: well-formed XML, to merge into the user's own.
 pub fn libvirt(attachments: &[Attachment<'_>]) -> Result<Export, ExportError> {
     let mut xml = String::from(
-        "<memoryBacking>\n  <source type='memfd'/>\n  <access mode='shared'/>\n</memoryBacking>\n",
+        "<domain type='kvm'>\n  <memoryBacking>\n    <source type='memfd'/>\n    <access mode='shared'/>\n  \
+         </memoryBacking>\n  <devices>\n",
     );
-    for Attachment { interface, socket, role } in attachments {
-        let path = socket.to_str().ok_or_else(|| ExportError::NoText(socket.as_os_str().to_owned()))?;
-        let path = path.replace('&', "&amp;").replace('<', "&lt;").replace('\'', "&apos;");
-        xml.push_str("<interface type='vhostuser'>\n");
-        // Writing to a String cannot fail.
-        if let Some(mac) = interface.mac {
-            let _ = writeln!(xml, "  <mac address='{mac}'/>");
+    for attachment in attachments {
+        for line in libvirt_interface(attachment)?.lines() {
+            // Writing to a String cannot fail.
+            let _ = writeln!(xml, "    {line}");
         }
-        let _ = match role {
-            SocketRole::Listen => writeln!(
-                xml,
-                "  <source type='unix' path='{path}' mode='client'>\n    <reconnect enabled='yes' timeout='1'/>\n  </source>"
-            ),
-            SocketRole::Connect => writeln!(xml, "  <source type='unix' path='{path}' mode='server'/>"),
-        };
-        xml.push_str("  <model type='virtio'/>\n");
-        if interface.queues > 1 {
-            let _ = writeln!(xml, "  <driver queues='{}'/>", interface.queues);
-        }
-        if let Some(mtu) = interface.mtu {
-            let _ = writeln!(xml, "  <mtu size='{mtu}'/>");
-        }
-        xml.push_str("</interface>\n");
     }
+    xml.push_str("  </devices>\n</domain>");
     let remarks = vec![
-        "<memoryBacking> stands in <domain>, each <interface> in <devices>".into(),
+        "<memoryBacking> goes into your <domain>, each <interface> into its <devices> (virsh edit)".into(),
         "libvirt's QEMU is another user: `socket-mode`/`socket-group` must let it in".into(),
     ];
     Ok(Export { arguments: xml, remarks })
+}
+
+fn libvirt_interface(attachment: &Attachment<'_>) -> Result<String, ExportError> {
+    let Attachment { interface, socket, role } = attachment;
+    let path = socket.to_str().ok_or_else(|| ExportError::NoText(socket.as_os_str().to_owned()))?;
+    let path = path.replace('&', "&amp;").replace('<', "&lt;").replace('\'', "&apos;");
+    let mut xml = String::from("<interface type='vhostuser'>\n");
+    // Writing to a String cannot fail.
+    if let Some(mac) = interface.mac {
+        let _ = writeln!(xml, "  <mac address='{mac}'/>");
+    }
+    let _ = match role {
+        SocketRole::Listen => writeln!(
+            xml,
+            "  <source type='unix' path='{path}' mode='client'>\n    <reconnect enabled='yes' timeout='1'/>\n  </source>"
+        ),
+        SocketRole::Connect => writeln!(xml, "  <source type='unix' path='{path}' mode='server'/>"),
+    };
+    xml.push_str("  <model type='virtio'/>\n");
+    if interface.queues > 1 {
+        let _ = writeln!(xml, "  <driver queues='{}'/>", interface.queues);
+    }
+    if let Some(mtu) = interface.mtu {
+        let _ = writeln!(xml, "  <mtu size='{mtu}'/>");
+    }
+    xml.push_str("</interface>\n");
+    Ok(xml)
 }
 
 #[cfg(test)]
@@ -156,25 +167,29 @@ mod tests {
     }
 
     #[test]
-    fn libvirt_elements_are_xml() {
+    fn the_libvirt_domain_is_one_document() {
         let mut interface = interface();
         interface.queues = 2;
         let socket = Path::new("/run/it's.sock");
         let export =
             libvirt(&[Attachment { interface: &interface, socket, role: SocketRole::Listen }]).unwrap();
         insta::assert_snapshot!(export.arguments, @r"
-        <memoryBacking>
-          <source type='memfd'/>
-          <access mode='shared'/>
-        </memoryBacking>
-        <interface type='vhostuser'>
-          <mac address='02:00:00:00:00:01'/>
-          <source type='unix' path='/run/it&apos;s.sock' mode='client'>
-            <reconnect enabled='yes' timeout='1'/>
-          </source>
-          <model type='virtio'/>
-          <driver queues='2'/>
-        </interface>
+        <domain type='kvm'>
+          <memoryBacking>
+            <source type='memfd'/>
+            <access mode='shared'/>
+          </memoryBacking>
+          <devices>
+            <interface type='vhostuser'>
+              <mac address='02:00:00:00:00:01'/>
+              <source type='unix' path='/run/it&apos;s.sock' mode='client'>
+                <reconnect enabled='yes' timeout='1'/>
+              </source>
+              <model type='virtio'/>
+              <driver queues='2'/>
+            </interface>
+          </devices>
+        </domain>
         ");
     }
 }
