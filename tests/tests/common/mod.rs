@@ -1,0 +1,115 @@
+//! What the end-to-end tests share: a lab in a runtime folder of its own, and what it leaves behind.
+
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long one `vnet` command may take before it counts as hung.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A runtime folder that no other test uses; its labs are taken down when it is dropped.
+pub(crate) struct Lab {
+    base: tempfile::TempDir,
+}
+
+impl Lab {
+    /// An empty runtime folder.
+    pub(crate) fn new() -> Self {
+        Self { base: tempfile::Builder::new().prefix("v").tempdir().expect("a temporary folder can be made") }
+    }
+
+    /// Where labs live; it exists only while one does.
+    pub(crate) fn runtime(&self) -> PathBuf {
+        self.base.path().join("r")
+    }
+
+    /// A file of this test's own.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.base.path().join(name);
+        fs::write(&path, text).expect("a temporary file can be written");
+        path
+    }
+
+    /// Runs `vnet` to its end, or fails the test if it hangs.
+    pub(crate) fn vnet(&self, arguments: &[&str]) -> Output {
+        let files = [self.base.path().join("out"), self.base.path().join("err")];
+        let [out, err] = files.each_ref().map(|path| fs::File::create(path).expect("a temporary file"));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_vnet"))
+            .args(arguments)
+            .env("VNET_RUNTIME_DIR", self.runtime())
+            .stdin(Stdio::null())
+            // Files, not pipes: a controller that stays behind must not keep the reader waiting.
+            .stdout(out)
+            .stderr(err)
+            .spawn()
+            .expect("vnet starts");
+        let pid = rustix::process::Pid::from_child(&child);
+        let watched =
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("a pidfd");
+        let mut polled = [rustix::event::PollFd::new(&watched, rustix::event::PollFlags::IN)];
+        let timeout = PATIENCE.try_into().expect("a minute fits");
+        if rustix::event::poll(&mut polled, Some(&timeout)).expect("poll") == 0 {
+            child.kill().expect("it runs");
+            child.wait().expect("it was killed");
+            panic!("vnet {arguments:?} hangs");
+        }
+        let status = child.wait().expect("it ended");
+        let [stdout, stderr] = files.map(|path| fs::read(path).expect("a temporary file"));
+        Output { status, stdout, stderr }
+    }
+
+    /// Runs `vnet`, expects exit status `code`, and returns standard output and standard error.
+    pub(crate) fn expect(&self, code: i32, arguments: &[&str]) -> (String, String) {
+        let output = self.vnet(arguments);
+        let text = |bytes| String::from_utf8(bytes).expect("vnet writes UTF-8");
+        let (out, err) = (text(output.stdout), text(output.stderr));
+        assert_eq!(output.status.code(), Some(code), "vnet {arguments:?}\n{out}\n{err}");
+        (out, err)
+    }
+
+    /// What a command with `--format json` says.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let (out, _) = self.expect(0, &[arguments, &["--format", "json"]].concat());
+        serde_json::from_str(&out).unwrap_or_else(|why| panic!("vnet {arguments:?}: {why}: {out}"))
+    }
+
+    /// The processes that were started with our runtime folder in their environment.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let mark = self.runtime().into_os_string().into_encoded_bytes();
+        let all = fs::read_dir("/proc").expect("/proc is there");
+        let ours = all.filter_map(Result::ok).filter(|entry| {
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            environment.windows(mark.len()).any(|window| window == mark)
+        });
+        ours.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Nothing is left of any lab. The controller itself may still be on its last instructions.
+    pub(crate) fn assert_gone(&self) {
+        let end = Instant::now() + Duration::from_secs(5);
+        while !self.processes().is_empty() && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        assert_eq!(self.processes(), [""; 0], "processes are left");
+        assert!(!self.runtime().exists(), "the runtime folder is left");
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let labs = fs::read_dir(self.runtime()).into_iter().flatten().filter_map(Result::ok);
+        for lab in labs.filter_map(|entry| entry.file_name().into_string().ok()) {
+            self.vnet(&["--name", &lab, "down"]);
+        }
+    }
+}
+
+/// The path of a file in `topologies/`.
+pub(crate) fn topology(name: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
+    root.join("topologies").join(name).display().to_string()
+}

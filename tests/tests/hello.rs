@@ -1,0 +1,66 @@
+//! A first lab of stations, by the commands a newcomer types: tested, brought up, looked at, taken down.
+
+mod common;
+
+use common::{Lab, topology};
+use vswitchd::{control::protocol::PortCounters, counters::check_law};
+
+#[test]
+fn the_examples_of_stations_pass_and_leave_nothing_behind() {
+    for (file, expectations) in [("hello.vnet.yaml", 8), ("trunk.vnet.yaml", 4), ("wire.vnet.yaml", 3)] {
+        let lab = Lab::new();
+        let (out, _) = lab.expect(0, &["test", &topology(file)]);
+        assert_eq!(out.lines().filter(|line| line.starts_with("PASS")).count(), expectations, "{out}");
+        assert!(out.contains(&format!("{expectations} of {expectations} expectations hold")), "{out}");
+        lab.assert_gone();
+    }
+}
+
+#[test]
+fn a_lab_is_up_is_looked_at_and_goes_down() {
+    let lab = Lab::new();
+    let file = topology("hello.vnet.yaml");
+    lab.expect(0, &["up", "-d", &file]);
+    assert!(!lab.processes().is_empty());
+    for view in ["ports", "nodes", "links", "fdb", "vlans", "drops", "datapath"] {
+        lab.json(&["show", view]);
+    }
+    assert_eq!(lab.json(&["show", "datapath"])["restarts"], 0);
+    let answered = lab.json(&["pingall"]);
+    let cells = answered["cells"].as_array().expect("cells");
+    let pairs = cells.iter().filter(|cell| cell["rtt_micros"].is_u64()).count();
+    assert_eq!(pairs, 2, "alice and bob hear each other, web nobody: {answered}");
+    let trace = lab.json(&["trace", "alice", "web", "icmp"]);
+    let copies = trace["copies"].as_array().expect("copies");
+    assert!(!copies.iter().any(|port| port == "web:eth0"), "{trace}");
+    let rows = lab.json(&["show", "ports"]);
+    let counted = rows.as_array().expect("rows").iter().map(|row| row["counters"].clone());
+    let counted: Vec<PortCounters> =
+        counted.map(|counters| serde_json::from_value(counters).expect("counters")).collect();
+    assert!(counted.iter().any(|port| port.from_port.frames > 0));
+    assert_eq!(check_law(&counted), Ok(()));
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
+fn exit_codes_say_what_is_wrong() {
+    let lab = Lab::new();
+    let (_, err) = lab.expect(3, &["show", "ports"]);
+    assert!(err.contains("not-running"), "{err}");
+    let bad = lab.write("bad.vnet.yaml", "version: 1\nname: bad\nlinks:\n  - [nobody, nowhere]\n");
+    let (_, err) = lab.expect(2, &["up", "-d", &bad.display().to_string()]);
+    assert!(err.contains("error[T0"), "{err}");
+    assert!(lab.processes().is_empty());
+
+    let text = std::fs::read_to_string(topology("hello.vnet.yaml")).expect("the example is there");
+    let file = lab.write("hello.vnet.yaml", &text);
+    let file = file.display().to_string();
+    lab.expect(0, &["up", "-d", &file]);
+    let before = lab.json(&["ls"]);
+    lab.expect(0, &["up", "-d", &file]);
+    assert_eq!(lab.json(&["ls"]), before, "the same file again changes nothing");
+    lab.write("hello.vnet.yaml", &text.replace("10.0.20.1/24", "10.0.20.7/24"));
+    lab.expect(4, &["up", "-d", &file]);
+    assert_eq!(lab.json(&["ls"]), before, "a refused change changes nothing");
+}
