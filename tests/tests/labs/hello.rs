@@ -1,20 +1,7 @@
 //! A first lab of stations, by the commands a newcomer types: tested, brought up, looked at, taken down.
 
-mod common;
-
-use common::{Lab, topology};
+use crate::common::{Lab, topology};
 use vswitchd::{control::protocol::PortCounters, counters::check_law};
-
-#[test]
-fn the_examples_of_stations_pass_and_leave_nothing_behind() {
-    for (file, expectations) in [("hello.vnet.yaml", 8), ("trunk.vnet.yaml", 4), ("wire.vnet.yaml", 3)] {
-        let lab = Lab::new();
-        let (out, _) = lab.expect(0, &["test", &topology(file)]);
-        assert_eq!(out.lines().filter(|line| line.starts_with("PASS")).count(), expectations, "{out}");
-        assert!(out.contains(&format!("{expectations} of {expectations} expectations hold")), "{out}");
-        lab.assert_gone();
-    }
-}
 
 #[test]
 fn a_lab_is_up_is_looked_at_and_goes_down() {

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// How long one `vnet` command may take before it counts as hung.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A runtime folder that no other test uses; its labs are taken down when it is dropped.
 pub(crate) struct Lab {
@@ -51,7 +51,7 @@ impl Lab {
         let watched =
             rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).expect("a pidfd");
         let mut polled = [rustix::event::PollFd::new(&watched, rustix::event::PollFlags::IN)];
-        let timeout = PATIENCE.try_into().expect("a minute fits");
+        let timeout = PATIENCE.try_into().expect("minutes fit");
         if rustix::event::poll(&mut polled, Some(&timeout)).expect("poll") == 0 {
             child.kill().expect("it runs");
             child.wait().expect("it was killed");
