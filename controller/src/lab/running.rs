@@ -19,6 +19,7 @@ use crate::{
     failure::{Context, Exit, Failure},
     probing::Line,
 };
+use serde::Serialize;
 use std::{
     collections::BTreeMap,
     process::ExitStatus,
@@ -186,12 +187,8 @@ impl Lab {
         };
         let end = Instant::now() + DRIVER_PATIENCE;
         loop {
-            let Some(shared) = self.state().switch.clone() else { return Ok(()) };
-            let asked = tokio::task::spawn_blocking(move || {
-                shared.lock().unwrap_or_else(PoisonError::into_inner).snapshot()
-            });
-            let snapshot = asked.await.map_err(|why| Failure::failed("internal", why))?;
-            let snapshot = snapshot.context("switch", || "the switch does not answer".into())?;
+            let Some(running) = self.started() else { return Ok(()) };
+            let snapshot = running.switch(Client::snapshot).await?;
             let waits = snapshot.ports.iter().find(|view| {
                 answering.contains(&view.port) && !matches!(view.state, PortState::Up | PortState::Down)
             });
@@ -363,18 +360,22 @@ impl Lab {
         state.nodes.clear();
     }
 
-    /// The lab as far as probing needs it.
+    /// The lab as far as probing needs it; none while it has no switch.
+    fn started(&self) -> Option<Running> {
+        let state = self.state();
+        let (plan, switch) = (state.plan.clone()?, state.switch.clone()?);
+        Some(Running { plan, lines: state.lines.clone(), switch })
+    }
+
+    /// The same of a lab that is up.
     ///
     /// # Errors
     /// It is not up.
     fn running(&self) -> Result<Running, Failure> {
-        let state = self.state();
-        match (&state.plan, &state.switch, state.phase) {
-            (Some(plan), Some(switch), LabState::Running) => {
-                Ok(Running { plan: plan.clone(), lines: state.lines.clone(), switch: switch.clone() })
-            }
-            _ => Err(Failure::new(Exit::Busy, "not-up", format!("lab {} is not up", self.inner.name))),
-        }
+        let up = self.state().phase == LabState::Running;
+        let started = self.started().filter(|_| up);
+        started
+            .ok_or_else(|| Failure::new(Exit::Busy, "not-up", format!("lab {} is not up", self.inner.name)))
     }
 }
 
@@ -456,64 +457,46 @@ impl Service for Lab {
     async fn ask(&self, question: Question) -> Result<serde_json::Value, Failure> {
         let running = self.running()?;
         let plan = running.plan.clone();
-        let json = |value| serde_json::to_value(value).context("json", || "an answer".into());
         match question {
             Question::Ports => {
                 let snapshot = running.switch(Client::snapshot).await?;
-                serde_json::to_value(views::ports(&plan, &snapshot, &self.inner.dir))
-                    .context("json", || "the ports".into())
+                json(views::ports(&plan, &snapshot, &self.inner.dir))
             }
-            Question::Drops => {
-                let snapshot = running.switch(Client::snapshot).await?;
-                serde_json::to_value(views::drops(&snapshot)).context("json", || "the drops".into())
-            }
+            Question::Drops => json(views::drops(&running.switch(Client::snapshot).await?)),
             Question::Datapath => {
                 let snapshot = running.switch(Client::snapshot).await?;
                 let (pid, restarts) = {
                     let state = self.state();
                     (state.switch_pid, state.restarts)
                 };
-                serde_json::to_value(views::datapath(snapshot, pid, restarts))
-                    .context("json", || "the datapath".into())
+                json(views::datapath(snapshot, pid, restarts))
             }
-            Question::Fdb => {
-                let rows = running.switch(Client::fdb).await?;
-                serde_json::to_value(rows).context("json", || "the FDB".into())
-            }
+            Question::Fdb => json(running.switch(Client::fdb).await?),
             Question::Nodes => {
                 let nodes = self.state().nodes.clone();
-                serde_json::to_value(views::nodes(&plan, &nodes)).context("json", || "the nodes".into())
+                json(views::nodes(&plan, &nodes))
             }
-            Question::Links => {
-                serde_json::to_value(views::links(&plan)).context("json", || "the links".into())
-            }
-            Question::Vlans => {
-                serde_json::to_value(views::vlans(&plan)).context("json", || "the VLANs".into())
-            }
+            Question::Links => json(views::links(&plan)),
+            Question::Vlans => json(views::vlans(&plan)),
             Question::Test => {
-                let description = &plan.description;
-                let rows = running.test().await?;
-                json(TestReport { lab: self.inner.name.clone(), file: description.file.clone(), rows })
+                let (lab, file) = (self.inner.name.clone(), plan.description.file.clone());
+                json(TestReport { lab, file, rows: running.test().await? })
             }
-            Question::Pingall => {
-                serde_json::to_value(running.pingall().await).context("json", || "the pings".into())
-            }
-            Question::Trace(request) => {
-                serde_json::to_value(running.trace(&request).await?).context("json", || "the trace".into())
-            }
-            Question::Export(request) => {
-                serde_json::to_value(views::export(&plan, &request, &self.inner.dir)?)
-                    .context("json", || "the export".into())
-            }
-            Question::Exec(request) => {
-                serde_json::to_value(running.exec(&request).await?).context("json", || "the answer".into())
-            }
+            Question::Pingall => json(running.pingall().await),
+            Question::Trace(request) => json(running.trace(&request).await?),
+            Question::Export(request) => json(views::export(&plan, &request, &self.inner.dir)?),
+            Question::Exec(request) => json(running.exec(&request).await?),
         }
     }
 
     fn events(&self) -> Events {
         self.inner.events.clone()
     }
+}
+
+/// An answer as it travels.
+fn json(answer: impl Serialize) -> Result<serde_json::Value, Failure> {
+    serde_json::to_value(answer).context("json", || "an answer".into())
 }
 
 /// A copy for testing: sockets of the file's own move to the run directory.
