@@ -13,20 +13,20 @@ use std::path::PathBuf;
 struct Lab {
     name: &'static str,
     text: &'static str,
-    /// A frame that the lab's VLANs keep from its destination: source, destination, what.
+    /// A frame that the lab drops: source, destination, what.
     dropped: (&'static str, &'static str, &'static str),
 }
 
 const HELLO: Lab = Lab {
     name: "topologies/hello.vnet.yaml",
     text: include_str!("../../../topologies/hello.vnet.yaml"),
-    dropped: ("alice", "web", "icmp"),
+    dropped: ("web", "bob", "icmp"),
 };
 
 const LINUX: Lab = Lab {
     name: "topologies/linux.vnet.yaml",
     text: include_str!("../../../topologies/linux.vnet.yaml"),
-    dropped: ("vm1", "vm3", "icmp"),
+    dropped: ("vm3", "vm2", "l2"),
 };
 
 /// Runs the demonstration.
