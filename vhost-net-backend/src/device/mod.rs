@@ -6,6 +6,7 @@
 //!                                              worker <- RunningRing (a value) <-'
 //! ```
 
+pub mod alarm;
 mod copy;
 pub mod fault;
 pub mod gate;

@@ -305,10 +305,11 @@ impl FromGuest {
         self.finish(0);
     }
 
-    /// Tells the driver of what was completed since the last time, if it wants to know.
-    pub fn notify(&mut self) {
-        self.common.notify(&self.ring, self.told, self.next_used);
-        self.told = self.next_used;
+    /// Tells the driver of what was completed since the last time, if it wants to know. Fails if the driver's eventfd
+    /// held us up.
+    pub fn notify(&mut self) -> Result<(), PortFault> {
+        let told = std::mem::replace(&mut self.told, self.next_used);
+        self.common.notify(&self.ring, told, self.next_used)
     }
 
     /// Asks for a kick at the next frame. True if a frame is there already: then poll, do not sleep.

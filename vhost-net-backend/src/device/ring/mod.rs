@@ -23,6 +23,7 @@ pub use to_guest::{Lease, NoRoom, ToGuest};
 
 use super::{fault::PortFault, memory::GuestMemory};
 use crate::{features, layout::RingSize};
+use rustix::io::Errno;
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::Arc,
@@ -156,14 +157,19 @@ impl Common {
     }
 
     /// Tells the driver that the used index moved from `old` to `new`, if it wants to know (virtio 1.2 §2.7.7).
-    fn notify(&self, ring: &raw::RawRing, old: u16, new: u16) {
-        if old == new {
-            return;
+    ///
+    /// Fails if the frontend made the eventfd block and filled it, which shows only to a thread that has an
+    /// [`Alarm`](super::alarm::Alarm) set.
+    fn notify(&self, ring: &raw::RawRing, old: u16, new: u16) -> Result<(), PortFault> {
+        if old == new || !ring.driver_wants_call(self.has(features::EVENT_IDX), old, new) {
+            return Ok(());
         }
-        let wanted = ring.driver_wants_call(self.has(features::EVENT_IDX), old, new);
-        if let Some(call) = self.call.as_ref().filter(|_| wanted) {
+        match self.call.as_ref().map(|call| rustix::io::write(call, &1u64.to_ne_bytes())) {
+            Some(Err(Errno::INTR)) => {
+                Err(self.fault("its call eventfd blocks: its counter is full, and O_NONBLOCK was cleared"))
+            }
             // A full counter (EAGAIN) already says what we want to say; nothing else can fail on an eventfd.
-            let _ = rustix::io::write(call, &1u64.to_ne_bytes());
+            _ => Ok(()),
         }
     }
 }

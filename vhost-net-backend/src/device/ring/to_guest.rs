@@ -334,22 +334,29 @@ impl Lease<'_> {
         }
     }
 
-    /// Hands the written frames to the guest and tells it, if it wants to know. Fails if its memory vanished meanwhile.
-    pub fn publish(self) -> Result<(), PortFault> {
+    /// Hands the written frames to the guest and tells it, if it wants to know. Fails if its memory vanished meanwhile, or
+    /// its eventfd held us up.
+    pub fn publish(mut self) -> Result<(), PortFault> {
+        self.end()?;
         if self.ring.ring.memory().vanished() { Err(PortFault::MemoryVanished) } else { Ok(()) }
     }
-}
 
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        let Some(mut store) = self.store.take() else { return };
+    fn end(&mut self) -> Result<(), PortFault> {
+        let Some(mut store) = self.store.take() else { return Ok(()) };
         for room in store.frames.iter().flatten().filter(|room| !room.written) {
             // A driver that joins merged buffers needs a true count, whatever the frame holds.
             room.begin(&store.segments);
         }
         store.clear();
         let (old, new) = self.ring.end(self.number, store);
-        self.ring.common.notify(&self.ring.ring, old, new);
+        self.ring.common.notify(&self.ring.ring, old, new)
+    }
+}
+
+impl Drop for Lease<'_> {
+    /// A lease that is not published (a panic came in between) ends all the same; the ring's next user meets what is wrong.
+    fn drop(&mut self) {
+        let _ = self.end();
     }
 }
 

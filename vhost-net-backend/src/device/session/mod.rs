@@ -17,6 +17,7 @@ use vm_memory::{GuestAddressSpace, GuestMemoryAtomic, GuestMemoryBackend, GuestM
 use vmm_sys_util::epoll::EventSet;
 
 use super::PortHost;
+use super::alarm::Alarm;
 use super::fault::PortFault;
 use super::gate::{Offer, PROTOCOL_OFFERED};
 use super::memory::GuestMemory;
@@ -91,9 +92,12 @@ impl Session {
 
     /// Tells the frontend that its rings failed, where it gave an eventfd for that.
     pub(super) fn signal_errors(&self) {
+        // Without an alarm nobody is told, which is better than to wait for a frontend that is to be ended.
+        let Ok(mut alarm) = Alarm::new() else { return };
+        alarm.set();
         for ring in &self.lock().rings {
             if let Some(err) = &ring.err {
-                // It is non-blocking; a full counter already says what is to be said.
+                // A full counter already says what is to be said.
                 let _ = rustix::io::write(err, &1u64.to_ne_bytes());
             }
         }

@@ -47,7 +47,7 @@ pub(super) struct Batch {
     tickets: Vec<Vec<Ticket>>,
     /// Destinations that have tickets.
     touched: Vec<u16>,
-    /// Destinations that turned out to be broken.
+    /// Ports that turned out to be broken.
     faults: Vec<(u16, PortFault)>,
 }
 
@@ -75,7 +75,7 @@ impl Batch {
         watches.close(&self.lost);
         self.count(ring, port, &mut ports.lives);
         ring.finish(decided);
-        ring.notify();
+        self.faults.extend(ring.notify().err().map(|why| (port, why)));
         for (port, why) in self.faults.drain(..) {
             ports.stop(port, why);
         }

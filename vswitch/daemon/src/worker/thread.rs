@@ -10,6 +10,7 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+use vhost_net_backend::device::alarm::Alarm;
 use vswitch_core::{clock, fdb::Fdb, world::World};
 
 const WAKE: Token = Token(0);
@@ -71,7 +72,9 @@ fn pin(cpu: u16) {
 fn run(mut worker: Worker, mut poll: Poll, mode: PollMode, origin: Instant) {
     let mut idle_since: Option<Instant> = None;
     let mut events = Events::with_capacity(64);
+    let mut alarm = alarm();
     loop {
+        alarm.iter_mut().for_each(Alarm::set);
         let now = Instant::now();
         let nanos = now.duration_since(origin).as_nanos();
         match worker.turn(clock::Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))) {
@@ -86,11 +89,23 @@ fn run(mut worker: Worker, mut poll: Poll, mode: PollMode, origin: Instant) {
                 }
                 if !worker.arm() {
                     worker.sleeps += 1;
+                    alarm.iter_mut().for_each(Alarm::clear);
                     sleep(&worker, &mut poll, &mut events);
                 }
                 worker.disarm();
                 idle_since = None;
             }
+        }
+    }
+}
+
+/// What ends a write that a frontend makes wait.
+fn alarm() -> Option<Alarm> {
+    match Alarm::new() {
+        Ok(alarm) => Some(alarm),
+        Err(why) => {
+            tracing::warn!("no timer for a worker, so a hostile frontend can hold it up: {why}");
+            None
         }
     }
 }

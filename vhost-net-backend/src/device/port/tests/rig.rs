@@ -135,7 +135,7 @@ impl Hub {
                         }
                     }
                     ring.finish(count);
-                    ring.notify();
+                    ring.notify().expect("nothing blocks");
                 }
                 Err(fault) => self.members[from].1.fault(fault),
             }

@@ -75,7 +75,7 @@ fn turn(source: &mut Wired, sink: &mut Wired, cut: usize) -> Vec<Result<(), NoRo
     let used = sink.to.next_used().wrapping_sub(before.1);
     assert_eq!(sink.to.next_avail().wrapping_sub(before.0), used, "what found no room went back");
     source.from.finish(decided);
-    source.from.notify();
+    source.from.notify().expect("nothing blocks");
     fates
 }
 

@@ -159,7 +159,7 @@ fn q15_kicks_and_calls_that_play_games() {
         assert!(wired.from.arm() && wired.from.has_work());
         assert_eq!(wired.from.harvest(64), Ok(1));
         wired.from.finish(1);
-        wired.from.notify();
+        wired.from.notify().expect("nothing blocks");
         wired.from.disarm();
     }
 }

@@ -2,7 +2,11 @@
 
 use super::{Beside, HELLOS, HONEST, HOSTILE, message, readable, then, writable};
 use crate::lab::{DEADLINE, frame, mac, receive, send};
-use std::{os::fd::AsFd, time::Instant};
+use rustix::fs::OFlags;
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::Instant,
+};
 use vhost_net_backend::{
     device::gate::wire::code,
     driver::{
@@ -244,10 +248,10 @@ fn q15_a_storm_of_kicks_and_wild_event_indices_cost_the_others_nothing() {
     beside.end();
 }
 
-#[test]
-fn q15_a_call_that_is_never_taken_does_not_hold_up_the_worker() {
+/// A hostile guest that wants a call for every buffer, through an eventfd whose counter is full.
+fn called_through_a_full_eventfd() -> (Beside, OwnedFd) {
     let without = Config { features: Config::default().features & !features::EVENT_IDX, ..Config::default() };
-    let mut beside = Beside::new(&without);
+    let beside = Beside::new(&without);
     let full = full_blocking_eventfd().unwrap();
     let frontend = beside.hostile.raw_frontend().unwrap();
     for ring in 0..2u64 {
@@ -256,8 +260,13 @@ fn q15_a_call_that_is_never_taken_does_not_hold_up_the_worker() {
     // An answer to the next request: the two before it were taken.
     frontend.send(code::GET_FEATURES, &[], &[]).unwrap();
     assert!(frontend.reply(DEADLINE).unwrap().is_some());
-    // It wants a call for every buffer.
     [beside.receiveq(), beside.transmitq()].iter().for_each(|ring| ring.set_avail_flags(0));
+    (beside, full)
+}
+
+#[test]
+fn q15_a_call_that_is_never_taken_does_not_hold_up_the_worker() {
+    let (mut beside, full) = called_through_a_full_eventfd();
     let back_and_forth = |beside: &mut Beside| {
         send(&mut beside.hostile, &frame(mac(HONEST), mac(HOSTILE), 60, 0));
         beside.arrives(60);
@@ -274,6 +283,21 @@ fn q15_a_call_that_is_never_taken_does_not_hold_up_the_worker() {
         std::thread::yield_now();
     }
     beside.end();
+}
+
+#[test]
+fn p08_a_call_that_is_made_to_block_stops_its_own_port() {
+    for towards in [false, true] {
+        let (mut beside, full) = called_through_a_full_eventfd();
+        // The flag belongs to the eventfd, not to our descriptor of it: the gate's O_NONBLOCK is gone.
+        rustix::fs::fcntl_setfl(&full, OFlags::RDWR).unwrap();
+        if towards {
+            beside.send_to_hostile(60);
+        } else {
+            send(&mut beside.hostile, &frame(mac(HONEST), mac(HOSTILE), 60, 0));
+        }
+        beside.ends_stopped("its call eventfd blocks");
+    }
 }
 
 #[test]
