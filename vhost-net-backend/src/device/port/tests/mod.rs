@@ -12,6 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 
 use super::{Port, PortConfig};
+use crate::device::Connection;
 use crate::device::fault::PortFault;
 use crate::device::gate::wire::{code, state_payload};
 use rig::{DEADLINE, Host, MIB, adopt, ask, send_memory, set_up, set_up_from};
@@ -78,4 +79,29 @@ fn a_frontend_that_dies_gives_its_rings_back_and_the_next_one_is_served() {
         host.disconnects(nth + 1);
         assert_eq!(host.rings(), 0);
     }
+}
+
+#[test]
+fn a_connecting_port_says_what_is_in_its_way_and_comes_whenever_a_vmm_listens() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("vmm");
+    let host = Arc::<Host>::default();
+    let port = Port::connect(path.clone(), PortConfig::new("test"), host.clone()).expect("a port");
+    let stopped = |told: &[Connection], why: &str| matches!(told.last(), Some(Connection::Connecting(said)) if said.contains(why));
+    host.wait("no such file", |told| stopped(told, "No such file"));
+    for nth in 0..3 {
+        let listener = UnixListener::bind(&path).expect("a listener");
+        let (socket, _) = listener.accept().expect("the port comes");
+        socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
+        set_up(&socket);
+        assert_eq!(host.rings(), 2);
+        drop((socket, listener));
+        host.disconnects(nth + 1);
+        assert_eq!(host.rings(), 0);
+        // The name is still there, and nobody listens.
+        host.wait("refused", |told| stopped(told, "refused"));
+        std::fs::remove_file(&path).expect("it is there");
+    }
+    port.close();
+    assert_eq!(Arc::strong_count(&host), 1, "it stopped trying");
 }
