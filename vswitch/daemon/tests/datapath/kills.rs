@@ -198,10 +198,7 @@ fn memory_that_vanishes_under_traffic_stops_that_port_only() {
 fn huge_pages_that_vanish_under_traffic_stop_that_port_only() {
     let free = status("/proc/meminfo", "HugePages_Free");
     if free < 8 {
-        eprintln!(
-            "LEFT OUT: {free} huge pages are free, and this test needs 8 of 2 MiB (sysctl vm.nr_hugepages=16)"
-        );
-        return;
+        return left_out("guest memory of huge pages: 8 of 2 MiB must be free (sysctl vm.nr_hugepages=16)");
     }
     let memory = MemoryConfig { sealed: false, huge_pages: true, ..MemoryConfig::default() };
     lose_memory(memory, &[Loss::Truncated(0)], LOSSES_OF_MEMORY / 4);
