@@ -14,7 +14,7 @@ use crate::{
     },
     failure::{Context, Exit, Failure},
     lab::{
-        processes::Ledger,
+        processes::end_left,
         rundir::{ClaimError, LabDir, Runtime},
     },
     vm::qemu::RunDirectory,
@@ -77,7 +77,7 @@ pub(super) async fn down(name: Option<&str>) -> Result<(), Failure> {
         }
         Err(ClaimError::Unusable(failure)) => return Err(failure),
         Ok(claim) => {
-            Ledger::read(claim.dir())?.end_all(PATIENCE);
+            end_left(claim.dir(), PATIENCE)?;
             claim.remove()?;
             runtime.remove_if_empty();
         }

@@ -1,7 +1,10 @@
 //! Child processes of a lab: this executable again in another role, or QEMU; each in a process group of its own, so that
 //! a Ctrl-C at the terminal is the controller's business alone.
 
-use super::rundir::LabDir;
+use super::{
+    processes::{MARK, mark},
+    rundir::LabDir,
+};
 use crate::failure::{Context, Failure};
 use std::{
     fs::{self, File, OpenOptions},
@@ -20,7 +23,8 @@ pub fn spawn_role(role: &str, input: OwnedFd, dir: &LabDir) -> Result<Child, Fai
     spawn(command, role, dir)
 }
 
-/// `command`, writing to the log of `of`.
+/// `command`, writing to the log of `of`, with the mark of the lab's processes. The caller writes it down before it waits
+/// for anything; if the caller is killed before that, the mark is how the process is found.
 ///
 /// # Errors
 /// It cannot be started.
@@ -28,7 +32,7 @@ pub fn spawn(mut command: Command, of: &str, dir: &LabDir) -> Result<Child, Fail
     use std::os::unix::process::CommandExt;
     let log = log(dir, of)?;
     let errors = log.try_clone().context("log", || of.to_owned())?;
-    command.stdout(log).stderr(errors).process_group(0);
+    command.stdout(log).stderr(errors).process_group(0).env(MARK, mark(dir));
     let program = command.get_program().display().to_string();
     tokio::process::Command::from(command)
         .spawn()

@@ -41,11 +41,15 @@ pub(super) fn station_socket(dir: &LabDir) -> PathBuf {
     dir.path().join("stations.sock")
 }
 
-/// Starts the process of all stations; none if the plan has none.
+/// Starts the process of all stations, and has it written down by `born`; none if the plan has none.
 ///
 /// # Errors
 /// It cannot be started.
-pub(super) fn start_stations(plan: &Plan, dir: &LabDir) -> Result<Option<Child>, Failure> {
+pub(super) fn start_stations(
+    plan: &Plan,
+    dir: &LabDir,
+    born: impl FnOnce(&mut Child) -> Result<(), Failure>,
+) -> Result<Option<Child>, Failure> {
     let stations: Vec<_> = plan.nodes.iter().filter(|node| node.kind == NodeKind::Station).collect();
     if stations.is_empty() {
         return Ok(None);
@@ -56,7 +60,8 @@ pub(super) fn start_stations(plan: &Plan, dir: &LabDir) -> Result<Option<Child>,
     let spec = Spec { stations: stations.into_iter().map(|node| station(node, dir)).collect(), control };
     let json = serde_json::to_vec(&spec).context("station", || "the stations".into())?;
     let (mut ours, theirs) = UnixStream::pair().context("station", || "a socket".into())?;
-    let child = child::spawn_role("station", theirs.into(), dir)?;
+    let mut child = child::spawn_role("station", theirs.into(), dir)?;
+    born(&mut child)?;
     ours.write_all(&json).context("station", || "the stations cannot be told what to be".into())?;
     Ok(Some(child))
 }
@@ -112,7 +117,7 @@ pub(super) struct Nursery<'a> {
     /// Who is told.
     pub(super) events: &'a Events,
     /// Writes a new process down, before anything else is done with it.
-    pub(super) born: &'a (dyn Fn(&Child) -> Result<(), Failure> + Sync),
+    pub(super) born: &'a (dyn Fn(&mut Child) -> Result<(), Failure> + Sync),
 }
 
 /// Where QEMU's sockets of a node are.
@@ -188,7 +193,7 @@ async fn try_vm(
     let mut child = child::spawn(launch.command(), &node.name, nursery.dir).map_err(|failure| {
         Failure::lacking("no-qemu", failure.message).mend("install QEMU: apt-get install qemu-system-x86")
     })?;
-    (nursery.born)(&child)?;
+    (nursery.born)(&mut child)?;
     nursery.events.tell(What::NodeStarted { node: node.name.clone(), how: how.clone() });
     let answers = matches!(vm.boot, Boot::Image(_));
     if !answers {

@@ -95,6 +95,7 @@ fn open(node: &Node, interface: &Interface, dir: &LabDir) -> Result<Way, Failure
     };
     match (socket(node, interface, dir), &node.kind) {
         (Some((SocketRole::Listen, path)), kind) => {
+            dir.note_socket(&path)?;
             let listener = listen(&path)?;
             let way = way(AttachmentKind::VhostUserListen, Some(listener.into()), Some(path.clone()));
             if let NodeKind::VhostUser(settings) = kind {

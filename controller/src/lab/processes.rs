@@ -7,10 +7,18 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 use serde::{Deserialize, Serialize};
-use std::{fs, io, os::fd::OwnedFd, time::Duration};
+use std::{
+    ffi::{OsStr, OsString},
+    fs, io,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt, unix::fs::MetadataExt},
+    time::Duration,
+};
+
+/// The variable that stands in the environment of every process of a lab. Its value is the lab's folder.
+pub const MARK: &str = "VNET_LAB_DIR";
 
 /// One process for all time: a pid alone can be another process tomorrow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
     /// Its process id.
     pub pid: u32,
@@ -122,17 +130,6 @@ impl Ledger {
         self.write()
     }
 
-    /// Ends all processes but this one, all at once, each with `patience`.
-    pub fn end_all(&mut self, patience: Duration) {
-        let own = std::process::id();
-        std::thread::scope(|scope| {
-            for entry in self.entries.iter().filter(|entry| entry.identity.pid != own) {
-                scope.spawn(move || entry.identity.end(patience));
-            }
-        });
-        self.entries.clear();
-    }
-
     /// In one step: whoever reads sees the old list or the new one.
     fn write(&self) -> Result<(), Failure> {
         let path = self.dir.processes();
@@ -143,6 +140,49 @@ impl Ledger {
             .and_then(|()| fs::rename(&new, &path))
             .context("run-directory", || path.display().to_string())
     }
+}
+
+/// What [`MARK`] says in the processes of the lab in `dir`.
+pub fn mark(dir: &LabDir) -> OsString {
+    dir.path().canonicalize().unwrap_or_else(|_| dir.path().to_owned()).into()
+}
+
+/// Ends all processes that an earlier controller of the lab left, at once, each with `patience`: those that it wrote
+/// down, and one that it was killed before it could write down, which is known by its mark. How many still ran.
+///
+/// Whoever calls this holds the lab's claim. A process in the making shares its controller's claim until it is executed
+/// (the lock is closed by execve(2)), so none can be on its way without a mark.
+///
+/// # Errors
+/// The list of processes cannot be read.
+pub fn end_left(dir: &LabDir, patience: Duration) -> Result<usize, Failure> {
+    let mut left: Vec<_> = Ledger::read(dir)?.entries.iter().map(|entry| entry.identity).collect();
+    left.extend(marked(&mark(dir)));
+    left.sort();
+    left.dedup();
+    left.retain(|identity| identity.pid != std::process::id() && identity.is_alive());
+    std::thread::scope(|scope| {
+        for identity in &left {
+            scope.spawn(move || identity.end(patience));
+        }
+    });
+    Ok(left.len())
+}
+
+/// The processes of this user that bear `mark`.
+fn marked(mark: &OsStr) -> Vec<Identity> {
+    let variable = [MARK.as_bytes(), b"=", mark.as_bytes()].concat();
+    let own_user = rustix::process::getuid().as_raw();
+    let bears = |pid: u32| {
+        let process = format!("/proc/{pid}");
+        // Taken first: if the pid changes hands before the environment is read, the identity is nobody's any more.
+        let identity = Identity::of(pid)?;
+        let ours = fs::metadata(&process).is_ok_and(|metadata| metadata.uid() == own_user);
+        let environment = if ours { fs::read(format!("{process}/environ")).ok()? } else { return None };
+        environment.split(|byte| *byte == 0).any(|entry| entry == variable).then_some(identity)
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| bears(entry.file_name().to_str()?.parse().ok()?)).collect()
 }
 
 #[cfg(test)]
@@ -176,22 +216,29 @@ mod tests {
     }
 
     #[test]
-    fn a_later_controller_ends_what_a_killed_one_left() {
+    fn a_later_controller_ends_what_a_killed_one_left_written_down_or_not() {
         let base = tempfile::tempdir().unwrap();
         let runtime = Runtime::at(&base.path().join("vnet"));
-        let mut children = [waiting(), waiting()];
-        {
-            let claim = runtime.claim("office").unwrap();
-            let mut ledger = Ledger::new(claim.dir().clone());
-            ledger.record("switch", children[0].id()).unwrap();
-            ledger.record("stations", children[1].id()).unwrap();
-            ledger.record("controller", std::process::id()).unwrap();
-        }
-        let mut ledger = Ledger::read(&runtime.lab("office")).unwrap();
-        assert_eq!(ledger.entries().len(), 3);
-        ledger.end_all(Duration::from_secs(5));
-        for child in &mut children {
+        let claim = runtime.claim("office").unwrap();
+        let born = |lab: &str| {
+            let mut command = Command::new("cat");
+            command.env(MARK, mark(&runtime.lab(lab))).stdin(Stdio::piped()).stdout(Stdio::null());
+            command.spawn().unwrap()
+        };
+        let (mut written, mut unwritten) = (waiting(), born("office"));
+        let (mut another_labs, mut nobodys) = (born("home"), waiting());
+        let mut ledger = Ledger::new(claim.dir().clone());
+        ledger.record("switch", written.id()).unwrap();
+        ledger.record("controller", std::process::id()).unwrap();
+        assert_eq!(Ledger::read(claim.dir()).unwrap().entries().len(), 2);
+        assert_eq!(end_left(claim.dir(), Duration::from_secs(5)).unwrap(), 2);
+        for child in [&mut written, &mut unwritten] {
             assert!(!child.wait().unwrap().success());
+        }
+        for child in [&mut another_labs, &mut nobodys] {
+            assert!(child.try_wait().unwrap().is_none(), "a process that is not this lab's was ended");
+            child.kill().unwrap();
+            child.wait().unwrap();
         }
     }
 }

@@ -3,10 +3,14 @@
 use crate::failure::{Context, Failure};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use std::{
-    env, fs, io,
+    env,
+    ffi::OsStr,
+    fs,
+    io::{self, Write},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::{
+            ffi::OsStrExt,
             fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
             net::{UnixListener, UnixStream},
         },
@@ -140,6 +144,39 @@ impl LabDir {
         self.path.join(format!("{node}.{interface}.sock"))
     }
 
+    /// The list of the lab's sockets that lie outside of the folder, each path ended by a NUL byte.
+    fn sockets_elsewhere(&self) -> PathBuf {
+        self.path.join("sockets")
+    }
+
+    /// Notes a socket that is about to be made, so that it goes with the folder whoever removes it. One inside of it goes
+    /// anyway.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub fn note_socket(&self, path: &Path) -> Result<(), Failure> {
+        if path.starts_with(&self.path) {
+            return Ok(());
+        }
+        let list = self.sockets_elsewhere();
+        let written = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&list)
+            .and_then(|mut file| file.write_all(&[path.as_os_str().as_bytes(), b"\0"].concat()));
+        written.context("run-directory", || list.display().to_string())
+    }
+
+    /// Removes the sockets that were noted, where nobody listens any more.
+    fn remove_sockets_elsewhere(&self) {
+        let noted = fs::read(self.sockets_elsewhere()).unwrap_or_default();
+        for path in noted.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
+            let path = Path::new(OsStr::from_bytes(path));
+            // Gone already, or somebody else's by now: as it should be.
+            let _ = remove_stale(path);
+        }
+    }
+
     /// Whether a controller holds the folder now.
     ///
     /// # Errors
@@ -191,11 +228,12 @@ impl Claim {
         &self.dir
     }
 
-    /// Removes the folder with all that is in it, and gives it up.
+    /// Removes the folder with all that is in it and the lab's sockets elsewhere, and gives it up.
     ///
     /// # Errors
     /// It cannot be removed.
     pub fn remove(self) -> Result<(), Failure> {
+        self.dir.remove_sockets_elsewhere();
         fs::remove_dir_all(&self.dir.path)
             .context("run-directory", || format!("{} cannot be removed", self.dir.path.display()))
     }
@@ -264,29 +302,33 @@ pub fn socket_address(path: &Path) -> Result<(PathBuf, Option<OwnedFd>), Failure
 /// # Errors
 /// Somebody listens there, or something else is there, or it cannot be bound.
 pub fn listen(path: &Path) -> Result<UnixListener, Failure> {
+    remove_stale(path)?;
     let (address, _folder) = socket_address(path)?;
-    if let Ok(there) = fs::symlink_metadata(path) {
-        let in_the_way = |what: &str| {
-            Failure::new(
-                crate::failure::Exit::Busy,
-                "socket-in-use",
-                format!("{} cannot be listened on: {what}", path.display()),
-            )
-            .mend("end what listens there, or give another path")
-        };
-        if !there.file_type().is_socket() {
-            return Err(in_the_way("there is something that is not a socket"));
-        }
-        if UnixStream::connect(&address).is_ok() {
-            return Err(in_the_way("another process listens there"));
-        }
-        if there.uid() != rustix::process::getuid().as_raw() {
-            return Err(in_the_way("there is a socket of another user"));
-        }
-        fs::remove_file(path).context("socket-path", || format!("{} cannot be removed", path.display()))?;
-    }
     UnixListener::bind(&address)
         .context("socket-path", || format!("{} cannot be listened on", path.display()))
+}
+
+/// Removes the socket at `path`, if there is one, nobody answers on it, and it is ours.
+fn remove_stale(path: &Path) -> Result<(), Failure> {
+    let Ok(there) = fs::symlink_metadata(path) else { return Ok(()) };
+    let in_the_way = |what: &str| {
+        Failure::new(
+            crate::failure::Exit::Busy,
+            "socket-in-use",
+            format!("{} cannot be listened on: {what}", path.display()),
+        )
+        .mend("end what listens there, or give another path")
+    };
+    if !there.file_type().is_socket() {
+        return Err(in_the_way("there is something that is not a socket"));
+    }
+    if connect(path).is_ok() {
+        return Err(in_the_way("another process listens there"));
+    }
+    if there.uid() != rustix::process::getuid().as_raw() {
+        return Err(in_the_way("there is a socket of another user"));
+    }
+    fs::remove_file(path).context("socket-path", || format!("{} cannot be removed", path.display()))
 }
 
 /// Connects to the socket at `path`.
@@ -358,6 +400,20 @@ mod tests {
         listener.accept().unwrap();
         let hopeless = folder.join("n".repeat(120));
         assert!(listen(&hopeless).unwrap_err().message.contains("bytes"));
+    }
+
+    #[test]
+    fn a_socket_elsewhere_goes_with_the_folder_unless_somebody_listens_there() {
+        let (base, runtime) = runtime();
+        let claim = runtime.claim("office").unwrap();
+        let [stale, living] = ["stale.sock", "living.sock"].map(|name| base.path().join(name));
+        for path in [&stale, &living] {
+            claim.dir().note_socket(path).unwrap();
+        }
+        drop(listen(&stale).unwrap());
+        let _listener = listen(&living).unwrap();
+        claim.remove().unwrap();
+        assert!(!stale.exists() && living.exists());
     }
 
     #[test]

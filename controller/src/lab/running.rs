@@ -1,14 +1,14 @@
 //! The lab's state machine: empty, starting, running, stopping; and its processes, watched while it runs.
 
+mod start;
+mod watch;
+
 use super::{
-    child,
     events::{Events, What},
-    guests::{self, Guest, Nursery},
-    ports::{self, Ports},
-    processes::Ledger,
+    ports::Ports,
+    processes::{Ledger, end_left},
     rundir::{Claim, LabDir},
-    switch::{self, Switch},
-    views,
+    switch, views,
 };
 use crate::{
     api::{
@@ -22,22 +22,18 @@ use crate::{
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
-    process::ExitStatus,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::{process::Child, sync::Notify};
-use topology::plan::{NodeKind, Plan, SocketRole};
-use vswitchd::control::{client::Client, protocol::PortState};
+use topology::plan::Plan;
+use vswitchd::control::client::Client;
 
 /// How long a process has to end by itself when the lab goes down.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long the driver of a node that answers may take to run.
-const DRIVER_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How often the switch is asked while drivers start.
-const ASK_AGAIN: Duration = Duration::from_millis(5);
+/// The role under which the switch's process is known.
+const SWITCH: &str = "switch";
 
 /// The role under which the process of all stations is known.
 const STATIONS: &str = "stations";
@@ -55,6 +51,8 @@ struct Inner {
     state: Mutex<State>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
+    /// Told when a change that is under way is to be given up, since the lab goes down.
+    going_down: Notify,
     /// Told when the controller is to end.
     done: Notify,
 }
@@ -84,6 +82,14 @@ pub struct NodeStatus {
     pub pid: Option<u32>,
 }
 
+impl NodeStatus {
+    /// A virtual machine that is not there any more, and what brings it back.
+    fn gone(why: &str) -> Self {
+        let detail = format!("{why}; `vnet up` of the same file starts it again");
+        Self { state: NodeState::Ended, detail, pid: None }
+    }
+}
+
 impl Lab {
     /// An empty lab in the folder that was claimed for it. What an earlier controller left there is ended first.
     ///
@@ -91,13 +97,12 @@ impl Lab {
     /// The folder cannot be read.
     pub fn new(name: &str, claim: &Claim) -> Result<Self, Failure> {
         let dir = claim.dir().clone();
-        let mut ledger = Ledger::read(&dir)?;
         let events = Events::default();
-        let left = ledger.entries().len();
+        let left = end_left(&dir, PATIENCE)?;
         if left > 0 {
-            ledger.end_all(PATIENCE);
             events.tell(What::CleanedUp { processes: left });
         }
+        let mut ledger = Ledger::new(dir.clone());
         ledger.record("controller", std::process::id())?;
         let state = State {
             phase: LabState::Empty,
@@ -117,6 +122,7 @@ impl Lab {
             events,
             state: Mutex::new(state),
             changing: tokio::sync::Mutex::new(()),
+            going_down: Notify::new(),
             done: Notify::new(),
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -135,10 +141,17 @@ impl Lab {
         self.inner.events.tell(what);
     }
 
-    /// Writes a process down before anything else is done with it.
-    fn record(&self, role: &str, child: &Child) -> Result<(), Failure> {
+    /// Writes a process down before anything else is done with it. A lab that goes down takes no new ones: what is not in
+    /// the list that it ends is killed here.
+    fn record(&self, role: &str, child: &mut Child) -> Result<(), Failure> {
+        let mut state = self.state();
+        if state.phase == LabState::Stopping {
+            // It may have ended by itself.
+            let _ = child.start_kill();
+            return Err(going_down());
+        }
         match child.id() {
-            Some(pid) => self.state().ledger.record(role, pid),
+            Some(pid) => state.ledger.record(role, pid),
             None => Err(Failure::failed("spawn", format!("the process of {role} ended at once"))),
         }
     }
@@ -147,194 +160,13 @@ impl Lab {
         self.state().phase == LabState::Stopping
     }
 
-    async fn bring_up(&self, plan: Arc<Plan>) -> Result<(), Failure> {
-        self.tell(What::Starting { file: plan.description.file.clone() });
-        let ports = Arc::new(Ports::open(&plan, &self.inner.dir)?);
-        for node in &plan.nodes {
-            for interface in &node.interfaces {
-                if let Some((SocketRole::Listen, path)) = ports::socket(node, interface, &self.inner.dir) {
-                    let port = format!("{}:{}", node.name, interface.name);
-                    self.tell(What::Listening { port, socket: path.display().to_string() });
-                }
-            }
-        }
-        let started = Switch::start(&plan, &ports, &self.inner.dir).await?;
-        self.record("switch", &started.child)?;
-        self.tell(What::SwitchReady { pid: started.pid });
-        {
-            let mut state = self.state();
-            state.plan = Some(plan.clone());
-            state.ports = Some(ports);
-            state.switch = Some(Arc::new(Mutex::new(started.client)));
-            state.switch_pid = started.pid;
-            state.nodes = plan.nodes.iter().map(|node| (node.name.clone(), foreign(&node.kind))).collect();
-        }
-        tokio::spawn(self.clone().watch_switch(started.child));
-        if let Some(child) = guests::start_stations(&plan, &self.inner.dir)? {
-            self.record(STATIONS, &child)?;
-            tokio::spawn(self.clone().watch_stations(child));
-        }
-        self.start_guests(&plan).await?;
-        self.wait_for_ports(&plan).await
-    }
-
-    /// Waits until frames can flow at every port whose node answers: a node may answer before its driver runs.
-    async fn wait_for_ports(&self, plan: &Plan) -> Result<(), Failure> {
-        let answering: Vec<_> = {
-            let state = self.state();
-            let nodes = plan.nodes.iter().filter(|node| state.lines.contains_key(&node.name));
-            nodes.flat_map(|node| &node.interfaces).map(|interface| interface.port).collect()
-        };
-        let end = Instant::now() + DRIVER_PATIENCE;
-        loop {
-            let Some(running) = self.started() else { return Ok(()) };
-            let snapshot = running.switch(Client::snapshot).await?;
-            let waits = snapshot.ports.iter().find(|view| {
-                answering.contains(&view.port) && !matches!(view.state, PortState::Up | PortState::Down)
-            });
-            let Some(waits) = waits else { return Ok(()) };
-            if Instant::now() >= end {
-                let text = format!("{}:{} is not up: {}", waits.node, waits.interface, waits.detail);
-                return Err(Failure::failed("port-not-up", text));
-            }
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
-    }
-
-    /// Starts all guests at once and waits until each answers.
-    async fn start_guests(&self, plan: &Arc<Plan>) -> Result<(), Failure> {
-        let mut starting = tokio::task::JoinSet::new();
-        for place in 0..plan.nodes.len() {
-            let (lab, plan) = (self.clone(), plan.clone());
-            starting.spawn(async move { lab.start_node(&plan, place).await });
-        }
-        while let Some(started) = starting.join_next().await {
-            started.map_err(|why| Failure::failed("internal", why))??;
-        }
-        Ok(())
-    }
-
-    async fn start_node(&self, plan: &Plan, place: usize) -> Result<(), Failure> {
-        let node = &plan.nodes[place];
-        let begin = Instant::now();
-        let line = match &node.kind {
-            NodeKind::Station => Some(guests::ask_station(&node.name, &self.inner.dir).await?),
-            NodeKind::Vm(vm) => {
-                let image = guests::image(vm, &self.inner.events).await?;
-                let born = |child: &Child| self.record(&node.name, child);
-                let nursery = Nursery { dir: &self.inner.dir, events: &self.inner.events, born: &born };
-                let guest = guests::start_vm(node, vm, image.as_ref(), &nursery).await?;
-                let Guest { child, line, how } = guest;
-                let state = if line.is_some() { NodeState::Ready } else { NodeState::Running };
-                let status = NodeStatus { state, detail: how, pid: child.id() };
-                self.state().nodes.insert(node.name.clone(), status);
-                tokio::spawn(self.clone().watch_vm(node.name.clone(), child));
-                line
-            }
-            NodeKind::VhostUser(_) | NodeKind::Tap { .. } => return Ok(()),
-        };
-        if let Some(line) = line {
-            let mut state = self.state();
-            state.lines.insert(node.name.clone(), line);
-            if node.kind == NodeKind::Station {
-                let status = NodeStatus { state: NodeState::Ready, detail: "answers".into(), pid: None };
-                state.nodes.insert(node.name.clone(), status);
-            }
-            drop(state);
-            let after = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.tell(What::NodeReady { node: node.name.clone(), after });
-        }
-        Ok(())
-    }
-
-    async fn watch_switch(self, mut child: Child) {
-        loop {
-            let why = ended(child.wait().await);
-            if self.stopping() {
-                return;
-            }
-            let (plan, ports, shared, restarts) = {
-                let mut state = self.state();
-                state.restarts += 1;
-                let (Some(plan), Some(ports), Some(shared)) =
-                    (state.plan.clone(), state.ports.clone(), state.switch.clone())
-                else {
-                    return;
-                };
-                (plan, ports, shared, state.restarts)
-            };
-            self.tell(What::SwitchLost { why, restarts });
-            tokio::time::sleep(switch::pause(restarts - 1)).await;
-            match Switch::start(&plan, &ports, &self.inner.dir).await {
-                Ok(started) => {
-                    if let Err(failure) = self.record("switch", &started.child) {
-                        self.tell(What::Note { text: failure.to_string() });
-                    }
-                    self.state().switch_pid = started.pid;
-                    self.tell(What::SwitchReady { pid: started.pid });
-                    switch::replace(&shared, started.client);
-                    child = started.child;
-                }
-                Err(failure) => {
-                    self.tell(What::Note { text: format!("the switch cannot be started again: {failure}") });
-                    return;
-                }
-            }
-        }
-    }
-
-    async fn watch_stations(self, mut child: Child) {
-        loop {
-            let status = ended(child.wait().await);
-            let Some(plan) = self.state().plan.clone() else { return };
-            if self.stopping() {
-                return;
-            }
-            self.tell(What::NodeEnded { node: STATIONS.into(), status });
-            match guests::start_stations(&plan, &self.inner.dir) {
-                Ok(Some(again)) => {
-                    child = again;
-                    if let Err(failure) = self.record(STATIONS, &child) {
-                        self.tell(What::Note { text: failure.to_string() });
-                    }
-                    self.greet_stations(&plan).await;
-                }
-                Ok(None) => return,
-                Err(failure) => return self.tell(What::Note { text: failure.to_string() }),
-            }
-        }
-    }
-
-    async fn greet_stations(&self, plan: &Plan) {
-        for node in plan.nodes.iter().filter(|node| node.kind == NodeKind::Station) {
-            match guests::ask_station(&node.name, &self.inner.dir).await {
-                Ok(line) => {
-                    self.state().lines.insert(node.name.clone(), line);
-                }
-                Err(failure) => self.tell(What::Note { text: failure.to_string() }),
-            }
-        }
-    }
-
-    async fn watch_vm(self, node: String, mut child: Child) {
-        let status = ended(child.wait().await);
-        if self.stopping() {
-            return;
-        }
-        let mut state = self.state();
-        state.lines.remove(&node);
-        let gone = NodeStatus { state: NodeState::Ended, detail: status.clone(), pid: None };
-        state.nodes.insert(node.clone(), gone);
-        drop(state);
-        self.tell(What::NodeEnded { node, status });
-    }
-
     /// Ends everything that was started, whatever state it is in.
     async fn tear_down(&self) {
-        self.state().phase = LabState::Stopping;
         self.tell(What::Stopping);
         let (switch, ledger) = {
             let mut state = self.state();
+            // In one step with taking the list, so that no process comes between.
+            state.phase = LabState::Stopping;
             state.lines.clear();
             let empty = Ledger::new(self.inner.dir.clone());
             (state.switch.take(), std::mem::replace(&mut state.ledger, empty))
@@ -343,7 +175,7 @@ impl Lab {
         let ended = tokio::task::spawn_blocking(move || {
             // Guests first: what they see last is a network, not its end.
             let all = ledger.entries().iter().filter(|entry| entry.identity.pid != own);
-            let (switches, guests): (Vec<_>, Vec<_>) = all.partition(|entry| entry.role == "switch");
+            let (switches, guests): (Vec<_>, Vec<_>) = all.partition(|entry| entry.role == SWITCH);
             guests.iter().for_each(|entry| entry.identity.end(PATIENCE));
             if let Some(switch) = switch {
                 // One that does not answer is ended below.
@@ -379,19 +211,8 @@ impl Lab {
     }
 }
 
-fn foreign(kind: &NodeKind) -> NodeStatus {
-    let (state, detail) = match kind {
-        NodeKind::Station | NodeKind::Vm(_) => (NodeState::Starting, "starts"),
-        NodeKind::VhostUser(_) => (NodeState::Foreign, "a VMM of yours; addresses are for `expect` only"),
-        NodeKind::Tap { .. } => {
-            (NodeState::Foreign, "a tap of this machine; addresses are for `expect` only")
-        }
-    };
-    NodeStatus { state, detail: detail.into(), pid: None }
-}
-
-fn ended(status: std::io::Result<ExitStatus>) -> String {
-    status.map_or_else(|why| why.to_string(), child::ended)
+fn going_down() -> Failure {
+    Failure::new(Exit::Failed, "going-down", "the lab goes down")
 }
 
 impl Service for Lab {
@@ -400,36 +221,11 @@ impl Service for Lab {
     }
 
     async fn put(&self, file: TopologyFile) -> Result<LabView, Failure> {
-        let Ok(_one) = self.inner.changing.try_lock() else {
-            return Err(Failure::new(Exit::Busy, "busy", format!("lab {} is changing", self.inner.name)));
-        };
-        let loaded = topology::load(&file.text, &file.name, &file.base)
-            .map_err(|report| Failure::invalid("invalid-file", report.render(false)))?;
-        let mut plan = loaded.plan;
-        if file.private_copy {
-            make_private(&mut plan);
-        }
-        let running = self.state().plan.clone();
-        if let Some(running) = running {
-            if *running == plan {
-                return Ok(self.view().await);
-            }
-            let failure = Failure::new(Exit::Busy, "apply", "changing a running lab is not supported yet");
-            return Err(failure.mend("take it down and up again: vnet down && vnet up"));
-        }
-        {
-            let mut state = self.state();
-            state.phase = LabState::Starting;
-            state.file = Some(file);
-        }
-        if let Err(failure) = self.bring_up(Arc::new(plan)).await {
-            self.tear_down().await;
-            self.tell(What::Note { text: failure.to_string() });
-            self.inner.done.notify_one();
-            return Err(failure);
-        }
-        self.state().phase = LabState::Running;
-        self.tell(What::Ready);
+        // On a task of its own: a client that goes away leaves nothing half done.
+        let lab = self.clone();
+        tokio::spawn(async move { lab.become_what_is_said(file).await })
+            .await
+            .unwrap_or_else(|why| Err(Failure::failed("internal", why)))?;
         Ok(self.view().await)
     }
 
@@ -448,6 +244,10 @@ impl Service for Lab {
     }
 
     async fn delete(&self) -> Result<LabView, Failure> {
+        // A change that is under way ends at its next await, and then it is our turn.
+        self.state().phase = LabState::Stopping;
+        self.inner.going_down.notify_one();
+        let _one = self.inner.changing.lock().await;
         self.tear_down().await;
         self.inner.events.close();
         self.inner.done.notify_one();
@@ -460,7 +260,8 @@ impl Service for Lab {
         match question {
             Question::Ports => {
                 let snapshot = running.switch(Client::snapshot).await?;
-                json(views::ports(&plan, &snapshot, &self.inner.dir))
+                let nodes = self.state().nodes.clone();
+                json(views::ports(&plan, &snapshot, &nodes, &self.inner.dir))
             }
             Question::Drops => json(views::drops(&running.switch(Client::snapshot).await?)),
             Question::Datapath => {
@@ -497,13 +298,4 @@ impl Service for Lab {
 /// An answer as it travels.
 fn json(answer: impl Serialize) -> Result<serde_json::Value, Failure> {
     serde_json::to_value(answer).context("json", || "an answer".into())
-}
-
-/// A copy for testing: sockets of the file's own move to the run directory.
-fn make_private(plan: &mut Plan) {
-    for node in &mut plan.nodes {
-        if let NodeKind::VhostUser(socket) = &mut node.kind {
-            socket.path = None;
-        }
-    }
 }

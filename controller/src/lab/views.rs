@@ -21,12 +21,20 @@ use vswitch_core::{
 use vswitchd::control::protocol::Snapshot;
 
 /// `show ports`.
-pub(super) fn ports(plan: &Plan, snapshot: &Snapshot, dir: &LabDir) -> Vec<PortRow> {
+pub(super) fn ports(
+    plan: &Plan,
+    snapshot: &Snapshot,
+    nodes: &BTreeMap<String, NodeStatus>,
+    dir: &LabDir,
+) -> Vec<PortRow> {
     let description = &plan.description;
     let rows = snapshot.ports.iter().filter_map(|view| {
         let port = port(description, view.port)?;
         let node = plan.nodes.iter().find(|node| node.name == port.node)?;
         let interface = node.interfaces.iter().find(|interface| interface.port == view.port)?;
+        // What became of the node says more than that nobody answers at its socket.
+        let ended = nodes.get(&node.name).filter(|status| status.state == NodeState::Ended);
+        let detail = ended.map_or(view.detail.clone(), |status| format!("{}: {}", node.name, status.detail));
         Some(PortRow {
             port: port.name(),
             link: match &port.link {
@@ -37,7 +45,7 @@ pub(super) fn ports(plan: &Plan, snapshot: &Snapshot, dir: &LabDir) -> Vec<PortR
             vlan: link_words(description, &port.link),
             mac: interface.mac,
             state: view.state,
-            detail: view.detail.clone(),
+            detail,
             policy: "open".into(),
             socket: socket(node, interface, dir).map(|(_, path)| path),
             features: view.features,

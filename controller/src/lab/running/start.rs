@@ -1,0 +1,223 @@
+//! How a lab becomes what its file says: ports, switch, stations, guests, in this order; and back if one of them cannot be.
+
+use super::{Lab, NodeStatus, STATIONS, SWITCH, going_down};
+use crate::{
+    api::types::{LabState, NodeState, TopologyFile},
+    failure::{Exit, Failure},
+    lab::{
+        events::What,
+        guests::{self, Guest, Nursery},
+        ports::{self, Ports},
+        switch::Switch,
+    },
+};
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::process::Child;
+use topology::plan::{NodeKind, Plan, SocketRole};
+use vswitchd::control::{client::Client, protocol::PortState};
+
+/// How long the driver of a node that answers may take to run.
+const DRIVER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often the switch is asked while drivers start.
+const ASK_AGAIN: Duration = Duration::from_millis(5);
+
+impl Lab {
+    /// Brings up what `file` says; where that is up already, starts again what ended.
+    pub(super) async fn become_what_is_said(&self, file: TopologyFile) -> Result<(), Failure> {
+        let Ok(_one) = self.inner.changing.try_lock() else {
+            return Err(Failure::new(Exit::Busy, "busy", format!("lab {} is changing", self.inner.name)));
+        };
+        if self.stopping() {
+            return Err(going_down());
+        }
+        let loaded = topology::load(&file.text, &file.name, &file.base)
+            .map_err(|report| Failure::invalid("invalid-file", report.render(false)))?;
+        let mut plan = loaded.plan;
+        if file.private_copy {
+            make_private(&mut plan);
+        }
+        let running = self.state().plan.clone();
+        if let Some(running) = running {
+            if *running == plan {
+                tokio::select! {
+                    started = self.start_ended(&running) => started?,
+                    () = self.inner.going_down.notified() => return Err(going_down()),
+                }
+                return Ok(());
+            }
+            let failure = Failure::new(Exit::Busy, "apply", "changing a running lab is not supported yet");
+            return Err(failure.mend("take it down and up again: vnet down && vnet up"));
+        }
+        {
+            let mut state = self.state();
+            state.phase = LabState::Starting;
+            state.file = Some(file);
+        }
+        let brought_up = tokio::select! {
+            brought_up = self.bring_up(Arc::new(plan)) => brought_up,
+            () = self.inner.going_down.notified() => return Err(going_down()),
+        };
+        if let Err(failure) = brought_up {
+            self.tear_down().await;
+            self.tell(What::Note { text: failure.to_string() });
+            self.inner.done.notify_one();
+            return Err(failure);
+        }
+        self.state().phase = LabState::Running;
+        self.tell(What::Ready);
+        Ok(())
+    }
+
+    async fn bring_up(&self, plan: Arc<Plan>) -> Result<(), Failure> {
+        self.tell(What::Starting { file: plan.description.file.clone() });
+        let ports = Arc::new(Ports::open(&plan, &self.inner.dir)?);
+        for node in &plan.nodes {
+            for interface in &node.interfaces {
+                if let Some((SocketRole::Listen, path)) = ports::socket(node, interface, &self.inner.dir) {
+                    let port = format!("{}:{}", node.name, interface.name);
+                    self.tell(What::Listening { port, socket: path.display().to_string() });
+                }
+            }
+        }
+        let born = |child: &mut Child| self.record(SWITCH, child);
+        let started = Switch::start(&plan, &ports, &self.inner.dir, born).await?;
+        self.tell(What::SwitchReady { pid: started.pid });
+        {
+            let mut state = self.state();
+            state.plan = Some(plan.clone());
+            state.ports = Some(ports);
+            state.switch = Some(Arc::new(Mutex::new(started.client)));
+            state.switch_pid = started.pid;
+            state.nodes = plan.nodes.iter().map(|node| (node.name.clone(), foreign(&node.kind))).collect();
+        }
+        tokio::spawn(self.clone().watch_switch(started.child));
+        let born = |child: &mut Child| self.record(STATIONS, child);
+        if let Some(child) = guests::start_stations(&plan, &self.inner.dir, born)? {
+            tokio::spawn(self.clone().watch_stations(child));
+        }
+        self.start_guests(&plan).await?;
+        self.wait_for_ports(&plan).await
+    }
+
+    /// Waits until frames can flow at every port whose node answers: a node may answer before its driver runs.
+    async fn wait_for_ports(&self, plan: &Plan) -> Result<(), Failure> {
+        let answering: Vec<_> = {
+            let state = self.state();
+            let nodes = plan.nodes.iter().filter(|node| state.lines.contains_key(&node.name));
+            nodes.flat_map(|node| &node.interfaces).map(|interface| interface.port).collect()
+        };
+        let end = Instant::now() + DRIVER_PATIENCE;
+        loop {
+            let Some(running) = self.started() else { return Ok(()) };
+            let snapshot = running.switch(Client::snapshot).await?;
+            let waits = snapshot.ports.iter().find(|view| {
+                answering.contains(&view.port) && !matches!(view.state, PortState::Up | PortState::Down)
+            });
+            let Some(waits) = waits else { return Ok(()) };
+            if Instant::now() >= end {
+                let text = format!("{}:{} is not up: {}", waits.node, waits.interface, waits.detail);
+                return Err(Failure::failed("port-not-up", text));
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// Starts all guests at once and waits until each answers; the first failure is the lab's.
+    async fn start_guests(&self, plan: &Arc<Plan>) -> Result<(), Failure> {
+        let mut starting = tokio::task::JoinSet::new();
+        for place in 0..plan.nodes.len() {
+            let (lab, plan) = (self.clone(), plan.clone());
+            starting.spawn(async move { lab.start_node(&plan, place).await });
+        }
+        while let Some(started) = starting.join_next().await {
+            started.map_err(|why| Failure::failed("internal", why))??;
+        }
+        Ok(())
+    }
+
+    /// Starts the virtual machines that ended again, at once, and waits for each; one that cannot be started holds up no
+    /// other.
+    async fn start_ended(&self, plan: &Arc<Plan>) -> Result<(), Failure> {
+        let mut starting = Vec::new();
+        for (place, node) in plan.nodes.iter().enumerate() {
+            let mut state = self.state();
+            let Some(status) = state.nodes.get_mut(&node.name).filter(|s| s.state == NodeState::Ended) else {
+                continue;
+            };
+            *status = foreign(&node.kind);
+            let (lab, plan) = (self.clone(), plan.clone());
+            starting.push(tokio::spawn(async move {
+                let started = lab.start_node(&plan, place).await;
+                if let Err(failure) = &started {
+                    lab.state()
+                        .nodes
+                        .insert(plan.nodes[place].name.clone(), NodeStatus::gone(&failure.to_string()));
+                }
+                started
+            }));
+        }
+        let mut all = Ok(());
+        for started in starting {
+            all = all.and(started.await.unwrap_or_else(|why| Err(Failure::failed("internal", why))));
+        }
+        all?;
+        self.wait_for_ports(plan).await
+    }
+
+    async fn start_node(&self, plan: &Plan, place: usize) -> Result<(), Failure> {
+        let node = &plan.nodes[place];
+        let begin = Instant::now();
+        let line = match &node.kind {
+            NodeKind::Station => Some(guests::ask_station(&node.name, &self.inner.dir).await?),
+            NodeKind::Vm(vm) => {
+                let image = guests::image(vm, &self.inner.events).await?;
+                let born = |child: &mut Child| self.record(&node.name, child);
+                let nursery = Nursery { dir: &self.inner.dir, events: &self.inner.events, born: &born };
+                let guest = guests::start_vm(node, vm, image.as_ref(), &nursery).await?;
+                let Guest { child, line, how } = guest;
+                let state = if line.is_some() { NodeState::Ready } else { NodeState::Running };
+                let status = NodeStatus { state, detail: how, pid: child.id() };
+                self.state().nodes.insert(node.name.clone(), status);
+                tokio::spawn(self.clone().watch_vm(node.name.clone(), child));
+                line
+            }
+            NodeKind::VhostUser(_) | NodeKind::Tap { .. } => return Ok(()),
+        };
+        if let Some(line) = line {
+            let mut state = self.state();
+            state.lines.insert(node.name.clone(), line);
+            if node.kind == NodeKind::Station {
+                let status = NodeStatus { state: NodeState::Ready, detail: "answers".into(), pid: None };
+                state.nodes.insert(node.name.clone(), status);
+            }
+            drop(state);
+            let after = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.tell(What::NodeReady { node: node.name.clone(), after });
+        }
+        Ok(())
+    }
+}
+
+fn foreign(kind: &NodeKind) -> NodeStatus {
+    let (state, detail) = match kind {
+        NodeKind::Station | NodeKind::Vm(_) => (NodeState::Starting, "starts"),
+        NodeKind::VhostUser(_) => (NodeState::Foreign, "a VMM of yours; addresses are for `expect` only"),
+        NodeKind::Tap { .. } => {
+            (NodeState::Foreign, "a tap of this machine; addresses are for `expect` only")
+        }
+    };
+    NodeStatus { state, detail: detail.into(), pid: None }
+}
+
+/// A copy for testing: sockets of the file's own move to the run directory.
+fn make_private(plan: &mut Plan) {
+    for node in &mut plan.nodes {
+        if let NodeKind::VhostUser(socket) = &mut node.kind {
+            socket.path = None;
+        }
+    }
+}
