@@ -1,6 +1,10 @@
 //! `demo`: the best lab that this machine can, its picture, its expectations proved, one dropped frame explained.
 
-use super::{render::Show, up};
+use super::{
+    interrupt::{Interrupts, interrupted},
+    render::Show,
+    up,
+};
 use crate::{
     api::types::{TestResult, TraceRequest},
     doctor,
@@ -36,10 +40,11 @@ pub(super) async fn demo() -> Result<Exit, Failure> {
     let mut checked = up::check_text(lab.text.into(), lab.name, PathBuf::from("/"))?;
     checked.file.private_copy = true;
     let name = format!("demo-{}", std::process::id());
-    let (brought, _) = up::bring_up(&name, &checked.file).await?;
+    let mut interrupts = Interrupts::new()?;
+    let (brought, _) = up::bring_up(&name, &checked.file, &mut interrupts).await?;
     let shown = tokio::select! {
         shown = show(&brought, &lab) => shown,
-        _ = tokio::signal::ctrl_c() => Err(Failure::failed("interrupted", "interrupted")),
+        () = interrupts.next() => Err(interrupted()),
     };
     brought.down().await?;
     let exit = shown?;

@@ -3,6 +3,7 @@
 mod args;
 mod console;
 mod demo;
+mod interrupt;
 mod labs;
 mod machine;
 mod render;

@@ -1,6 +1,10 @@
 //! `up`, `test` and what they share: find the file, check it, start a controller for the lab, follow what happens.
 
-use super::{labs::until_gone, render};
+use super::{
+    interrupt::{Interrupts, interrupted},
+    labs::until_gone,
+    render,
+};
 use crate::{
     api::{
         client::Client,
@@ -86,22 +90,44 @@ impl Brought {
         until_gone(&self.runtime.lab(&self.name)).await;
         Ok(())
     }
+
+    /// How it ended, when the controller does not say any more what happens: taken down by somebody, or killed.
+    async fn left(&self) -> Result<Exit, Failure> {
+        let dir = self.runtime.lab(&self.name);
+        until_gone(&dir).await;
+        if !dir.path().exists() {
+            return Ok(Exit::Done);
+        }
+        let text = format!("the controller of lab {} is gone, and its processes are left", self.name);
+        Err(Failure::failed("orphaned", text).mend("frames are still forwarded; `vnet down` cleans up"))
+    }
 }
 
-/// Brings the lab `name` up with `file`; what happens is shown on standard error.
-pub(super) async fn bring_up(name: &str, file: &TopologyFile) -> Result<(Brought, LabView), Failure> {
+/// Brings the lab `name` up with `file`; what happens is shown on standard error. Interrupted, it takes the lab down again.
+pub(super) async fn bring_up(
+    name: &str,
+    file: &TopologyFile,
+    interrupts: &mut Interrupts,
+) -> Result<(Brought, LabView), Failure> {
     let runtime = Runtime::of_environment();
     let dir = runtime.lab(name);
     if !dir.path().exists() || !dir.is_held()? {
         start_controller(name, &runtime)?;
     }
+    // Not to be interrupted: a controller that does not answer yet cannot be told to go.
     let api = reach(name, &dir).await?;
+    let brought = Brought { api: api.clone(), runtime, name: name.into() };
     let following = tokio::spawn(follow(api.clone()));
-    let up = api.put(file).await;
+    let up = tokio::select! {
+        up = api.put(file) => up,
+        () = interrupts.next() => {
+            brought.down().await?;
+            Err(interrupted())
+        }
+    };
     // The last words are on their way: `ready`, or the controller closes the stream behind them.
     let _ = tokio::time::timeout(Duration::from_secs(1), following).await;
-    let view = up?;
-    Ok((Brought { api, runtime, name: name.into() }, view))
+    Ok((brought, up?))
 }
 
 fn start_controller(name: &str, runtime: &Runtime) -> Result<(), Failure> {
@@ -148,14 +174,8 @@ async fn follow(api: Client) {
 pub(super) async fn up(path: Option<&Path>, name: Option<&str>, detached: bool) -> Result<Exit, Failure> {
     let Checked { file, loaded } = check(path)?;
     let name = name.unwrap_or(&loaded.plan.description.lab).to_owned();
-    let (brought, view) = tokio::select! {
-        up = bring_up(&name, &file) => up?,
-        _ = tokio::signal::ctrl_c() => {
-            let runtime = Runtime::of_environment();
-            Client::new(&runtime.lab(&name).api_socket(), &name).delete().await?;
-            return Ok(Exit::Failed);
-        }
-    };
+    let mut interrupts = Interrupts::new()?;
+    let (brought, view) = bring_up(&name, &file, &mut interrupts).await?;
     println!("{} is up: {} nodes, {} ports", view.lab, view.nodes, view.ports);
     if detached {
         return Ok(Exit::Done);
@@ -168,9 +188,9 @@ pub(super) async fn up(path: Option<&Path>, name: Option<&str>, detached: bool) 
                 Some(event) => if matches!(event.what, What::SwitchLost { .. } | What::SwitchReady { .. } | What::NodeEnded { .. } | What::Note { .. }) {
                     eprintln!("{:>7.2}s  {}", event.millis as f64 / 1000.0, event.what);
                 },
-                None => return Ok(Exit::Done),
+                None => return brought.left().await,
             },
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupts.next() => {
                 brought.down().await?;
                 println!("{name} is down");
                 return Ok(Exit::Done);
@@ -189,10 +209,11 @@ pub(super) async fn run_copy(checked: Checked) -> Result<TestReport, Failure> {
     let Checked { mut file, loaded } = checked;
     file.private_copy = true;
     let name = format!("{}-test-{}", loaded.plan.description.lab, std::process::id());
-    let (brought, _) = bring_up(&name, &file).await?;
+    let mut interrupts = Interrupts::new()?;
+    let (brought, _) = bring_up(&name, &file, &mut interrupts).await?;
     let report = tokio::select! {
         report = brought.api.act("test") => report,
-        _ = tokio::signal::ctrl_c() => Err(Failure::failed("interrupted", "interrupted")),
+        () = interrupts.next() => Err(interrupted()),
     };
     brought.down().await?;
     report
