@@ -71,6 +71,13 @@ impl Lab {
         (out, err)
     }
 
+    /// The vhost-user socket of `node:interface`, a port that listens.
+    pub(crate) fn port_socket(&self, port: &str) -> PathBuf {
+        let ports = self.json(&["show", "ports"]);
+        let row = ports.as_array().expect("rows").iter().find(|row| row["port"] == port);
+        row.and_then(|row| row["socket"].as_str()).expect("it listens").into()
+    }
+
     /// What a command with `--format json` says.
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let (out, _) = self.expect(0, &[arguments, &["--format", "json"]].concat());

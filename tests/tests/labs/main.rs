@@ -1,5 +1,8 @@
 //! Labs end to end, by the `vnet` that a user runs: what every verb says, how it ends, and that nothing is left behind.
 
+mod cleanup;
 mod common;
 mod examples;
 mod hello;
+mod neighbours;
+mod process;
