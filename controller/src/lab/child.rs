@@ -10,8 +10,21 @@ use std::{
     fs::{self, File, OpenOptions},
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
     process::{Command, ExitStatus, Stdio},
+    time::Duration,
 };
 use tokio::process::Child;
+
+/// A process that lived for as long was a good one: if it dies, pauses start anew.
+const LONG_LIFE: Duration = Duration::from_secs(1);
+
+/// How long to wait before a process that died is started again, by the times in a row that it did not live for long.
+const PAUSES: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+];
 
 /// This executable in role `role`, with `input` as its standard input.
 ///
@@ -58,5 +71,37 @@ pub fn ended(status: ExitStatus) -> String {
         (Some(code), _) => format!("ended with exit status {code}"),
         (None, Some(signal)) => format!("was killed by signal {signal}"),
         (None, None) => status.to_string(),
+    }
+}
+
+/// Lives of one role's processes that ended soon after they had begun, in a row.
+#[derive(Debug, Default)]
+pub(super) struct ShortLives(usize);
+
+impl ShortLives {
+    /// How long to wait before the next one is started, after one that lived for `life`.
+    pub(super) fn pause_after(&mut self, life: Duration) -> Duration {
+        if life >= LONG_LIFE {
+            self.0 = 0;
+        }
+        let pause = PAUSES[self.0.min(PAUSES.len() - 1)];
+        self.0 += 1;
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_dies_at_once_is_started_ever_slower_and_one_that_lived_at_once() {
+        let mut lives = ShortLives::default();
+        let short = LONG_LIFE - Duration::from_millis(1);
+        assert_eq!(
+            [short; 6].map(|life| lives.pause_after(life).as_millis()),
+            [0, 50, 200, 1000, 5000, 5000]
+        );
+        assert_eq!([LONG_LIFE, LONG_LIFE, short].map(|life| lives.pause_after(life).as_millis()), [0, 0, 50]);
     }
 }

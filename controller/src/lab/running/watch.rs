@@ -2,10 +2,10 @@
 
 use super::{Lab, NodeStatus, STATIONS, SWITCH};
 use crate::lab::{
-    child,
+    child::{self, ShortLives},
     events::What,
     guests,
-    switch::{self, ShortLives, Switch},
+    switch::{self, Switch},
 };
 use std::{process::ExitStatus, time::Instant};
 use tokio::process::Child;
@@ -51,13 +51,16 @@ impl Lab {
 
     /// Waits for the end of the process of all stations, and starts it again.
     pub(super) async fn watch_stations(self, mut child: Child) {
+        let mut lives = ShortLives::default();
         loop {
+            let born = Instant::now();
             let status = ended(child.wait().await);
             let Some(plan) = self.state().plan.clone() else { return };
             if self.stopping() {
                 return;
             }
             self.tell(What::NodeEnded { node: STATIONS.into(), status });
+            tokio::time::sleep(lives.pause_after(born.elapsed())).await;
             let born = |child: &mut Child| self.record(STATIONS, child);
             match guests::start_stations(&plan, &self.inner.dir, born) {
                 Ok(Some(again)) => {
