@@ -1,8 +1,10 @@
 //! Labs end to end, by the `vnet` that a user runs: what every verb says, how it ends, and that nothing is left behind.
 
+mod asker;
 mod cleanup;
 mod common;
 mod examples;
 mod hello;
+mod kills;
 mod neighbours;
 mod process;
