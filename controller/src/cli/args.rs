@@ -24,7 +24,7 @@ pub(super) enum Verb {
         /// The file; not needed if this folder has one `*.vnet.yaml`.
         file: Option<PathBuf>,
     },
-    /// Bring a lab up; Ctrl-C takes it down.
+    /// Bring a lab up; Ctrl-C takes it down. Where it is up already, what ended is started again.
     Up {
         /// The file; not needed if this folder has one `*.vnet.yaml`.
         file: Option<PathBuf>,

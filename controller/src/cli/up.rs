@@ -19,7 +19,7 @@ use crate::{
 };
 use std::{
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 use topology::Loaded;
@@ -111,11 +111,10 @@ pub(super) async fn bring_up(
 ) -> Result<(Brought, LabView), Failure> {
     let runtime = Runtime::of_environment();
     let dir = runtime.lab(name);
-    if !dir.path().exists() || !dir.is_held()? {
-        start_controller(name, &runtime)?;
-    }
+    let there = dir.path().exists() && dir.is_held()?;
+    let mut started = if there { None } else { start_controller(name, &runtime)? };
     // Not to be interrupted: a controller that does not answer yet cannot be told to go.
-    let api = reach(name, &dir).await?;
+    let api = reach(name, &dir, started.as_mut()).await?;
     let brought = Brought { api: api.clone(), runtime, name: name.into() };
     let following = tokio::spawn(follow(api.clone()));
     let up = tokio::select! {
@@ -130,11 +129,12 @@ pub(super) async fn bring_up(
     Ok((brought, up?))
 }
 
-fn start_controller(name: &str, runtime: &Runtime) -> Result<(), Failure> {
+/// Starts a controller; none if there is one already.
+fn start_controller(name: &str, runtime: &Runtime) -> Result<Option<Child>, Failure> {
     // Taken for a moment, so that the folder is there for the log; the controller takes it anew.
     let dir = match runtime.claim(name) {
         Ok(claim) => claim.dir().clone(),
-        Err(ClaimError::Held) => return Ok(()),
+        Err(ClaimError::Held) => return Ok(None),
         Err(ClaimError::Unusable(failure)) => return Err(failure),
     };
     use std::os::unix::process::CommandExt;
@@ -142,18 +142,30 @@ fn start_controller(name: &str, runtime: &Runtime) -> Result<(), Failure> {
     let errors = log.try_clone().context("log", || "controller".into())?;
     let mut command = Command::new("/proc/self/exe");
     command.args(["--name", name, "serve"]).stdin(Stdio::null()).stdout(log).stderr(errors).process_group(0);
-    command.spawn().context("spawn", || "the controller cannot be started".into())?;
-    Ok(())
+    command.spawn().map(Some).context("spawn", || "the controller cannot be started".into())
 }
 
-/// The API of a controller that is starting.
-async fn reach(name: &str, dir: &LabDir) -> Result<Client, Failure> {
+/// How a process ended, if it did.
+fn ended(process: Option<&mut Child>) -> Option<ExitStatus> {
+    process?.try_wait().ok()?
+}
+
+/// The API of a controller that is starting, perhaps as the process `started`.
+async fn reach(name: &str, dir: &LabDir, mut started: Option<&mut Child>) -> Result<Client, Failure> {
     let api = Client::new(&dir.api_socket(), name);
     let end = Instant::now() + PATIENCE;
     loop {
         match api.view().await {
             Ok(_) => return Ok(api),
             Err(failure) if Instant::now() >= end => return Err(failure),
+            Err(_)
+                if let Some(status) = ended(started.as_deref_mut())
+                    && !dir.is_held()? =>
+            {
+                let text = format!("the controller of lab {name} {} at once", child::ended(status));
+                return Err(Failure::failed("controller-ended", text)
+                    .mend("see `vnet logs controller`; `vnet down` cleans up"));
+            }
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
     }
