@@ -2,7 +2,7 @@
 
 use super::{
     accel::Accel,
-    qemu::{device_option, escape_commas, netdev_option},
+    qemu::{RX_QUEUE_SIZE, device_option, escape_commas, netdev_option},
 };
 use std::{ffi::OsString, fmt::Write as _, path::Path};
 use topology::plan::{Interface, SocketRole};
@@ -119,9 +119,8 @@ fn libvirt_interface(attachment: &Attachment<'_>) -> Result<String, ExportError>
         SocketRole::Connect => writeln!(xml, "  <source type='unix' path='{path}' mode='server'/>"),
     };
     xml.push_str("  <model type='virtio'/>\n");
-    if interface.queues > 1 {
-        let _ = writeln!(xml, "  <driver queues='{}'/>", interface.queues);
-    }
+    let queues = if interface.queues > 1 { format!(" queues='{}'", interface.queues) } else { String::new() };
+    let _ = writeln!(xml, "  <driver{queues} rx_queue_size='{RX_QUEUE_SIZE}'/>");
     if let Some(mtu) = interface.mtu {
         let _ = writeln!(xml, "  <mtu size='{mtu}'/>");
     }
@@ -157,10 +156,10 @@ mod tests {
         -machine memory-backend=vnet-mem
         -chardev socket,id=char-vnet0,path=/run/a,,b.sock,reconnect=1
         -netdev vhost-user,id=vnet0,chardev=char-vnet0,queues=1
-        -device virtio-net-pci,netdev=vnet0,mac=02:00:00:00:00:01,vectors=0
+        -device virtio-net-pci,netdev=vnet0,mac=02:00:00:00:00:01,rx_queue_size=1024,vectors=0
         -chardev socket,id=char-vnet1,path=/run/c.sock,server=on,wait=off
         -netdev vhost-user,id=vnet1,chardev=char-vnet1,queues=1
-        -device virtio-net-pci,netdev=vnet1,mac=02:00:00:00:00:01,vectors=0
+        -device virtio-net-pci,netdev=vnet1,mac=02:00:00:00:00:01,rx_queue_size=1024,vectors=0
         ");
         let blank = qemu(&[attach("/my labs/a.sock", SocketRole::Listen)], 512, Accel::Tcg);
         assert!(matches!(blank, Err(ExportError::Unpastable(_))));
@@ -186,7 +185,7 @@ mod tests {
                 <reconnect enabled='yes' timeout='1'/>
               </source>
               <model type='virtio'/>
-              <driver queues='2'/>
+              <driver queues='2' rx_queue_size='1024'/>
             </interface>
           </devices>
         </domain>

@@ -17,6 +17,10 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 /// What x86 Linux reads of its command line, the final NUL included (COMMAND_LINE_SIZE).
 const COMMAND_LINE_SIZE: usize = 2048;
 
+/// Entries of a guest's receive ring: QEMU's most. Of its own it takes 256, which one burst of TCP fills before a busy
+/// guest comes to look.
+pub(super) const RX_QUEUE_SIZE: u16 = 1024;
+
 /// Files of a guest, by name in its run directory. QEMU works in that directory and is given these relative names, so
 /// the length of the directory's path never meets the 107 bytes of a socket's address.
 mod names {
@@ -262,6 +266,7 @@ pub(super) fn device_option(netdev: &str, mac: Option<MacAddr>, queues: u16, acc
     if queues > 1 {
         device.push_str(",mq=on");
     }
+    let _ = write!(device, ",rx_queue_size={RX_QUEUE_SIZE}");
     match accel {
         // QEMU 7.2 under TCG crashes when vhost-user meets MSI-X (msix_set_vector_notifiers): line interrupts only.
         Accel::Tcg => device.push_str(",vectors=0"),
@@ -387,10 +392,10 @@ mod tests {
         -mon chardev=qmp,mode=control
         -chardev socket,id=char-net0,path=net0.sock,server=on,wait=off
         -netdev vhost-user,id=net0,chardev=char-net0,queues=1
-        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,vectors=0,romfile=
+        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,rx_queue_size=1024,vectors=0,romfile=
         -chardev socket,id=char-net1,path=net1.sock,server=on,wait=off
         -netdev vhost-user,id=net1,chardev=char-net1,queues=1
-        -device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,vectors=0,host_mtu=1400,romfile=
+        -device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,rx_queue_size=1024,vectors=0,host_mtu=1400,romfile=
         ");
         assert_eq!(launch.run.interface(1), Path::new("/run/lab/pc1/net1.sock"));
     }
@@ -422,7 +427,7 @@ mod tests {
         -mon chardev=qmp,mode=control
         -chardev socket,id=char-net0,path=net0.sock,server=on,wait=off
         -netdev vhost-user,id=net0,chardev=char-net0,queues=4
-        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,mq=on,vectors=10,romfile=
+        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,mq=on,rx_queue_size=1024,vectors=10,romfile=
         ");
     }
 
