@@ -4,6 +4,7 @@ use super::{
     problem::Problem,
     types::{
         ExecReply, ExecRequest, ExportRequest, ExportView, LabView, TopologyFile, TraceRequest, TraceView,
+        TransferReport, TransferRequest,
     },
 };
 use crate::{
@@ -99,6 +100,14 @@ impl Client {
     /// As the lab says.
     pub async fn exec(&self, request: &ExecRequest) -> Result<ExecReply, Failure> {
         self.json(Method::POST, "/exec", Some(request)).await
+    }
+
+    /// Sends bytes from one node to another.
+    ///
+    /// # Errors
+    /// As the lab says.
+    pub async fn transfer(&self, request: &TransferRequest) -> Result<TransferReport, Failure> {
+        self.json(Method::POST, "/transfer", Some(request)).await
     }
 
     /// What another VMM needs to attach.

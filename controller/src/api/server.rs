@@ -2,7 +2,7 @@
 
 use super::{
     problem::Problem,
-    types::{ExecRequest, ExportRequest, LabView, TopologyFile, TraceRequest},
+    types::{ExecRequest, ExportRequest, LabView, TopologyFile, TraceRequest, TransferRequest},
 };
 use crate::{
     failure::{Exit, Failure},
@@ -46,6 +46,8 @@ pub enum Question {
     Pingall,
     /// Run a command in a node.
     Exec(ExecRequest),
+    /// Send bytes from one node to another.
+    Transfer(TransferRequest),
     /// What another VMM needs to attach.
     Export(ExportRequest),
 }
@@ -78,6 +80,7 @@ pub fn router<S: Service>(service: S) -> Router {
         .route("/v1/labs/{lab}/test", post(|s, p| act::<S>(s, p, Question::Test)))
         .route("/v1/labs/{lab}/pingall", post(|s, p| act::<S>(s, p, Question::Pingall)))
         .route("/v1/labs/{lab}/exec", post(exec::<S>))
+        .route("/v1/labs/{lab}/transfer", post(transfer::<S>))
         .route("/v1/labs/{lab}/export", post(export::<S>))
         .fallback(|request: Request| async move { Problem::from(no_such(request.uri().path())) })
         .with_state(service)
@@ -170,6 +173,15 @@ async fn exec<S: Service>(
 ) -> Result<Json<serde_json::Value>, Problem> {
     let request = parsed(&body)?;
     act(service, lab, Question::Exec(request)).await
+}
+
+async fn transfer<S: Service>(
+    service: State<S>,
+    lab: Path<String>,
+    body: Bytes,
+) -> Result<Json<serde_json::Value>, Problem> {
+    let request = parsed(&body)?;
+    act(service, lab, Question::Transfer(request)).await
 }
 
 async fn export<S: Service>(

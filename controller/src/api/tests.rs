@@ -3,7 +3,9 @@
 use super::{
     client::Client,
     server::{OwnersOnly, Question, Service, router},
-    types::{ExecReply, ExecRequest, LabState, LabView, TopologyFile},
+    types::{
+        ExecReply, ExecRequest, LabState, LabView, TopologyFile, TransferEnd, TransferReport, TransferRequest,
+    },
 };
 use crate::{
     failure::{Exit, Failure},
@@ -24,6 +26,21 @@ struct Pretender {
 fn view() -> LabView {
     let state = LabState::Running;
     LabView { lab: "office".into(), file: None, state, pid: 1, nodes: 2, ports: 3, switch_restarts: 0 }
+}
+
+fn transferred(request: &TransferRequest) -> TransferReport {
+    // More than a double holds, as JSON's numbers are in other languages: both ends here keep it whole.
+    let end = TransferEnd { bytes: request.bytes, checksum: u64::MAX - 1 };
+    TransferReport {
+        src: request.src.clone(),
+        dst: request.dst.clone(),
+        address: [10, 0, 0, 2].into(),
+        sent: end,
+        received: end,
+        elapsed_micros: 1,
+        segments_sent: Some(47_000),
+        segments_retransmitted: None,
+    }
 }
 
 impl Service for Pretender {
@@ -56,6 +73,7 @@ impl Service for Pretender {
             Question::Exec(request) => {
                 Ok(json!(ExecReply { status: 0, stdout: request.command.join(" "), stderr: String::new() }))
             }
+            Question::Transfer(request) => Ok(json!(transferred(&request))),
             other => Ok(json!(format!("{other:?}"))),
         }
     }
@@ -90,6 +108,8 @@ async fn a_lab_comes_up_is_looked_at_and_goes_down() {
     assert_eq!(client.act::<String>("pingall").await.unwrap(), "Pingall");
     let request = ExecRequest { node: "pc1".into(), command: vec!["uname".into(), "-r".into()] };
     assert_eq!(client.exec(&request).await.unwrap().stdout, "uname -r");
+    let request = TransferRequest { src: "pc1".into(), dst: "pc2".into(), bytes: 64 << 20 };
+    assert_eq!(client.transfer(&request).await.unwrap(), transferred(&request));
     client.delete().await.unwrap();
 }
 

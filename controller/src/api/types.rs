@@ -284,6 +284,47 @@ pub struct ExecRequest {
     pub command: Vec<String>,
 }
 
+/// A bulk transfer over TCP from one node to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferRequest {
+    /// Who sends: node, or `node:interface`.
+    pub src: String,
+    /// Who receives: the same.
+    pub dst: String,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// A bulk transfer that arrived as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferReport {
+    /// `node:interface` that sent.
+    pub src: String,
+    /// `node:interface` that received.
+    pub dst: String,
+    /// The address it was sent to.
+    pub address: IpAddr,
+    /// What the sender sent.
+    pub sent: TransferEnd,
+    /// What the receiver received.
+    pub received: TransferEnd,
+    /// From the connection's standing to the receiver's close, in microseconds.
+    pub elapsed_micros: u64,
+    /// TCP segments sent, if the sender's stack counts them.
+    pub segments_sent: Option<u64>,
+    /// Of those, sent again, if the sender's stack counts them.
+    pub segments_retransmitted: Option<u64>,
+}
+
+/// One end of a bulk transfer; each end takes the checksum of the bytes that it saw itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransferEnd {
+    /// Bytes.
+    pub bytes: u64,
+    /// [`probe::bulk::Checksum`] over them.
+    pub checksum: u64,
+}
+
 /// What another VMM is to be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportRequest {

@@ -100,6 +100,18 @@ pub(super) enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Send bytes over TCP from one node to another, and compare what left with what arrived.
+    Transfer {
+        /// From: node or node:interface.
+        src: String,
+        /// To: node or node:interface.
+        dst: String,
+        /// How much, in MiB.
+        #[arg(long, env = "VNET_SIZE", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+        size: u64,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Build, list or remove guest images.
     Image {
         #[command(subcommand)]

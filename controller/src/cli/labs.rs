@@ -9,7 +9,7 @@ use crate::{
         client::Client,
         types::{
             DatapathView, DropRow, ExecRequest, ExportRequest, LabState, LabView, LinkRow, NodeRow, PortRow,
-            TraceRequest, TraceView, VlanRow,
+            TraceRequest, TraceView, TransferReport, TransferRequest, VlanRow,
         },
     },
     failure::{Context, Exit, Failure},
@@ -152,6 +152,14 @@ pub(super) async fn show(name: Option<&str>, what: View, format: Format) -> Resu
 /// What would become of a frame.
 pub(super) async fn trace(name: Option<&str>, request: &TraceRequest) -> Result<TraceView, Failure> {
     api(name)?.trace(request).await
+}
+
+/// Sends bytes from one node to another.
+pub(super) async fn transfer(
+    name: Option<&str>,
+    request: &TransferRequest,
+) -> Result<TransferReport, Failure> {
+    api(name)?.transfer(request).await
 }
 
 /// Runs a command in a node, and ends as it ended.

@@ -11,7 +11,7 @@ mod roles;
 mod up;
 
 use crate::{
-    api::types::{ExecRequest, PingallReport, TestReport, TraceRequest},
+    api::types::{ExecRequest, PingallReport, TestReport, TraceRequest, TransferRequest},
     failure::{Exit, Failure},
 };
 use args::{Args, Verb};
@@ -78,6 +78,10 @@ fn run(args: Args) -> Result<Exit, Failure> {
         }
         Verb::Exec { node, command } => {
             return runtime.block_on(labs::exec(name, ExecRequest { node, command }));
+        }
+        Verb::Transfer { src, dst, size, output } => {
+            let request = TransferRequest { src, dst, bytes: size << 20 };
+            render::print(&runtime.block_on(labs::transfer(name, &request))?, output.format)?;
         }
         Verb::Console { node } => console::console(name, &node)?,
         Verb::Doctor { output } => return machine::doctor(output.format),

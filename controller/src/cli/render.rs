@@ -4,7 +4,7 @@ use super::args::Format;
 use crate::{
     api::types::{
         DatapathView, DropRow, LinkRow, NodeRow, PingallReport, PortRow, TestReport, TestResult, TraceView,
-        VlanRow,
+        TransferReport, VlanRow,
     },
     failure::{Context, Failure},
 };
@@ -115,6 +115,21 @@ impl Show for Vec<LinkRow> {
             .iter()
             .map(|row| [row.ends[0].clone(), row.ends[1].clone(), row.vlan.clone(), row.said.clone()]);
         table(["END", "END", "VLAN", "SAID"], rows)
+    }
+}
+
+impl Show for TransferReport {
+    fn table(&self) -> String {
+        let seconds = self.elapsed_micros as f64 / 1e6;
+        let rate = self.received.bytes as f64 * 8.0 / 1e6 / seconds.max(1e-6);
+        let segments = match (self.segments_sent, self.segments_retransmitted) {
+            (Some(sent), Some(again)) => format!("{sent} segments, {again} of them sent again"),
+            _ => "its sender does not count segments".into(),
+        };
+        format!(
+            "{} -> {} ({}): {} bytes in {seconds:.2} s, {rate:.0} Mbit/s\nchecksum {:016x} at both ends; {segments}",
+            self.src, self.dst, self.address, self.received.bytes, self.received.checksum
+        )
     }
 }
 

@@ -112,7 +112,7 @@ impl Running {
     }
 
     /// `node` (its first interface) or `node:interface`.
-    fn interface(&self, said: &str) -> Result<(&Node, &Interface), Failure> {
+    pub(super) fn interface(&self, said: &str) -> Result<(&Node, &Interface), Failure> {
         let (name, wanted) =
             said.split_once(':').map_or((said, None), |(node, interface)| (node, Some(interface)));
         let node = self.plan.nodes.iter().find(|node| node.name == name);
@@ -147,7 +147,7 @@ async fn ping(line: &Line, dst: IpAddr) -> (Option<u64>, Option<String>) {
 }
 
 /// Why there is no way to a destination, in words.
-const fn unreachable(why: Unreachable) -> &'static str {
+pub(super) const fn unreachable(why: Unreachable) -> &'static str {
     match why {
         Unreachable::NoRoute => "no route",
         Unreachable::NoNeighbour => "no ARP or ND answer",
@@ -156,7 +156,7 @@ const fn unreachable(why: Unreachable) -> &'static str {
 }
 
 /// An answer that was not asked for, in words.
-fn unexpected(answer: &Answer) -> String {
+pub(super) fn unexpected(answer: &Answer) -> String {
     match answer {
         Answer::Refused(Refusal::Unsupported) => "this kind of node does not do it".into(),
         Answer::Refused(Refusal::System(why)) => why.clone(),
@@ -165,7 +165,7 @@ fn unexpected(answer: &Answer) -> String {
 }
 
 /// The addresses of two interfaces, of the first family that both have.
-fn common(src: &Interface, dst: &Interface) -> Option<Addresses> {
+pub(super) fn common(src: &Interface, dst: &Interface) -> Option<Addresses> {
     src.addresses.iter().map(ipnet::IpNet::addr).find_map(|from| {
         let same = |to: &IpAddr| to.is_ipv4() == from.is_ipv4();
         dst.addresses.iter().map(ipnet::IpNet::addr).find(same).map(|to| Addresses { src: from, dst: to })

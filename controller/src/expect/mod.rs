@@ -3,3 +3,4 @@
 mod ask;
 pub mod judge;
 pub mod run;
+mod transfer;
