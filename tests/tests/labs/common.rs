@@ -1,15 +1,22 @@
 //! What the end-to-end tests share: a lab in a runtime folder of its own, and what it leaves behind.
 
+use controller::api::types::{DatapathView, PortRow};
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
+use vswitchd::{control::protocol::PortState, counters::check_law};
 
 /// How long one `vnet` command may take before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(240);
+
+/// How long a port may take to come up behind its driver.
+const UP_WITHIN: Duration = Duration::from_secs(20);
 
 /// A runtime folder that no other test uses; its labs are taken down when it is dropped.
 pub(crate) struct Lab {
@@ -36,8 +43,10 @@ impl Lab {
 
     /// Runs `vnet` to its end, or fails the test if it hangs.
     pub(crate) fn vnet(&self, arguments: &[&str]) -> Output {
-        let files = [self.base.path().join("out"), self.base.path().join("err")];
-        let [out, err] = files.each_ref().map(|path| fs::File::create(path).expect("a temporary file"));
+        // One name for each run: several threads may ask at a time.
+        let files =
+            [(); 2].map(|()| tempfile::NamedTempFile::new_in(self.base.path()).expect("a temporary file"));
+        let [out, err] = files.each_ref().map(|file| file.reopen().expect("a temporary file"));
         let mut child = Command::new(env!("CARGO_BIN_EXE_vnet"))
             .args(arguments)
             .env("VNET_RUNTIME_DIR", self.runtime())
@@ -58,7 +67,7 @@ impl Lab {
             panic!("vnet {arguments:?} hangs");
         }
         let status = child.wait().expect("it ended");
-        let [stdout, stderr] = files.map(|path| fs::read(path).expect("a temporary file"));
+        let [stdout, stderr] = files.map(|file| fs::read(file).expect("a temporary file"));
         Output { status, stdout, stderr }
     }
 
@@ -82,6 +91,36 @@ impl Lab {
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let (out, _) = self.expect(0, &[arguments, &["--format", "json"]].concat());
         serde_json::from_str(&out).unwrap_or_else(|why| panic!("vnet {arguments:?}: {why}: {out}"))
+    }
+
+    /// `show ports`, by `node:interface`.
+    pub(crate) fn ports(&self) -> BTreeMap<String, PortRow> {
+        let rows =
+            serde_json::from_value::<Vec<PortRow>>(self.json(&["show", "ports"])).expect("rows of ports");
+        rows.into_iter().map(|row| (row.port.clone(), row)).collect()
+    }
+
+    /// Waits until a port is up, and returns all ports at that moment.
+    pub(crate) fn port_up(&self, port: &str) -> BTreeMap<String, PortRow> {
+        let end = Instant::now() + UP_WITHIN;
+        loop {
+            let ports = self.ports();
+            if ports[port].state == PortState::Up {
+                return ports;
+            }
+            assert!(Instant::now() < end, "{port} does not come up: {:?}", ports[port]);
+        }
+    }
+
+    /// The accounting law holds, no port was stopped, and the datapath met no panic.
+    pub(crate) fn assert_sound(&self) {
+        let ports = self.ports();
+        check_law(ports.values().map(|row| &row.counters)).expect("the accounting law");
+        assert!(ports.values().all(|row| row.counters.faults == 0), "a port was stopped: {ports:?}");
+        let datapath: DatapathView =
+            serde_json::from_value(self.json(&["show", "datapath"])).expect("a datapath");
+        assert!(datapath.workers.iter().all(|worker| worker.panics == 0), "{datapath:?}");
+        assert_eq!(datapath.restarts, 0, "the switch was restarted");
     }
 
     /// The processes that were started with our runtime folder in their environment.
@@ -119,4 +158,26 @@ impl Drop for Lab {
 pub(crate) fn topology(name: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
     root.join("topologies").join(name).display().to_string()
+}
+
+/// Whether tests with real guests run: in `./check --all`, with QEMU.
+pub(crate) fn real_guests() -> bool {
+    if std::env::var("VNET_TIER").as_deref() != Ok("all") {
+        eprintln!("LEFT OUT: real guests; ./check --all runs them");
+        return false;
+    }
+    let found = Command::new("qemu-system-x86_64").arg("--version").stdout(Stdio::null()).status();
+    if found.is_err() {
+        left_out("real guests: this machine lacks qemu-system-x86_64");
+    }
+    found.is_ok()
+}
+
+/// Says what a test needs and this machine lacks: to whoever reads its output, and to `./check`, which counts it.
+pub(crate) fn left_out(what: &str) {
+    eprintln!("LEFT OUT: {what}");
+    if let Some(list) = std::env::var_os("VNET_LEFT_OUT") {
+        let mut list = fs::OpenOptions::new().append(true).create(true).open(list).expect("./check's list");
+        writeln!(list, "{what}").expect("./check's list");
+    }
 }

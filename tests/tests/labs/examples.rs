@@ -1,6 +1,6 @@
 //! Every example is a lab whose expectations hold, proved by `vnet test` as a user runs it; and one that is wrong is told.
 
-use crate::common::{Lab, topology};
+use crate::common::{Lab, real_guests, topology};
 use std::fs;
 
 fn expectations_hold(name: &str) {
@@ -27,11 +27,9 @@ fn wire() {
 
 #[test]
 fn linux() {
-    if std::env::var("VNET_TIER").as_deref() != Ok("all") {
-        eprintln!("LEFT OUT: real guests; ./check --all runs them");
-        return;
+    if real_guests() {
+        expectations_hold("linux");
     }
-    expectations_hold("linux");
 }
 
 #[test]

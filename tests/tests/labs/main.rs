@@ -5,6 +5,8 @@ mod cleanup;
 mod common;
 mod examples;
 mod hello;
+mod ipxe;
 mod kills;
+mod linux;
 mod neighbours;
 mod process;
