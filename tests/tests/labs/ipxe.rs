@@ -1,4 +1,5 @@
-//! iPXE, a second driver: the ROM of QEMU's network card, attached to the example `attach` as any foreign VMM is and driven at its own prompt.
+//! iPXE, a second driver: the ROM of QEMU's network card, attached to the example `attach` as any foreign VMM is
+//! and driven at its own prompt.
 
 use crate::common::{Lab, left_out, real_guests, topology};
 use controller::api::types::{TestReport, TestResult};
@@ -69,9 +70,9 @@ impl Rom {
     /// Runs a command of iPXE's, and returns what it said. Each key waits for the echo of the one before: the BIOS keeps
     /// few keys (SeaBIOS: 16), and loses those that come too fast.
     fn run(&mut self, command: &str) -> String {
-        for key in command.split("").filter(|key| !key.is_empty()) {
-            self.type_in(key);
-            self.until(key);
+        for key in command.chars().map(String::from) {
+            self.type_in(&key);
+            self.until(&key);
         }
         self.type_in("\r");
         self.until(PROMPT)

@@ -1,4 +1,5 @@
-//! Debian's own kernels at work in the example `linux`: bulk data within a VLAN, none of it in the other, and a driver that comes and goes.
+//! Debian's own kernels at work in the example `linux`: bulk data within a VLAN, none of it in the other, and a
+//! driver that comes and goes.
 
 use crate::common::{Lab, real_guests, topology};
 use controller::api::types::{TestReport, TestResult, TransferReport};
@@ -142,7 +143,8 @@ fn a_driver_reloaded_ten_times_under_traffic_comes_back_and_its_neighbours_lose_
     let (ports, echoes) = (lab.ports(), kernel_echoes(&lab, "vm1"));
     let (asked, answered) = (echoes.0 - echoes_before.0, echoes.1 - echoes_before.1);
     println!(
-        "reloads until a ping came back: {took:?}; pings sent and answered: to the guest {reloaded:?}, beside it {asked}, {answered}"
+        "reloads until a ping came back: {took:?}\npings sent and answered: to the guest {reloaded:?}, beside it \
+         ({asked}, {answered})"
     );
 
     for port in ["vm1:eth0", "st1:eth0"] {
