@@ -3,7 +3,7 @@
 
 use crate::{
     asker::Asker,
-    common::Lab,
+    common::{Lab, real_guests},
     neighbours::{Neighbours, PORTS},
     process::{Holdings, eventually, in_role, kill},
 };
@@ -54,15 +54,6 @@ fn lab_with_a_guest() -> String {
 /// Who is asked for: the guest under QEMU, and a station.
 const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 10, 1);
 const STATION: Ipv4Addr = Ipv4Addr::new(10, 0, 10, 9);
-
-/// Says so where real guests are left out.
-fn real_guests() -> bool {
-    let all = std::env::var("VNET_TIER").as_deref() == Ok("all");
-    if !all {
-        eprintln!("LEFT OUT: real guests; ./check --all runs them");
-    }
-    all
-}
 
 /// A lab, up, with its asker asking.
 struct Scene {
