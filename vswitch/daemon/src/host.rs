@@ -52,6 +52,9 @@ impl PortHost for Host {
         let mut now = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         if *now != state {
             tracing::info!(port = %self.name, "{state:?}");
+            if state == (Connection::Connected { features: 0 }) {
+                self.worker.send(Message::Renew { port: self.port });
+            }
             *now = state;
         }
     }

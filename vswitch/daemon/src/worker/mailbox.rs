@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a worker can be told.
 pub(crate) enum Message {
+    /// A new connection begins: what stopped the last one is over.
+    Renew { port: PortId },
     /// Serve this ring.
     Attach { port: PortId, ring: RunningRing },
     /// Give that ring back.

@@ -132,6 +132,7 @@ impl Worker {
         let mut go_on = true;
         for message in self.mailbox.take() {
             match message {
+                Message::Renew { port } => self.ports.renew(port),
                 Message::Attach { port, ring } => self.ports.attach(port, ring),
                 Message::Detach { port, index, answer } => {
                     let _ = answer.send(self.ports.detach(port, index));

@@ -90,11 +90,21 @@ impl Ports {
         self.lives.get_mut(usize::from(index)).and_then(Option::as_mut)
     }
 
-    /// Starts to serve a ring. A ring of a port that is not there stays parked nowhere: it is dropped with its memory.
+    /// A new connection of `port` begins.
+    pub(super) fn renew(&mut self, port: PortId) {
+        if let Some(life) = self.life(port.index()).filter(|life| life.id == port) {
+            life.fault = None;
+        }
+    }
+
+    /// Starts to serve a ring. A ring of a port that is not there stays parked nowhere: it is dropped with its memory. One that
+    /// was on its way when its port was stopped waits with the others.
     pub(super) fn attach(&mut self, port: PortId, ring: RunningRing) {
         let place = port.index();
         let Some(life) = self.life(place).filter(|life| life.id == port) else { return };
-        life.fault = None;
+        if life.fault.is_some() {
+            return life.parked.push(ring);
+        }
         match ring {
             RunningRing::From(ring) => {
                 self.wait_for_kicks(&ring);
