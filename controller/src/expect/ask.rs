@@ -1,16 +1,16 @@
 //! What else a running lab is asked through its nodes and its switch: `pingall`, `trace`, `exec`.
 
-use super::run::{Running, raw_frame};
+use super::{
+    frames::raw_frame,
+    judge::Outcome,
+    run::{NoWay, Running},
+    words,
+};
 use crate::{
-    api::types::{ExecReply, ExecRequest, PingCell, PingallReport, TraceRequest, TraceView},
+    api::types::{ExecReply, ExecRequest, PingCell, PingallReport, TestResult, TraceRequest, TraceView},
     failure::Failure,
-    probing::Line,
 };
-use probe::{
-    Answer, Request,
-    answer::{End, Refusal, Unreachable},
-    ask,
-};
+use probe::{Answer, Request, answer::End, ask};
 use std::{net::IpAddr, time::Duration};
 use topology::plan::{Addresses, Expectation, Interface, Node, Probe, Verdict};
 use vswitch_core::{description::Origin, mac::MacAddr};
@@ -20,28 +20,63 @@ use vswitchd::control::protocol::Sighting;
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Running {
-    /// Pings every address from every node that can ping.
-    pub async fn pingall(&self) -> PingallReport {
+    /// Pings every address from every interface of the nodes that can ping. An answer counts if the switch delivered the
+    /// request to the interface that has the address.
+    ///
+    /// # Errors
+    /// The switch does not answer.
+    pub async fn pingall(&self) -> Result<PingallReport, Failure> {
         let mut cells = Vec::new();
-        for src in &self.plan.nodes {
-            let Some(line) = self.lines.get(&src.name) else { continue };
-            let from = src.interfaces.first().map(|interface| interface.name.as_str()).unwrap_or_default();
-            for dst in self.plan.nodes.iter().filter(|dst| dst.name != src.name) {
-                for interface in &dst.interfaces {
-                    for address in &interface.addresses {
-                        let (rtt_micros, error) = ping(line, address.addr()).await;
-                        cells.push(PingCell {
-                            src: format!("{}:{from}", src.name),
-                            dst: format!("{}:{}", dst.name, interface.name),
-                            address: address.addr(),
-                            rtt_micros,
-                            error,
-                        });
-                    }
+        for src in self.plan.nodes.iter().filter(|src| self.lines.contains_key(&src.name)) {
+            for from in &src.interfaces {
+                for dst in self.plan.nodes.iter().filter(|dst| dst.name != src.name) {
+                    self.ping_node((src, from), dst, &mut cells).await?;
                 }
             }
         }
-        PingallReport { cells }
+        Ok(PingallReport { cells })
+    }
+
+    /// Pings every address of a node.
+    async fn ping_node(
+        &self,
+        (src, from): (&Node, &Interface),
+        dst: &Node,
+        cells: &mut Vec<PingCell>,
+    ) -> Result<(), Failure> {
+        for to in &dst.interfaces {
+            for address in &to.addresses {
+                let (rtt_micros, error) = self.ping(from, to, address.addr()).await?;
+                cells.push(PingCell {
+                    src: format!("{}:{}", src.name, from.name),
+                    dst: format!("{}:{}", dst.name, to.name),
+                    address: address.addr(),
+                    rtt_micros,
+                    error,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// One echo request: its round trip in microseconds, or why there was none.
+    async fn ping(
+        &self,
+        from: &Interface,
+        to: &Interface,
+        dst: IpAddr,
+    ) -> Result<(Option<u64>, Option<String>), Failure> {
+        let family = |address: &IpAddr| address.is_ipv4() == dst.is_ipv4();
+        let Some(src) = from.addresses.iter().map(ipnet::IpNet::addr).find(family) else {
+            return Ok((None, Some("it has no address of that family".into())));
+        };
+        let expectation = expectation(from, to, Some(Addresses { src, dst }), Probe::Icmp);
+        let proof = self.prove(&expectation, NoWay::GiveUp).await?;
+        Ok(match (proof.judgement.result, proof.outcome, proof.unsent) {
+            (TestResult::Pass, Outcome::Answered(micros), _) => (Some(micros), None),
+            (_, _, Some(why)) => (None, Some(why)),
+            (_, _, None) => (None, Some(proof.judgement.proof)),
+        })
     }
 
     /// What would become of a frame now, with what the switch has learned.
@@ -58,22 +93,14 @@ impl Running {
                 )
             })
         };
-        let from = known(self.mac(src.0, src.1).await?, &request.src)?;
-        let to = known(self.mac(dst.0, dst.1).await?, &request.dst)?;
+        let from = known(self.macs(src.0, src.1).await?.first().copied(), &request.src)?;
+        let to = known(self.macs(dst.0, dst.1).await?.first().copied(), &request.dst)?;
         let addresses = common(src.1, dst.1);
         if addresses.is_none() && probe != Probe::L2 {
             let message = format!("{} and {} have no addresses of one family", request.src, request.dst);
             return Err(Failure::invalid("no-addresses", message).mend("trace `l2` needs none"));
         }
-        let expectation = Expectation {
-            text: String::new(),
-            src: src.1.port,
-            dst: dst.1.port,
-            addresses,
-            probe,
-            verdict: Verdict::Allow,
-            origin: Origin { line: 1, column: 1 },
-        };
+        let expectation = expectation(src.1, dst.1, addresses, probe);
         let frame = raw_frame(&expectation, from, to);
         let port = src.1.port;
         let sent = frame.clone();
@@ -104,7 +131,7 @@ impl Running {
                 stderr: String::from_utf8_lossy(&done.stderr).into_owned(),
             }),
             Ok(other) => {
-                let message = format!("{} runs no commands: {}", request.node, unexpected(&other));
+                let message = format!("{} runs no commands: {}", request.node, words::unexpected(&other));
                 Err(Failure::invalid("exec", message))
             }
             Err(why) => Err(Failure::failed("silent-node", why)),
@@ -131,36 +158,21 @@ impl Running {
     }
 }
 
-/// One echo request: its round trip in microseconds, or why there was none.
-async fn ping(line: &Line, dst: IpAddr) -> (Option<u64>, Option<String>) {
-    let timeout = Duration::from_secs(1);
-    let ping =
-        ask::Ping { dst, from: ask::Source::Any, count: 1, payload: 32, interval: Duration::ZERO, timeout };
-    match line.ask(Request::Ping(ping)).await {
-        Ok(Answer::Ping(Ok(echoes))) => {
-            (echoes.min().and_then(|time| u64::try_from(time.as_micros()).ok()), None)
-        }
-        Ok(Answer::Ping(Err(why))) => (None, Some(unreachable(why).into())),
-        Ok(other) => (None, Some(unexpected(&other))),
-        Err(why) => (None, Some(why.to_string())),
-    }
-}
-
-/// Why there is no way to a destination, in words.
-pub(super) const fn unreachable(why: Unreachable) -> &'static str {
-    match why {
-        Unreachable::NoRoute => "no route",
-        Unreachable::NoNeighbour => "no ARP or ND answer",
-        Unreachable::Rejected => "rejected by an ICMP error",
-    }
-}
-
-/// An answer that was not asked for, in words.
-pub(super) fn unexpected(answer: &Answer) -> String {
-    match answer {
-        Answer::Refused(Refusal::Unsupported) => "this kind of node does not do it".into(),
-        Answer::Refused(Refusal::System(why)) => why.clone(),
-        other => format!("it answers {other:?}"),
+/// What is asked of two interfaces besides what the file expects.
+const fn expectation(
+    src: &Interface,
+    dst: &Interface,
+    addresses: Option<Addresses>,
+    probe: Probe,
+) -> Expectation {
+    Expectation {
+        text: String::new(),
+        src: src.port,
+        dst: dst.port,
+        addresses,
+        probe,
+        verdict: Verdict::Allow,
+        origin: Origin { line: 1, column: 1 },
     }
 }
 

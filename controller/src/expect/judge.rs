@@ -1,13 +1,16 @@
 //! Whether an expectation holds: a pure function of what the probe's sender said and of what the switch saw.
 //!
-//! Silence proves nothing. A deny holds only if the switch saw the probe frame come in and says where it ended.
+//! Silence proves nothing. A deny holds only if the switch saw the probe frame come in and says where it ended. Nor does
+//! an answer prove anything by itself: it counts only if the probe was delivered to the destination's own MAC address.
 
+use super::frames::{Role, Seen};
 use crate::api::types::TestResult;
-use topology::plan::{Because, Expectation, Probe, Verdict};
+use topology::plan::{Because, Expectation, Verdict};
 use vswitch_core::{
     description::{Description, Link, Membership, Port},
     drop_reason::DropReason,
     id::PortId,
+    mac::MacAddr,
     vlan::VlanId,
 };
 use vswitchd::control::protocol::Sighting;
@@ -17,8 +20,12 @@ use vswitchd::control::protocol::Sighting;
 pub enum Outcome {
     /// The answer came, after this many microseconds.
     Answered(u64),
-    /// The destination itself said that nobody listens there.
+    /// This MAC address was said to have the destination's address.
+    Resolved(MacAddr),
+    /// A TCP reset or an ICMP port unreachable: nobody listens there.
     Refused,
+    /// Another ICMP error, whosever it was.
+    Rejected,
     /// Nothing came back.
     Silent,
     /// The probe asks for no answer: its frame's fate is all there is.
@@ -36,8 +43,10 @@ pub struct Evidence<'a> {
     pub outcome: Outcome,
     /// The probe had to be sent as a raw frame: the sender had no route, or no neighbour.
     pub raw: bool,
+    /// The MAC addresses of the destination, as far as they are known.
+    pub macs: &'a [MacAddr],
     /// The probe's own frames as the switch saw them, oldest first.
-    pub sightings: &'a [Sighting],
+    pub seen: &'a [Seen],
 }
 
 /// A judgement and its grounds.
@@ -116,15 +125,22 @@ impl Case<'_> {
 
     fn allow(&self) -> Judgement {
         let last = self.last_fate();
+        let place = last.as_ref().map(|last| last.0);
         match (self.evidence.outcome, last) {
-            (Outcome::Answered(micros), last) => {
-                pass(format!("answered in {}", time(micros)), last.map(|l| l.0))
+            (Outcome::Answered(_) | Outcome::Resolved(_) | Outcome::Refused, _) if !self.is_its_own() => {
+                let (proof, place) = self.impostor();
+                fail(proof, place)
+            }
+            (Outcome::Answered(micros), _) => pass(format!("answered in {}", time(micros)), place),
+            (Outcome::Resolved(mac), _) => pass(format!("is at {mac}"), place),
+            (Outcome::Refused, _) => {
+                fail(format!("{} refused: nobody listens there", self.destination()), place)
+            }
+            (Outcome::Rejected, _) if self.is_its_own() => {
+                fail(format!("{} rejected it with an ICMP error", self.destination()), place)
             }
             (Outcome::Unanswerable, Some((place, Fate::Delivered))) => {
                 pass(format!("the switch delivered the frame to {}", self.destination()), Some(place))
-            }
-            (Outcome::Refused, last) => {
-                fail(format!("{} refused: nobody listens there", self.destination()), last.map(|l| l.0))
             }
             (_, None) => fail("no answer, and no frame of the probe entered the switch".into(), None),
             (_, Some((place, Fate::Delivered))) => fail(
@@ -136,33 +152,86 @@ impl Case<'_> {
     }
 
     fn deny(&self, because: Option<Because>) -> Judgement {
-        match self.evidence.outcome {
-            Outcome::Answered(micros) => {
-                return fail(format!("answered in {}", time(micros)), self.last_fate().map(|l| l.0));
-            }
-            Outcome::Refused => {
-                let proof = format!("the probe arrived: {} itself refused it", self.destination());
-                return fail(proof, self.last_fate().map(|l| l.0));
-            }
-            Outcome::Silent | Outcome::Unanswerable => {}
+        if let Some(judgement) = self.deny_though_heard() {
+            return judgement;
         }
-        if let Some((place, _)) = self.fates().find(|(_, fate)| *fate == Fate::Delivered) {
+        if let Some((place, _, _)) = self.fates().find(|(_, _, fate)| *fate == Fate::Delivered) {
             return fail(format!("the switch delivered the frame to {}", self.destination()), Some(place));
         }
         let Some((place, fate)) = self.last_fate() else {
             return error("no frame of the probe entered the switch: silence proves nothing".into(), None);
         };
         let told = self.tell(&fate);
-        match because {
-            Some(because) if self.is_because(because, &fate) => pass(told, Some(place)),
-            Some(because) => {
-                fail(format!("denied, but not because of {}: {told}", name_of(because)), Some(place))
-            }
-            // Let through, and lost for want of room: another time it would arrive.
-            None if matches!(fate, Fate::Lost(DropReason::PortDown | DropReason::NoBuffer)) => {
+        match (because, &fate) {
+            // Our own failure forbids nothing, whatever was expected.
+            (_, Fate::Dropped(DropReason::Internal) | Fate::Lost(DropReason::Internal)) => {
                 error(format!("{told}: that is no denial"), Some(place))
             }
-            None => pass(told, Some(place)),
+            (Some(because), fate) if self.is_because(because, fate) => pass(told, Some(place)),
+            (Some(because), _) => {
+                fail(format!("denied, but not because of {}: {told}", name_of(because)), Some(place))
+            }
+            (None, Fate::Dropped(reason) | Fate::Lost(reason)) if !is_denial(*reason) => {
+                error(format!("{told}: that is no denial"), Some(place))
+            }
+            (None, _) => pass(told, Some(place)),
+        }
+    }
+
+    /// The judgement of a deny whose probe was answered, by the destination or by somebody else.
+    fn deny_though_heard(&self) -> Option<Judgement> {
+        let arrived = match self.evidence.outcome {
+            Outcome::Silent | Outcome::Unanswerable => return None,
+            // A router on the way may say it: then the frame's fate decides.
+            Outcome::Rejected if !self.is_its_own() => return None,
+            _ if !self.is_its_own() => {
+                let (proof, place) = self.impostor();
+                return Some(error(format!("{proof}: nothing can be proved"), place));
+            }
+            Outcome::Answered(micros) => format!("answered in {}", time(micros)),
+            Outcome::Resolved(mac) => format!("the question arrived: {} is at {mac}", self.destination()),
+            Outcome::Refused => format!("the probe arrived: {} itself refused it", self.destination()),
+            Outcome::Rejected => format!("the probe arrived: {} itself rejected it", self.destination()),
+        };
+        Some(fail(arrived, self.last_fate().map(|last| last.0)))
+    }
+
+    /// Whether what the sender heard can only be the destination's: the probe was delivered to its own MAC address, or
+    /// the question for its address was, and the answer names its MAC address.
+    fn is_its_own(&self) -> bool {
+        let role = match self.evidence.outcome {
+            Outcome::Resolved(mac) if !self.evidence.macs.contains(&mac) => return false,
+            Outcome::Resolved(_) => Role::Asks,
+            _ => Role::Direct,
+        };
+        self.fates().any(|(_, seen, fate)| seen == role && fate == Fate::Delivered)
+    }
+
+    /// An answer that is not the destination's, in words, and the sighting that shows it.
+    fn impostor(&self) -> (String, Option<usize>) {
+        let destination = self.destination();
+        let astray = self.fates().filter(|(_, role, _)| *role == Role::Astray).last();
+        let last = self.last_fate().map(|last| last.0);
+        match (self.evidence.outcome, astray) {
+            (Outcome::Resolved(mac), _) if !self.evidence.macs.contains(&mac) => {
+                (format!("not {destination} but {mac} answers for its address"), last)
+            }
+            (_, Some((place, _, Fate::Delivered))) => {
+                let proof = format!(
+                    "an answer came, but the probe was addressed to another MAC address than {destination}'s"
+                );
+                (proof, Some(place))
+            }
+            (_, Some((place, _, fate))) => (
+                format!("an answer came, but not from {destination}: the probe {}", self.tell(&fate)),
+                Some(place),
+            ),
+            (_, None) => {
+                let proof = format!(
+                    "an answer came, but the switch delivered no frame of the probe to {destination}"
+                );
+                (proof, last)
+            }
         }
     }
 
@@ -182,13 +251,13 @@ impl Case<'_> {
         vlan.is_some_and(|vlan| self.port(self.expectation.dst).is_some_and(|port| carries(port, vlan)))
     }
 
-    fn fates(&self) -> impl DoubleEndedIterator<Item = (usize, Fate)> {
-        let sightings = self.evidence.sightings.iter().enumerate();
-        sightings.map(|(place, sighting)| (place, fate(sighting, self.expectation.dst)))
+    fn fates(&self) -> impl DoubleEndedIterator<Item = (usize, Role, Fate)> {
+        let seen = self.evidence.seen.iter().enumerate();
+        seen.map(|(place, seen)| (place, seen.role, fate(&seen.sighting, self.expectation.dst)))
     }
 
     fn last_fate(&self) -> Option<(usize, Fate)> {
-        self.fates().next_back()
+        self.fates().next_back().map(|(place, _, fate)| (place, fate))
     }
 
     fn tell(&self, fate: &Fate) -> String {
@@ -235,9 +304,19 @@ fn carries(port: &Port, vlan: VlanId) -> bool {
     }
 }
 
-/// Whether a probe of this kind can be answered at all.
-pub fn is_answerable(probe: Probe) -> bool {
-    !matches!(probe, Probe::L2)
+/// Whether a drop is a rule of the lab that will hold another time too, not a want of room or a failure.
+const fn is_denial(reason: DropReason) -> bool {
+    use DropReason::{
+        BadDirection, BadNetHeader, BadSource, BufferTooSmall, Internal, LinkDown, MtuExceeded, NoBuffer,
+        NoReceiver, Oversize, PortDown, ReservedMulticast, Runt, SamePort, TaggedOnAccess, Unlinked,
+        UntaggedOnTrunk, VlanNotMember,
+    };
+    match reason {
+        LinkDown | Unlinked | ReservedMulticast | TaggedOnAccess | UntaggedOnTrunk | VlanNotMember
+        | SamePort | NoReceiver | MtuExceeded => true,
+        Runt | Oversize | BadNetHeader | BadDirection | BadSource | Internal | PortDown | NoBuffer
+        | BufferTooSmall => false,
+    }
 }
 
 fn name_of(because: Because) -> &'static str {
@@ -267,6 +346,7 @@ fn error(proof: String, decided_by: Option<usize>) -> Judgement {
 mod tests {
     use super::*;
     use TestResult::{Error, Fail, Pass};
+    use topology::plan::Probe;
     use vswitch_core::{
         description::Origin,
         id::{Epoch, SwitchId},
@@ -310,15 +390,24 @@ mod tests {
         }
     }
 
-    fn seen(dropped: Option<DropReason>, copies: &[(PortId, Option<DropReason>)]) -> Sighting {
-        Sighting {
+    const WEB_MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
+    const THIEF: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 2]);
+
+    fn seen(dropped: Option<DropReason>, copies: &[(PortId, Option<DropReason>)]) -> Seen {
+        let sighting = Sighting {
             port: PC,
             at_nanos: 0,
             head: vec![],
             len: 60,
             journey: Journey { steps: vec![], dropped, copies: copies.iter().map(|c| c.0).collect() },
             lost: copies.iter().map(|c| c.1).collect(),
-        }
+        };
+        Seen { sighting, role: Role::Direct }
+    }
+
+    fn of_role(role: Role, mut all: Vec<Seen>) -> Vec<Seen> {
+        all.iter_mut().for_each(|seen| seen.role = role);
+        all
     }
 
     fn judged(dst: PortId, verdict: Verdict, evidence: &Evidence<'_>) -> (TestResult, String) {
@@ -329,16 +418,18 @@ mod tests {
         (judgement.result, judgement.proof)
     }
 
-    fn of(outcome: Outcome, sightings: &[Sighting]) -> Evidence<'_> {
-        Evidence { source_ready: true, destination_up: true, outcome, raw: false, sightings }
+    fn of(outcome: Outcome, seen: &[Seen]) -> Evidence<'_> {
+        Evidence { source_ready: true, destination_up: true, outcome, raw: false, macs: &[WEB_MAC], seen }
     }
 
     #[test]
     fn each_outcome_and_fate_has_its_judgement() {
-        use DropReason::{MtuExceeded, NoBuffer, NoReceiver, VlanNotMember};
-        use Outcome::{Answered, Refused, Silent, Unanswerable};
+        use DropReason::{Internal, MtuExceeded, NoBuffer, NoReceiver, PortDown, VlanNotMember};
+        use Outcome::{Answered, Refused, Rejected, Resolved, Silent, Unanswerable};
+        use Role::{Asks, Astray};
         const DENY: Verdict = Verdict::Deny(None);
         const BY_VLAN: Verdict = Verdict::Deny(Some(Because::Vlan));
+        const BY_US: Verdict = Verdict::Deny(Some(Because::Reason(Internal)));
         const BY_MTU: Verdict = Verdict::Deny(Some(Because::Reason(MtuExceeded)));
         let delivered = |port| vec![seen(None, &[(port, None)])];
         let lost = |reason| vec![seen(None, &[(WEB, Some(reason))])];
@@ -355,7 +446,7 @@ mod tests {
             (WEB,  DENY,           Silent,         vec![],                Error, "silence proves nothing"),
             (WEB,  DENY,           Silent,         delivered(WEB),        Fail,  "delivered the frame to web:eth0"),
             (WEB,  DENY,           Answered(10),   delivered(WEB),        Fail,  "answered"),
-            (WEB,  DENY,           Refused,        vec![],                Fail,  "the probe arrived"),
+            (WEB,  DENY,           Refused,        vec![],                Error, "nothing can be proved"),
             (WEB,  DENY,           Silent,         delivered(TWIN),       Pass,  "went to twin:eth0"),
             (WEB,  DENY,           Silent,         lost(NoBuffer),        Error, "that is no denial"),
             (WEB,  DENY,           Silent,         lost(MtuExceeded),     Pass,  "mtu-exceeded"),
@@ -366,6 +457,32 @@ mod tests {
             (TWIN, BY_VLAN,        Silent,         dropped(NoReceiver),   Fail,  "not because of vlan"),
             (WEB,  BY_MTU,         Silent,         lost(MtuExceeded),     Pass,  "mtu-exceeded"),
             (WEB,  BY_MTU,         Silent,         delivered(TWIN),       Fail,  "not because of mtu-exceeded"),
+            // An answer is the destination's only if the probe was delivered to its own MAC address.
+            (WEB,  Verdict::Allow, Answered(1500), vec![],                Fail,  "delivered no frame of the probe to web:eth0"),
+            (WEB,  Verdict::Allow, Answered(1500), dropped(NoReceiver),   Fail,  "delivered no frame of the probe to web:eth0"),
+            (WEB,  Verdict::Allow, Answered(1500), of_role(Asks, delivered(WEB)),    Fail, "delivered no frame of the probe"),
+            (WEB,  Verdict::Allow, Answered(1500), of_role(Astray, delivered(TWIN)), Fail, "not from web:eth0: the probe went to twin:eth0"),
+            (WEB,  Verdict::Allow, Answered(1500), of_role(Astray, delivered(WEB)),  Fail, "another MAC address than web:eth0's"),
+            (WEB,  DENY,           Answered(1500), of_role(Astray, delivered(TWIN)), Error, "nothing can be proved"),
+            (WEB,  DENY,           Answered(1500), vec![],                Error, "nothing can be proved"),
+            // ARP and ND: the answer must name the destination's MAC address.
+            (WEB,  Verdict::Allow, Resolved(WEB_MAC), of_role(Asks, delivered(WEB)), Pass, "is at 02:00:00:00:00:01"),
+            (WEB,  Verdict::Allow, Resolved(THIEF),   of_role(Asks, delivered(WEB)), Fail, "not web:eth0 but 02:00:00:00:00:02 answers"),
+            (WEB,  Verdict::Allow, Resolved(WEB_MAC), vec![],                        Fail, "delivered no frame of the probe"),
+            (WEB,  DENY,           Resolved(WEB_MAC), of_role(Asks, delivered(WEB)), Fail, "the question arrived"),
+            (WEB,  DENY,           Resolved(THIEF),   of_role(Asks, delivered(WEB)), Error, "nothing can be proved"),
+            // Whose refusal it was, the frame's fate says.
+            (WEB,  Verdict::Allow, Refused,        of_role(Astray, delivered(TWIN)), Fail, "not from web:eth0"),
+            (WEB,  Verdict::Allow, Rejected,       delivered(WEB),        Fail,  "web:eth0 rejected it"),
+            (WEB,  Verdict::Allow, Rejected,       delivered(TWIN),       Fail,  "went to twin:eth0"),
+            (WEB,  DENY,           Refused,        delivered(WEB),        Fail,  "web:eth0 itself refused it"),
+            (WEB,  DENY,           Rejected,       delivered(WEB),        Fail,  "web:eth0 itself rejected it"),
+            (WEB,  DENY,           Rejected,       dropped(VlanNotMember),Pass,  "vlan-not-member"),
+            (WEB,  DENY,           Rejected,       delivered(TWIN),       Pass,  "went to twin:eth0"),
+            // A failure of ours, or of a guest, forbids nothing.
+            (WEB,  DENY,           Silent,         dropped(Internal),     Error, "that is no denial"),
+            (WEB,  BY_US,          Silent,         dropped(Internal),     Error, "that is no denial"),
+            (WEB,  DENY,           Silent,         lost(PortDown),        Error, "that is no denial"),
         ];
         for (row, (dst, verdict, outcome, sightings, result, words)) in table.into_iter().enumerate() {
             let (judged, proof) = judged(dst, verdict, &of(outcome, &sightings));

@@ -1,6 +1,10 @@
 //! Runs expectations in a lab that is up: watch, probe, gather what the switch saw, judge.
 
-use super::judge::{Evidence, Outcome, judge};
+use super::{
+    frames::{DATAGRAM, ECHO_PAYLOAD, Probed, Role, Seen, raw_frame},
+    judge::{Evidence, Judgement, Outcome, judge},
+    words,
+};
 use crate::{
     api::types::{TestResult, TestRow, TraceView},
     failure::Failure,
@@ -18,12 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 use topology::plan::{Addresses, Expectation, Interface, Node, Plan, Probe};
-use vswitch_core::{
-    build::{self, Ethernet},
-    head::{Head, ethertype},
-    id::PortId,
-    mac::MacAddr,
-};
+use vswitch_core::{head::Head, id::PortId, mac::MacAddr};
 use vswitchd::control::{
     client::{Client, ClientError},
     protocol::{PortState, Sighting, Watch},
@@ -49,10 +48,31 @@ pub struct Running {
     pub switch: Arc<Mutex<Client>>,
 }
 
-/// What a probe's sender said, and whether it took a raw frame.
+/// What is done where the sender has no way to send the probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoWay {
+    /// It sends the probe as a raw frame, whose fate says enough.
+    SendRaw,
+    /// Nothing.
+    GiveUp,
+}
+
+/// What a probe's sender said.
 struct Said {
     outcome: Outcome,
-    raw: bool,
+    /// Why the probe could not be sent as such.
+    unsent: Option<String>,
+    /// The raw frame, if one was sent.
+    raw: Option<Vec<u8>>,
+}
+
+/// What became of a probe.
+pub(super) struct Proof {
+    pub(super) judgement: Judgement,
+    pub(super) outcome: Outcome,
+    /// Why the probe could not be sent as such.
+    pub(super) unsent: Option<String>,
+    seen: Vec<Seen>,
 }
 
 impl Running {
@@ -89,29 +109,11 @@ impl Running {
 
     async fn test_one(&self, expectation: &Expectation) -> Result<TestRow, Failure> {
         let begin = Instant::now();
-        let snapshot = self.switch(Client::snapshot).await?;
-        let destination_up =
-            snapshot.ports.iter().any(|port| port.port == expectation.dst && port.state == PortState::Up);
-        let said = match self.end(expectation.src) {
-            Some((node, interface)) if destination_up => self.watched(expectation, node, interface).await?,
-            _ => None,
-        };
-        let (said, sightings) = match said {
-            Some((said, sightings)) => (Some(said), sightings),
-            None => (None, Vec::new()),
-        };
-        let evidence = Evidence {
-            source_ready: said.is_some() || !destination_up,
-            destination_up,
-            outcome: said.as_ref().map_or(Outcome::Silent, |said| said.outcome),
-            raw: said.as_ref().is_some_and(|said| said.raw),
-            sightings: &sightings,
-        };
-        let judgement = judge(&self.plan.description, expectation, &evidence);
+        let Proof { judgement, seen, .. } = self.prove(expectation, NoWay::SendRaw).await?;
         let trace = judgement
             .decided_by
             .filter(|_| judgement.result != TestResult::Pass)
-            .map(|place| self.trace_of(&sightings[place]));
+            .and_then(|place| Some(self.trace_of(&seen.get(place)?.sighting)));
         Ok(TestRow {
             expectation: title(expectation),
             said: format!("{}:{}", self.plan.description.file, expectation.origin.line),
@@ -122,38 +124,87 @@ impl Running {
         })
     }
 
-    /// Probes under a watch. None: the source does not answer its probe line.
+    /// Probes once, watches what the switch does with the probe, and judges.
+    ///
+    /// # Errors
+    /// The switch does not answer.
+    pub(super) async fn prove(&self, expectation: &Expectation, no_way: NoWay) -> Result<Proof, Failure> {
+        let snapshot = self.switch(Client::snapshot).await?;
+        let destination_up =
+            snapshot.ports.iter().any(|port| port.port == expectation.dst && port.state == PortState::Up);
+        let ends = self.end(expectation.src).zip(self.end(expectation.dst));
+        let watched = match ends {
+            Some((src, dst)) if destination_up => self.watched(expectation, src, dst, no_way).await?,
+            _ => None,
+        };
+        let source_ready = watched.is_some() || !destination_up;
+        let silent = || (Said { outcome: Outcome::Silent, unsent: None, raw: None }, Vec::new(), Vec::new());
+        let (said, macs, seen) = watched.unwrap_or_else(silent);
+        let raw = said.raw.is_some() && said.unsent.is_some();
+        let evidence =
+            Evidence { source_ready, destination_up, outcome: said.outcome, raw, macs: &macs, seen: &seen };
+        let judgement = judge(&self.plan.description, expectation, &evidence);
+        Ok(Proof { judgement, outcome: said.outcome, unsent: said.unsent, seen })
+    }
+
+    /// Probes under a watch: what was said, the destination's MAC addresses, and the probe's frames. None: the source
+    /// does not answer its probe line.
     async fn watched(
         &self,
         expectation: &Expectation,
-        node: &Node,
-        interface: &Interface,
-    ) -> Result<Option<(Said, Vec<Sighting>)>, Failure> {
+        (node, interface): (&Node, &Interface),
+        (to_node, to): (&Node, &Interface),
+        no_way: NoWay,
+    ) -> Result<Option<(Said, Vec<MacAddr>, Vec<Seen>)>, Failure> {
         let (Some(line), Some(src)) = (self.lines.get(&node.name), interface.mac) else { return Ok(None) };
-        let Some((to_node, to)) = self.end(expectation.dst) else { return Ok(None) };
         // An address that nobody knows is flooded, and so is a broadcast.
-        let dst = self.mac(to_node, to).await?.unwrap_or(MacAddr::BROADCAST);
-        let watch = Watch { port: Some(expectation.src), src: Some(src), ..Watch::default() };
+        let dst = self.macs(to_node, to).await?.first().copied().unwrap_or(MacAddr::BROADCAST);
+        // A busy source must not crowd the probe out.
+        let addresses = expectation.addresses.filter(|_| expectation.probe != Probe::L2);
+        let contains = addresses.map(|addresses| match addresses.dst {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        });
+        let watch = Watch { port: Some(expectation.src), src: Some(src), contains, ..Watch::default() };
         let watch = self.switch(move |switch| switch.watch(watch)).await?;
-        let said = match self.send(expectation, line, src, dst).await {
-            Ok(said) => said,
-            Err(_) => {
-                self.switch(move |switch| switch.unwatch(watch)).await?;
-                return Ok(None);
-            }
+        let said = self.send(expectation, line, src, dst, no_way).await;
+        let seen = match said {
+            Ok(said) => self.seen(expectation, (to_node, to), watch, said).await.map(Some),
+            Err(_) => Ok(None),
         };
-        let mut sightings = Vec::new();
+        self.switch(move |switch| switch.unwatch(watch)).await?;
+        seen
+    }
+
+    /// Gathers the probe's frames; waits for the switch to have seen the probe, if its sender says that it was sent.
+    async fn seen(
+        &self,
+        expectation: &Expectation,
+        (to_node, to): (&Node, &Interface),
+        watch: u32,
+        said: Said,
+    ) -> Result<(Said, Vec<MacAddr>, Vec<Seen>), Failure> {
+        // Asked again: whoever answered was learned.
+        let macs = self.macs(to_node, to).await?;
+        let probed = Probed { expectation, to: &macs, raw: said.raw.clone() };
+        let mut seen: Vec<Seen> = Vec::new();
         let end = Instant::now() + SEEN_WITHIN;
         loop {
-            let (seen, _) = self.switch(move |switch| switch.sightings(watch)).await?;
-            sightings.extend(seen.into_iter().filter(|seen| belongs(seen, dst, expectation.addresses)));
-            if !sightings.is_empty() || Instant::now() >= end {
+            let (sightings, _) = self.switch(move |switch| switch.sightings(watch)).await?;
+            seen.extend(
+                sightings
+                    .into_iter()
+                    .filter_map(|sighting| probed.role(&sighting).map(|role| Seen { sighting, role })),
+            );
+            let sent = said.unsent.is_none() || said.raw.is_some();
+            let itself =
+                seen.iter().any(|seen| (seen.role == Role::Asks) == (expectation.probe == Probe::Arp));
+            if !sent || itself || Instant::now() >= end {
                 break;
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
-        self.switch(move |switch| switch.unwatch(watch)).await?;
-        Ok(Some((said, sightings)))
+        Ok((said, macs, seen))
     }
 
     async fn send(
@@ -162,6 +213,7 @@ impl Running {
         line: &Line,
         src: MacAddr,
         dst: MacAddr,
+        no_way: NoWay,
     ) -> Result<Said, ProbeError> {
         if let Some(service) = service(expectation.probe)
             && let Some((node, _)) = self.end(expectation.dst)
@@ -169,32 +221,37 @@ impl Running {
         {
             destination.ask(Request::Listen(service)).await?;
         }
-        let request = request(expectation, src);
-        let said = match request {
-            Some(request) => outcome(&line.ask(request).await?),
-            None => None,
+        let (silence, unsent) = match request(expectation, src) {
+            Some(request) => match outcome(&line.ask(request).await?) {
+                Ok(outcome) => return Ok(Said { outcome, unsent: None, raw: None }),
+                Err(why) => (Outcome::Silent, Some(why)),
+            },
+            None if expectation.probe == Probe::L2 => (Outcome::Unanswerable, None),
+            None => (Outcome::Silent, Some("the two have no addresses of one family".into())),
         };
-        if let Some(outcome) = said {
-            return Ok(Said { outcome, raw: false });
+        if unsent.is_some() && no_way == NoWay::GiveUp {
+            return Ok(Said { outcome: silence, unsent, raw: None });
         }
         let frame = raw_frame(expectation, src, dst);
-        line.ask(Request::SendFrame(ask::SendFrame { interface: probe::Mac::new(src.octets()), frame }))
-            .await?;
-        let outcome = if expectation.probe == Probe::L2 { Outcome::Unanswerable } else { Outcome::Silent };
-        Ok(Said { outcome, raw: expectation.probe != Probe::L2 })
+        let interface = probe::Mac::new(src.octets());
+        line.ask(Request::SendFrame(ask::SendFrame { interface, frame: frame.clone() })).await?;
+        Ok(Said { outcome: silence, unsent, raw: Some(frame) })
     }
 
-    /// The MAC address of an interface: what the plan says, or else (a tap) what the switch learned at its port.
+    /// The MAC addresses of an interface: what the plan says, or else (a tap, a foreign guest) what the switch learned at
+    /// its port, the latest first.
     ///
     /// # Errors
     /// The switch does not answer.
-    pub(super) async fn mac(&self, node: &Node, interface: &Interface) -> Result<Option<MacAddr>, Failure> {
-        if interface.mac.is_some() {
-            return Ok(interface.mac);
+    pub(super) async fn macs(&self, node: &Node, interface: &Interface) -> Result<Vec<MacAddr>, Failure> {
+        if let Some(mac) = interface.mac {
+            return Ok(vec![mac]);
         }
         let port = format!("{}:{}", node.name, interface.name);
-        let learned = self.switch(Client::fdb).await?.into_iter().filter(|row| row.port == port);
-        Ok(learned.min_by_key(|row| row.age_secs).map(|row| row.mac))
+        let mut learned = self.switch(Client::fdb).await?;
+        learned.retain(|row| row.port == port);
+        learned.sort_by_key(|row| row.age_secs);
+        Ok(learned.into_iter().map(|row| row.mac).collect())
     }
 
     fn end(&self, port: PortId) -> Option<(&Node, &Interface)> {
@@ -236,17 +293,6 @@ fn title(expectation: &Expectation) -> String {
     }
 }
 
-/// Whether a sighting is a frame of the probe: to the destination, or asking for its address.
-fn belongs(sighting: &Sighting, dst: MacAddr, addresses: Option<Addresses>) -> bool {
-    let asks = |wanted: &[u8]| sighting.head.windows(wanted.len()).any(|bytes| bytes == wanted);
-    let Ok(head) = Head::parse(&sighting.head, sighting.len) else { return false };
-    head.dst == dst
-        || addresses.is_some_and(|addresses| match addresses.dst {
-            IpAddr::V4(address) => head.ethertype == ethertype::ARP && asks(&address.octets()),
-            IpAddr::V6(address) => asks(&address.octets()),
-        })
-}
-
 /// The service that the destination must run for this probe; the echo port is always there.
 fn service(probe: Probe) -> Option<ask::Service> {
     let (transport, port) = match probe {
@@ -263,12 +309,17 @@ fn request(expectation: &Expectation, src: MacAddr) -> Option<Request> {
     let from = ask::Source::Interface(probe::Mac::new(src.octets()));
     let timeout = PATIENCE;
     Some(match expectation.probe {
-        Probe::Icmp => {
-            Request::Ping(ask::Ping { dst, from, count: 1, payload: 32, interval: Duration::ZERO, timeout })
-        }
+        Probe::Icmp => Request::Ping(ask::Ping {
+            dst,
+            from,
+            count: 1,
+            payload: ECHO_PAYLOAD,
+            interval: Duration::ZERO,
+            timeout,
+        }),
         Probe::Tcp(port) => Request::Connect(ask::Connect { dst: SocketAddr::new(dst, port), from, timeout }),
         Probe::Udp(port) => {
-            let payload = b"vnet probe".to_vec();
+            let payload = DATAGRAM.to_vec();
             Request::UdpEcho(ask::UdpEcho { dst: SocketAddr::new(dst, port), from, payload, timeout })
         }
         Probe::Arp => Request::Resolve(ask::Resolve { dst, from, timeout }),
@@ -276,57 +327,29 @@ fn request(expectation: &Expectation, src: MacAddr) -> Option<Request> {
     })
 }
 
-/// What an answer means; none: the probe could not be sent, for want of a route or a neighbour.
-fn outcome(answer: &Answer) -> Option<Outcome> {
+/// What an answer means, or why the probe could not be sent.
+fn outcome(answer: &Answer) -> Result<Outcome, String> {
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    match answer {
+    Ok(match answer {
         Answer::Ping(Ok(echoes)) => {
-            Some(echoes.min().map_or(Outcome::Silent, |time| Outcome::Answered(micros(time))))
+            echoes.min().map_or(Outcome::Silent, |time| Outcome::Answered(micros(time)))
         }
         Answer::Connect(contact) | Answer::UdpEcho(contact) => match contact {
-            Contact::Answered(time) => Some(Outcome::Answered(micros(*time))),
-            Contact::Refused => Some(Outcome::Refused),
-            Contact::TimedOut => Some(Outcome::Silent),
-            Contact::Unreachable(why) => unreachable_outcome(*why),
+            Contact::Answered(time) => Outcome::Answered(micros(*time)),
+            Contact::Refused => Outcome::Refused,
+            Contact::TimedOut => Outcome::Silent,
+            Contact::Unreachable(why) => unreachable_outcome(*why)?,
         },
-        Answer::Ping(Err(why)) => unreachable_outcome(*why),
-        Answer::Resolved(Some(_)) => Some(Outcome::Answered(0)),
-        Answer::Resolved(None) => Some(Outcome::Silent),
-        _ => None,
-    }
+        Answer::Ping(Err(why)) => unreachable_outcome(*why)?,
+        Answer::Resolved(Some(mac)) => Outcome::Resolved(MacAddr::new(mac.octets())),
+        Answer::Resolved(None) => Outcome::Silent,
+        other => return Err(words::unexpected(other)),
+    })
 }
 
-fn unreachable_outcome(why: Unreachable) -> Option<Outcome> {
+fn unreachable_outcome(why: Unreachable) -> Result<Outcome, String> {
     match why {
-        Unreachable::NoRoute | Unreachable::NoNeighbour => None,
-        Unreachable::Rejected => Some(Outcome::Refused),
-    }
-}
-
-/// The probe as a frame straight to the destination's address.
-pub(super) fn raw_frame(expectation: &Expectation, src: MacAddr, dst: MacAddr) -> Vec<u8> {
-    let link = Ethernet { src, dst, tag: None };
-    let marker: &[u8] = b"vnet probe: does this frame arrive where it was sent to?";
-    let Some(addresses) = expectation.addresses.and_then(pair) else {
-        return build::raw(link, probe::ETHERTYPE, marker);
-    };
-    let ports = |port| (49_152, port);
-    match (expectation.probe, addresses) {
-        (Probe::L2, _) => build::raw(link, probe::ETHERTYPE, marker),
-        (Probe::Tcp(port), _) => build::tcp_syn(link, addresses, ports(port), 1),
-        (Probe::Udp(port), _) => build::udp(link, addresses, ports(port), marker),
-        (Probe::Arp, build::Addresses::V4(src, dst)) => {
-            build::arp_request(Ethernet { dst: MacAddr::BROADCAST, ..link }, src, dst)
-        }
-        (Probe::Arp, build::Addresses::V6(src, dst)) => build::neighbour_solicitation(link, src, dst),
-        (Probe::Icmp, _) => build::echo(link, addresses, build::Echo::Request, 1, 1, marker),
-    }
-}
-
-fn pair(addresses: Addresses) -> Option<build::Addresses> {
-    match (addresses.src, addresses.dst) {
-        (IpAddr::V4(src), IpAddr::V4(dst)) => Some(build::Addresses::V4(src, dst)),
-        (IpAddr::V6(src), IpAddr::V6(dst)) => Some(build::Addresses::V6(src, dst)),
-        _ => None,
+        Unreachable::NoRoute | Unreachable::NoNeighbour => Err(words::unreachable(why).into()),
+        Unreachable::Rejected => Ok(Outcome::Rejected),
     }
 }

@@ -1,8 +1,9 @@
 //! `transfer`: bytes over TCP from one node to another, and whether they arrived as they left.
 
 use super::{
-    ask::{common, unexpected, unreachable},
+    ask::common,
     run::Running,
+    words::{unexpected, unreachable},
 };
 use crate::{
     api::types::{TransferEnd, TransferReport, TransferRequest},

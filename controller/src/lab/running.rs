@@ -283,7 +283,7 @@ impl Service for Lab {
                 let (lab, file) = (self.inner.name.clone(), plan.description.file.clone());
                 json(TestReport { lab, file, rows: running.test().await? })
             }
-            Question::Pingall => json(running.pingall().await),
+            Question::Pingall => json(running.pingall().await?),
             Question::Trace(request) => json(running.trace(&request).await?),
             Question::Export(request) => json(views::export(&plan, &request, &self.inner.dir)?),
             Question::Transfer(request) => json(running.transfer(&request).await?),

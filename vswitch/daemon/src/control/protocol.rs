@@ -322,7 +322,7 @@ pub struct Sighting {
     pub port: PortId,
     /// Nanoseconds since vswitchd started.
     pub at_nanos: u64,
-    /// Its first bytes, at most 64.
+    /// Its first bytes, at most 128: the headers up to TCP over IPv6.
     pub head: Vec<u8>,
     /// Its length.
     pub len: u32,

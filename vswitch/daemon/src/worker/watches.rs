@@ -13,7 +13,7 @@ use vswitch_core::{
 /// How many sightings a watch keeps.
 const KEPT: usize = 64;
 /// How much of a frame a sighting keeps.
-const HEAD: usize = 64;
+const HEAD: usize = 128;
 
 /// All watches of a worker.
 #[derive(Default)]

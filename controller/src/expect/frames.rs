@@ -1,0 +1,236 @@
+//! The probe's frames: a raw one is built here, and what the switch saw is told apart from the source's other traffic.
+
+use std::net::{IpAddr, Ipv6Addr};
+use topology::plan::{Addresses, Expectation, Probe};
+use vswitch_core::{
+    build::{self, Ethernet},
+    head::{Head, Network, TcpFlags, Transport},
+    mac::MacAddr,
+};
+use vswitchd::control::protocol::Sighting;
+
+/// Bytes behind the header of an echo request: a length that the usual pingers (32, 56) do not send.
+pub(super) const ECHO_PAYLOAD: u16 = 43;
+
+/// Bytes of the header of an echo (RFC 792, RFC 4443 section 4.1) and of a datagram (RFC 768).
+const HEADER: u16 = 8;
+
+/// What is in a datagram.
+pub(super) const DATAGRAM: &[u8] = b"vnet probe";
+
+/// What is in a raw frame.
+const MARKER: &[u8] = b"vnet probe: does this frame arrive where it was sent to?";
+
+/// What a frame of the probe is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The probe, sent to a MAC address of the destination: nobody else takes it.
+    Direct,
+    /// The probe, sent to another MAC address: somebody else answers for the destination's address.
+    Astray,
+    /// It asks for the MAC address of the destination's address (RFC 826, RFC 4861 section 4.3).
+    Asks,
+}
+
+/// A frame of the probe as the switch saw it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// What the switch noted.
+    pub sighting: Sighting,
+    /// What it is to the probe.
+    pub role: Role,
+}
+
+/// What tells the probe's frames from all others of the same source.
+pub(super) struct Probed<'a> {
+    /// What is probed.
+    pub(super) expectation: &'a Expectation,
+    /// The destination's MAC addresses; a tap or a foreign guest may have several, or none that is known.
+    pub(super) to: &'a [MacAddr],
+    /// The raw frame, if one was sent.
+    pub(super) raw: Option<Vec<u8>>,
+}
+
+impl Probed<'_> {
+    /// What a frame is to the probe; none: it is other traffic.
+    pub(super) fn role(&self, sighting: &Sighting) -> Option<Role> {
+        let head = Head::parse(&sighting.head, sighting.len).ok()?;
+        if self.raw.as_deref().is_some_and(|raw| is_frame(raw, sighting)) {
+            return Some(if self.expectation.probe == Probe::Arp { Role::Asks } else { Role::Direct });
+        }
+        let addresses = self.expectation.addresses?;
+        if asks(&head, addresses) {
+            return Some(Role::Asks);
+        }
+        let addressed = if self.to.contains(&head.dst) { Role::Direct } else { Role::Astray };
+        self.is_probe(&head, addresses).then_some(addressed)
+    }
+
+    fn is_probe(&self, head: &Head, Addresses { src, dst }: Addresses) -> bool {
+        let (from, to, payload) = match head.network {
+            Network::Ipv4(ip) => {
+                let payload = ip.total_len.saturating_sub(u16::from(ip.header_len));
+                (IpAddr::V4(ip.src), IpAddr::V4(ip.dst), payload)
+            }
+            Network::Ipv6(ip) => (IpAddr::V6(ip.src), IpAddr::V6(ip.dst), ip.payload_len),
+            _ => return false,
+        };
+        if (from, to) != (src, dst) {
+            return false;
+        }
+        match (self.expectation.probe, head.transport) {
+            // Echo requests: RFC 792 type 8, RFC 4443 type 128.
+            (Probe::Icmp, Transport::Icmpv4 { kind: 8, .. } | Transport::Icmpv6 { kind: 128, .. }) => {
+                payload == HEADER + ECHO_PAYLOAD
+            }
+            (Probe::Tcp(port), Transport::Tcp { dst, flags, .. }) => {
+                dst == port && flags.contains(TcpFlags::SYN)
+            }
+            (Probe::Udp(port), Transport::Udp { dst, .. }) => {
+                dst == port && usize::from(payload) == usize::from(HEADER) + DATAGRAM.len()
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether a sighting is that frame: as long, and alike as far as it was copied.
+fn is_frame(frame: &[u8], sighting: &Sighting) -> bool {
+    usize::try_from(sighting.len) == Ok(frame.len()) && frame.starts_with(&sighting.head)
+}
+
+/// Whether a frame asks for the MAC address of the destination's address.
+fn asks(head: &Head, addresses: Addresses) -> bool {
+    match (head.network, addresses.dst) {
+        (Network::Arp(arp), IpAddr::V4(dst)) => arp.operation == 1 && arp.target == dst,
+        // The target is behind the bytes that were copied; the solicited-node address names it by its last 24 bits.
+        (Network::Ipv6(ip), IpAddr::V6(dst)) => {
+            matches!(head.transport, Transport::Icmpv6 { kind: 135, .. })
+                && (ip.dst == dst || ip.dst == solicited_node(dst))
+        }
+        _ => false,
+    }
+}
+
+/// The group that the owner of `address` listens to (RFC 4291 section 2.7.1).
+fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = address.octets();
+    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
+}
+
+/// The probe as a frame straight to the destination's MAC address.
+pub(super) fn raw_frame(expectation: &Expectation, src: MacAddr, dst: MacAddr) -> Vec<u8> {
+    let link = Ethernet { src, dst, tag: None };
+    let Some(addresses) = expectation.addresses.and_then(pair) else {
+        return build::raw(link, probe::ETHERTYPE, MARKER);
+    };
+    let ports = |port| (49_152, port);
+    match (expectation.probe, addresses) {
+        (Probe::L2, _) => build::raw(link, probe::ETHERTYPE, MARKER),
+        (Probe::Tcp(port), _) => build::tcp_syn(link, addresses, ports(port), 1),
+        (Probe::Udp(port), _) => build::udp(link, addresses, ports(port), MARKER),
+        (Probe::Arp, build::Addresses::V4(src, dst)) => {
+            build::arp_request(Ethernet { dst: MacAddr::BROADCAST, ..link }, src, dst)
+        }
+        (Probe::Arp, build::Addresses::V6(src, dst)) => build::neighbour_solicitation(link, src, dst),
+        (Probe::Icmp, _) => build::echo(link, addresses, build::Echo::Request, 1, 1, MARKER),
+    }
+}
+
+fn pair(addresses: Addresses) -> Option<build::Addresses> {
+    match (addresses.src, addresses.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => Some(build::Addresses::V4(src, dst)),
+        (IpAddr::V6(src), IpAddr::V6(dst)) => Some(build::Addresses::V6(src, dst)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use topology::plan::Verdict;
+    use vswitch_core::{description::Origin, id::PortId};
+    use vswitchd::control::protocol::Journey;
+
+    const PC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
+    const WEB: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 2]);
+    const THIEF: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 3]);
+
+    fn expectation(probe: Probe, src: &str, dst: &str) -> Expectation {
+        let addresses = Some(Addresses { src: src.parse().unwrap(), dst: dst.parse().unwrap() });
+        let (src, dst) = (PortId::new(0, 0), PortId::new(1, 0));
+        let (text, origin) = (String::new(), Origin { line: 1, column: 1 });
+        Expectation { text, src, dst, addresses, probe, verdict: Verdict::Allow, origin }
+    }
+
+    fn seen(frame: &[u8]) -> Sighting {
+        Sighting {
+            port: PortId::new(0, 0),
+            at_nanos: 0,
+            head: frame[..frame.len().min(128)].to_vec(),
+            len: u32::try_from(frame.len()).unwrap(),
+            journey: Journey { steps: vec![], dropped: None, copies: vec![] },
+            lost: vec![],
+        }
+    }
+
+    fn link(dst: MacAddr) -> Ethernet {
+        Ethernet { src: PC, dst, tag: None }
+    }
+
+    #[test]
+    fn a_raw_frame_is_known_by_its_bytes_and_a_longer_one_is_not_it() {
+        for (src, dst) in [("10.0.0.1", "10.0.0.2"), ("fd00::1", "fd00::2")] {
+            for probe in [Probe::Icmp, Probe::Tcp(80), Probe::Udp(53), Probe::L2, Probe::Arp] {
+                let expectation = expectation(probe, src, dst);
+                let raw = raw_frame(&expectation, PC, WEB);
+                let probed = Probed { expectation: &expectation, to: &[WEB], raw: Some(raw.clone()) };
+                let role = if probe == Probe::Arp { Role::Asks } else { Role::Direct };
+                assert_eq!(probed.role(&seen(&raw)), Some(role), "{probe:?} {dst}");
+                let other = build::raw(link(WEB), probe::ETHERTYPE, &[MARKER, b"!"].concat());
+                assert_eq!(probed.role(&seen(&other)), None, "{probe:?} {dst}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_probe_is_told_from_the_sources_other_traffic() {
+        for (src, dst, third) in [("10.0.0.1", "10.0.0.2", "10.0.0.3"), ("fd00::1", "fd00::2", "fd00::3")] {
+            let of = |from: &str, to: &str| {
+                pair(Addresses { src: from.parse().unwrap(), dst: to.parse().unwrap() }).unwrap()
+            };
+            let (there, elsewhere) = (of(src, dst), of(src, third));
+            let ours = vec![0; usize::from(ECHO_PAYLOAD)];
+            let echo = |link, addresses, payload: &[u8]| {
+                build::echo(link, addresses, build::Echo::Request, 7, 1, payload)
+            };
+            let asks = |to: &str| match of(src, to) {
+                build::Addresses::V4(src, dst) => build::arp_request(link(MacAddr::BROADCAST), src, dst),
+                build::Addresses::V6(src, dst) => build::neighbour_solicitation(link(WEB), src, dst),
+            };
+            let reply = build::echo(link(WEB), there, build::Echo::Reply, 7, 1, &ours);
+            #[rustfmt::skip]
+            let table = [
+                (Probe::Icmp,    echo(link(WEB), there, &ours),                           Some(Role::Direct)),
+                (Probe::Icmp,    echo(link(THIEF), there, &ours),                         Some(Role::Astray)),
+                (Probe::Icmp,    echo(link(WEB), there, &[0; 56]),                        None),
+                (Probe::Icmp,    echo(link(WEB), elsewhere, &ours),                       None),
+                (Probe::Icmp,    reply,                                                   None),
+                (Probe::Icmp,    build::udp(link(WEB), there, (1, 53), DATAGRAM),         None),
+                (Probe::Icmp,    asks(dst),                                               Some(Role::Asks)),
+                (Probe::Icmp,    asks(third),                                             None),
+                (Probe::Arp,     asks(dst),                                               Some(Role::Asks)),
+                (Probe::Tcp(80), build::tcp_syn(link(WEB), there, (50_000, 80), 1),       Some(Role::Direct)),
+                (Probe::Tcp(80), build::tcp_syn(link(WEB), there, (50_000, 81), 1),       None),
+                (Probe::Udp(53), build::udp(link(WEB), there, (50_000, 53), DATAGRAM),    Some(Role::Direct)),
+                (Probe::Udp(53), build::udp(link(WEB), there, (50_000, 53), b"a query"),  None),
+                (Probe::Udp(53), build::udp(link(WEB), there, (50_000, 54), DATAGRAM),    None),
+            ];
+            for (row, (probe, frame, role)) in table.into_iter().enumerate() {
+                let expectation = expectation(probe, src, dst);
+                let probed = Probed { expectation: &expectation, to: &[WEB], raw: None };
+                assert_eq!(probed.role(&seen(&frame)), role, "row {row} to {dst}");
+            }
+        }
+    }
+}
