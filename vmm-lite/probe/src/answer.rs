@@ -210,8 +210,8 @@ pub struct Executed {
     pub stdout: Vec<u8>,
     /// The first [`MAX_OUTPUT`] bytes of its standard error.
     pub stderr: Vec<u8>,
-    /// It wrote more than is kept.
-    pub truncated: bool,
+    /// How many bytes it wrote beyond those that are kept.
+    pub cut: u64,
 }
 
 /// How many bytes of each output of a program are kept.

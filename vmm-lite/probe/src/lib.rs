@@ -33,7 +33,7 @@ pub use frame::{Decoder, FrameError, encode};
 pub use mac::Mac;
 
 /// The version of the protocol. It changes with every change to a message; [`ask::Hello`] alone keeps its form.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The port of the echo service (RFC 862), which every guest serves over TCP and UDP from its start.
 pub const ECHO_PORT: u16 = 7;

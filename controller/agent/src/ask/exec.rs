@@ -27,7 +27,10 @@ pub(crate) fn exec(ask: &Exec) -> Result<Answer, Refusal> {
     let mut command = Command::new(program);
     command.args(arguments).process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| system(&format!("run {program}"), error))?;
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return not_run(program, error).map(Answer::Exec),
+    };
     let executed = follow(&mut child, &ask.stdin, deadline);
     if executed.is_err() {
         // It is ours to end, whatever went wrong in watching it; it may have ended by itself.
@@ -35,6 +38,17 @@ pub(crate) fn exec(ask: &Exec) -> Result<Answer, Refusal> {
         child.wait().ok();
     }
     executed.map(Answer::Exec).map_err(|error| system(&format!("watch {program}"), error))
+}
+
+/// A program that is not there, or is none, ends as a shell says it (POSIX.1-2017 XCU 2.8.2).
+fn not_run(program: &str, error: io::Error) -> Result<Executed, Refusal> {
+    let (status, why) = match error.kind() {
+        io::ErrorKind::NotFound => (127, "not found"),
+        io::ErrorKind::PermissionDenied => (126, "not executable"),
+        _ => return Err(system(&format!("run {program}"), error)),
+    };
+    let stderr = format!("{program}: {why}\n").into_bytes();
+    Ok(Executed { end: End::Exited(status), stdout: Vec::new(), stderr, cut: 0 })
 }
 
 /// Feeds and reads it until it ends; kills it when its time is up.
@@ -65,7 +79,7 @@ fn follow(child: &mut Child, stdin: &[u8], deadline: Deadline) -> io::Result<Exe
     let status = child.wait()?;
     Ok(Executed {
         end: if timed_out { End::TimedOut } else { end(status) },
-        truncated: stdout.truncated || stderr.truncated,
+        cut: stdout.cut + stderr.cut,
         stdout: stdout.kept,
         stderr: stderr.kept,
     })
@@ -121,7 +135,7 @@ impl<'a> Feed<'a> {
 struct Output {
     pipe: Option<std::fs::File>,
     kept: Vec<u8>,
-    truncated: bool,
+    cut: u64,
 }
 
 impl Output {
@@ -130,7 +144,7 @@ impl Output {
         if let Some(pipe) = &pipe {
             ioctl_fionbio(pipe.as_fd(), true)?;
         }
-        Ok(Self { pipe, kept: Vec::new(), truncated: false })
+        Ok(Self { pipe, kept: Vec::new(), cut: 0 })
     }
 
     /// Reads once around the pipe's capacity, so that a program that writes without end does not hold the loop.
@@ -146,7 +160,7 @@ impl Output {
                 Ok(len) => {
                     let keep = len.min(MAX_OUTPUT - self.kept.len());
                     self.kept.extend_from_slice(buffer.get(..keep).unwrap_or_default());
-                    self.truncated |= keep < len;
+                    self.cut += (len - keep) as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),

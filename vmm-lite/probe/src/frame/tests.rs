@@ -119,7 +119,7 @@ fn every_kind_of_answer_round_trips() {
             end: End::Killed(9),
             stdout: vec![0; MAX_OUTPUT],
             stderr: vec![1; MAX_OUTPUT],
-            truncated: true,
+            cut: 7,
         }),
         Answer::Refused(Refusal::System("no".into())),
     ];
