@@ -1,5 +1,6 @@
 //! What this machine lacks for a lab, each with the command that mends it. Probes look; [`judge`] decides; nothing prints.
 
+use crate::lab::rundir::Runtime;
 use rustix::{
     fs::{Access, access},
     process::geteuid,
@@ -50,12 +51,23 @@ pub struct Machine {
     pub programs: Vec<&'static str>,
     /// Huge pages, in all and free.
     pub huge_pages: (u64, u64),
-    /// `$XDG_RUNTIME_DIR` is a directory of this user's that nobody else may enter.
-    pub runtime_dir: bool,
+    /// Where labs live.
+    pub runtime_dir: RuntimeDir,
     /// CPUs that this process may use.
     pub cpus: usize,
     /// This user is root.
     pub root: bool,
+}
+
+/// The folder of this user's labs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuntimeDir {
+    /// Nobody else may enter it, or it will be made so.
+    Private(PathBuf),
+    /// The environment names one that is not this user's alone.
+    Shared(PathBuf),
+    /// The environment names none; this one, under /tmp, serves instead.
+    Fallback(PathBuf),
 }
 
 /// A device file.
@@ -89,7 +101,7 @@ pub fn probe() -> Machine {
         tun: device(Path::new("/dev/net/tun")),
         programs: PROGRAMS.iter().map(|&(name, ..)| name).filter(|name| installed(name)).collect(),
         huge_pages: huge_pages(&read("/proc/meminfo")),
-        runtime_dir: env::var_os("XDG_RUNTIME_DIR").is_some_and(|folder| private(Path::new(&folder))),
+        runtime_dir: runtime_dir(),
         cpus: thread::available_parallelism().map_or(1, usize::from),
         root: geteuid().is_root(),
     }
@@ -103,8 +115,19 @@ fn device(path: &Path) -> Device {
     }
 }
 
-fn private(folder: &Path) -> bool {
-    fs::metadata(folder).is_ok_and(|m| m.is_dir() && m.uid() == geteuid().as_raw() && m.mode() & 0o077 == 0)
+fn runtime_dir() -> RuntimeDir {
+    let path = Runtime::of_environment().path().to_owned();
+    let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let named = set("VNET_RUNTIME_DIR") || set("XDG_RUNTIME_DIR");
+    match fs::symlink_metadata(&path) {
+        Ok(there) if !private(&there) => RuntimeDir::Shared(path),
+        _ if named || geteuid().is_root() => RuntimeDir::Private(path),
+        _ => RuntimeDir::Fallback(path),
+    }
+}
+
+fn private(m: &fs::Metadata) -> bool {
+    m.is_dir() && m.uid() == geteuid().as_raw() && m.mode() & 0o077 == 0
 }
 
 fn huge_pages(meminfo: &str) -> (u64, u64) {
@@ -117,10 +140,11 @@ fn huge_pages(meminfo: &str) -> (u64, u64) {
 
 /// The report on a machine, in the order in which a newcomer meets the things.
 pub fn judge(machine: &Machine) -> Vec<Row> {
-    let mut rows = vec![cpus(machine.cpus), runtime_dir(machine.runtime_dir), kvm(machine), tun(machine)];
+    let mut rows =
+        vec![cpus(machine.cpus), judge_runtime_dir(&machine.runtime_dir), kvm(machine), tun(machine)];
     rows.extend(PROGRAMS.map(|(name, package, purpose)| {
         let there = machine.programs.contains(&name);
-        let mend = as_root(machine, &format!("apt-get install {package}"));
+        let mend = install(machine, package);
         if there {
             ok(name, "found")
         } else {
@@ -160,14 +184,31 @@ fn cpus(cpus: usize) -> Row {
     }
 }
 
-fn runtime_dir(private: bool) -> Row {
-    if private {
-        return ok("runtime-dir", "XDG_RUNTIME_DIR is this user's alone");
+fn judge_runtime_dir(folder: &RuntimeDir) -> Row {
+    let own = "mkdir -p -m 700 ~/.vnet && export VNET_RUNTIME_DIR=~/.vnet # in every terminal";
+    match folder {
+        RuntimeDir::Private(path) => ok("runtime-dir", &format!("{} is this user's alone", path.display())),
+        RuntimeDir::Shared(path) => {
+            let detail = format!("{} is not a folder of this user's alone; no lab can start", path.display());
+            row("runtime-dir", State::Missing, &detail, Some(own.to_owned()))
+        }
+        RuntimeDir::Fallback(path) => {
+            let detail =
+                format!("neither VNET_RUNTIME_DIR nor XDG_RUNTIME_DIR is set; {} serves", path.display());
+            row("runtime-dir", State::Degraded, &detail, Some(own.to_owned()))
+        }
     }
-    let detail =
-        "XDG_RUNTIME_DIR is not set to a directory of this user's alone; a folder under /tmp serves instead";
-    let mend = "export XDG_RUNTIME_DIR=$(mktemp -d)";
-    row("runtime-dir", State::Degraded, detail, Some(mend.to_owned()))
+}
+
+/// How the Debian package of a program is installed; without apt, only its name helps.
+fn install(machine: &Machine, package: &str) -> String {
+    match (machine.programs.contains(&"apt-get"), package) {
+        (true, _) => as_root(machine, &format!("apt-get install {package}")),
+        (false, "apt" | "dpkg") => {
+            "give the node `kernel:` and `initrd:`; only Debian and its kin have apt".into()
+        }
+        (false, _) => format!("install what Debian calls {package} with this system's package manager"),
+    }
 }
 
 fn kvm(machine: &Machine) -> Row {
@@ -225,7 +266,7 @@ mod tests {
             tun: Device::Usable,
             programs: PROGRAMS.iter().map(|&(name, ..)| name).collect(),
             huge_pages: (64, 60),
-            runtime_dir: true,
+            runtime_dir: RuntimeDir::Private("/run/user/1000/vnet".into()),
             cpus: 8,
             root: true,
         }
@@ -252,7 +293,7 @@ mod tests {
             kvm: Device::NoRights,
             tun: Device::Absent,
             programs: vec!["apt-get", "dpkg"],
-            runtime_dir: false,
+            runtime_dir: RuntimeDir::Fallback("/tmp/vnet-1000".into()),
             cpus: 1,
             root: false,
             ..whole()
@@ -263,6 +304,12 @@ mod tests {
         assert_eq!(find(&bare, "tun").mend.unwrap(), "sudo modprobe tun");
         assert_eq!(find(&bare, "cpus").state, State::Degraded);
         assert_eq!(find(&bare, "dpkg").state, State::Ok);
+        assert!(find(&bare, "runtime-dir").mend.unwrap().contains("VNET_RUNTIME_DIR"));
+        let no_apt = Machine { programs: vec![], runtime_dir: RuntimeDir::Shared("/tmp".into()), ..bare };
+        assert_eq!(find(&no_apt, "runtime-dir").state, State::Missing);
+        for program in PROGRAMS {
+            assert!(!find(&no_apt, program.0).mend.unwrap().contains("apt-get install"), "{}", program.0);
+        }
     }
 
     #[test]

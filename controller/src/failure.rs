@@ -1,5 +1,9 @@
 //! What a verb can fail with: an exit code, a stable code, a sentence, and what to do about it.
 
+mod codes;
+
+pub use codes::explain;
+
 use serde::{Deserialize, Serialize};
 use std::{fmt, process::ExitCode};
 

@@ -70,9 +70,13 @@ impl Service for Pretender {
     async fn ask(&self, question: Question) -> Result<Value, Failure> {
         match question {
             Question::Export(request) => Ok(json!(request)),
-            Question::Exec(request) => {
-                Ok(json!(ExecReply { status: 0, stdout: request.command.join(" "), stderr: String::new() }))
-            }
+            Question::Exec(request) => Ok(json!(ExecReply {
+                status: 0,
+                stdout: request.command.join(" ").into(),
+                stderr: Vec::new(),
+                cut: 0,
+                timed_out_after: None
+            })),
             Question::Transfer(request) => Ok(json!(transferred(&request))),
             other => Ok(json!(format!("{other:?}"))),
         }
@@ -107,7 +111,7 @@ async fn a_lab_comes_up_is_looked_at_and_goes_down() {
     assert_eq!(client.act::<String>("test").await.unwrap(), "Test");
     assert_eq!(client.act::<String>("pingall").await.unwrap(), "Pingall");
     let request = ExecRequest { node: "pc1".into(), command: vec!["uname".into(), "-r".into()] };
-    assert_eq!(client.exec(&request).await.unwrap().stdout, "uname -r");
+    assert_eq!(client.exec(&request).await.unwrap().stdout, b"uname -r");
     let request = TransferRequest { src: "pc1".into(), dst: "pc2".into(), bytes: 64 << 20 };
     assert_eq!(client.transfer(&request).await.unwrap(), transferred(&request));
     client.delete().await.unwrap();

@@ -260,6 +260,14 @@ pub struct PingallReport {
     pub cells: Vec<PingCell>,
 }
 
+impl PingallReport {
+    /// How the process that prints it ends: where nobody answers, nothing works.
+    pub fn exit(&self) -> Exit {
+        let answered = self.cells.iter().any(|cell| cell.rtt_micros.is_some());
+        if answered { Exit::Done } else { Exit::ExpectationFailed }
+    }
+}
+
 /// One pair.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PingCell {
@@ -350,8 +358,12 @@ pub struct ExportView {
 pub struct ExecReply {
     /// Its exit status.
     pub status: i32,
-    /// What it wrote to its standard output; the first 24 KiB.
-    pub stdout: String,
-    /// What it wrote to its standard error; the first 24 KiB.
-    pub stderr: String,
+    /// The first 24 KiB that it wrote to its standard output, byte by byte.
+    pub stdout: Vec<u8>,
+    /// The first 24 KiB that it wrote to its standard error, byte by byte.
+    pub stderr: Vec<u8>,
+    /// How many bytes it wrote beyond those.
+    pub cut: u64,
+    /// Its time was up, and it was killed after this many seconds.
+    pub timed_out_after: Option<u64>,
 }

@@ -1,11 +1,20 @@
 //! The grammar of the command line.
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
+use std::{ops::RangeInclusive, path::PathBuf};
+
+/// How much memory a guest may be said to have, in MiB: up to the 16 TiB that QEMU's x86 machines can address.
+const MEMORY_MIB: RangeInclusive<u64> = 1..=16 << 20;
+
+/// What else is in the environment.
+const ENVIRONMENT: &str = "Environment: every flag has a variable (VNET_NAME, VNET_FORMAT, …); further:
+  VNET_RUNTIME_DIR  the folder of this user's labs, instead of vnet in XDG_RUNTIME_DIR (or in /tmp)
+  VNET_LOG          what the processes of a lab log: error, warn, info, debug or trace
+  NO_COLOR          no colours";
 
 /// Virtual machines on virtual networks, from one topology file.
 #[derive(Debug, Parser)]
-#[command(name = "vnet", version)]
+#[command(name = "vnet", version, after_help = ENVIRONMENT)]
 pub(super) struct Args {
     /// Which lab; not needed while one runs.
     #[arg(long, global = true, env = "VNET_NAME", value_name = "LAB")]
@@ -21,15 +30,17 @@ pub(super) enum Verb {
     Demo,
     /// Check a topology file; nothing is started.
     Validate {
-        /// The file; not needed if this folder has one `*.vnet.yaml`.
+        /// The file, or `-` for standard input; not needed if this folder has one `*.vnet.yaml`.
         file: Option<PathBuf>,
+        #[command(flatten)]
+        output: Output,
     },
     /// Bring a lab up; Ctrl-C takes it down. Where it is up already, what ended is started again.
     Up {
         /// The file; not needed if this folder has one `*.vnet.yaml`.
         file: Option<PathBuf>,
         /// Return as soon as the lab is up, and leave it running.
-        #[arg(long, short, env = "VNET_DETACH")]
+        #[arg(long, short, env = "VNET_DETACH", value_parser = BoolishValueParser::new())]
         detach: bool,
     },
     /// Take a lab down, or clean up what a killed one left.
@@ -44,12 +55,12 @@ pub(super) enum Verb {
         /// The file; not needed if this folder has one `*.vnet.yaml`.
         file: Option<PathBuf>,
         /// Test the lab that runs instead.
-        #[arg(long, env = "VNET_RUNNING", conflicts_with = "file")]
+        #[arg(long, env = "VNET_RUNNING", value_parser = BoolishValueParser::new(), conflicts_with = "file")]
         running: bool,
         #[command(flatten)]
         output: Output,
     },
-    /// Ping every address from every node.
+    /// Ping every address from every interface; no other node's answer counts. Exit code 6: nobody answers.
     Pingall {
         #[command(flatten)]
         output: Output,
@@ -74,8 +85,10 @@ pub(super) enum Verb {
     },
     /// Say what a drop reason or an error code means, and what to do about it.
     Explain {
-        /// A drop reason, or the code of an error in a topology file.
+        /// What stands in the brackets of an error[...], or a drop reason.
         code: String,
+        #[command(flatten)]
+        output: Output,
     },
     /// List what this machine lacks, each with the command that mends it.
     Doctor {
@@ -92,7 +105,12 @@ pub(super) enum Verb {
         /// The node.
         node: String,
     },
-    /// Run a command in a node, and end with its exit status.
+    /// Run a command in a virtual machine that vnet started, and end with its exit status.
+    ///
+    /// As a shell has it, 127 is a command that is not there, and 128 and more a signal. The command has no terminal, and
+    /// nothing to read: standard input is not passed on. It may take 60 seconds (then it is killed: 124), and of each of
+    /// its outputs 24 KiB are kept, byte by byte; if more was cut, that is said and the exit code is not 0. For dialogues
+    /// there is `vnet console`.
     Exec {
         /// The node.
         node: String,
@@ -124,7 +142,7 @@ pub(super) enum Verb {
         /// The node, of kind `vhost-user`.
         node: String,
         /// The guest's memory, in MiB: as given to QEMU with -m.
-        #[arg(long, env = "VNET_MEMORY", default_value_t = 512)]
+        #[arg(long, env = "VNET_MEMORY", default_value_t = 512, value_parser = clap::value_parser!(u64).range(MEMORY_MIB))]
         memory: u64,
     },
     /// Write a topology file to start from.
@@ -142,6 +160,36 @@ pub(super) enum Verb {
     /// The stations of one lab.
     #[command(hide = true)]
     Station,
+}
+
+impl Verb {
+    /// Whether `--name` says something to it.
+    pub(super) const fn takes_a_name(&self) -> bool {
+        match self {
+            Self::Up { .. }
+            | Self::Down
+            | Self::Test { running: true, .. }
+            | Self::Pingall { .. }
+            | Self::Show { .. }
+            | Self::Trace { .. }
+            | Self::Transfer { .. }
+            | Self::Logs { .. }
+            | Self::Console { .. }
+            | Self::Exec { .. }
+            | Self::Export { .. }
+            | Self::Serve => true,
+            Self::Demo
+            | Self::Validate { .. }
+            | Self::Test { running: false, .. }
+            | Self::Ls { .. }
+            | Self::Explain { .. }
+            | Self::Doctor { .. }
+            | Self::Image { .. }
+            | Self::Init { .. }
+            | Self::Vswitchd
+            | Self::Station => false,
+        }
+    }
 }
 
 /// How an answer is printed.

@@ -1,6 +1,6 @@
 //! `console`: this terminal on the serial line of a guest.
 
-use super::labs::chosen;
+use super::{labs::chosen, out};
 use crate::{
     failure::{Context, Failure},
     lab::rundir::{self, Runtime},
@@ -38,7 +38,7 @@ pub(super) fn console(name: Option<&str>, node: &str) -> Result<(), Failure> {
             .mend("only virtual machines that vnet started have one, for one visitor at a time")
     })?;
     let _restore = if io::stdin().is_terminal() {
-        eprintln!("console of {node}: Ctrl-] leaves");
+        out::note(format_args!("console of {node}: Ctrl-] leaves"));
         let before = tcgetattr(io::stdin()).context("terminal", || "its settings".into())?;
         let mut raw = before.clone();
         raw.make_raw();
@@ -59,10 +59,11 @@ pub(super) fn console(name: Option<&str>, node: &str) -> Result<(), Failure> {
             if read == 0 {
                 return Ok(());
             }
-            let mut out = io::stdout();
-            out.write_all(&bytes[..read])
-                .and_then(|()| out.flush())
-                .context("console", || "the output".into())?;
+            let shown = io::stdout().write_all(&bytes[..read]).and_then(|()| io::stdout().flush());
+            if shown.is_err() {
+                out::remember(shown);
+                return Ok(());
+            }
         }
         if !from_user.is_empty() {
             let read = io::stdin().read(&mut bytes).context("console", || "the input".into())?;

@@ -2,6 +2,7 @@
 
 use super::{
     interrupt::{Interrupts, interrupted},
+    out,
     render::Show,
     up,
 };
@@ -11,7 +12,7 @@ use crate::{
     failure::{Exit, Failure},
     image,
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A lab that is shown.
 struct Lab {
@@ -36,7 +37,7 @@ const LINUX: Lab = Lab {
 /// Runs the demonstration.
 pub(super) async fn demo() -> Result<Exit, Failure> {
     let lab = best();
-    println!("{}\n", picture(lab.text));
+    out::say(format_args!("{}\n", picture(lab.text)));
     let mut checked = up::check_text(lab.text.into(), lab.name, PathBuf::from("/"))?;
     checked.file.private_copy = true;
     let name = format!("demo-{}", std::process::id());
@@ -48,25 +49,27 @@ pub(super) async fn demo() -> Result<Exit, Failure> {
     };
     brought.down().await?;
     let exit = shown?;
-    println!("{}", next_steps(&lab));
+    out::say(format_args!("{}", next_steps(&lab)));
     Ok(exit)
 }
 
 async fn show(brought: &up::Brought, lab: &Lab) -> Result<Exit, Failure> {
     let report: crate::api::types::TestReport = brought.api.act("test").await?;
-    println!("\n{}\n", report.table());
+    out::say(format_args!("\n{}\n", report.table()));
     let (src, dst, what) = lab.dropped;
     let request = TraceRequest { src: src.into(), dst: dst.into(), what: what.into() };
     let view = brought.api.trace(&request).await?;
-    println!("why {src} does not reach {dst} (vnet trace {src} {dst} {what}):\n{}", view.table());
+    out::say(format_args!(
+        "why {src} does not reach {dst} (vnet trace {src} {dst} {what}):\n{}",
+        view.table()
+    ));
     Ok(if report.rows.iter().all(|row| row.result == TestResult::Pass) { Exit::Done } else { report.exit() })
 }
 
 /// Debian guests where QEMU is there and their image is built (so that nobody waits for a download); else stations.
 fn best() -> Lab {
     let qemu = doctor::probe().programs.contains(&"qemu-system-x86_64");
-    let built = image::list().is_ok_and(|images| !images.is_empty());
-    if qemu && built { LINUX } else { HELLO }
+    if qemu && image::is_built(image::Name::Debian) { LINUX } else { HELLO }
 }
 
 /// The drawing at the head of a topology file.
@@ -78,17 +81,26 @@ fn picture(text: &str) -> String {
         .join("\n")
 }
 
+/// Commands that work as they stand: by the name that this program was called by, and in this folder.
 fn next_steps(lab: &Lab) -> String {
-    let linux = if lab.name == HELLO.name {
-        "  vnet image build debian && vnet demo        the same with Debian guests under QEMU\n"
-    } else {
-        ""
-    };
-    format!(
-        "\ntry next:\n{linux}  vnet init && vnet up                        a lab of your own; Ctrl-C takes it down\n  \
-         vnet up {} -d && vnet show ports\n  vnet doctor                                 what this machine lacks",
-        lab.name
-    )
+    let called = std::env::args().next().unwrap_or_else(|| "vnet".into());
+    let mut steps = vec![];
+    if lab.name == HELLO.name {
+        steps.push((
+            format!("{called} image build debian && {called} demo"),
+            "the same with Debian guests under QEMU",
+        ));
+    }
+    steps.push((
+        format!("{called} init && {called} up lab.vnet.yaml"),
+        "a lab of your own; Ctrl-C takes it down",
+    ));
+    if Path::new(lab.name).exists() {
+        steps.push((format!("{called} up -d {} && {called} show ports", lab.name), "this lab, to look at"));
+    }
+    steps.push((format!("{called} doctor"), "what this machine lacks"));
+    let lines: Vec<_> = steps.iter().map(|(command, what)| format!("  {command}\n      {what}")).collect();
+    format!("\ntry next:\n{}", lines.join("\n"))
 }
 
 #[cfg(test)]

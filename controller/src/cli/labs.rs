@@ -2,7 +2,7 @@
 
 use super::{
     args::{ExportTo, Format, View},
-    render,
+    out, render,
 };
 use crate::{
     api::{
@@ -40,8 +40,8 @@ pub(super) async fn ls(format: Format) -> Result<(), Failure> {
         labs.push(look(&name, &runtime.lab(&name)).await?);
     }
     match format {
-        Format::Json => println!("{}", serde_json::to_string(&labs).context("json", || "the labs".into())?),
-        Format::Table => println!("{}", table(&labs)),
+        Format::Json => out::say(serde_json::to_string(&labs).context("json", || "the labs".into())?),
+        Format::Table => out::say(table(&labs)),
     }
     Ok(())
 }
@@ -82,7 +82,7 @@ pub(super) async fn down(name: Option<&str>) -> Result<(), Failure> {
             runtime.remove_if_empty();
         }
     }
-    println!("{name} is down");
+    out::say(format_args!("{name} is down"));
     Ok(())
 }
 
@@ -162,16 +162,32 @@ pub(super) async fn transfer(
     api(name)?.transfer(request).await
 }
 
-/// Runs a command in a node, and ends as it ended.
-pub(super) async fn exec(name: Option<&str>, request: ExecRequest) -> Result<Exit, Failure> {
+/// Runs a command in a node: the exit code is its status, and what is missing of its output is said.
+pub(super) async fn exec(name: Option<&str>, request: ExecRequest) -> Result<u8, Failure> {
     let reply = api(name)?.exec(&request).await?;
-    print!("{}", reply.stdout);
-    eprint!("{}", reply.stderr);
-    io::stdout().flush().context("output", || "standard output".into())?;
-    match reply.status {
-        0 => Ok(Exit::Done),
-        status => std::process::exit(status),
+    out::bytes(&reply.stdout);
+    // Whoever does not read standard error misses nothing of standard output.
+    let _ = io::stderr().write_all(&reply.stderr);
+    if let Some(seconds) = reply.timed_out_after {
+        out::note(format_args!(
+            "error[timed-out]: {:?} on {} was killed after {seconds} s\n  help: start what takes longer in the \
+             background: exec {} -- sh -c 'COMMAND >/tmp/log 2>&1 &'",
+            request.command.join(" "),
+            request.node,
+            request.node,
+        ));
     }
+    // A status fits a byte as the kernel has it; a signal's is 128 more, as a shell says it.
+    let status = u8::try_from(reply.status).unwrap_or(Exit::Failed as u8);
+    if reply.cut == 0 {
+        return Ok(status);
+    }
+    out::note(format_args!(
+        "error[output-cut]: {} more bytes of output were cut: 24 KiB of each output are kept\n  help: ask for less, or \
+         in parts (head, tail, grep)",
+        reply.cut
+    ));
+    Ok(if status == 0 { Exit::Failed as u8 } else { status })
 }
 
 /// Prints what another VMM needs to attach to `node`: arguments on standard output, remarks on standard error.
@@ -187,9 +203,9 @@ pub(super) async fn export(
     };
     let request = ExportRequest { vmm: vmm.into(), node: node.into(), memory };
     let export = api(name)?.export(&request).await?;
-    println!("{}", export.arguments);
+    out::say(format_args!("{}", export.arguments));
     for remark in &export.remarks {
-        eprintln!("{remark}");
+        out::note(format_args!("{remark}"));
     }
     Ok(())
 }

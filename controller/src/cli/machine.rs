@@ -2,6 +2,7 @@
 
 use super::{
     args::{Format, ImageVerb},
+    out,
     render::{self, Show},
 };
 use crate::{
@@ -53,13 +54,13 @@ pub(super) fn image(what: ImageVerb) -> Result<(), Failure> {
                 Failure::invalid("no-such-image", format!("there is no image `{name}`"))
                     .mend("there is: debian")
             })?;
-            let built = image::build(known, &mut |step| eprintln!("{step}")).map_err(failure)?;
-            println!("{}", built.folder.display());
+            let built = image::build(known, &mut |step| out::note(step)).map_err(failure)?;
+            out::say(format_args!("{}", built.folder.display()));
             Ok(())
         }
         ImageVerb::Rm { name } => {
             for removed in image::remove(&name).map_err(failure)? {
-                println!("removed {}", removed.folder.display());
+                out::say(format_args!("removed {}", removed.folder.display()));
             }
             Ok(())
         }
@@ -86,6 +87,9 @@ impl Show for Vec<Image> {
 }
 
 fn failure(why: ImageError) -> Failure {
+    if let ImageError::NotCached(_) = why {
+        return Failure::invalid("no-such-image", why);
+    }
     if why.is_missing() { Failure::lacking("image", why) } else { Failure::failed("image", why) }
 }
 
@@ -98,7 +102,7 @@ pub(super) fn init(path: &Path) -> Result<(), Failure> {
     if !schema.exists() {
         write_new(&schema, &text)?;
     }
-    println!("{} is there; try: vnet test {}", path.display(), path.display());
+    out::say(format_args!("{} is there; try: vnet test {}", path.display(), path.display()));
     Ok(())
 }
 

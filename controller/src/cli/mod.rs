@@ -6,6 +6,7 @@ mod demo;
 mod interrupt;
 mod labs;
 mod machine;
+mod out;
 mod render;
 mod roles;
 mod up;
@@ -14,106 +15,175 @@ use crate::{
     api::types::{ExecRequest, PingallReport, TestReport, TraceRequest, TransferRequest},
     failure::{Exit, Failure},
 };
-use args::{Args, Verb};
-use clap::Parser;
-use std::{io, process::ExitCode};
+use args::{Args, Format, Verb};
+use clap::{CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource};
+use render::Show;
+use serde::Serialize;
+use std::{path::Path, process::ExitCode};
 use vswitch_core::drop_reason::DropReason;
+
+/// The code of a failure whose message is a whole report.
+const INVALID_FILE: &str = "invalid-file";
 
 /// Runs `vnet` with the process's arguments.
 pub fn main() -> ExitCode {
-    let done = match Args::try_parse() {
-        Ok(args) => run(args),
+    let earned = match arguments() {
+        Ok(args) => run(args).unwrap_or_else(|failure| {
+            // A report of a file has codes of its own.
+            match failure.code.as_str() {
+                INVALID_FILE => out::note(&failure),
+                code => out::note(format_args!("error[{code}]: {failure}")),
+            }
+            failure.exit as u8
+        }),
         // Help and version are what was asked for; anything else is wrong usage, which clap ends with 2 as we do.
-        Err(error) => error.exit(),
-    };
-    match done {
-        Ok(exit) => exit.into(),
-        Err(failure) => {
-            eprintln!("error[{}]: {failure}", failure.code);
-            failure.exit.into()
+        Err(said) => {
+            let printed = said.print();
+            if !said.use_stderr() {
+                out::remember(printed);
+            }
+            u8::try_from(said.exit_code()).unwrap_or(Exit::Invalid as u8)
         }
-    }
+    };
+    out::end(earned).into()
 }
 
-fn run(args: Args) -> Result<Exit, Failure> {
+/// The arguments, if they make sense together.
+fn arguments() -> Result<Args, clap::Error> {
+    let mut command = Args::command();
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    let args = Args::from_arg_matches(&matches)?;
+    // In the environment it is for those verbs that it means something to.
+    let stated = matches.value_source("name") == Some(ValueSource::CommandLine);
+    if stated && !args.verb.takes_a_name() {
+        let verb = matches.subcommand_name().unwrap_or_default();
+        let message = format!("--name says which running lab is meant, and `{verb}` is about none\n");
+        return Err(command.error(ErrorKind::ArgumentConflict, message));
+    }
+    Ok(args)
+}
+
+/// Does what is asked: the exit code that it earned.
+fn run(args: Args) -> Result<u8, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::lacking("runtime", format!("the event loop cannot start: {error}")))?;
     let name = args.name.as_deref();
-    match args.verb {
-        Verb::Demo => return runtime.block_on(demo::demo()),
-        Verb::Validate { file } => {
-            let checked = up::check(file.as_deref())?;
-            let plan = &checked.loaded.plan;
-            println!(
-                "{}: good: {} nodes, {} expectations",
-                checked.file.name,
-                plan.nodes.len(),
-                plan.expectations.len()
-            );
-        }
-        Verb::Up { file, detach } => return runtime.block_on(up::up(file.as_deref(), name, detach)),
+    let done = |result: Result<(), Failure>| result.map(|()| Exit::Done);
+    let exit = match args.verb {
+        Verb::Demo => runtime.block_on(demo::demo()),
+        Verb::Validate { file, output } => validate(file.as_deref(), output.format),
+        Verb::Up { file, detach } => runtime.block_on(up::up(file.as_deref(), name, detach)),
         Verb::Test { file, running, output } => {
             let report: TestReport = if running {
                 runtime.block_on(labs::act(name, "test"))?
             } else {
                 runtime.block_on(up::test(file.as_deref()))?
             };
-            render::print(&report, output.format)?;
-            return Ok(report.exit());
+            render::print(&report, output.format).map(|()| report.exit())
         }
-        Verb::Explain { code } => println!("{}", explain(&code)?),
-        Verb::Ls { output } => runtime.block_on(labs::ls(output.format))?,
-        Verb::Down => runtime.block_on(labs::down(name))?,
-        Verb::Logs { of } => labs::logs(name, &of, &mut io::stdout())?,
+        Verb::Explain { code, output } => done(render::print(&explain(&code)?, output.format)),
+        Verb::Ls { output } => done(runtime.block_on(labs::ls(output.format))),
+        Verb::Down => done(runtime.block_on(labs::down(name))),
+        Verb::Logs { of } => done(labs::logs(name, &of, &mut out::Stdout)),
         Verb::Pingall { output } => {
             let report: PingallReport = runtime.block_on(labs::act(name, "pingall"))?;
-            render::print(&report, output.format)?;
+            render::print(&report, output.format).map(|()| report.exit())
         }
-        Verb::Show { what, output } => runtime.block_on(labs::show(name, what, output.format))?,
+        Verb::Show { what, output } => done(runtime.block_on(labs::show(name, what, output.format))),
         Verb::Trace { src, dst, what, output } => {
             let view = runtime.block_on(labs::trace(name, &TraceRequest { src, dst, what }))?;
-            render::print(&view, output.format)?;
+            done(render::print(&view, output.format))
         }
         Verb::Exec { node, command } => {
             return runtime.block_on(labs::exec(name, ExecRequest { node, command }));
         }
         Verb::Transfer { src, dst, size, output } => {
             let request = TransferRequest { src, dst, bytes: size << 20 };
-            render::print(&runtime.block_on(labs::transfer(name, &request))?, output.format)?;
+            done(render::print(&runtime.block_on(labs::transfer(name, &request))?, output.format))
         }
-        Verb::Console { node } => console::console(name, &node)?,
-        Verb::Doctor { output } => return machine::doctor(output.format),
-        Verb::Image { what } => machine::image(what)?,
-        Verb::Export { vmm, node, memory } => runtime.block_on(labs::export(name, vmm, &node, memory))?,
-        Verb::Init { file } => machine::init(&file)?,
+        Verb::Console { node } => done(console::console(name, &node)),
+        Verb::Doctor { output } => machine::doctor(output.format),
+        Verb::Image { what } => done(machine::image(what)),
+        Verb::Export { vmm, node, memory } => done(runtime.block_on(labs::export(name, vmm, &node, memory))),
+        Verb::Init { file } => done(machine::init(&file)),
         Verb::Serve => {
             let name = name.ok_or_else(|| Failure::invalid("usage", "serve needs --name"))?;
-            return runtime.block_on(roles::serve(name));
+            runtime.block_on(roles::serve(name))
         }
-        Verb::Vswitchd => return roles::vswitchd(),
-        Verb::Station => return roles::station(),
-    }
+        Verb::Vswitchd => roles::vswitchd(),
+        Verb::Station => roles::station(),
+    };
+    Ok(exit? as u8)
+}
+
+/// Checks a file and starts nothing.
+fn validate(file: Option<&Path>, format: Format) -> Result<Exit, Failure> {
+    let checked = up::check(file)?;
+    let plan = &checked.loaded.plan;
+    let good = Validated {
+        file: checked.file.name.clone(),
+        lab: plan.description.lab.clone(),
+        nodes: plan.nodes.len(),
+        expectations: plan.expectations.len(),
+        warnings: checked.loaded.warnings.clone(),
+    };
+    render::print(&good, format)?;
     Ok(Exit::Done)
 }
 
-/// What a name means and what to do about it.
-fn explain(code: &str) -> Result<String, Failure> {
-    if let Some(explanation) = topology::codes::explain(code) {
-        return Ok(format!("{code}: an error in a topology file\n{explanation}"));
+/// What a name of ours means.
+#[derive(Debug, Serialize)]
+struct Explanation {
+    code: String,
+    /// What has that name.
+    kind: &'static str,
+    what: String,
+    mend: Option<String>,
+}
+
+impl Show for Explanation {
+    fn table(&self) -> String {
+        let mend = self.mend.as_ref().map(|mend| format!("\n  mend: {mend}")).unwrap_or_default();
+        format!("{}: {}\n  what: {}{mend}", self.code, self.kind, self.what)
     }
-    match code.parse::<DropReason>() {
-        Ok(reason) => {
-            Ok(format!("{reason}: a drop reason\n  what: {}\n  mend: {}", reason.what(), reason.mend()))
-        }
-        Err(_) => {
-            let known: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
-            Err(Failure::invalid("unknown-code", format!("`{code}` is not a name of ours")).mend(format!(
-                "say the code of an error (like T0101), or a drop reason: {}",
-                known.join(", ")
-            )))
-        }
+}
+
+/// What a name means and what to do about it, however it is capitalised.
+fn explain(code: &str) -> Result<Explanation, Failure> {
+    if let Some(text) = topology::codes::explain(code) {
+        let (code, kind) = (code.to_uppercase(), "an error in a topology file");
+        return Ok(Explanation { code, kind, what: text.into(), mend: None });
+    }
+    let code = code.to_lowercase();
+    if let Ok(reason) = code.parse::<DropReason>() {
+        let (kind, mend) = ("a drop reason", Some(reason.mend().into()));
+        return Ok(Explanation { code, kind, what: reason.what().into(), mend });
+    }
+    if let Some(text) = crate::failure::explain(&code) {
+        return Ok(Explanation { code, kind: "an error of a verb", what: text.into(), mend: None });
+    }
+    let known: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+    Err(Failure::invalid("unknown-code", format!("`{code}` is not a name of ours")).mend(format!(
+        "say what stands in the brackets of an error[...] (like T0101), or a drop reason: {}",
+        known.join(", ")
+    )))
+}
+
+/// What `validate` found in a file that is good.
+#[derive(Debug, Serialize)]
+struct Validated {
+    file: String,
+    lab: String,
+    nodes: usize,
+    expectations: usize,
+    warnings: Vec<topology::Diagnostic>,
+}
+
+impl Show for Validated {
+    fn table(&self) -> String {
+        format!("{}: good: {} nodes, {} expectations", self.file, self.nodes, self.expectations)
     }
 }
 
@@ -122,9 +192,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_drop_reason_is_explained_and_nothing_else() {
+    fn every_name_is_explained_and_nothing_else() {
+        assert!(explain("t0101").unwrap().table().starts_with("T0101: an error in a topology file"));
+        assert!(explain("which-lab").unwrap().what.contains("--name"));
         for reason in DropReason::ALL {
-            let text = explain(reason.name()).unwrap();
+            let text = explain(&reason.name().to_uppercase()).unwrap().table();
             assert!(text.contains(reason.what()) && text.contains(reason.mend()));
         }
         let failure = explain("no-such-thing").unwrap_err();

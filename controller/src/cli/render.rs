@@ -1,6 +1,6 @@
 //! How answers look: tables for people, JSON for programs.
 
-use super::args::Format;
+use super::{args::Format, out};
 use crate::{
     api::types::{
         DatapathView, DropRow, LinkRow, NodeRow, PingallReport, PortRow, TestReport, TestResult, TraceView,
@@ -13,9 +13,11 @@ use serde::Serialize;
 use std::{collections::BTreeSet, fmt::Write, io::IsTerminal};
 use vswitchd::control::protocol::FdbRow;
 
-/// Whether standard error is a terminal that wants colours.
+/// Whether standard error is a terminal that wants colours (no-color.org: `NO_COLOR` is not empty) and knows them.
 pub(super) fn colour() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let plain = set("NO_COLOR").is_some() || set("TERM").is_none_or(|terminal| terminal == "dumb");
+    std::io::stderr().is_terminal() && !plain
 }
 
 /// An answer that can be shown as a table.
@@ -29,9 +31,9 @@ pub(super) fn print(answer: &impl Show, format: Format) -> Result<(), Failure> {
     match format {
         Format::Json => {
             let json = serde_json::to_string(answer).context("json", || "the answer".into())?;
-            println!("{json}");
+            out::say(json);
         }
-        Format::Table => println!("{}", answer.table()),
+        Format::Table => out::say(answer.table()),
     }
     Ok(())
 }

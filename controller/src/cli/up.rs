@@ -1,9 +1,10 @@
 //! `up`, `test` and what they share: find the file, check it, start a controller for the lab, follow what happens.
 
 use super::{
+    INVALID_FILE,
     interrupt::{Interrupts, interrupted},
     labs::until_gone,
-    render,
+    out, render,
 };
 use crate::{
     api::{
@@ -33,14 +34,19 @@ pub(super) struct Checked {
     pub(super) loaded: Loaded,
 }
 
-/// Reads and checks `path`, or the only `*.vnet.yaml` of this folder; warnings go to standard error.
+/// Reads and checks `path` (`-` is standard input), or the only `*.vnet.yaml` of this folder; warnings go to standard error.
 pub(super) fn check(path: Option<&Path>) -> Result<Checked, Failure> {
     let path = match path {
         Some(path) => path.to_owned(),
         None => only_file()?,
     };
-    let text = topology::read_file(&path)
-        .map_err(|why| Failure::invalid("unreadable-file", format!("{}: {why}", path.display())))?;
+    let unreadable = |why| Failure::invalid("unreadable-file", why);
+    if path == Path::new("-") {
+        let text = topology::read_text(std::io::stdin(), Path::new("standard input")).map_err(unreadable)?;
+        let base = std::env::current_dir().context("file", || "this folder".into())?;
+        return check_text(text, "standard input", base);
+    }
+    let text = topology::read_file(&path).map_err(unreadable)?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
         _ => PathBuf::from("."),
@@ -52,9 +58,9 @@ pub(super) fn check(path: Option<&Path>) -> Result<Checked, Failure> {
 /// Checks a text that the user calls `name`.
 pub(super) fn check_text(text: String, name: &str, base: PathBuf) -> Result<Checked, Failure> {
     let loaded = topology::load(&text, name, &base)
-        .map_err(|report| Failure::invalid("invalid-file", report.render(render::colour())))?;
+        .map_err(|report| Failure::invalid(INVALID_FILE, report.render(render::colour()).trim_end()))?;
     if !loaded.warnings.is_empty() {
-        eprint!("{}", topology::Report::of_warnings(&loaded, &text).render(render::colour()));
+        out::note(topology::Report::of_warnings(&loaded, &text).render(render::colour()).trim_end());
     }
     Ok(Checked { file: TopologyFile { text, name: name.into(), base, private_copy: false }, loaded })
 }
@@ -175,7 +181,7 @@ async fn reach(name: &str, dir: &LabDir, mut started: Option<&mut Child>) -> Res
 async fn follow(api: Client) {
     let Ok(mut events) = api.events(0).await else { return };
     while let Some(event) = events.next().await {
-        eprintln!("{:>7.2}s  {}", event.millis as f64 / 1000.0, event.what);
+        out::note(format_args!("{:>7.2}s  {}", event.millis as f64 / 1000.0, event.what));
         if event.what == What::Ready {
             return;
         }
@@ -188,23 +194,25 @@ pub(super) async fn up(path: Option<&Path>, name: Option<&str>, detached: bool) 
     let name = name.unwrap_or(&loaded.plan.description.lab).to_owned();
     let mut interrupts = Interrupts::new()?;
     let (brought, view) = bring_up(&name, &file, &mut interrupts).await?;
-    println!("{} is up: {} nodes, {} ports", view.lab, view.nodes, view.ports);
+    out::say(format_args!("{} is up: {} nodes, {} ports", view.lab, view.nodes, view.ports));
     if detached {
         return Ok(Exit::Done);
     }
-    println!("Ctrl-C takes it down; in another terminal: vnet show ports, vnet test --running, vnet trace …");
+    out::say(format_args!(
+        "Ctrl-C takes it down; in another terminal: vnet show ports, vnet test --running, vnet trace …"
+    ));
     let mut events = brought.api.events(0).await?;
     loop {
         tokio::select! {
             event = events.next() => match event {
                 Some(event) => if matches!(event.what, What::SwitchLost { .. } | What::SwitchReady { .. } | What::NodeEnded { .. } | What::Note { .. }) {
-                    eprintln!("{:>7.2}s  {}", event.millis as f64 / 1000.0, event.what);
+                    out::note(format_args!("{:>7.2}s  {}", event.millis as f64 / 1000.0, event.what));
                 },
                 None => return brought.left().await,
             },
             () = interrupts.next() => {
                 brought.down().await?;
-                println!("{name} is down");
+                out::say(format_args!("{name} is down"));
                 return Ok(Exit::Done);
             }
         }

@@ -9,10 +9,11 @@ use super::{
 use crate::{
     api::types::{ExecReply, ExecRequest, PingCell, PingallReport, TestResult, TraceRequest, TraceView},
     failure::Failure,
+    probing::Line,
 };
 use probe::{Answer, Request, answer::End, ask};
 use std::{net::IpAddr, time::Duration};
-use topology::plan::{Addresses, Expectation, Interface, Node, Probe, Verdict};
+use topology::plan::{Addresses, Expectation, Interface, Node, NodeKind, Probe, Verdict};
 use vswitch_core::{description::Origin, mac::MacAddr};
 use vswitchd::control::protocol::Sighting;
 
@@ -114,10 +115,7 @@ impl Running {
     /// # Errors
     /// The node does not answer, or cannot run commands.
     pub async fn exec(&self, request: &ExecRequest) -> Result<ExecReply, Failure> {
-        let line = self.lines.get(&request.node).ok_or_else(|| {
-            Failure::invalid("no-such-node", format!("there is no node `{}` that can be asked", request.node))
-                .mend("`vnet show nodes` lists them; stations, taps and foreign VMs run no commands")
-        })?;
+        let line = self.line(&request.node)?;
         let exec = ask::Exec { argv: request.command.clone(), stdin: Vec::new(), timeout: COMMAND_PATIENCE };
         match line.ask(Request::Exec(exec)).await {
             Ok(Answer::Exec(done)) => Ok(ExecReply {
@@ -127,8 +125,10 @@ impl Running {
                     End::Killed(signal) => 128 + signal,
                     End::TimedOut => 124,
                 },
-                stdout: String::from_utf8_lossy(&done.stdout).into_owned(),
-                stderr: String::from_utf8_lossy(&done.stderr).into_owned(),
+                timed_out_after: (done.end == End::TimedOut).then_some(COMMAND_PATIENCE.as_secs()),
+                stdout: done.stdout,
+                stderr: done.stderr,
+                cut: done.cut,
             }),
             Ok(other) => {
                 let message = format!("{} runs no commands: {}", request.node, words::unexpected(&other));
@@ -136,6 +136,25 @@ impl Running {
             }
             Err(why) => Err(Failure::failed("silent-node", why)),
         }
+    }
+
+    /// The probe line of a node that is named by a user.
+    fn line(&self, name: &str) -> Result<&Line, Failure> {
+        if let Some(line) = self.lines.get(name) {
+            return Ok(line);
+        }
+        Err(match self.plan.nodes.iter().find(|node| node.name == name) {
+            None => Failure::invalid("no-such-node", format!("there is no node `{name}`"))
+                .mend("`vnet show nodes` lists them"),
+            Some(Node { kind: NodeKind::Station | NodeKind::Vm(_), .. }) => {
+                Failure::failed("silent-node", format!("{name} does not answer now"))
+                    .mend(format!("`vnet show nodes` says its state, `vnet logs {name}` what it said last"))
+            }
+            Some(_) => {
+                Failure::invalid("exec", format!("{name} is not started by vnet and runs no commands"))
+                    .mend("only virtual machines that vnet starts run commands")
+            }
+        })
     }
 
     /// `node` (its first interface) or `node:interface`.

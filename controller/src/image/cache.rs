@@ -45,7 +45,8 @@ impl Cache {
         self.build_locked(name, progress)
     }
 
-    fn find(&self, name: Name) -> Result<Option<Image>, ImageError> {
+    /// The newest image of this name that this program's recipe makes.
+    pub(super) fn find(&self, name: Name) -> Result<Option<Image>, ImageError> {
         let recipe = assemble::recipe();
         let images = self.list()?.into_iter();
         let mut ours: Vec<_> =

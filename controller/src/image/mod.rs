@@ -164,6 +164,11 @@ pub fn list() -> Result<Vec<Image>, ImageError> {
     cache::Cache::open()?.list()
 }
 
+/// Whether an image of this name, as this program makes it, is in the cache.
+pub fn is_built(name: Name) -> bool {
+    cache::Cache::open().is_ok_and(|cache| matches!(cache.find(name), Ok(Some(_))))
+}
+
 /// Removes the images of that name (`debian`) or folder name from the cache and returns them. A running guest has read
 /// its image already and does not miss it.
 pub fn remove(name: &str) -> Result<Vec<Image>, ImageError> {

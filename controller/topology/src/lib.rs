@@ -16,7 +16,7 @@ mod said;
 mod schema;
 
 pub use mac::mac_for;
-pub use read_file::{ReadError, read_file};
+pub use read_file::{ReadError, read_file, read_text};
 pub use report::{Diagnostic, Report};
 pub use schema::schema;
 

@@ -49,6 +49,15 @@ pub fn read_file(path: &Path) -> Result<String, ReadError> {
     if !file.metadata().map_err(io)?.is_file() {
         return Err(ReadError::NotRegular(path.to_owned()));
     }
+    read_text(file, path)
+}
+
+/// The text of a topology that is read from `file`, which errors call `path`.
+///
+/// # Errors
+/// [`ReadError`] says what is wrong with it.
+pub fn read_text(file: impl Read, path: &Path) -> Result<String, ReadError> {
+    let io = |source| ReadError::Io { path: path.to_owned(), source };
     let mut bytes = Vec::new();
     file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
     if bytes.len() > MAX_BYTES {

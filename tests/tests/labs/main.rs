@@ -9,4 +9,6 @@ mod ipxe;
 mod kills;
 mod linux;
 mod neighbours;
+mod output;
 mod process;
+mod readme;

@@ -1,0 +1,108 @@
+//! Output that nobody takes: a closed pipe is no failure, a full disk is one that is said, and neither is a panic.
+
+use crate::common::{Lab, topology};
+use std::{
+    fs::{File, OpenOptions},
+    process::{Command, Stdio},
+};
+
+/// Runs `vnet` with that standard output: its exit code and what it says on standard error.
+fn run(lab: &Lab, arguments: &[&str], stdout: impl Into<Stdio>) -> (Option<i32>, String) {
+    let errors = lab.write("errors", "");
+    let status = Command::new(env!("CARGO_BIN_EXE_vnet"))
+        .args(arguments)
+        .env("VNET_RUNTIME_DIR", lab.runtime())
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(File::create(&errors).expect("a temporary file"))
+        .status()
+        .expect("vnet starts");
+    (status.code(), std::fs::read_to_string(&errors).expect("vnet writes UTF-8"))
+}
+
+fn full() -> File {
+    OpenOptions::new().write(true).open("/dev/full").expect("there is a /dev/full")
+}
+
+/// A pipe that nobody reads.
+fn closed() -> std::io::PipeWriter {
+    std::io::pipe().expect("a pipe").1
+}
+
+#[test]
+fn no_verb_minds_a_reader_that_has_gone_and_each_says_when_its_output_is_lost() {
+    let lab = Lab::new();
+    let file = topology("hello.vnet.yaml");
+    let wrong = std::fs::read_to_string(&file).expect("the example is there") + "  - alice -> web l2 allow\n";
+    let wrong = lab.write("wrong.vnet.yaml", &wrong).display().to_string();
+    // `up` is first and `down` last: what a verb does is done, whoever listens.
+    let verbs: [(&[&str], i32); 13] = [
+        (&["up", "-d", &file], 0),
+        (&["--help"], 0),
+        (&["validate", &file], 0),
+        (&["explain", "no-receiver"], 0),
+        (&["ls"], 0),
+        (&["show", "ports"], 0),
+        (&["show", "nodes", "--format", "json"], 0),
+        (&["pingall"], 0),
+        (&["trace", "alice", "web", "icmp"], 0),
+        (&["logs", "controller"], 0),
+        (&["test", "--running"], 0),
+        (&["test", &wrong], 6),
+        (&["down"], 0),
+    ];
+    for (verb, earned) in verbs {
+        let (code, said) = run(&lab, verb, closed());
+        assert_eq!(code, Some(earned), "{verb:?} into a closed pipe: {said}");
+        assert!(
+            !said.contains("panicked") && !said.contains("error["),
+            "{verb:?} into a closed pipe: {said}"
+        );
+    }
+    lab.assert_gone();
+    for (verb, _) in verbs {
+        let (code, said) = run(&lab, verb, full());
+        assert_eq!(code, Some(1), "{verb:?} into /dev/full: {said}");
+        assert!(!said.contains("panicked"), "{verb:?} into /dev/full: {said}");
+        assert!(said.contains("error[output]"), "{verb:?} into /dev/full: {said}");
+    }
+    lab.assert_gone();
+}
+
+#[test]
+fn a_file_comes_from_standard_input_too_and_errors_there_have_one_code() {
+    let lab = Lab::new();
+    let text = lab.write("bad.yaml", "version: 1\nname: bad\nlinks:\n  - [nobody, nowhere]\n");
+    let output = Command::new(env!("CARGO_BIN_EXE_vnet"))
+        .args(["validate", "-"])
+        .stdin(File::open(text).expect("it was written"))
+        .output()
+        .expect("vnet starts");
+    let said = String::from_utf8(output.stderr).expect("vnet writes UTF-8");
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.starts_with("error[T0") && said.contains("standard input:4"), "{said}");
+}
+
+#[test]
+fn a_name_and_a_flag_in_the_environment_are_taken_where_they_mean_something() {
+    let lab = Lab::new();
+    let file = topology("hello.vnet.yaml");
+    for verb in
+        [&["validate", &file] as &[&str], &["test", &file], &["demo"], &["doctor"], &["explain", "runt"]]
+    {
+        let (_, said) = lab.expect(2, &[&["--name", "office"], verb].concat());
+        assert!(said.contains("--name says which running lab is meant"), "{said}");
+    }
+    let status = Command::new(env!("CARGO_BIN_EXE_vnet"))
+        .args(["up", &file])
+        .envs([("VNET_DETACH", "1"), ("VNET_NAME", "office")])
+        .env("VNET_RUNTIME_DIR", lab.runtime())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .expect("vnet starts");
+    assert!(status.success());
+    lab.expect(0, &["--name", "office", "down"]);
+    lab.assert_gone();
+}
