@@ -1,4 +1,4 @@
-//! Every code that a topology file's error can have: one closed list, in which code, title and explanation are born together.
+//! Every code that a topology file's error can have: one closed list, in which code, title, explanation and mend are born together.
 //!
 //! Codes are a contract: a code keeps its meaning for ever, and `vnet explain CODE` prints its explanation.
 //! T01xx is how the file is written, T02xx nodes and names, T03xx VLANs, T04xx links, T05xx addresses, T06xx `expect`.
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use std::{fmt, str::FromStr};
 
 macro_rules! codes {
-    ($($variant:ident = $code:literal, $title:literal, $explanation:literal;)*) => {
+    ($($variant:ident = $code:literal, $title:literal, $explanation:literal, mend $mend:literal;)*) => {
         /// What is wrong with a topology file.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Code { $(#[doc = $title] $variant,)* }
@@ -30,6 +30,11 @@ macro_rules! codes {
             pub const fn explanation(self) -> &'static str {
                 match self { $(Self::$variant => $explanation,)* }
             }
+
+            /// What to do where nothing better can be said of the case.
+            pub const fn mend(self) -> &'static str {
+                match self { $(Self::$variant => $mend,)* }
+            }
         }
     };
 }
@@ -37,110 +42,158 @@ macro_rules! codes {
 codes! {
     Syntax = "T0101", "the file is not valid YAML",
         "The text could not be read as one YAML document. Look just before the place that is shown: an open bracket or \
-         quote, a tab used for indentation, or a `:` inside a value that needs quotes are the usual causes.";
+         quote, a tab used for indentation, or a `:` inside a value that needs quotes are the usual causes.",
+        mend "look just before the place that is shown: an open bracket or quote, an indentation, or a `:` that needs quotes";
     ByteOrderMark = "T0102", "the file starts with a byte-order mark",
-        "The first three bytes are a UTF-8 byte-order mark, which some editors write. Save the file as UTF-8 without it.";
+        "The first three bytes are a UTF-8 byte-order mark, which some editors write. Save the file as UTF-8 without it.",
+        mend "save the file as UTF-8 without a byte-order mark";
     TooMuch = "T0103", "the file is too large or too deep",
         "A topology file may have at most 16 MiB, 64 levels of nesting, 65,536 values and 1,000 uses of aliases. Real \
-         labs are far below that; a file that is not is an accident or an attack.";
+         labs are far below that; a file that is not is an accident or an attack.",
+        mend "make the file smaller: a lab that size is an accident";
     Empty = "T0104", "the file says nothing",
-        "A topology file is a mapping that starts with `version: 1`. `vnet init` writes one to begin with.";
+        "A topology file is a mapping that starts with `version: 1`. `vnet init` writes one to begin with.",
+        mend "`vnet init` writes a file to start from";
     DuplicateKey = "T0105", "a key is given twice",
-        "Each key may stand once in its mapping, else one of the two values would be silently lost. Remove or rename one.";
+        "Each key may stand once in its mapping, else one of the two values would be silently lost. Remove or rename one.",
+        mend "remove or rename one of the two";
     UnknownKey = "T0110", "unknown key",
         "The key is not one that may stand here. Unknown keys are never ignored, since a misspelt key would change what \
-         the lab does. Compare with the JSON Schema or with the files under `topologies/`.";
+         the lab does. Compare with the JSON Schema or with the files under `topologies/`.",
+        mend "remove the key, or write it as the JSON Schema has it";
     MissingKey = "T0111", "a required key is missing",
-        "The mapping needs a key that is not there. The message names it.";
+        "The mapping needs a key that is not there. The message names it.",
+        mend "add the key that is named";
     WrongType = "T0112", "a value of the wrong type",
         "A mapping, a list, a text or a number was needed here and something else was given. A text that looks like a \
-         number or a truth value needs quotes.";
+         number or a truth value needs quotes.",
+        mend "write what is named, as in the files that `vnet init` writes; a text that looks like a number needs quotes";
     NotSupportedYet = "T0113", "not supported yet",
         "The word belongs to a part of vnet that is not built yet. It is refused and not ignored, so that no lab runs \
-         with less than its file says.";
+         with less than its file says.",
+        mend "remove it: nothing is silently ignored";
     UnknownWord = "T0114", "unknown word",
-        "Only a few words may stand here, and this is none of them. The message lists them.";
+        "Only a few words may stand here, and this is none of them. The message lists them.",
+        mend "write one of the words that are listed";
     OutOfRange = "T0115", "a number out of range",
         "The number is not within the bounds that the message names. VLAN identifiers are 1 to 4094: IEEE 802.1Q \
-         reserves 0 and 4095.";
+         reserves 0 and 4095.",
+        mend "write a number within these bounds, in plain decimal digits";
     NoUnit = "T0116", "a number without a unit",
-        "Memory takes K, M or G (powers of 1024), time takes us, ms, s, m or h. A bare number would have to be guessed.";
+        "Memory takes K, M or G (powers of 1024), time takes us, ms, s, m or h. A bare number would have to be guessed.",
+        mend "append the unit, without a blank";
     Malformed = "T0117", "a value that cannot be read",
         "The text does not have the form that this key needs: a MAC address is six pairs of hexadecimal digits joined by \
-         `:`, an interface's address has a prefix length (`10.0.10.7/24`), and no part of an IPv4 address starts with 0.";
+         `:`, an interface's address has a prefix length (`10.0.10.7/24`), and no part of an IPv4 address starts with 0.",
+        mend "write it in the form that is named";
     BadName = "T0201", "a name that is not allowed",
         "Names start with a letter a to z; then come at most 30 letters, digits and dashes. They become parts of paths, \
-         labels and command lines, so nothing else is let in.";
+         labels and command lines, so nothing else is let in.",
+        mend "a name is a letter a to z, then at most 30 of a to z, 0 to 9 and -";
     NameTaken = "T0202", "a name is taken",
-        "Nodes and switches share one set of names, because links and commands name both in the same way. Rename one.";
+        "Nodes and switches share one set of names, because links and commands name both in the same way. Rename one.",
+        mend "rename one of them: links name both in the same way";
     KeyNotForKind = "T0203", "a key that this kind of node does not have",
-        "The key belongs to another kind of node. Remove it, or change `kind`.";
+        "The key belongs to another kind of node. Remove it, or change `kind`.",
+        mend "remove the key, or change `kind`";
     Exclusive = "T0204", "keys that exclude one another",
-        "Both keys answer the same question. Keep one.";
+        "Both keys answer the same question. Keep one.",
+        mend "keep one of the two";
     NeedsKey = "T0205", "a key that needs another one",
-        "The key (or the node) means something only together with another key, which is missing. The message names it.";
+        "The key (or the node) means something only together with another key, which is missing. The message names it.",
+        mend "add the key that it needs, or remove it";
     BothPlaces = "T0206", "interface keys in two places",
-        "What belongs to an interface stands under `interfaces`, or on the node itself if the node has one link: never both.";
+        "What belongs to an interface stands under `interfaces`, or on the node itself if the node has one link: never both.",
+        mend "write them under `interfaces:` only";
     KeysNeedInterface = "T0207", "interface keys on a node with several interfaces",
         "The node has several interfaces, so a key on the node does not say which of them it means. Write it under \
-         `interfaces: { eth0: { ... } }`.";
+         `interfaces: { eth0: { ... } }`.",
+        mend "write the keys under `interfaces: { eth0: { ... } }`";
     PathTooLong = "T0208", "a socket's path is too long",
         "Linux limits the path of a Unix socket to 107 bytes (unix(7)). Choose a shorter path, or leave it out: the socket \
-         then lies in the lab's run directory.";
+         then lies in the lab's run directory.",
+        mend "choose a shorter path, or leave it out";
     UsedTwice = "T0209", "one thing of the host used by two nodes",
-        "Two nodes use the same socket, the same tap or write to the same disk. Give each its own.";
+        "Two nodes use the same socket, the same tap or write to the same disk. Give each its own.",
+        mend "give each node its own";
     TooMany = "T0210", "too many of a kind",
-        "A lab has at most 4096 switches and 4096 interfaces, of which the message names the one exceeded.";
+        "A lab has at most 4096 switches and 4096 interfaces, of which the message names the one exceeded.",
+        mend "split the lab into several";
     VlanTaken = "T0301", "a VLAN identifier has two names",
-        "A VLAN has one name, the same on every switch of the lab. Remove one of the two. VLAN 1 is named `default`.";
+        "A VLAN has one name, the same on every switch of the lab. Remove one of the two. VLAN 1 is named `default`.",
+        mend "remove one of the two names, or give another id";
     UnknownVlan = "T0302", "unknown VLAN",
-        "Links name VLANs by the names under `vlans:`, and `default` for VLAN 1. Add the VLAN there, or mend the name.";
+        "Links name VLANs by the names under `vlans:`, and `default` for VLAN 1. Add the VLAN there, or mend the name.",
+        mend "add it under `vlans:`";
     Membership = "T0303", "a `vlan` that contradicts itself",
-        "A link is either `access: NAME` (one VLAN, untagged) or `trunk: [NAMES]` (tagged) with an optional `native: NAME`.";
+        "A link is either `access: NAME` (one VLAN, untagged) or `trunk: [NAMES]` (tagged) with an optional `native: NAME`.",
+        mend "write `{ access: NAME }`, or `{ trunk: [NAMES] }` with an optional `native: NAME`";
     UnknownEnd = "T0401", "a link to nowhere",
-        "An end of a link names a node or a switch that the file does not have.";
+        "An end of a link names a node or a switch that the file does not have.",
+        mend "name a node or a switch of this file";
     Ends = "T0402", "a link has two ends",
-        "A link joins exactly two different things. To join three or more, make a switch and link each of them to it.";
+        "A link joins exactly two different things. To join three or more, make a switch and link each of them to it.",
+        mend "join two different things; a switch joins more";
     LinkedTwice = "T0403", "an interface with two links",
-        "An interface has one link, like the socket of a network card. Use another interface, or a switch.";
+        "An interface has one link, like the socket of a network card. Use another interface, or a switch.",
+        mend "remove one of the links, or use another interface";
     SomeNamed = "T0404", "some interfaces named and others not",
         "A link that names no interface takes the node's next `ethN` in file order. Naming some and not others would \
-         make that order hard to see: name all of the node's interfaces in its links, or none.";
+         make that order hard to see: name all of the node's interfaces in its links, or none.",
+        mend "name the interfaces in all links of the node, or in none";
     UnknownInterface = "T0405", "unknown interface",
         "The node has `interfaces:`, and the link names one that is not there; or a switch was given an interface, which \
-         it does not have.";
+         it does not have.",
+        mend "name an interface that the node has";
     WireVlan = "T0406", "a wire with VLANs",
-        "A link of two nodes is a transparent wire: what goes in comes out, tags included. VLANs need a switch between.";
+        "A link of two nodes is a transparent wire: what goes in comes out, tags included. VLANs need a switch between.",
+        mend "remove `vlan`, or put a switch between";
     Loop = "T0407", "a loop of switches",
-        "Frames would circle for ever, because there is no spanning tree yet. Remove one of the links that are named.";
+        "Frames would circle for ever, because there is no spanning tree yet. Remove one of the links that are named.",
+        mend "remove one of these links";
+    Unlinked = "T0408", "an interface without a link",
+        "The interface is joined to nothing: it hears nobody, and nobody hears it.",
+        mend "add a link: `- [NODE, SWITCH]` under `links:`";
     BadAddress = "T0501", "an address that no interface can have",
-        "The address names a whole network, everybody in it, a group, the host itself or nobody.";
+        "The address names a whole network, everybody in it, a group, the host itself or nobody.",
+        mend "give an address of a single host within its subnet";
     AddressTaken = "T0502", "an address is used twice",
-        "Two interfaces that hear each other have the same IP address.";
+        "Two interfaces that hear each other have the same IP address.",
+        mend "give one of the two another address";
     SubnetMismatch = "T0503", "two subnets overlap in one VLAN",
         "Two interfaces of one VLAN have addresses of overlapping subnets with different prefix lengths, so one would \
-         look for the other on its link and not be answered in kind. Give both the same prefix length.";
+         look for the other on its link and not be answered in kind. Give both the same prefix length.",
+        mend "give both the same prefix length";
     BadMac = "T0504", "a MAC address that no interface can have",
-        "The address is a group address (lowest bit of the first octet set, IEEE 802-2014 section 8.2.2) or all zero.";
+        "The address is a group address (lowest bit of the first octet set, IEEE 802-2014 section 8.2.2) or all zero.",
+        mend "give a unicast address, or leave `mac` out";
     MacTaken = "T0505", "a MAC address is used twice",
         "Two interfaces have the same MAC address; the switch could not tell them apart. Leave `mac` out to get a stable \
-         address made from lab, node and interface.";
+         address made from lab, node and interface.",
+        mend "leave `mac` out, or give one of the two another";
     ExpectForm = "T0601", "an expectation that cannot be read",
-        "The form is `SRC -> DST icmp|tcp/PORT|udp/PORT|arp|l2 allow|deny [because REASON]`.";
+        "The form is `SRC -> DST icmp|tcp/PORT|udp/PORT|arp|l2 allow|deny [because REASON]`.",
+        mend "the form is `SRC -> DST icmp|tcp/PORT|udp/PORT|arp|l2 allow|deny [because REASON]`";
     ExpectEnd = "T0602", "an expectation about an unknown node",
-        "SRC and DST are NODE or NODE:INTERFACE, with names of this file, and two different interfaces that have links.";
+        "SRC and DST are NODE or NODE:INTERFACE, with names of this file, and two different interfaces that have links.",
+        mend "name two different interfaces of this file that have links";
     ExpectInterface = "T0603", "an expectation that does not say which interface",
-        "The node has several interfaces: write NODE:INTERFACE.";
+        "The node has several interfaces: write NODE:INTERFACE.",
+        mend "write NODE:INTERFACE";
     ExpectReason = "T0604", "an unknown reason",
-        "`because` takes `vlan` or the name of a drop reason, and stands behind `deny` only.";
+        "`because` takes `vlan` or the name of a drop reason, and stands behind `deny` only.",
+        mend "`deny because vlan`, `deny because DROP-REASON`, or no reason";
     ExpectAddress = "T0605", "a probe without addresses",
         "icmp, tcp, udp and arp need an address of one family on both ends, and an allowed one needs a common subnet, since \
-         there is no gateway; l2 needs the destination's MAC address.";
+         there is no gateway; l2 needs the destination's MAC address.",
+        mend "give both ends an address of one family and subnet, or probe with l2";
     ExpectSource = "T0606", "a node that cannot send probes",
-        "Only nodes that run our probe agent can be the source: stations, and virtual machines with `image: debian`.";
+        "Only nodes that run our probe agent can be the source: stations, and virtual machines with `image: debian`.",
+        mend "let a station or a virtual machine with `image: debian` be the source";
     MayNotAnswer = "T0607", "a node that may not answer",
         "The expectation holds only if the guest answers by itself: we did not make what runs in it. Be sure that it has \
-         the addresses of the file and answers what is asked.";
+         the addresses of the file and answers what is asked.",
+        mend "be sure that it has these addresses and answers; else probe with l2";
 }
 
 /// The explanation of the code of that name, if there is one; upper and lower case are the same.

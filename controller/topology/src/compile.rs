@@ -48,10 +48,18 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     let kinds: Vec<Option<NodeKind>> =
         entries.map(|entry| nodes::kind(entry, base, &mut host, sink)).collect();
     if lab.nodes.as_ref().is_some_and(|nodes| nodes.0.is_empty()) {
-        sink.error(Code::MissingKey, start, "the lab has no nodes");
+        sink.error(Code::MissingKey, start, "the lab has no nodes")
+            .help("add one: `pc1: { kind: station, addresses: [10.0.0.1/24] }` under `nodes:`");
     }
     if sink.failed() {
         return None;
+    }
+    for interface in interfaces.iter().filter(|interface| interface.link.is_none()) {
+        let node = lab.nodes.as_ref().and_then(|nodes| nodes.0.get(interface.node));
+        let node = node.map(|entry| entry.name.as_str()).unwrap_or_default();
+        let what = format!("{node}:{} has no link: it hears nobody, and nobody hears it", interface.name);
+        sink.warning(Code::Unlinked, interface.span, what)
+            .help(format!("add a link: `- [{node}, SWITCH]` under `links:`"));
     }
     let nodes = compile_nodes(lab, &name, kinds, &interfaces)?;
     distinct_macs(&nodes, &interfaces, sink);

@@ -137,6 +137,9 @@ impl Sink {
 
     /// Everything that was told, in file order.
     pub(crate) fn into_report(mut self, file: &str, text: &str) -> Report {
+        for told in self.errors.iter_mut().chain(&mut self.warnings) {
+            told.help.get_or_insert_with(|| told.code.mend().to_owned());
+        }
         self.errors.sort_by_key(|told| (told.span.start, told.code));
         self.warnings.sort_by_key(|told| (told.span.start, told.code));
         Report {
@@ -268,7 +271,7 @@ fn escape(character: char) -> impl Iterator<Item = char> {
 }
 
 /// Which of `known` the user probably meant by `word`: at most two edits away (one for short words).
-fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.len() > 64 {
         return None;
     }

@@ -80,6 +80,11 @@ fn bad_files_get_exactly_the_errors_beside_them() {
                 Report::of_warnings(&loaded, &read_file(&path).expect("a readable file")).render(false)
             }
         };
+        let headings = told.lines().filter(|line| line.starts_with("error[") || line.starts_with("warning["));
+        let mends = told.lines().filter(|line| {
+            line.trim_start().starts_with("= help: ") || line.trim_start().starts_with("help: ")
+        });
+        assert!(headings.count() <= mends.count(), "{name}: an error without a mend:\n{told}");
         golden(&PathBuf::from(path.to_str().unwrap().replace(".vnet.yaml", ".error")), &told);
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     said::{
         lab::{Carried, Lab},
         read::Said,
+        scalar::VlanName,
     },
 };
 use std::collections::{BTreeMap, HashMap};
@@ -52,13 +53,30 @@ impl Vlans {
     }
 
     /// The VLAN that is called `name`.
-    fn get(&self, name: &Said<String>, sink: &mut Sink) -> Option<VlanId> {
-        if let Some(id) = self.ids.get(&name.value) {
+    fn get(&self, said: &Said<VlanName>, sink: &mut Sink) -> Option<VlanId> {
+        let name = &said.value.0;
+        if let Some(id) = self.ids.get(name) {
             return *id;
         }
-        sink.error(Code::UnknownVlan, name.span, format!("there is no VLAN `{}`", visible(&name.value)))
+        if let Ok(number) = name.parse::<u16>() {
+            let named = self.list.iter().find(|vlan| u16::from(vlan.id) == number);
+            let help = match named {
+                Some(vlan) => format!("write its name: `{}`", vlan.name),
+                None => format!(
+                    "give it a name under `vlans:`, like `office: {{ id: {number} }}`, and write that"
+                ),
+            };
+            sink.error(
+                Code::UnknownVlan,
+                said.span,
+                format!("VLANs go by name here, not by number: `{number}`"),
+            )
+            .help(help);
+            return None;
+        }
+        sink.error(Code::UnknownVlan, said.span, format!("there is no VLAN `{}`", visible(name)))
             .help("add it under `vlans:`")
-            .did_you_mean(&name.value, self.ids.keys().map(String::as_str));
+            .did_you_mean(name, self.ids.keys().map(String::as_str));
         None
     }
 
@@ -82,6 +100,8 @@ impl Vlans {
                     .help("a link that carries several VLANs is `trunk: [...]` with an optional `native`");
                 None
             }
+            // Something was given that could not be read: that was told.
+            Carried { access: None, trunk: None, native: None } if sink.failed() => None,
             Carried { access: None, trunk: None, native } => {
                 let span = native.as_ref().map_or(said.span, |native| native.span);
                 sink.error(Code::Membership, span, "`vlan` needs `access` or `trunk`");

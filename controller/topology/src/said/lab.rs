@@ -6,7 +6,8 @@ use crate::{
     said::{
         read::{Entries, Read, Said, said_map},
         scalar::{
-            Address, Age, BootWord, GuestMemory, Image, Kind, Mac, Memory, Mode, Poll, State, VmmWord, Whole,
+            Address, Age, BootWord, GuestMemory, Image, Kind, Mac, Memory, Mode, Poll, State, VlanName,
+            VmmWord, Whole,
         },
         tree::{Tree, Value},
     },
@@ -148,11 +149,11 @@ said_map! {
     /// The VLANs that a link carries.
     Carried is "`vlan`" {
         /// One VLAN, untagged.
-        access: Said<String> = "access";
+        access: Said<VlanName> = "access";
         /// These VLANs, tagged.
-        trunk: Vec<Said<String>> = "trunk";
+        trunk: Vec<Said<VlanName>> = "trunk";
         /// The VLAN of a trunk's untagged frames.
-        native: Said<String> = "native";
+        native: Said<VlanName> = "native";
     } not yet []
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     codes::Code,
-    report::{Sink, Span, visible},
+    report::{Sink, Span, nearest, visible},
     said::tree::{Key, Tree, Value},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -30,6 +30,11 @@ impl<T: Read> Read for Vec<T> {
     fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
         match &tree.value {
             Value::List(items) => Some(items.iter().filter_map(|item| T::read(item, sink)).collect()),
+            Value::Text(text) => {
+                sink.error(Code::WrongType, tree.span, "a list is needed here, not a text")
+                    .help(format!("put it in brackets: [{}]", visible(text)));
+                None
+            }
             _ => wrong_type(tree, "a list", sink),
         }
     }
@@ -93,6 +98,21 @@ pub(crate) fn refuse_others(
     }
 }
 
+/// The value of `key`, or of an unknown key that must have meant it: nothing shall follow from a slip that was told.
+pub(crate) fn find<'t>(
+    entries: &'t [(Key, Tree)],
+    key: &str,
+    known: &[&str],
+    later: &[&str],
+) -> Option<&'t Tree> {
+    let exact = entries.iter().find(|(said, _)| said.text == key);
+    let slip = |said: &str| {
+        !known.contains(&said)
+            && nearest(said, known.iter().chain(later).copied()).is_some_and(|near| near == key)
+    };
+    exact.or_else(|| entries.iter().find(|(said, _)| slip(&said.text))).map(|(_, value)| value)
+}
+
 /// A mapping with fixed keys: struct, reader, schema and the list of its keys are born together.
 ///
 /// Every field is an `Option`; a `required` one that is none was told to be missing or wrong. Words `not yet` built
@@ -114,14 +134,15 @@ macro_rules! said_map {
                     return $crate::said::read::wrong_type(tree, concat!($what, " (a mapping)"), sink);
                 };
                 $crate::said::read::refuse_others(entries, $what, &[$($key),*], &[$($later),*], sink);
-                let find = |key: &str| entries.iter().find(|(k, _)| k.text == key).map(|(_, value)| value);
+                let find = |key| $crate::said::read::find(entries, key, &[$($key),*], &[$($later),*]);
                 Some(Self {
                     $($field: match find($key) {
                         Some(value) => $crate::said::read::Read::read(value, sink),
                         None => {
                             $(
                                 let _required = stringify!($required);
-                                sink.error($crate::codes::Code::MissingKey, tree.span, concat!($what, " needs the key `", $key, "`"));
+                                sink.error($crate::codes::Code::MissingKey, tree.span, concat!($what, " needs the key `", $key, "`"))
+                                    .help(concat!("add `", $key, ":`"));
                             )?
                             None
                         }

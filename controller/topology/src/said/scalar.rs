@@ -40,6 +40,33 @@ impl Read for bool {
     }
 }
 
+/// The name of a VLAN. A number is taken too: whoever looks the name up knows which name it should have been.
+#[derive(Debug, Clone)]
+pub(crate) struct VlanName(pub(crate) String);
+
+impl Read for VlanName {
+    fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+        match &tree.value {
+            Value::Number(digits) => Some(Self(digits.clone())),
+            _ => String::read(tree, sink).map(Self),
+        }
+    }
+}
+
+impl JsonSchema for VlanName {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        String::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        String::json_schema(generator)
+    }
+}
+
 /// A whole number of at least `MIN` and at most `MAX`, in plain decimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Whole<const MIN: u16, const MAX: u16>(pub(crate) u16);
@@ -82,6 +109,8 @@ impl<const MIN: u16, const MAX: u16> JsonSchema for Whole<MIN, MAX> {
 pub(crate) trait Form: Sized {
     /// The form, in words, with an example.
     const FORM: &'static str;
+    /// The unit that a number without one may well mean; a form without numbers has none.
+    const UNIT: &'static str = "";
     /// A regular expression (ECMA-262) for the JSON Schema.
     const PATTERN: &'static str;
 
@@ -104,7 +133,8 @@ fn read_quantity<T: Form>(tree: &Tree, sink: &mut Sink) -> Option<T> {
             Code::NoUnit,
             tree.span,
             format!("`{}` has no unit; this needs {}", visible(digits), T::FORM),
-        );
+        )
+        .help(format!("append the unit: `{}{}`", visible(digits), T::UNIT));
         return None;
     }
     read_form(tree, sink)
@@ -122,6 +152,7 @@ fn quantity(text: &str) -> Option<(u64, &str)> {
 pub(crate) struct Memory(pub(crate) u64);
 
 impl Form for Memory {
+    const UNIT: &'static str = "M";
     const FORM: &'static str = "an amount of memory from 16M to 1024G, like 256M (K, M or G: powers of 1024)";
     const PATTERN: &'static str = "^[0-9]+[KMG]$";
 
@@ -143,6 +174,7 @@ impl Form for Memory {
 pub(crate) struct Age(pub(crate) u32);
 
 impl Form for Age {
+    const UNIT: &'static str = "s";
     const FORM: &'static str = "a time from 10s to 1000000s, like 300s (s, m or h)";
     const PATTERN: &'static str = "^[0-9]+(us|ms|s|m|h)$";
 

@@ -170,7 +170,12 @@ impl Source<'_> {
             other => {
                 let what = other.to_string();
                 let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what);
-                sink.error(Code::Syntax, span, format!("this is not valid YAML: {}", visible(what)))
+                let told =
+                    sink.error(Code::Syntax, span, format!("this is not valid YAML: {}", visible(what)));
+                match syntax_mend(what) {
+                    Some(mend) => told.help(mend),
+                    None => told,
+                }
             }
         };
     }
@@ -219,6 +224,29 @@ impl Source<'_> {
         }
         kept
     }
+}
+
+/// What to do about what the YAML parser says, where its words tell the cause.
+fn syntax_mend(what: &str) -> Option<&'static str> {
+    let mends = [
+        ("tab", "indent with blanks: YAML takes no tabs there"),
+        ("unclosed bracket", "close the bracket"),
+        (
+            "unknown anchor",
+            "define it before with `&NAME`, or put the text in quotes if the `*` belongs to it",
+        ),
+        ("unexpected character", "remove the character, or put the text that it stands in in quotes"),
+        ("quoted scalar", "close the quote"),
+        (
+            "indentation",
+            "entries of one mapping start in one column; the line before this one may be the wrong one",
+        ),
+        (
+            "expected",
+            "look at this line and at the one before: entries of one mapping start in one column, and a text with `: ` in it needs quotes",
+        ),
+    ];
+    mends.iter().find(|(words, _)| what.contains(words)).map(|(_, mend)| *mend)
 }
 
 fn origin(line: usize, column: usize) -> Origin {
