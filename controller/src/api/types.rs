@@ -200,6 +200,19 @@ pub struct TraceView {
     pub dropped: Option<DropReason>,
     /// The ports that get a copy.
     pub copies: Vec<String>,
+    /// The file that the lines in `steps` are of.
+    pub file: String,
+    /// Whether the destination that was asked for gets a copy; none if a frame was seen and none was asked for.
+    pub reaches: Option<Reaches>,
+}
+
+/// Whether a traced frame gets where it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reaches {
+    /// The destination, as `node:interface`.
+    pub destination: String,
+    /// Why it does not; none: it does.
+    pub why_not: Option<String>,
 }
 
 /// What became of the expectations.

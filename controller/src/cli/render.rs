@@ -3,8 +3,8 @@
 use super::{args::Format, out};
 use crate::{
     api::types::{
-        DatapathView, DropRow, LinkRow, NodeRow, PingallReport, PortRow, TestReport, TestResult, TraceView,
-        TransferReport, VlanRow,
+        DatapathView, DropRow, LinkRow, NodeRow, PingallReport, PortRow, Reaches, TestReport, TestResult,
+        TraceView, TransferReport, VlanRow,
     },
     failure::{Context, Failure},
 };
@@ -228,7 +228,13 @@ impl Show for TraceView {
             // A string takes what is written to it.
             let _ = writeln!(text, "  | {step}");
         }
-        let _ = write!(text, "  = {}", self.fate);
+        let _ = write!(text, "  = {} (lines are of {})", self.fate, self.file);
+        if let Some(Reaches { destination, why_not }) = &self.reaches {
+            let _ = match why_not {
+                None => write!(text, "\nreaches {destination}"),
+                Some(why) => write!(text, "\ndoes not reach {destination}: {why}"),
+            };
+        }
         text
     }
 }

@@ -2,12 +2,14 @@
 
 use super::{
     frames::raw_frame,
-    judge::Outcome,
+    judge::{Outcome, why_not},
     run::{NoWay, Running},
     words,
 };
 use crate::{
-    api::types::{ExecReply, ExecRequest, PingCell, PingallReport, TestResult, TraceRequest, TraceView},
+    api::types::{
+        ExecReply, ExecRequest, PingCell, PingallReport, Reaches, TestResult, TraceRequest, TraceView,
+    },
     failure::Failure,
     probing::Line,
 };
@@ -107,7 +109,11 @@ impl Running {
         let sent = frame.clone();
         let journey = self.switch(move |switch| switch.trace(port, sent)).await?;
         let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        Ok(self.trace_of(&Sighting { port, at_nanos: 0, head: frame, len, journey, lost: Vec::new() }))
+        let why_not = why_not(&self.plan.description, (port, dst.1.port), &journey);
+        let reaches = Reaches { destination: format!("{}:{}", dst.0.name, dst.1.name), why_not };
+        let view =
+            self.trace_of(&Sighting { port, at_nanos: 0, head: frame, len, journey, lost: Vec::new() });
+        Ok(TraceView { reaches: Some(reaches), ..view })
     }
 
     /// Runs a command in a node.

@@ -13,7 +13,7 @@ use vswitch_core::{
     mac::MacAddr,
     vlan::VlanId,
 };
-use vswitchd::control::protocol::Sighting;
+use vswitchd::control::protocol::{Journey, Sighting};
 
 /// What the sender of the probe said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +210,7 @@ impl Case<'_> {
     /// An answer that is not the destination's, in words, and the sighting that shows it.
     fn impostor(&self) -> (String, Option<usize>) {
         let destination = self.destination();
-        let astray = self.fates().filter(|(_, role, _)| *role == Role::Astray).last();
+        let astray = self.fates().rev().find(|(_, role, _)| *role == Role::Astray);
         let last = self.last_fate().map(|last| last.0);
         match (self.evidence.outcome, astray) {
             (Outcome::Resolved(mac), _) if !self.evidence.macs.contains(&mac) => {
@@ -287,6 +287,31 @@ impl Case<'_> {
     }
 }
 
+/// Why an untagged frame from `src` that goes this way does not reach `dst`; none: it does.
+pub fn why_not(description: &Description, (src, dst): (PortId, PortId), journey: &Journey) -> Option<String> {
+    if journey.copies.contains(&dst) {
+        return None;
+    }
+    let port = |id: PortId| description.ports.get(usize::from(id.index()))?.as_ref();
+    let name = |vlan: VlanId| {
+        let named = description.vlans.iter().find(|named| named.id == vlan);
+        named.map_or_else(|| format!("VLAN {vlan}"), |named| format!("VLAN {} ({vlan})", named.name))
+    };
+    let (Some(from), Some(to)) = (port(src), port(dst)) else { return Some("it is no port".into()) };
+    let sent_in = untagged_vlan(from);
+    Some(match (sent_in, &to.link, journey.dropped) {
+        (_, Link::None, _) => format!("{} has no link", to.name()),
+        (Some(vlan), Link::Switch { vlans: Membership::Access(other), .. }, _) if *other != vlan => {
+            format!("the frame is in {}, {} in {}", name(vlan), to.name(), name(*other))
+        }
+        (Some(vlan), Link::Switch { .. }, _) if !carries(to, vlan) => {
+            format!("the frame is in {}, which {} does not carry", name(vlan), to.name())
+        }
+        (_, _, Some(reason)) => format!("{}; {}", reason.what(), reason.mend()),
+        (_, _, None) => "its address was learned elsewhere, or no path leads there: `vnet show fdb`".into(),
+    })
+}
+
 /// The VLAN of an untagged frame that comes in on `port` (IEEE 802.1Q-2018 §6.9.1).
 fn untagged_vlan(port: &Port) -> Option<VlanId> {
     match &port.link {
@@ -351,7 +376,6 @@ mod tests {
         description::Origin,
         id::{Epoch, SwitchId},
     };
-    use vswitchd::control::protocol::Journey;
 
     const ORIGIN: Origin = Origin { line: 1, column: 1 };
     /// `pc` and `twin` are in VLAN 10, `web` is in VLAN 20.
@@ -489,6 +513,20 @@ mod tests {
             assert_eq!(judged, result, "row {row}: {proof}");
             assert!(proof.contains(words), "row {row}: {proof}");
         }
+    }
+
+    #[test]
+    fn a_trace_says_whether_the_destination_is_reached_and_why_not() {
+        let journey =
+            |dropped, copies: &[PortId]| Journey { steps: vec![], dropped, copies: copies.to_vec() };
+        let told = |dst, journey: &Journey| why_not(&lab(), (PC, dst), journey);
+        assert_eq!(told(WEB, &journey(None, &[TWIN, WEB])), None);
+        let other_vlan = "the frame is in VLAN 10, web:eth0 in VLAN 20";
+        assert_eq!(told(WEB, &journey(None, &[TWIN])).unwrap(), other_vlan);
+        assert_eq!(told(WEB, &journey(Some(DropReason::NoReceiver), &[])).unwrap(), other_vlan);
+        let down = told(TWIN, &journey(Some(DropReason::LinkDown), &[])).unwrap();
+        assert!(down.starts_with("the interface's link is down"), "{down}");
+        assert!(told(TWIN, &journey(None, &[WEB])).unwrap().contains("vnet show fdb"));
     }
 
     #[test]

@@ -281,6 +281,8 @@ impl Running {
             },
             dropped: journey.dropped,
             copies,
+            file: self.plan.description.file.clone(),
+            reaches: None,
         }
     }
 }

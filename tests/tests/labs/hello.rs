@@ -20,6 +20,11 @@ fn a_lab_is_up_is_looked_at_and_goes_down() {
     let trace = lab.json(&["trace", "alice", "web", "icmp"]);
     let copies = trace["copies"].as_array().expect("copies");
     assert!(!copies.iter().any(|port| port == "web:eth0"), "{trace}");
+    let (said, _) = lab.expect(0, &["trace", "alice", "web", "icmp"]);
+    assert!(said.contains("does not reach web:eth0: the frame is in VLAN users (10)"), "{said}");
+    assert!(said.contains("hello.vnet.yaml)"), "the lines are of no file: {said}");
+    let (said, _) = lab.expect(0, &["trace", "alice", "bob", "icmp"]);
+    assert!(said.ends_with("reaches bob:eth0\n"), "{said}");
     let rows = lab.json(&["show", "ports"]);
     let counted = rows.as_array().expect("rows").iter().map(|row| row["counters"].clone());
     let counted: Vec<PortCounters> =

@@ -74,7 +74,11 @@ impl<T: Read> Read for Entries<T> {
 
 /// Tells that `tree` is not `wanted`.
 pub(crate) fn wrong_type<T>(tree: &Tree, wanted: &str, sink: &mut Sink) -> Option<T> {
-    sink.error(Code::WrongType, tree.span, format!("{wanted} is needed here, not {}", tree.value.kind()));
+    let told =
+        sink.error(Code::WrongType, tree.span, format!("{wanted} is needed here, not {}", tree.value.kind()));
+    if wanted.contains("mapping") {
+        told.help("write `{ KEY: VALUE, ... }`; `{}` has the defaults");
+    }
     None
 }
 
