@@ -4,6 +4,7 @@ mod asker;
 mod cleanup;
 mod common;
 mod examples;
+mod guests;
 mod hello;
 mod ipxe;
 mod kills;
