@@ -1,5 +1,8 @@
 //! The controller: it loads a topology file, starts what it names, keeps it running, and answers what is asked of it.
 
+// Printing can fail, and then it panics: `cli::out` writes.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod api;
 mod cli;
 pub mod doctor;

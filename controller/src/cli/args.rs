@@ -263,6 +263,20 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
+    fn memory_that_no_guest_has_and_names_that_mean_nothing_are_told_apart() {
+        let parsed = |words: &str| Args::try_parse_from(words.split(' '));
+        assert!(parsed("vnet export qemu ext1 --memory 512").is_ok());
+        for wrong in ["0", "99999999999999999", "16777217", "lots"] {
+            assert!(parsed(&format!("vnet export qemu ext1 --memory {wrong}")).is_err(), "{wrong}");
+        }
+        for (words, takes) in
+            [("vnet test --running", true), ("vnet test", false), ("vnet down", true), ("vnet ls", false)]
+        {
+            assert_eq!(parsed(words).unwrap().verb.takes_a_name(), takes, "{words}");
+        }
+    }
+
+    #[test]
     fn the_grammar_is_consistent_and_every_flag_has_an_environment_variable() {
         let mut command = Args::command();
         command.build();
