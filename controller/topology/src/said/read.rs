@@ -10,6 +10,9 @@ use std::borrow::Cow;
 
 /// What can be read from a tree; none if it cannot, which the sink was told.
 pub(crate) trait Read: Sized {
+    /// The words that can be said; none: it is no choice among words.
+    const WORDS: &'static [&'static str] = &[];
+
     fn read(tree: &Tree, sink: &mut Sink) -> Option<Self>;
 }
 
@@ -21,6 +24,8 @@ pub(crate) struct Said<T> {
 }
 
 impl<T: Read> Read for Said<T> {
+    const WORDS: &'static [&'static str] = T::WORDS;
+
     fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
         T::read(tree, sink).map(|value| Self { value, span: tree.span })
     }
@@ -96,10 +101,35 @@ pub(crate) fn refuse_others(
                 .help("remove it: nothing is silently ignored");
             continue;
         }
+        if key.text == MERGE {
+            sink.error(Code::UnknownKey, key.span, "merge keys (`<<`) are not read: YAML 1.2 has none")
+                .help("write the keys out, or use an alias (`*NAME`) for the whole value");
+            continue;
+        }
         sink.error(Code::UnknownKey, key.span, format!("{what} has no key `{}`", visible(&key.text)))
             .help(format!("its keys are {}", known.join(", ")))
             .did_you_mean(&key.text, known.iter().chain(later).copied());
     }
+}
+
+/// The key by which YAML 1.1 takes over another mapping's entries.
+const MERGE: &str = "<<";
+
+/// Tells that `key` is missing, and the words that it may say; a merge key, which was told, may have stood for it.
+pub(crate) fn missing(
+    tree: &Tree,
+    entries: &[(Key, Tree)],
+    what: &str,
+    key: &str,
+    words: &[&str],
+    sink: &mut Sink,
+) {
+    if entries.iter().any(|(said, _)| said.text == MERGE) {
+        return;
+    }
+    let choice = if words.is_empty() { String::new() } else { format!(" with one of {}", words.join(", ")) };
+    sink.error(Code::MissingKey, tree.span, format!("{what} needs the key `{key}`"))
+        .help(format!("add `{key}:`{choice}"));
 }
 
 /// The value of `key`, or of an unknown key that must have meant it: nothing shall follow from a slip that was told.
@@ -145,8 +175,8 @@ macro_rules! said_map {
                         None => {
                             $(
                                 let _required = stringify!($required);
-                                sink.error($crate::codes::Code::MissingKey, tree.span, concat!($what, " needs the key `", $key, "`"))
-                                    .help(concat!("add `", $key, ":`"));
+                                let words = <$type as $crate::said::read::Read>::WORDS;
+                                $crate::said::read::missing(tree, entries, $what, $key, words, sink);
                             )?
                             None
                         }

@@ -279,10 +279,12 @@ macro_rules! words {
         pub(crate) enum $name { $($(#[$word_doc])* #[schemars(rename = $word)] $variant,)* }
 
         impl Read for $name {
+            const WORDS: &'static [&'static str] = &[$($word),*];
+
             fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
                 match String::read(tree, sink)?.as_str() {
                     $($word => Some(Self::$variant),)*
-                    other => refuse_word(other, tree, &[$($word),*], &[$($later),*], sink),
+                    other => refuse_word(other, tree, Self::WORDS, &[$($later),*], sink),
                 }
             }
         }
