@@ -70,6 +70,10 @@ const CODES: &[(&str, &str)] = &[
         "socket-group",
         "the socket cannot be given to the group that the file names; you must be in that group",
     ),
+    (
+        "socket-in-use",
+        "another process listens on the socket that the file names; end it, or name another socket",
+    ),
     ("socket-mode", "the socket cannot be given the mode that the file states"),
     ("socket-path", "the socket cannot be made at that path"),
     ("spawn", "a process of the lab did not start, or ended at once; its last words are shown"),
@@ -128,7 +132,9 @@ mod tests {
     }
 
     fn quoted(rest: &str) -> Option<String> {
-        Some(rest.trim_start().strip_prefix('"')?.split('"').next()?.into())
+        let quoted = rest.trim_start().strip_prefix('"')?.split('"').next()?;
+        // A sentence is the context of another kind of error.
+        (!quoted.contains(' ')).then(|| quoted.into())
     }
 
     #[test]
