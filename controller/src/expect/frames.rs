@@ -62,7 +62,7 @@ impl Probed<'_> {
         if asks(&head, addresses) {
             return Some(Role::Asks);
         }
-        let addressed = if self.to.contains(&head.dst) { Role::Direct } else { Role::Astray };
+        let addressed = if self.to.contains(&head.link.dst) { Role::Direct } else { Role::Astray };
         self.is_probe(&head, addresses).then_some(addressed)
     }
 

@@ -1,7 +1,7 @@
 //! The only places where bytes cross between our memory and a guest's.
 //!
-//! A guest may write the bytes while we copy them. What we then hold is arbitrary but fixed: each copy ends in an
-//! empty `asm!` that may have changed all of memory as far as the compiler knows, so it can neither read a guest's
+//! A guest may write the bytes while we copy them. What we then hold is arbitrary but fixed: each copy out of guest memory
+//! passes an empty `asm!` that may have changed it as far as the compiler knows, so it can neither read a guest's
 //! bytes twice nor join two copies into one that skips our private bytes (DESIGN §2, law 1).
 #![expect(unsafe_code, reason = "copies through raw pointers into guest memory")]
 
@@ -14,6 +14,51 @@ fn settle() {
     unsafe { asm!("", options(nostack, preserves_flags)) }
 }
 
+/// What one instruction moves.
+#[cfg(target_arch = "x86_64")]
+type Lane = std::arch::x86_64::__m128i;
+#[cfg(not(target_arch = "x86_64"))]
+type Lane = u128;
+
+/// Copies `len` bytes, and what is short (most heads are) without a call: `N` lanes from the front and `N` from the back, which may
+/// overlap. All are read before one is written, so source and destination may overlap too.
+///
+/// # Safety
+/// `from` must be valid for reads and `to` for writes of `len` bytes, and `len` lie between `N` and `2 * N` lanes.
+#[inline(always)]
+unsafe fn lanes<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
+    let back = len - N * size_of::<Lane>();
+    let read = |at: usize| {
+        // SAFETY: `at` is a lane of the front or of the back, within `len` bytes.
+        move |lane: usize| unsafe { from.add(at + lane * size_of::<Lane>()).cast::<Lane>().read_unaligned() }
+    };
+    let (front, last): ([Lane; N], [Lane; N]) =
+        (std::array::from_fn(read(0)), std::array::from_fn(read(back)));
+    for (at, block) in [(0, front), (back, last)] {
+        for (lane, bytes) in block.into_iter().enumerate() {
+            // SAFETY: as above.
+            unsafe { to.add(at + lane * size_of::<Lane>()).cast::<Lane>().write_unaligned(bytes) };
+        }
+    }
+}
+
+/// Copies `len` bytes between places that may overlap.
+///
+/// # Safety
+/// `from` must be valid for reads and `to` for writes of `len` bytes.
+#[inline(always)]
+unsafe fn short(from: *const u8, to: *mut u8, len: usize) {
+    // SAFETY: the caller's promise, and the lengths that each arm is for.
+    unsafe {
+        match len {
+            33..=64 => lanes::<2>(from, to, len),
+            65..=128 => lanes::<4>(from, to, len),
+            16..=32 => lanes::<1>(from, to, len),
+            _ => ptr::copy(from, to, len),
+        }
+    }
+}
+
 /// Copies `to.len()` bytes out of guest memory.
 ///
 /// # Safety
@@ -21,8 +66,23 @@ fn settle() {
 #[inline(always)]
 pub(super) unsafe fn from_guest(from: *const u8, to: &mut [u8]) {
     // SAFETY: the caller's promise; `to` is ours alone.
-    unsafe { ptr::copy_nonoverlapping(from, to.as_mut_ptr(), to.len()) };
+    unsafe { short(from, to.as_mut_ptr(), to.len()) };
     settle();
+}
+
+/// Two little-endian words of guest memory, wherever they lie.
+///
+/// # Safety
+/// `from` must be valid for reads of 16 bytes (guest memory of a live epoch).
+#[inline(always)]
+pub(super) unsafe fn two_words(from: *const u8) -> [u64; 2] {
+    // SAFETY: the caller's promise.
+    let [mut low, mut high] = unsafe { from.cast::<[u64; 2]>().read_unaligned() };
+    // SAFETY: no instruction. What comes out is no longer what was read, for all the compiler knows: it cannot be read again.
+    unsafe {
+        asm!("/* {0} {1} */", inout(reg) low, inout(reg) high, options(pure, nomem, nostack, preserves_flags));
+    }
+    [u64::from_le(low), u64::from_le(high)]
 }
 
 /// Copies `from` into guest memory.
@@ -32,8 +92,7 @@ pub(super) unsafe fn from_guest(from: *const u8, to: &mut [u8]) {
 #[inline(always)]
 pub(super) unsafe fn to_guest(from: &[u8], to: *mut u8) {
     // SAFETY: the caller's promise; `from` is ours.
-    unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
-    settle();
+    unsafe { short(from.as_ptr(), to, from.len()) };
 }
 
 /// Copies `len` bytes from one guest's memory into another's. Two guests may be given the same memory by one VMM, so
@@ -44,6 +103,20 @@ pub(super) unsafe fn to_guest(from: &[u8], to: *mut u8) {
 #[inline(always)]
 pub(super) unsafe fn guest_to_guest(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: the caller's promise.
-    unsafe { ptr::copy(from, to, len) };
-    settle();
+    unsafe { short(from, to, len) };
+}
+
+/// Makes `N` bytes of guest memory say `from`, writing only if they say something else: what nobody writes stays in both
+/// caches.
+///
+/// # Safety
+/// `to` must be valid for reads and writes of `N` bytes (guest memory of a live epoch).
+#[inline(always)]
+pub(super) unsafe fn to_guest_if_unlike<const N: usize>(from: &[u8; N], to: *mut u8) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if to.cast::<[u8; N]>().read_unaligned() != *from {
+            to.cast::<[u8; N]>().write_unaligned(*from);
+        }
+    }
 }

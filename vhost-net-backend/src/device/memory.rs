@@ -6,7 +6,7 @@ use super::{
     fault::PortFault,
     sigbus::{self, Guarded},
 };
-use std::{fmt, sync::Arc};
+use std::{fmt, marker::PhantomData, ptr::NonNull, sync::Arc};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// A guest's memory under one memory table. Immutable; a new table is a new epoch.
@@ -24,7 +24,7 @@ struct Region {
     /// Guest-physical.
     start: u64,
     len: u64,
-    host: *mut u8,
+    host: NonNull<u8>,
     guard: Guarded,
 }
 
@@ -40,7 +40,7 @@ unsafe impl Sync for GuestMemory {}
 /// outlive the memory epoch which that ring holds.
 #[derive(Debug)]
 pub struct Segment {
-    host: *mut u8,
+    host: NonNull<u8>,
     len: u32,
 }
 
@@ -57,7 +57,7 @@ impl Segment {
     }
 
     pub(super) fn host(&self) -> *mut u8 {
-        self.host
+        self.host.as_ptr()
     }
 
     /// Copies `to.len()` bytes from `offset` on. The range must lie inside; else nothing is copied.
@@ -65,7 +65,7 @@ impl Segment {
     pub(super) fn read(&self, offset: u32, to: &mut [u8]) {
         if to.len() as u64 + u64::from(offset) <= u64::from(self.len) {
             // SAFETY: inside the segment, which was resolved in an epoch that the borrower's ring keeps alive.
-            unsafe { copy::from_guest(self.host.add(offset as usize), to) };
+            unsafe { copy::from_guest(self.host().add(offset as usize), to) };
         }
     }
 
@@ -74,7 +74,16 @@ impl Segment {
     pub(super) fn write(&self, offset: u32, from: &[u8]) {
         if from.len() as u64 + u64::from(offset) <= u64::from(self.len) {
             // SAFETY: inside the segment, which was resolved in an epoch that the borrower's ring keeps alive.
-            unsafe { copy::to_guest(from, self.host.add(offset as usize)) };
+            unsafe { copy::to_guest(from, self.host().add(offset as usize)) };
+        }
+    }
+
+    /// Makes the first `N` bytes say `from`. They must lie inside; else nothing is written.
+    #[inline(always)]
+    pub(super) fn write_if_unlike<const N: usize>(&self, from: &[u8; N]) {
+        if N as u64 <= u64::from(self.len) {
+            // SAFETY: inside the segment, which was resolved in an epoch that the borrower's ring keeps alive.
+            unsafe { copy::to_guest_if_unlike(from, self.host()) };
         }
     }
 
@@ -86,21 +95,46 @@ impl Segment {
         if inside(self, offset) && inside(to, at) {
             // SAFETY: inside both segments; each was resolved in an epoch that its borrower's ring keeps alive.
             unsafe {
-                copy::guest_to_guest(self.host.add(offset as usize), to.host.add(at as usize), len as usize);
+                copy::guest_to_guest(
+                    self.host().add(offset as usize),
+                    to.host().add(at as usize),
+                    len as usize,
+                );
             };
         }
+    }
+}
+
+/// One region, at hand while a batch of buffers is resolved.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window<'m> {
+    start: u64,
+    len: u64,
+    host: NonNull<u8>,
+    _memory: PhantomData<&'m GuestMemory>,
+}
+
+impl Window<'_> {
+    /// A buffer that is not empty and lies within the region; None if it does not.
+    #[inline(always)]
+    pub(super) fn resolve(self, addr: u64, len: u32) -> Option<Segment> {
+        let offset = addr.wrapping_sub(self.start);
+        let inside = len > 0 && offset < self.len && u64::from(len) <= self.len - offset;
+        // SAFETY: `offset .. offset + len` is inside the region's mapping.
+        inside.then(|| Segment { host: unsafe { self.host.add(offset as usize) }, len })
     }
 }
 
 impl GuestMemory {
     /// The epoch of these mappings. Fails if the process has no room to guard them against SIGBUS.
     pub fn new(map: Arc<GuestMemoryMmap<()>>) -> Result<Arc<Self>, PortFault> {
+        let unmapped = || PortFault::Memory("a region is not mapped".into());
         let mut regions = Vec::with_capacity(map.num_regions());
         for region in map.iter() {
-            let host = region.as_ptr();
+            let host = NonNull::new(region.as_ptr()).ok_or_else(unmapped)?;
             let len = region.len();
-            let guard =
-                sigbus::guard(host, region.size()).map_err(|why| PortFault::Memory(why.to_string()))?;
+            let guard = sigbus::guard(host.as_ptr(), region.size())
+                .map_err(|why| PortFault::Memory(why.to_string()))?;
             regions.push(Region { start: region.start_addr().raw_value(), len, host, guard });
         }
         Ok(Arc::new(Self { regions: regions.into(), _map: map }))
@@ -124,34 +158,23 @@ impl GuestMemory {
         let fits = (len as u64) <= region.len - offset;
         // SAFETY: `offset` is inside the region's mapping.
         let host = unsafe { region.host.add(offset as usize) };
-        (fits && host.addr().is_multiple_of(align)).then_some(host)
+        (fits && host.addr().get().is_multiple_of(align)).then_some(host.as_ptr())
+    }
+
+    /// The region in place `hint`, to resolve buffers in; an empty one if there is none.
+    #[inline(always)]
+    pub(super) fn window(&self, hint: usize) -> Window<'_> {
+        match self.regions.get(hint) {
+            Some(Region { start, len, host, .. }) => {
+                Window { start: *start, len: *len, host: *host, _memory: PhantomData }
+            }
+            None => Window { start: 0, len: 0, host: NonNull::dangling(), _memory: PhantomData },
+        }
     }
 
     /// Resolves a buffer and hands each contiguous piece to `piece`. False if any byte lies outside of guest memory;
-    /// then some pieces may have been handed over, and are not to be used. `hint` is the region to look at first.
-    #[inline(always)]
+    /// then some pieces may have been handed over, and are not to be used. `hint` becomes the last region that was looked at.
     pub(super) fn resolve(
-        &self,
-        addr: u64,
-        len: u32,
-        hint: &mut usize,
-        mut piece: impl FnMut(Segment),
-    ) -> bool {
-        if let Some(region) = self.regions.get(*hint) {
-            let offset = addr.wrapping_sub(region.start);
-            if offset < region.len && u64::from(len) <= region.len - offset {
-                if len > 0 {
-                    // SAFETY: `offset .. offset + len` is inside the region's mapping.
-                    piece(Segment { host: unsafe { region.host.add(offset as usize) }, len });
-                }
-                return true;
-            }
-        }
-        self.resolve_slowly(addr, len, hint, piece)
-    }
-
-    #[cold]
-    fn resolve_slowly(
         &self,
         mut addr: u64,
         len: u32,

@@ -3,7 +3,7 @@
 //! Nothing here does I/O, starts a thread or reads a clock; time is an argument. A frame's way through this crate:
 //!
 //! ```text
-//! head bytes -> head::parse -> Head -> decide (admit -> learn -> forward | flood) -> Fate + Copies
+//! head bytes -> head::LinkHeader -> decide (admit -> learn -> forward | flood) -> Fate + Copies
 //!                                        |  reads World (immutable), Fdb (learned)
 //!                                        `- tells a Tracer each step
 //! ```

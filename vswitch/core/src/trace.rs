@@ -5,7 +5,7 @@ use crate::{
     description::Membership,
     drop_reason::DropReason,
     fdb::{Learned, Refusal, Target},
-    head::Head,
+    head::{FrameView, LinkHeader},
     id::SwitchId,
     mac::MacAddr,
     vlan::VlanId,
@@ -185,8 +185,9 @@ fn target_name(world: &World, target: Target) -> String {
 }
 
 impl Step {
-    pub(crate) fn arrived(port: &Port, head: &Head, len: u32) -> Self {
-        Self::Arrived { port: Place::of(port), len, src: head.src, dst: head.dst, what: head.to_string() }
+    pub(crate) fn arrived(port: &Port, frame: &FrameView<'_>) -> Self {
+        let LinkHeader { src, dst, .. } = *frame.link;
+        Self::Arrived { port: Place::of(port), len: frame.len, src, dst, what: frame.head().to_string() }
     }
 
     pub(crate) fn wired(to: &Port) -> Self {

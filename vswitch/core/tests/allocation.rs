@@ -11,7 +11,7 @@ use vswitch_core::{
     decide::Switch,
     description::Description,
     fdb::Fdb,
-    head::Head,
+    head::{FrameView, LinkHeader},
     mac::MacAddr,
     trace::NoTrace,
     world::World,
@@ -73,11 +73,12 @@ fn deciding_allocates_nothing() {
     let fdb = Fdb::new(1, 64);
     fdb.install(&world);
     let mac = |n| MacAddr::new([2, 0, 0, 0, 0, n]);
-    let heads: Vec<Head> = (0..16u8)
+    let frames: Vec<(Vec<u8>, LinkHeader)> = (0..16u8)
         .map(|n| {
             let dst = if n % 4 == 0 { MacAddr::BROADCAST } else { mac(n % 5 + 1) };
             let frame = build::raw(Ethernet { src: mac(n % 4 + 1), dst, tag: None }, 0x88b5, &[0; 46]);
-            Head::parse(&frame, 60).expect("a frame of 60 bytes")
+            let link = LinkHeader::parse(&frame, 60).expect("a frame of 60 bytes");
+            (frame, link)
         })
         .collect();
     let mut copies = Vec::with_capacity(64);
@@ -86,8 +87,9 @@ fn deciding_allocates_nothing() {
         let now = Instant::from_nanos(round * 1_000_000_000);
         let switch = Switch { world: &world, fdb: &fdb, now, learning: true };
         copies.clear();
-        for (n, head) in heads.iter().enumerate() {
-            switch.decide((n % 4) as u16, head, 60, &mut copies, &mut NoTrace);
+        for (n, (bytes, link)) in frames.iter().enumerate() {
+            let frame = FrameView { link, bytes, len: 60 };
+            switch.decide((n % 4) as u16, &frame, &mut copies, &mut NoTrace);
         }
         assert!(!copies.is_empty());
     }

@@ -32,7 +32,7 @@ use vswitch_core::{
     decide::{Fate, Switch},
     description::{Description, Port as PortDescription},
     fdb::{Fdb, Row, Target},
-    head::{HEAD_BYTES, Head},
+    head::{FrameView, HEAD_BYTES, LinkHeader},
     id::PortId,
     trace::Recorder,
     world::World,
@@ -275,8 +275,11 @@ impl Datapath {
         let len = u32::try_from(frame.len()).context("the frame is too long")?;
         let switch = Switch { world: &running.world, fdb: &running.fdb, now: self.now(), learning: false };
         let (mut copies, mut recorder) = (Vec::new(), Recorder::default());
-        let fate = match Head::parse(head, len) {
-            Ok(head) => switch.decide(port.index(), &head, len, &mut copies, &mut recorder),
+        let fate = match LinkHeader::parse(head, len) {
+            Ok(link) => {
+                let frame = FrameView { link: &link, bytes: head, len };
+                switch.decide(port.index(), &frame, &mut copies, &mut recorder)
+            }
             Err(reason) => Fate::Dropped(reason),
         };
         Ok(Journey {

@@ -2,10 +2,10 @@
 
 use super::{
     MAX_FRAME,
-    raw::{Descriptor, RawRing, Table},
+    raw::{RawRing, Table},
 };
 use crate::{
-    device::memory::Segment,
+    device::memory::{Segment, Window},
     layout::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE},
     net_header,
 };
@@ -36,11 +36,22 @@ pub(super) struct Walked {
     pub(super) direction_ok: bool,
 }
 
+/// The only buffer of the chain at `head`, if the chain is one descriptor of this direction whose buffer lies in one piece
+/// in the `window`. Nearly every chain is; any other is to be walked.
+#[inline(always)]
+pub(super) fn direct(table: Table, head: u16, direction: Direction, window: Window<'_>) -> Option<Segment> {
+    let only = table.get(head)?;
+    let wanted = if direction == Direction::DeviceWrites { DESC_WRITE } else { 0 };
+    if only.flags & (DESC_NEXT | DESC_INDIRECT | DESC_WRITE) != wanted {
+        return None;
+    }
+    window.resolve(only.addr, only.len)
+}
+
 /// Walks the chain whose first descriptor is `head`, pushing its buffers' segments in order, at least those of the
 /// longest frame's bytes.
 ///
 /// An error names what no driver may do; the segments pushed until then are not to be used.
-#[inline(always)]
 pub(super) fn walk(
     ring: &RawRing,
     head: u16,
@@ -49,24 +60,6 @@ pub(super) fn walk(
     segments: &mut Vec<Segment>,
 ) -> Result<Walked, &'static str> {
     let first = ring.table().get(head).ok_or("the head of a chain is outside of the descriptor table")?;
-    // The common case: one direct buffer of the right direction, in one piece.
-    let wanted = if direction == Direction::DeviceWrites { DESC_WRITE } else { 0 };
-    if first.flags & (DESC_NEXT | DESC_INDIRECT | DESC_WRITE) == wanted {
-        if !ring.memory().resolve(first.addr, first.len, hint, |segment| segments.push(segment)) {
-            return Err("a buffer lies outside of guest memory");
-        }
-        return Ok(Walked { bytes: first.len, descriptors: 1, direction_ok: true });
-    }
-    walk_chain(ring, first, direction, hint, segments)
-}
-
-fn walk_chain(
-    ring: &RawRing,
-    first: Descriptor,
-    direction: Direction,
-    hint: &mut usize,
-    segments: &mut Vec<Segment>,
-) -> Result<Walked, &'static str> {
     let mut table: Table = ring.table();
     // A chain is no longer than the table it lies in, or it bites its own tail (virtio 1.2 §2.7.5.3.1).
     let mut left = table.entries();

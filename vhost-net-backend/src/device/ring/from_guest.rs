@@ -4,6 +4,7 @@ use super::{
     Common, RingParts,
     chain::{self, Direction},
     raw::{self, RawRing},
+    seen::Seen,
 };
 use crate::{
     device::{fault::PortFault, memory::Segment},
@@ -62,21 +63,94 @@ pub struct Frame<'a> {
     pub defect: Option<Defect>,
 }
 
+/// What is judged of a frame.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameHead<'a> {
+    /// Its first bytes, at most [`HEAD_BYTES`].
+    pub bytes: &'a [u8],
+    /// Its length, from the destination address on.
+    pub len: u32,
+    /// Why it is no frame.
+    pub defect: Option<Defect>,
+}
+
+/// Bytes of net header and head.
+const SLOT: usize = net_header::LEN + HEAD_BYTES;
+
+/// Bytes of net header and longest frame.
+const LONGEST: u32 = net_header::LEN as u32 + MAX_FRAME;
+
 /// Net header and head of one frame, as they stood in the guest's buffers.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
-struct Slot([u8; net_header::LEN + HEAD_BYTES]);
+struct Slot([u8; SLOT]);
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug)]
 struct Chain {
     head: u16,
     /// Bytes of all its buffers.
     bytes: u32,
-    /// Its segments' places in `Batch::segments`.
-    segments: (u32, u32),
-    /// The segment, and the byte in it, where the payload begins.
-    payload: (u32, u32),
+    pieces: Pieces,
     defect: Option<Defect>,
+}
+
+/// Where a chain's bytes are.
+#[derive(Debug)]
+enum Pieces {
+    /// In one piece: nearly every chain.
+    One(Segment),
+    /// In those of `FromGuest::segments` from `first` to before `end`.
+    Many {
+        first: u16,
+        end: u16,
+        /// The piece, counted from `first`, and the byte in it, where the payload begins.
+        payload: (u16, u16),
+    },
+}
+
+/// Walks a chain that is not in one piece.
+#[inline(never)]
+fn walk(
+    ring: &RawRing,
+    head: u16,
+    hint: &mut usize,
+    segments: &mut Vec<Segment>,
+    budget: &mut u32,
+) -> Result<Chain, &'static str> {
+    let first = segments.len() as u16;
+    let walked = chain::walk(ring, head, Direction::DeviceReads, hint, segments)?;
+    let end = segments.len() as u16;
+    *budget = budget.saturating_sub((end - first).max(walked.descriptors).into());
+    segments.get(usize::from(first)).into_iter().for_each(fetch);
+    let defect = if !walked.direction_ok {
+        Some(Defect::BadDirection)
+    } else if walked.bytes > LONGEST {
+        Some(Defect::Oversize)
+    } else {
+        None
+    };
+    Ok(Chain { head, bytes: walked.bytes, pieces: Pieces::Many { first, end, payload: (0, 0) }, defect })
+}
+
+/// Asks the CPU for the lines of net header and addresses, which may be two.
+#[inline(always)]
+fn fetch(segment: &Segment) {
+    raw::prefetch(segment.host());
+    raw::prefetch(segment.host().wrapping_add(64));
+}
+
+/// Copies the first `to.len()` bytes of `segments`, which have as many; returns the segment, and the byte in it, that follow.
+fn gather(segments: &[Segment], to: &mut [u8]) -> (u16, u16) {
+    let mut at = 0;
+    for (place, segment) in (0..).zip(segments) {
+        let here = (to.len() - at).min(segment.len() as usize);
+        segment.read(0, &mut to[at..at + here]);
+        at += here;
+        if here < segment.len() as usize {
+            return (place, here as u16);
+        }
+    }
+    (segments.len() as u16, 0)
 }
 
 /// A running transmitq.
@@ -92,9 +166,7 @@ pub struct FromGuest {
     batch: Vec<Chain>,
     segments: Vec<Segment>,
     slots: Box<[Slot; MAX_BATCH]>,
-    /// For each head, the harvest that last saw it: finds a head that is given twice.
-    seen: Box<[u32]>,
-    harvest: u32,
+    seen: Seen,
 }
 
 impl FromGuest {
@@ -103,7 +175,7 @@ impl FromGuest {
         let common = Common::new(parts);
         ring.suppress_kicks(common.has(features::EVENT_IDX));
         Self {
-            seen: vec![0; usize::from(common.size.entries())].into(),
+            seen: Seen::new(common.size),
             ring,
             common,
             next_avail,
@@ -112,8 +184,7 @@ impl FromGuest {
             region_hint: 0,
             batch: Vec::with_capacity(MAX_BATCH),
             segments: Vec::with_capacity(DESCRIPTOR_BUDGET as usize),
-            slots: Box::new([Slot([0; net_header::LEN + HEAD_BYTES]); MAX_BATCH]),
-            harvest: 0,
+            slots: Box::new([Slot([0; SLOT]); MAX_BATCH]),
         }
     }
 
@@ -167,61 +238,41 @@ impl FromGuest {
     }
 
     fn take(&mut self, count: usize) -> Result<(), PortFault> {
-        self.take_heads(count)?;
-        self.walk_chains()?;
+        let mut heads = [0; MAX_BATCH];
+        let heads = &mut heads[..count];
+        self.take_heads(heads)?;
+        self.walk_chains(heads)?;
         self.copy_heads();
         if self.ring.memory().vanished() { Err(PortFault::MemoryVanished) } else { Ok(()) }
     }
 
-    fn take_heads(&mut self, count: usize) -> Result<(), PortFault> {
-        self.harvest = self.harvest.wrapping_add(1);
-        if self.harvest == 0 {
-            self.seen.fill(0);
-            self.harvest = 1;
-        }
-        for place in 0..count {
-            let head = self.ring.avail_entry(self.next_avail.wrapping_add(place as u16));
-            let Some(seen) = self.seen.get_mut(usize::from(head)) else {
-                return Err(self.common.fault("the head of a chain is outside of the descriptor table"));
-            };
-            if *seen == self.harvest {
-                return Err(self.common.fault("a chain was made available twice"));
-            }
-            *seen = self.harvest;
-            self.ring.table().prefetch(head);
-            self.batch.push(Chain { head, ..Chain::default() });
+    fn take_heads(&mut self, heads: &mut [u16]) -> Result<(), PortFault> {
+        let (avail, table) = (self.ring.avail(), self.ring.table());
+        self.seen.begin();
+        for (place, head) in (0..).zip(heads) {
+            *head = avail.entry(self.next_avail.wrapping_add(place));
+            self.seen.take(*head).map_err(|what| self.common.fault(what))?;
+            table.prefetch(*head);
         }
         Ok(())
     }
 
-    fn walk_chains(&mut self) -> Result<(), PortFault> {
+    fn walk_chains(&mut self, heads: &[u16]) -> Result<(), PortFault> {
+        let (table, memory) = (self.ring.table(), self.ring.memory());
+        let mut window = memory.window(self.region_hint);
         let mut budget = DESCRIPTOR_BUDGET;
-        for place in 0..self.batch.len() {
-            if budget == 0 {
-                self.batch.truncate(place);
+        for &head in heads {
+            if let Some(segment) = chain::direct(table, head, Direction::DeviceReads, window) {
+                fetch(&segment);
+                let defect = if segment.len() > LONGEST { Some(Defect::Oversize) } else { None };
+                self.batch.push(Chain { head, bytes: segment.len(), pieces: Pieces::One(segment), defect });
+            } else if budget > 0 {
+                let chain = walk(&self.ring, head, &mut self.region_hint, &mut self.segments, &mut budget)
+                    .map_err(|what| self.common.fault(what))?;
+                self.batch.push(chain);
+                window = memory.window(self.region_hint);
+            } else {
                 break;
-            }
-            let first = self.segments.len();
-            let chain = &mut self.batch[place];
-            let walked = chain::walk(
-                &self.ring,
-                chain.head,
-                Direction::DeviceReads,
-                &mut self.region_hint,
-                &mut self.segments,
-            )
-            .map_err(|what| self.common.fault(what))?;
-            let kept = (self.segments.len() - first) as u32;
-            budget = budget.saturating_sub(kept.max(u32::from(walked.descriptors)));
-            chain.bytes = walked.bytes;
-            chain.segments = (first as u32, self.segments.len() as u32);
-            if !walked.direction_ok {
-                chain.defect = Some(Defect::BadDirection);
-            } else if walked.bytes > MAX_FRAME + net_header::LEN as u32 {
-                chain.defect = Some(Defect::Oversize);
-            }
-            if let Some(segment) = self.segments.get(first) {
-                raw::prefetch(segment.host());
             }
         }
         Ok(())
@@ -229,26 +280,18 @@ impl FromGuest {
 
     fn copy_heads(&mut self) {
         for (chain, slot) in self.batch.iter_mut().zip(self.slots.iter_mut()) {
-            let mut wanted = (chain.bytes as usize).min(slot.0.len());
-            let mut at = 0;
-            let (mut place, end) = chain.segments;
-            let mut offset = 0;
-            while wanted > 0 && place < end {
-                let segment = &self.segments[place as usize];
-                let here = wanted.min(segment.len() as usize);
-                segment.read(0, &mut slot.0[at..at + here]);
-                at += here;
-                wanted -= here;
-                offset = here as u32;
-                if offset == segment.len() {
-                    place += 1;
-                    offset = 0;
+            let head = &mut slot.0[..(chain.bytes as usize).min(SLOT)];
+            match &mut chain.pieces {
+                // Most heads lie in one piece.
+                Pieces::One(segment) => segment.read(0, head),
+                Pieces::Many { first, end, payload } => {
+                    *payload = gather(&self.segments[usize::from(*first)..usize::from(*end)], head);
                 }
             }
-            chain.payload = (place, offset);
-            let (flags, gso_type) = (slot.0[0], slot.0[1]);
-            if chain.defect.is_none() && (flags & net_header::F_NEEDS_CSUM != 0 || gso_type != 0) && at >= 2 {
-                chain.defect = Some(Defect::BadNetHeader);
+            if let [flags, gso_type, ..] = head
+                && (*flags & net_header::F_NEEDS_CSUM != 0 || *gso_type != 0)
+            {
+                chain.defect = chain.defect.or(Some(Defect::BadNetHeader));
             }
         }
     }
@@ -256,18 +299,39 @@ impl FromGuest {
     /// Frame `place` of the current batch.
     #[inline(always)]
     pub fn frame(&self, place: usize) -> Frame<'_> {
+        let FrameHead { bytes: head, len, defect } = self.head(place);
+        Frame { head, len, payload: self.payload(place), defect }
+    }
+
+    /// What is judged of frame `place` of the current batch.
+    #[inline(always)]
+    pub fn head(&self, place: usize) -> FrameHead<'_> {
         let chain = &self.batch[place];
         let len = chain.bytes.saturating_sub(net_header::LEN as u32);
         let head = (len as usize).min(HEAD_BYTES);
-        let (first, skip) = chain.payload;
-        Frame {
-            head: &self.slots[place].0[net_header::LEN..net_header::LEN + head],
-            len,
-            payload: Payload::Guest {
-                segments: &self.segments[first as usize..chain.segments.1 as usize],
-                skip,
+        let bytes = &self.slots[place].0[net_header::LEN..net_header::LEN + head];
+        FrameHead { bytes, len, defect: chain.defect }
+    }
+
+    /// The length of frame `place` of the current batch.
+    #[inline(always)]
+    pub fn len(&self, place: usize) -> u32 {
+        self.batch[place].bytes.saturating_sub(net_header::LEN as u32)
+    }
+
+    /// What follows the head of frame `place` of the current batch.
+    #[inline(always)]
+    pub fn payload(&self, place: usize) -> Payload<'_> {
+        let chain = &self.batch[place];
+        match &chain.pieces {
+            Pieces::One(_) if chain.bytes as usize <= SLOT => Payload::Ours(&[]),
+            Pieces::One(segment) => {
+                Payload::Guest { segments: std::slice::from_ref(segment), skip: SLOT as u32 }
+            }
+            Pieces::Many { first, end, payload: (piece, skip) } => Payload::Guest {
+                segments: &self.segments[usize::from(first + piece)..usize::from(*end)],
+                skip: (*skip).into(),
             },
-            defect: chain.defect,
         }
     }
 
@@ -282,10 +346,10 @@ impl FromGuest {
         if let Some(last) = decided.checked_sub(1) {
             if self.common.has(features::IN_ORDER) {
                 // One element for the batch, at its first place, naming its last chain (virtio 1.2 §2.7.8).
-                self.ring.write_used(self.next_used, self.batch[last].head, 0);
+                self.ring.used().write(self.next_used, self.batch[last].head, 0);
             } else {
                 for (place, chain) in self.batch[..decided].iter().enumerate() {
-                    self.ring.write_used(self.next_used.wrapping_add(place as u16), chain.head, 0);
+                    self.ring.used().write(self.next_used.wrapping_add(place as u16), chain.head, 0);
                 }
             }
             self.next_used = self.next_used.wrapping_add(decided as u16);

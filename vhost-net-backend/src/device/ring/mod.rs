@@ -12,14 +12,15 @@ mod chain;
 mod flag;
 mod from_guest;
 mod raw;
+mod seen;
 mod to_guest;
 
 #[cfg(test)]
 mod tests;
 
 pub use chain::MAX_CHAIN;
-pub use from_guest::{Defect, Frame, FromGuest, HEAD_BYTES, MAX_BATCH, MAX_FRAME, Payload};
-pub use to_guest::{Lease, NoRoom, ToGuest};
+pub use from_guest::{Defect, Frame, FrameHead, FromGuest, HEAD_BYTES, MAX_BATCH, MAX_FRAME, Payload};
+pub use to_guest::{Claim, Granted, Lease, NoRoom, ToGuest};
 
 use super::{fault::PortFault, memory::GuestMemory};
 use crate::{features, layout::RingSize};

@@ -41,16 +41,9 @@ impl Table {
         if index >= self.entries {
             return None;
         }
-        let mut bytes = [0; DESC_SIZE];
         // SAFETY: inside the table, which was resolved in the ring's memory epoch. This is the one look that we take.
-        unsafe { copy::from_guest(self.base.add(usize::from(index) * DESC_SIZE), &mut bytes) };
-        let all = u128::from_le_bytes(bytes);
-        Some(Descriptor {
-            addr: all as u64,
-            len: (all >> 64) as u32,
-            flags: (all >> 96) as u16,
-            next: (all >> 112) as u16,
-        })
+        let [addr, rest] = unsafe { copy::two_words(self.base.add(usize::from(index) * DESC_SIZE)) };
+        Some(Descriptor { addr, len: rest as u32, flags: (rest >> 32) as u16, next: (rest >> 48) as u16 })
     }
 
     /// Asks the CPU for the line of the descriptor in place `index`.
@@ -63,6 +56,46 @@ impl Table {
     }
 }
 
+/// The entries of the avail ring.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avail {
+    base: *const u8,
+    mask: u16,
+}
+
+impl Avail {
+    /// The head of the chain at free-running index `index`.
+    #[inline(always)]
+    pub(super) fn entry(self, index: u16) -> u16 {
+        // SAFETY: the entry lies inside the avail ring, which is aligned to 2 and outlives the ring that made this view.
+        let entry = unsafe {
+            AtomicU16::from_ptr(self.base.add(usize::from(index & self.mask) * 2).cast_mut().cast())
+        };
+        u16::from_le(entry.load(Ordering::Relaxed))
+    }
+}
+
+/// The elements of the used ring.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Used {
+    base: *mut u8,
+    mask: u16,
+}
+
+impl Used {
+    /// Writes the element at free-running index `index`. The driver does not look until the index is stored.
+    #[inline(always)]
+    pub(super) fn write(self, index: u16, head: u16, len: u32) {
+        let element = (u64::from(head) | u64::from(len) << 32).to_le();
+        // SAFETY: inside the used ring, which outlives the ring that made this view. Its elements are aligned to 4 only,
+        // hence unaligned; nobody else writes here (the guest may, and hurts itself).
+        unsafe {
+            let at = self.base.add(usize::from(index & self.mask) * USED_ELEM_SIZE);
+            ptr::write_unaligned(at.cast::<u64>(), element);
+        }
+    }
+}
+
 /// Asks the CPU for a cache line; never faults.
 #[inline(always)]
 pub(super) fn prefetch(at: *const u8) {
@@ -71,6 +104,19 @@ pub(super) fn prefetch(at: *const u8) {
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
+
+/// Asks the CPU for a cache line that will be written; never faults.
+#[inline(always)]
+pub(super) fn prefetch_to_write(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; any address is allowed.
+    unsafe {
+        // Without a flag for the whole program, the intrinsic would become a fetch for reading.
+        std::arch::asm!("prefetchw [{0}]", in(reg) at, options(nostack, preserves_flags, readonly));
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
@@ -143,21 +189,18 @@ impl RawRing {
         u16::from_le(self.u16_at(self.avail, 2).load(Ordering::Acquire))
     }
 
-    /// The head of the chain at free-running index `index` of the avail ring.
+    /// The entries of the avail ring.
     #[inline(always)]
-    pub(super) fn avail_entry(&self, index: u16) -> u16 {
-        let offset = 4 + usize::from(self.size.wrap(index)) * 2;
-        u16::from_le(self.u16_at(self.avail, offset).load(Ordering::Relaxed))
+    pub(super) fn avail(&self) -> Avail {
+        // SAFETY: the entries begin inside the avail ring, behind flags and idx.
+        Avail { base: unsafe { self.avail.add(4) }, mask: self.size.entries() - 1 }
     }
 
-    /// Writes the used element at free-running index `index`. The driver does not look until the index is stored.
+    /// The elements of the used ring.
     #[inline(always)]
-    pub(super) fn write_used(&self, index: u16, head: u16, len: u32) {
-        let offset = 4 + usize::from(self.size.wrap(index)) * USED_ELEM_SIZE;
-        let element = (u64::from(head) | u64::from(len) << 32).to_le();
-        // SAFETY: inside the used ring. Its elements are aligned to 4 only, hence unaligned; nobody else writes here
-        // (the guest may, and hurts itself).
-        unsafe { ptr::write_unaligned(self.used.add(offset).cast::<u64>(), element) };
+    pub(super) fn used(&self) -> Used {
+        // SAFETY: the elements begin inside the used ring, behind flags and idx.
+        Used { base: unsafe { self.used.add(4) }, mask: self.size.entries() - 1 }
     }
 
     /// Stores `used.idx`, behind everything that was written before (release).

@@ -3,7 +3,7 @@
 use crate::{
     description::Membership,
     drop_reason::DropReason,
-    head::Head,
+    head::LinkHeader,
     id::SwitchId,
     vlan::{Tci, VlanId},
     world::{Port, Role},
@@ -43,7 +43,7 @@ pub(crate) struct Classified {
 
 /// Judges a frame that came in on `port`.
 #[inline]
-pub(super) fn admit(port: &Port, head: &Head) -> Result<Admitted, DropReason> {
+pub(super) fn admit(port: &Port, link: &LinkHeader) -> Result<Admitted, DropReason> {
     if !port.up {
         return Err(DropReason::LinkDown);
     }
@@ -53,14 +53,14 @@ pub(super) fn admit(port: &Port, head: &Head) -> Result<Admitted, DropReason> {
         Role::Switched { switch, vlans } => (*switch, vlans),
     };
     // IEEE 802-2014 §8.2.2: a group address names no station, so it cannot be one's own.
-    if head.src.is_group() || head.src.is_zero() {
+    if link.src.is_group() || link.src.is_zero() {
         return Err(DropReason::BadSource);
     }
     // IEEE 802.1Q-2018 §8.6.3, table 8-1: never relayed, whatever the VLAN.
-    if head.dst.is_reserved_group() {
+    if link.dst.is_reserved_group() {
         return Err(DropReason::ReservedMulticast);
     }
-    let tag = head.c_tag()?;
+    let tag = link.c_tag()?;
     let (vlan, tagging) = classify(vlans, tag)?;
     Ok(Admitted::Vlan(Classified { switch, vlan, tagging, tag }))
 }

@@ -1,18 +1,20 @@
 //! What becomes of a frame: admit, learn, then forward or flood, from switch to switch.
 
 mod admit;
+mod ingress;
 mod relay;
 mod tag;
 
 pub(crate) use admit::Classified;
 pub use admit::Tagging;
+pub use ingress::Ingress;
 pub use tag::TagEdit;
 
 use crate::{
     clock::Instant,
     drop_reason::DropReason,
     fdb::{Fdb, Key},
-    head::Head,
+    head::{FrameView, LinkHeader},
     trace::{Step, Tracer},
     world::{Port, World},
 };
@@ -55,43 +57,53 @@ pub enum Fate {
 }
 
 impl Switch<'_> {
-    /// Decides about a frame of `frame_len` bytes that came in on the port in place `port_index`. Appends its copies to
-    /// `copies`, and tells `tracer` each step.
-    #[inline]
+    /// Decides about a frame that came in on the port in place `port_index`. Appends its copies to `copies`, and tells
+    /// `tracer` each step.
     pub fn decide<T: Tracer>(
         &self,
         port_index: u16,
-        head: &Head,
-        frame_len: u32,
+        frame: &FrameView<'_>,
         copies: &mut Vec<Copy>,
         tracer: &mut T,
     ) -> Fate {
+        self.judge(port_index, frame, copies, tracer).0
+    }
+
+    /// As `decide`; also whether the source was known where it was met, so that the same frame again would change nothing.
+    #[inline]
+    fn judge<T: Tracer>(
+        &self,
+        port_index: u16,
+        frame: &FrameView<'_>,
+        copies: &mut Vec<Copy>,
+        tracer: &mut T,
+    ) -> (Fate, bool) {
         let Some(port) = self.world.port(port_index) else {
             tracer.step(|| Step::dropped(DropReason::Unlinked, None));
-            return Fate::Dropped(DropReason::Unlinked);
+            return (Fate::Dropped(DropReason::Unlinked), true);
         };
-        tracer.step(|| Step::arrived(port, head, frame_len));
-        let fate = match admit(port, head) {
-            Err(reason) => Fate::Dropped(reason),
-            Ok(Admitted::Wire { peer }) => self.over_wire(peer, head, frame_len, copies, tracer),
-            Ok(Admitted::Vlan(frame)) => {
-                tracer.step(|| Step::admitted(self.world, &frame));
-                Relay { switch: self, port, head, frame_len, frame }.run(copies, tracer)
+        tracer.step(|| Step::arrived(port, frame));
+        let (fate, settled) = match admit(port, frame.link) {
+            Err(reason) => (Fate::Dropped(reason), true),
+            Ok(Admitted::Wire { peer }) => (self.over_wire(peer, frame, copies, tracer), true),
+            Ok(Admitted::Vlan(class)) => {
+                tracer.step(|| Step::admitted(self.world, &class));
+                Relay { switch: self, port, frame, class }.run(copies, tracer)
             }
         };
         if let Fate::Dropped(reason) = fate {
             tracer.step(|| Step::dropped(reason, Some((self.world, port))));
         }
-        fate
+        (fate, settled)
     }
 
     /// The FDB keys that deciding about this frame will look up, source first; none if it will not. For
     /// [`Fdb::warm`].
     #[inline]
-    pub fn keys(&self, port_index: u16, head: &Head) -> Option<[Key; 2]> {
-        match admit(self.world.port(port_index)?, head) {
-            Ok(Admitted::Vlan(frame)) => {
-                Some([head.src, head.dst].map(|mac| Key::new(frame.switch, frame.vlan, mac)))
+    pub fn keys(&self, port_index: u16, link: &LinkHeader) -> Option<[Key; 2]> {
+        match admit(self.world.port(port_index)?, link) {
+            Ok(Admitted::Vlan(class)) => {
+                Some([link.src, link.dst].map(|mac| Key::new(class.switch, class.vlan, mac)))
             }
             _ => None,
         }
@@ -101,22 +113,21 @@ impl Switch<'_> {
     fn over_wire<T: Tracer>(
         &self,
         peer: u16,
-        head: &Head,
-        frame_len: u32,
+        frame: &FrameView<'_>,
         copies: &mut Vec<Copy>,
         tracer: &mut T,
     ) -> Fate {
         let Some(port) = self.world.port(peer) else { return Fate::Dropped(DropReason::NoReceiver) };
         tracer.step(|| Step::wired(port));
-        copies.push(deliver(port, head, frame_len, TagEdit::Keep, tracer));
+        copies.push(deliver(port, frame, TagEdit::Keep, tracer));
         Fate::Unicast
     }
 }
 
 /// A copy for `port`, if the port takes it.
 #[inline]
-fn deliver<T: Tracer>(port: &Port, head: &Head, frame_len: u32, edit: TagEdit, tracer: &mut T) -> Copy {
-    let payload = frame_len.saturating_sub(head.l2_len.into());
+fn deliver<T: Tracer>(port: &Port, frame: &FrameView<'_>, edit: TagEdit, tracer: &mut T) -> Copy {
+    let payload = frame.len.saturating_sub(frame.link.len.into());
     let outcome = if !port.up {
         Err(DropReason::PortDown)
     } else if port.mtu.is_some_and(|mtu| payload > mtu.into()) {

@@ -4,7 +4,7 @@ use super::{Fate, Switch, TagEdit, admit::Classified, deliver};
 use crate::{
     drop_reason::DropReason,
     fdb::{Key, Learned, Refusal, Target},
-    head::Head,
+    head::FrameView,
     id::SwitchId,
     trace::{Step, Tracer},
     world::{Domain, HopId, MAX_SWITCHES, Port},
@@ -14,9 +14,8 @@ use crate::{
 pub(super) struct Relay<'a> {
     pub(super) switch: &'a Switch<'a>,
     pub(super) port: &'a Port,
-    pub(super) head: &'a Head,
-    pub(super) frame_len: u32,
-    pub(super) frame: Classified,
+    pub(super) frame: &'a FrameView<'a>,
+    pub(super) class: Classified,
 }
 
 /// What one switch makes of the frame.
@@ -37,6 +36,8 @@ enum Onward<'a> {
 struct Progress {
     flooded: bool,
     went_back: bool,
+    /// A switch did not know the source there.
+    taught: bool,
     /// The source address was refused at the port: no other switch may learn it either, else the port's cap and the
     /// static entries would hold on one switch only.
     unlearned: bool,
@@ -49,11 +50,12 @@ struct Worklist {
 }
 
 impl<'a> Relay<'a> {
+    /// The frame's fate, and whether its source was known on its way.
     #[inline]
-    pub(super) fn run<T: Tracer>(&self, copies: &mut Vec<super::Copy>, tracer: &mut T) -> Fate {
+    pub(super) fn run<T: Tracer>(&self, copies: &mut Vec<super::Copy>, tracer: &mut T) -> (Fate, bool) {
         let before = copies.len();
         let mut progress = Progress::default();
-        let mut arrival = (self.frame.switch, Target::Port(self.port.id));
+        let mut arrival = (self.class.switch, Target::Port(self.port.id));
         loop {
             match self.at_switch(arrival, &mut progress, tracer) {
                 Onward::Trunk(hop) => arrival = self.cross(hop, tracer),
@@ -67,12 +69,13 @@ impl<'a> Relay<'a> {
                 }
             }
         }
-        match (copies.len() > before, progress.flooded) {
+        let fate = match (copies.len() > before, progress.flooded) {
             (true, true) => Fate::Flooded,
             (true, false) => Fate::Unicast,
             (false, _) if progress.went_back => Fate::Dropped(DropReason::SamePort),
             (false, _) => Fate::Dropped(DropReason::NoReceiver),
-        }
+        };
+        (fate, !progress.taught)
     }
 
     /// Learns the source where the frame arrived, and looks up its destination.
@@ -84,19 +87,20 @@ impl<'a> Relay<'a> {
         tracer: &mut T,
     ) -> Onward<'a> {
         let Switch { world, fdb, now, learning } = *self.switch;
-        let vlan = self.frame.vlan;
+        let vlan = self.class.vlan;
         if learning && !progress.unlearned {
             let port = matches!(from, Target::Port(_)).then_some(self.port);
-            let learned = fdb.learn(Key::new(switch, vlan, self.head.src), from, port, now);
+            let learned = fdb.learn(Key::new(switch, vlan, self.frame.link.src), from, port, now);
             progress.unlearned = matches!(learned, Learned::Refused(why) if why != Refusal::Busy);
             if learned != Learned::Known {
-                tracer.step(|| Step::learned(world, switch, self.head.src, from, learned));
+                progress.taught = true;
+                tracer.step(|| Step::learned(world, switch, self.frame.link.src, from, learned));
             }
         }
-        let key = Key::new(switch, vlan, self.head.dst);
-        let found = if self.head.dst.is_group() { None } else { fdb.lookup(world, key, now) };
+        let key = Key::new(switch, vlan, self.frame.link.dst);
+        let found = if self.frame.link.dst.is_group() { None } else { fdb.lookup(world, key, now) };
         if let Some(target) = found {
-            tracer.step(|| Step::found(world, switch, self.head.dst, target, fdb.is_static(key, now)));
+            tracer.step(|| Step::found(world, switch, self.frame.link.dst, target, fdb.is_static(key, now)));
             let onward = match target {
                 _ if target == from => Some(Onward::Back),
                 Target::Port(id) => world.port(id.index()).map(Onward::Port),
@@ -178,7 +182,7 @@ impl<'a> Relay<'a> {
         let world = self.switch.world;
         let others = || domain.ports.iter().filter(|index| **index != self.port.id.index());
         let ports = || others().filter_map(|index| world.port(*index));
-        tracer.step(|| Step::flooded(world, switch, self.head.dst, ports()));
+        tracer.step(|| Step::flooded(world, switch, self.frame.link.dst, ports()));
         for port in ports() {
             self.send(port, switch, copies, tracer);
         }
@@ -186,9 +190,10 @@ impl<'a> Relay<'a> {
 
     #[inline]
     fn send<T: Tracer>(&self, port: &Port, switch: SwitchId, copies: &mut Vec<super::Copy>, tracer: &mut T) {
-        if let Some(egress) = port.egress(switch, self.frame.vlan) {
-            let edit = TagEdit::on_egress(egress, self.frame.vlan, self.frame.tag, self.head.hides_c_tag());
-            copies.push(deliver(port, self.head, self.frame_len, edit, tracer));
+        if let Some(egress) = port.egress(switch, self.class.vlan) {
+            let edit =
+                TagEdit::on_egress(egress, self.class.vlan, self.class.tag, self.frame.link.hides_c_tag());
+            copies.push(deliver(port, self.frame, edit, tracer));
         }
     }
 }

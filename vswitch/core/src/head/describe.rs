@@ -6,16 +6,16 @@ use std::fmt;
 /// `IPv4 10.0.0.1 > 10.0.0.2 ICMP echo request`, and the like for every kind of frame.
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for tag in [self.outer, self.inner].into_iter().flatten() {
+        for tag in [self.link.outer, self.link.inner].into_iter().flatten() {
             write!(f, "tag {} priority {}, ", tag.tci.vid(), tag.tci.priority())?;
         }
         match self.network {
-            Network::Other if self.ethertype < 0x600 => write!(f, "IEEE 802.3 LLC"),
-            Network::Other => write!(f, "EtherType 0x{:04x}", self.ethertype),
+            Network::Other if self.link.ethertype < 0x600 => write!(f, "IEEE 802.3 LLC"),
+            Network::Other => write!(f, "EtherType 0x{:04x}", self.link.ethertype),
             Network::Arp(arp) => arp.fmt(f),
             Network::Ipv4(ip) => write!(f, "IPv4 {} > {} {}", ip.src, ip.dst, Protocol(self, ip.protocol)),
             Network::Ipv6(ip) => write!(f, "IPv6 {} > {} {}", ip.src, ip.dst, Protocol(self, ip.protocol)),
-            Network::Unparsed(why) => match self.ethertype {
+            Network::Unparsed(why) => match self.link.ethertype {
                 ethertype::ARP => write!(f, "ARP ({why})"),
                 ethertype::IPV4 => write!(f, "IPv4 ({why})"),
                 ethertype::IPV6 => write!(f, "IPv6 ({why})"),

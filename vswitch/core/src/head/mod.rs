@@ -74,9 +74,9 @@ pub enum Unparsed {
     TooManyExtensions,
 }
 
-/// The facts about one frame.
+/// What every switch looks at: the addresses, the tags, and what follows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Head {
+pub struct LinkHeader {
     /// Destination address.
     pub dst: MacAddr,
     /// Source address.
@@ -88,8 +88,15 @@ pub struct Head {
     /// EtherType behind the tags; below 0x600 it is an IEEE 802.3 length.
     pub ethertype: u16,
     /// Bytes from the destination address to the end of `ethertype`: where the network header starts.
-    pub l2_len: u8,
-    /// What `ethertype` announces.
+    pub len: u8,
+}
+
+/// All facts about one frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// Addresses, tags, EtherType.
+    pub link: LinkHeader,
+    /// What the EtherType announces.
     pub network: Network,
     /// What is inside the network layer.
     pub transport: Transport,
@@ -97,7 +104,25 @@ pub struct Head {
     pub transport_at: Option<u8>,
 }
 
-impl Head {
+/// A frame as it is judged: the bytes that were copied of it, and what its link header says.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameView<'a> {
+    /// Its link header, read from `bytes`.
+    pub link: &'a LinkHeader,
+    /// Its first `min(len, HEAD_BYTES)` bytes.
+    pub bytes: &'a [u8],
+    /// Its length, from the destination address on.
+    pub len: u32,
+}
+
+impl FrameView<'_> {
+    /// All that its bytes say.
+    pub fn head(&self) -> Head {
+        Head::behind(*self.link, self.bytes, self.len)
+    }
+}
+
+impl LinkHeader {
     /// Reads `bytes`, the first `min(frame_len, HEAD_BYTES)` bytes of a frame from its destination address on.
     ///
     /// # Errors
@@ -111,25 +136,18 @@ impl Head {
         let Ok(&[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1]) = frame.read(0) else {
             return Err(DropReason::Runt);
         };
-        let mut head = Self {
+        let mut link = Self {
             dst: MacAddr::new([d0, d1, d2, d3, d4, d5]),
             src: MacAddr::new([s0, s1, s2, s3, s4, s5]),
             outer: None,
             inner: None,
             ethertype: u16::from_be_bytes([t0, t1]),
-            l2_len: ETHERNET_LEN as u8,
-            network: Network::Other,
-            transport: Transport::None,
-            transport_at: None,
+            len: ETHERNET_LEN as u8,
         };
-        if is_tag(head.ethertype) {
-            head.outer = head.next_tag(frame);
-            if head.outer.is_some() && is_tag(head.ethertype) {
-                head.inner = head.next_tag(frame);
-            }
+        if is_tag(link.ethertype) {
+            link.parse_tags(frame);
         }
-        head.parse_network(frame);
-        Ok(head)
+        Ok(link)
     }
 
     /// The C-tag that a bridge acts on (IEEE 802.1Q-2018 §6.9); none for an untagged frame. An S-tag is payload here.
@@ -153,18 +171,43 @@ impl Head {
         }
     }
 
+    fn parse_tags(&mut self, frame: Span<'_>) {
+        self.outer = self.next_tag(frame);
+        if self.outer.is_some() && is_tag(self.ethertype) {
+            self.inner = self.next_tag(frame);
+        }
+    }
+
     /// Reads the tag that `ethertype` announces and moves on behind it; leaves all as it is if the frame ends first.
     fn next_tag(&mut self, frame: Span<'_>) -> Option<Tag> {
-        let &[c0, c1, t0, t1] = frame.read(usize::from(self.l2_len)).ok()?;
+        let &[c0, c1, t0, t1] = frame.read(usize::from(self.len)).ok()?;
         let kind = if self.ethertype == ethertype::C_TAG { TagKind::Customer } else { TagKind::Service };
         self.ethertype = u16::from_be_bytes([t0, t1]);
-        self.l2_len += TAG_LEN as u8;
+        self.len += TAG_LEN as u8;
         Some(Tag { kind, tci: Tci::from_bits(u16::from_be_bytes([c0, c1])) })
+    }
+}
+
+impl Head {
+    /// Reads `bytes`, the first `min(frame_len, HEAD_BYTES)` bytes of a frame from its destination address on.
+    ///
+    /// # Errors
+    /// As [`LinkHeader::parse`].
+    pub fn parse(bytes: &[u8], frame_len: u32) -> Result<Self, DropReason> {
+        LinkHeader::parse(bytes, frame_len).map(|link| Self::behind(link, bytes, frame_len))
+    }
+
+    /// The same for a frame whose link header was read before. Plain switching needs no more than that, so only who
+    /// asks pays for the rest.
+    pub fn behind(link: LinkHeader, bytes: &[u8], frame_len: u32) -> Self {
+        let mut head = Self { link, network: Network::Other, transport: Transport::None, transport_at: None };
+        head.parse_network(Span::frame(bytes, frame_len as usize));
+        head
     }
 
     fn parse_network(&mut self, frame: Span<'_>) {
-        let rest = frame.from(usize::from(self.l2_len));
-        match self.ethertype {
+        let rest = frame.from(usize::from(self.link.len));
+        match self.link.ethertype {
             ethertype::IPV4 => match Ipv4::parse(rest) {
                 Ok((ipv4, payload)) => {
                     self.network = Network::Ipv4(ipv4);
@@ -185,7 +228,7 @@ impl Head {
             },
             ethertype::ARP => self.network = Arp::parse(rest).map_or_else(Network::Unparsed, Network::Arp),
             tag if is_tag(tag) => {
-                let why = if self.inner.is_some() { Unparsed::TooManyTags } else { Unparsed::Truncated };
+                let why = if self.link.inner.is_some() { Unparsed::TooManyTags } else { Unparsed::Truncated };
                 self.network = Network::Unparsed(why);
             }
             _ => {}

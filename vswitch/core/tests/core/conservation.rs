@@ -4,7 +4,7 @@ use crate::support::lab::{Bench, Lab, frame, mac, trunk, vlan};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use vswitch_core::{
-    decide::Fate,
+    decide::{Fate, Ingress, Switch},
     description::{Description, Link, Membership},
     drop_reason::{DropReason, Side},
     id::SwitchId,
@@ -141,6 +141,39 @@ proptest! {
             let dst = if dst == 0 { MacAddr::BROADCAST } else { mac(dst) };
             check(&lab, &mut bench, port % ports, src, dst, tag)?;
         }
+    }
+
+    /// A batch that is decided at one go has the fates that its frames have one by one, and teaches the same.
+    #[test]
+    fn a_batch_is_its_frames_one_by_one(
+        lab in labs(),
+        mtu in 60u16..120,
+        batches in prop::collection::vec((any::<u16>(), prop::collection::vec(
+            ((1u8..4, 0u8..4), prop::sample::select(&[60usize, 60, 100, 140][..]),
+             prop::option::weighted(0.3, prop::sample::select(&[0u16, 10, 20][..]))), 1..12)), 1..8),
+    ) {
+        let lab = lab.but(|port| port.mtu = Some(mtu));
+        let (mut single, batched) = (lab.bench(), lab.bench());
+        let mut copies = vec![];
+        for (port, frames) in batches {
+            let port = port % lab.description.ports.len() as u16;
+            let switch = Switch { world: &batched.world, fdb: &batched.fdb, now: batched.now, learning: true };
+            let mut ingress = Ingress::new(switch, port);
+            for ((src, dst), len, tag) in frames {
+                let dst = if dst == 0 { MacAddr::BROADCAST } else { mac(dst) };
+                let mut bytes = frame(mac(src), dst, tag);
+                bytes.resize(len, 0);
+                let expected = single.send(port, &bytes);
+                if ingress.repeats(&bytes, len as u32) {
+                    prop_assert_eq!(expected, (Fate::Unicast, copies.clone()));
+                } else {
+                    copies.clear();
+                    let fate = ingress.decide(&bytes, len as u32, &mut copies);
+                    prop_assert_eq!(expected, (fate, copies.clone()));
+                }
+            }
+        }
+        prop_assert_eq!(single.fdb.counts(single.now), batched.fdb.counts(batched.now));
     }
 
     /// A frame that is only imagined leaves no mark, and has the same fate as one that is real.

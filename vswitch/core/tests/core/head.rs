@@ -49,18 +49,18 @@ fn tags_are_told_apart() {
         parse(&frame)
     };
     let c = tail(&[0x8100, 0xa00a, 0x0800]);
-    assert_eq!(c.c_tag(), Ok(Some(Tci::from_bits(0xa00a))));
-    assert_eq!((c.ethertype, c.l2_len, c.hides_c_tag()), (0x0800, 18, false));
+    assert_eq!(c.link.c_tag(), Ok(Some(Tci::from_bits(0xa00a))));
+    assert_eq!((c.link.ethertype, c.link.len, c.link.hides_c_tag()), (0x0800, 18, false));
 
     let service = tail(&[0x88a8, 10, 0x8100, 20, 0x0800]);
-    assert_eq!(service.c_tag(), Ok(None), "an S-tag is payload to a C-VLAN bridge");
-    assert_eq!(service.outer.map(|tag| tag.kind), Some(TagKind::Service));
-    assert_eq!(service.inner.map(|tag| tag.tci.vid()), Some(20));
+    assert_eq!(service.link.c_tag(), Ok(None), "an S-tag is payload to a C-VLAN bridge");
+    assert_eq!(service.link.outer.map(|tag| tag.kind), Some(TagKind::Service));
+    assert_eq!(service.link.inner.map(|tag| tag.tci.vid()), Some(20));
 
     let stack = tail(&[0x8100, 0, 0x8100, 20, 0x8100, 30, 0x0800]);
-    assert_eq!((stack.ethertype, stack.l2_len), (0x8100, 22));
+    assert_eq!((stack.link.ethertype, stack.link.len), (0x8100, 22));
     assert_eq!(stack.network, Network::Unparsed(Unparsed::TooManyTags));
-    assert!(stack.hides_c_tag());
+    assert!(stack.link.hides_c_tag());
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn a_tag_that_is_cut_is_a_fact_and_no_tag() {
         let frame = [[2; 12].as_slice(), &[0x81, 0, 0, 10, 8]].concat();
         let head = parse(&frame[..len.min(frame.len())]);
         assert_eq!(head.network, Network::Unparsed(Unparsed::Truncated));
-        assert_eq!(head.c_tag(), Err(DropReason::Runt));
+        assert_eq!(head.link.c_tag(), Err(DropReason::Runt));
     }
 }
 
@@ -86,7 +86,7 @@ fn what_was_built_is_what_is_read() {
         for (addresses, ip_len) in [(Addresses::V4(A4, B4), 20), (v6, 40)] {
             let udp = parse(&build::udp(link(tag), addresses, (53, 1024), b"hello"));
             assert_eq!(udp.transport, Transport::Udp { src: 53, dst: 1024 });
-            assert_eq!((udp.l2_len, udp.transport_at), (l2, Some(l2 + ip_len)));
+            assert_eq!((udp.link.len, udp.transport_at), (l2, Some(l2 + ip_len)));
             let tcp = parse(&build::tcp_syn(link(tag), addresses, (40000, 80), 7));
             assert_eq!(tcp.transport, Transport::Tcp { src: 40000, dst: 80, flags: TcpFlags::SYN });
         }
@@ -99,7 +99,7 @@ fn what_was_built_is_what_is_read() {
             Ipv6Addr::LOCALHOST,
             "fe80::1:2".parse().unwrap(),
         ));
-        assert_eq!(who.dst, MacAddr::new([0x33, 0x33, 0xff, 1, 0, 2]));
+        assert_eq!(who.link.dst, MacAddr::new([0x33, 0x33, 0xff, 1, 0, 2]));
         assert_eq!(who.transport, Transport::Icmpv6 { kind: 135, code: 0 });
     }
 }

@@ -138,7 +138,7 @@ fn a_hidden_tag_never_becomes_the_frames_vlan() {
     let mut out = [0; HEAD_BYTES + 4];
     let written = copies[0].outcome.unwrap().apply(&hop, &mut out);
     let left = Head::parse(&out[..written], written as u32).unwrap();
-    assert_eq!(left.c_tag().unwrap().map(Tci::vid), Some(10), "it stays in VLAN 10");
+    assert_eq!(left.link.c_tag().unwrap().map(Tci::vid), Some(10), "it stays in VLAN 10");
 }
 
 #[test]

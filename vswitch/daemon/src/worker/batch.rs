@@ -1,4 +1,4 @@
-//! One batch of frames from one ring: parse, decide, deliver, count. Each stage runs over the whole batch.
+//! One batch of frames from one ring: decide, deliver, count. Each stage runs over the whole batch.
 //!
 //! The counters are computed last, from what the stages left, so that a batch is counted wholly or not at all.
 
@@ -9,13 +9,12 @@ use super::{
 use std::ops::Range;
 use vhost_net_backend::device::{
     fault::PortFault,
-    ring::{Defect, Frame, FromGuest, MAX_BATCH, NoRoom, ToGuest},
+    ring::{Claim, Defect, FrameHead, FromGuest, Granted, Lease, MAX_BATCH, NoRoom, ToGuest},
 };
 use vswitch_core::{
-    decide::{Copy, Fate, Switch, TagEdit},
+    decide::{Copy, Fate, Ingress, Switch, TagEdit},
     drop_reason::DropReason,
-    head::{self, HEAD_BYTES, Head},
-    trace::NoTrace,
+    head::{self, HEAD_BYTES},
 };
 
 // The backend copies as much of a frame as the switch may judge.
@@ -27,26 +26,76 @@ const COPY_BUDGET: usize = 2048;
 /// Bytes that one batch may deliver before it is cut: about 0.4 ms of copying.
 const BYTE_BUDGET: u64 = 4 << 20;
 
-/// A copy of frame `frame` that waits for delivery.
+/// Frames in a row of which a copy each waits for delivery, all in the same way.
 #[derive(Debug, Clone, Copy)]
-struct Ticket {
-    frame: u16,
+struct Run {
+    first: u16,
+    count: u16,
+    /// The place in `Batch::copies` of the first one's copy.
     copy: u32,
     edit: TagEdit,
+}
+
+impl Run {
+    #[inline(always)]
+    fn frames(self) -> Range<usize> {
+        usize::from(self.first)..usize::from(self.first) + usize::from(self.count)
+    }
+}
+
+/// What became of the batch's frames.
+#[derive(Debug, Default)]
+struct Fates {
+    /// Frames that had one, the first of the batch, and their bytes.
+    frames: usize,
+    bytes: u64,
+    unicast: u64,
+    flooded: u64,
+    flood_copies: u64,
+    consumed: u64,
+    dropped: Vec<DropReason>,
+}
+
+impl Fates {
+    fn add(&mut self, fate: Fate, copies: usize) {
+        match fate {
+            Fate::Unicast => self.unicast += 1,
+            Fate::Flooded => {
+                self.flooded += 1;
+                self.flood_copies += copies as u64;
+            }
+            Fate::Consumed => self.consumed += 1,
+            Fate::Dropped(reason) => self.dropped.push(reason),
+        }
+    }
+
+    fn clear(&mut self) {
+        let mut dropped = std::mem::take(&mut self.dropped);
+        dropped.clear();
+        *self = Self { dropped, ..Self::default() };
+    }
+}
+
+/// What waits for one destination, and then what came of it.
+#[derive(Debug, Default)]
+struct Heap {
+    runs: Vec<Run>,
+    frames: usize,
+    delivered: Granted,
 }
 
 /// What the stages leave for each other; kept, so that a turn allocates nothing.
 #[derive(Default)]
 pub(super) struct Batch {
-    heads: Vec<Result<Head, DropReason>>,
-    fates: Vec<(Fate, Range<u32>)>,
+    fates: Fates,
+    /// Those of frames that were decided, not of those that were like the one before.
     copies: Vec<Copy>,
-    /// For each copy: why it was not delivered.
-    lost: Vec<Option<DropReason>>,
     /// By place of the destination port.
-    tickets: Vec<Vec<Ticket>>,
-    /// Destinations that have tickets.
+    heaps: Vec<Heap>,
+    /// Destinations whose heaps have runs.
     touched: Vec<u16>,
+    /// Copies that are not delivered: where to, and why.
+    lost: Vec<(u16, DropReason)>,
     /// Ports that turned out to be broken.
     faults: Vec<(u16, PortFault)>,
 }
@@ -68,154 +117,205 @@ impl Batch {
         }
         #[cfg(feature = "injection")]
         super::injection::panic_if_asked(&mut ports.lives, port);
-        self.parse(ring);
         self.decide(switch, port, ring, watches);
         self.deliver(ring, &ports.destinations);
-        let decided = self.fates.len();
-        watches.close(&self.lost);
-        self.count(ring, port, &mut ports.lives);
-        ring.finish(decided);
+        watches.close(&self.copies);
+        self.count(port, &mut ports.lives);
+        ring.finish(self.fates.frames);
         self.faults.extend(ring.notify().err().map(|why| (port, why)));
         for (port, why) in self.faults.drain(..) {
             ports.stop(port, why);
         }
-        Ok(decided)
+        Ok(self.fates.frames)
     }
 
-    /// Forgets a batch that a panic cut short.
+    /// Forgets the last batch, also one that a panic cut short.
     pub(super) fn clear(&mut self, ports: usize) {
-        self.heads.clear();
         self.fates.clear();
         self.copies.clear();
-        self.lost.clear();
         for port in self.touched.drain(..) {
-            self.tickets[usize::from(port)].clear();
+            let heap = &mut self.heaps[usize::from(port)];
+            heap.runs.clear();
+            heap.frames = 0;
+            heap.delivered = Granted::default();
         }
+        self.lost.clear();
         self.faults.clear();
-        self.tickets.resize_with(ports.max(self.tickets.len()), Vec::new);
+        self.heaps.resize_with(ports.max(self.heaps.len()), Heap::default);
     }
 
-    fn parse(&mut self, ring: &FromGuest) {
-        for place in 0..ring.batch_len() {
-            let frame = ring.frame(place);
-            self.heads.push(match frame.defect {
-                None => Head::parse(frame.head, frame.len),
-                Some(Defect::Oversize) => Err(DropReason::Oversize),
-                Some(Defect::BadDirection) => Err(DropReason::BadDirection),
-                Some(Defect::BadNetHeader) => Err(DropReason::BadNetHeader),
-            });
-        }
-    }
-
+    /// Decides about the batch, until a budget is used up, and puts each copy on its destination's heap.
     fn decide(&mut self, switch: &Switch<'_>, port: u16, ring: &FromGuest, watches: &mut Watches) {
-        let mut bytes = 0;
-        for (place, head) in self.heads.iter().enumerate() {
-            if self.copies.len() >= COPY_BUDGET || bytes >= BYTE_BUDGET {
-                break;
-            }
-            let len = ring.frame(place).len;
-            let first = self.copies.len() as u32;
-            let fate = match head {
-                Err(reason) => Fate::Dropped(*reason),
-                Ok(head) if watches.any() => {
-                    watches.decide(switch, port, head, &ring.frame(place), &mut self.copies)
-                }
-                Ok(head) => switch.decide(port, head, len, &mut self.copies, &mut NoTrace),
+        let mut ingress = Ingress::new(*switch, port);
+        let watched = watches.any();
+        let (mut place, mut copies, mut copied) = (0, 0, 0);
+        while place < ring.batch_len() && copies < COPY_BUDGET && copied < BYTE_BUDGET {
+            let FrameHead { bytes, len, defect } = ring.head(place);
+            let first = self.copies.len();
+            let fate = match defect.map(drop_reason) {
+                Some(reason) => Fate::Dropped(reason),
+                None if watched => watches.decide(switch, port, bytes, len, &mut self.copies),
+                None => ingress.decide(bytes, len, &mut self.copies),
             };
-            let copies = first..self.copies.len() as u32;
-            bytes += u64::from(len) * u64::from(copies.end - copies.start);
-            self.fates.push((fate, copies));
+            self.fates.bytes += u64::from(len);
+            self.fates.add(fate, self.copies.len() - first);
+            copies += self.copies.len() - first;
+            copied += u64::from(len) * (self.copies.len() - first) as u64;
+            // What is like this one needs no decision of its own.
+            let mut count = 1;
+            while defect.is_none()
+                && let next = place + count
+                && next < ring.batch_len()
+                && copied < BYTE_BUDGET
+                && let FrameHead { bytes, len, defect: None } = ring.head(next)
+                && ingress.repeats(bytes, len)
+            {
+                self.fates.bytes += u64::from(len);
+                copied += u64::from(len);
+                count += 1;
+            }
+            copies += count - 1;
+            self.fates.unicast += count as u64 - 1;
+            self.heap(first, place, count);
+            place += count;
+        }
+        self.fates.frames = place;
+    }
+
+    /// Puts the copies from `first` on, of the `count` frames from `place` on, on their destinations' heaps.
+    #[inline(always)]
+    fn heap(&mut self, first: usize, place: usize, count: usize) {
+        for (at, copy) in self.copies.iter().enumerate().skip(first) {
+            match copy.outcome {
+                Ok(edit) => {
+                    let heap = &mut self.heaps[usize::from(copy.to)];
+                    if heap.runs.is_empty() {
+                        self.touched.push(copy.to);
+                    }
+                    heap.runs.push(Run { first: place as u16, count: count as u16, copy: at as u32, edit });
+                    heap.frames += count;
+                }
+                Err(reason) => self.lost.push((copy.to, reason)),
+            }
         }
     }
 
     fn deliver(&mut self, ring: &FromGuest, destinations: &[Vec<ToGuest>]) {
-        for (frame, (_, copies)) in self.fates.iter().enumerate() {
-            for at in copies.clone() {
-                let copy = &self.copies[at as usize];
-                self.lost.push(copy.outcome.err());
-                let Ok(edit) = copy.outcome else { continue };
-                let waiting = &mut self.tickets[usize::from(copy.to)];
-                if waiting.is_empty() {
-                    self.touched.push(copy.to);
-                }
-                waiting.push(Ticket { frame: frame as u16, copy: at, edit });
-            }
-        }
-        for at in 0..self.touched.len() {
-            let port = self.touched[at];
-            let tickets = &self.tickets[usize::from(port)];
+        for &port in &self.touched {
+            let heap = &mut self.heaps[usize::from(port)];
             // Receive queues beyond the first wait for a guest that spreads its flows over them.
             let outcome = match destinations.get(usize::from(port)).and_then(|rings| rings.first()) {
-                Some(to) => fill(to, ring, tickets, &mut self.lost),
+                Some(to) => fill(to, ring, heap, |run, reason| {
+                    self.copies[run.copy as usize].outcome = Err(reason);
+                    self.lost.push((port, reason));
+                }),
                 None => Err(None),
             };
-            if let Err(fault) = outcome {
-                for ticket in tickets {
-                    self.lost[ticket.copy as usize] = Some(DropReason::PortDown);
+            match outcome {
+                Ok(granted) => heap.delivered = granted,
+                Err(fault) => {
+                    self.lost.retain(|(to, _)| *to != port);
+                    self.lost.extend(std::iter::repeat_n((port, DropReason::PortDown), heap.frames));
+                    for run in &heap.runs {
+                        self.copies[run.copy as usize].outcome = Err(DropReason::PortDown);
+                    }
+                    self.faults.extend(fault.map(|why| (port, why)));
                 }
-                self.faults.extend(fault.map(|why| (port, why)));
             }
         }
     }
 
-    fn count(&self, ring: &FromGuest, port: u16, lives: &mut [Option<Life>]) {
-        let mut bytes = 0;
-        for (place, (fate, copies)) in self.fates.iter().enumerate() {
-            let len = u64::from(ring.frame(place).len);
-            bytes += len;
-            for at in copies.clone() {
-                let copy = &self.copies[at as usize];
-                let Some(Some(life)) = lives.get_mut(usize::from(copy.to)) else { continue };
-                life.counters.copies += 1;
-                match (self.lost[at as usize], copy.outcome) {
-                    (None, Ok(edit)) => {
-                        life.counters.delivered += 1;
-                        life.counters.delivered_bytes += u64::from(edit.frame_len(len as u32));
-                    }
-                    (Some(reason), _) | (None, Err(reason)) => life.counters.dropped_out.count(reason),
-                }
-            }
-            let Some(Some(life)) = lives.get_mut(usize::from(port)) else { continue };
-            match fate {
-                Fate::Unicast => life.counters.unicast += 1,
-                Fate::Flooded => {
-                    life.counters.flooded += 1;
-                    life.counters.flood_copies += u64::from(copies.end - copies.start);
-                }
-                Fate::Consumed => life.counters.consumed += 1,
-                Fate::Dropped(reason) => life.counters.dropped_in.count(*reason),
-            }
+    fn count(&self, port: u16, lives: &mut [Option<Life>]) {
+        for &to in &self.touched {
+            let Some(Some(life)) = lives.get_mut(usize::from(to)) else { continue };
+            let Granted { frames, bytes } = self.heaps[usize::from(to)].delivered;
+            life.counters.copies += u64::from(frames);
+            life.counters.delivered += u64::from(frames);
+            life.counters.delivered_bytes += bytes;
         }
-        if let Some(Some(life)) = lives.get_mut(usize::from(port)) {
-            life.counters.frames += self.fates.len() as u64;
-            life.counters.bytes += bytes;
+        for (to, reason) in &self.lost {
+            let Some(Some(life)) = lives.get_mut(usize::from(*to)) else { continue };
+            life.counters.copies += 1;
+            life.counters.dropped_out.count(*reason);
         }
+        let Some(Some(life)) = lives.get_mut(usize::from(port)) else { return };
+        let Fates { frames, bytes, unicast, flooded, flood_copies, consumed, dropped } = &self.fates;
+        life.counters.frames += *frames as u64;
+        life.counters.bytes += bytes;
+        life.counters.unicast += unicast;
+        life.counters.flooded += flooded;
+        life.counters.flood_copies += flood_copies;
+        life.counters.consumed += consumed;
+        dropped.iter().for_each(|reason| life.counters.dropped_in.count(*reason));
     }
 }
 
-/// Writes the tickets' frames into one ring, notes what got no room, and tells the guest. An error with a fault means
-/// that the destination is broken, one without that it is not there.
+/// Writes a heap's frames into one ring, says what got no room, and tells the guest. An error with a fault means that the
+/// destination is broken, one without that it is not there.
+#[inline(always)]
 fn fill(
     to: &ToGuest,
     from: &FromGuest,
-    tickets: &[Ticket],
-    lost: &mut [Option<DropReason>],
-) -> Result<(), Option<PortFault>> {
-    let lengths =
-        tickets.iter().map(|ticket| ticket.edit.frame_len(from.frame(usize::from(ticket.frame)).len));
-    let mut lease = to.reserve(lengths).map_err(Some)?;
-    for (place, ticket) in tickets.iter().enumerate() {
-        let Frame { head, payload, .. } = from.frame(usize::from(ticket.frame));
-        match lease.room(place) {
-            Ok(()) if ticket.edit == TagEdit::Keep => lease.write(place, head, payload),
-            Ok(()) => {
-                let mut edited = [0; HEAD_BYTES + head::TAG_LEN];
-                let length = ticket.edit.apply(head, &mut edited);
-                lease.write(place, &edited[..length], payload);
+    heap: &Heap,
+    mut lost: impl FnMut(&Run, DropReason),
+) -> Result<Granted, Option<PortFault>> {
+    let ask = |room: &mut Claim<'_>| {
+        for run in &heap.runs {
+            match run.edit {
+                TagEdit::Keep => room.frames(run.frames().map(|frame| from.len(frame))),
+                edit => room.frames(run.frames().map(|frame| edit.frame_len(from.len(frame)))),
             }
-            Err(NoRoom::Empty) => lost[ticket.copy as usize] = Some(DropReason::NoBuffer),
-            Err(NoRoom::TooSmall) => lost[ticket.copy as usize] = Some(DropReason::BufferTooSmall),
+        }
+    };
+    let mut lease = to.reserve(heap.frames, ask).map_err(Some)?;
+    let mut place = 0;
+    for run in &heap.runs {
+        for frame in run.frames() {
+            match write(&mut lease, place, from, frame, run.edit) {
+                Ok(()) => {}
+                Err(NoRoom::Empty) => lost(run, DropReason::NoBuffer),
+                Err(NoRoom::TooSmall) => lost(run, DropReason::BufferTooSmall),
+            }
+            place += 1;
         }
     }
-    lease.publish().map_err(Some)
+    let granted = lease.granted();
+    lease.publish().map(|()| granted).map_err(Some)
+}
+
+#[inline(always)]
+fn write(
+    lease: &mut Lease<'_>,
+    place: usize,
+    from: &FromGuest,
+    frame: usize,
+    edit: TagEdit,
+) -> Result<(), NoRoom> {
+    if edit == TagEdit::Keep {
+        lease.write(place, from.head(frame).bytes, from.payload(frame))
+    } else {
+        write_edited(lease, place, from, frame, edit)
+    }
+}
+
+#[inline(never)]
+fn write_edited(
+    lease: &mut Lease<'_>,
+    place: usize,
+    from: &FromGuest,
+    frame: usize,
+    edit: TagEdit,
+) -> Result<(), NoRoom> {
+    let mut edited = [0; HEAD_BYTES + head::TAG_LEN];
+    let length = edit.apply(from.head(frame).bytes, &mut edited);
+    lease.write(place, &edited[..length], from.payload(frame))
+}
+
+/// What makes a chain no frame, in the switch's words.
+fn drop_reason(defect: Defect) -> DropReason {
+    match defect {
+        Defect::Oversize => DropReason::Oversize,
+        Defect::BadDirection => DropReason::BadDirection,
+        Defect::BadNetHeader => DropReason::BadNetHeader,
+    }
 }

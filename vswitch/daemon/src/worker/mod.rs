@@ -16,11 +16,17 @@ use batch::Batch;
 use mailbox::{Mailbox, Message, Tally};
 use ports::Ports;
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
-use vhost_net_backend::{cycles, device::fault::PortFault};
-use vswitch_core::{clock::Instant, decide::Switch, drop_reason::DropReason, fdb::Fdb, world::World};
+use vhost_net_backend::{
+    cycles,
+    device::{fault::PortFault, ring::RunningRing},
+};
+use vswitch_core::{
+    clock::Instant, decide::Switch, drop_reason::DropReason, fdb::Fdb, id::PortId, world::World,
+};
 use watches::Watches;
 
 /// Buckets of the FDB that one turn looks through for what is too old.
@@ -72,6 +78,26 @@ impl Worker {
             sleeps: 0,
             panics: 0,
         }
+    }
+
+    /// A worker without a thread, for whoever takes its turns: tests, fuzzing, counting of instructions. Fails if
+    /// the process has no descriptor left.
+    pub fn alone(world: Arc<World>, fdb: Arc<Fdb>) -> io::Result<Self> {
+        let poll = mio::Poll::new()?;
+        let mailbox = Arc::new(Mailbox::new(&poll, thread::WAKE)?);
+        let mut worker = Self::new(mailbox, poll.registry().try_clone()?, world.clone(), fdb);
+        worker.adopt(world);
+        Ok(worker)
+    }
+
+    /// Serves `ring` of `port` from the next turn on.
+    pub fn attach(&mut self, port: PortId, ring: RunningRing) {
+        self.ports.attach(port, ring);
+    }
+
+    fn adopt(&mut self, world: Arc<World>) {
+        self.ports.adopt(world.ports().map(|port| port.id));
+        self.world = world;
     }
 
     /// One round over all rings at the moment `now`: at most one batch from each.
@@ -133,13 +159,12 @@ impl Worker {
         for message in self.mailbox.take() {
             match message {
                 Message::Renew { port } => self.ports.renew(port),
-                Message::Attach { port, ring } => self.ports.attach(port, ring),
+                Message::Attach { port, ring } => self.attach(port, ring),
                 Message::Detach { port, index, answer } => {
                     let _ = answer.send(self.ports.detach(port, index));
                 }
                 Message::Adopt { world, answer } => {
-                    self.ports.adopt(world.ports().map(|port| port.id));
-                    self.world = world;
+                    self.adopt(world);
                     let _ = answer.send(());
                 }
                 Message::Handle { port, handle } => self.ports.set_handle(port, handle),

@@ -13,7 +13,7 @@ use std::{
 use vhost_net_backend::device::alarm::Alarm;
 use vswitch_core::{clock, fdb::Fdb, world::World};
 
-const WAKE: Token = Token(0);
+pub(super) const WAKE: Token = Token(0);
 
 /// How long a worker polls idle rings before it asks for kicks: about what a kick and a wake-up cost.
 const SPIN: Duration = Duration::from_micros(50);

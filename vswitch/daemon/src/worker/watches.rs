@@ -1,11 +1,9 @@
 //! Watched frames: those that match are decided by the same code, with a recorder beside it.
 
 use crate::control::protocol::{Journey, Sighting, Watch};
-use vhost_net_backend::device::ring::Frame;
 use vswitch_core::{
     decide::{Copy, Fate, Switch},
-    drop_reason::DropReason,
-    head::Head,
+    head::{FrameView, LinkHeader},
     id::PortId,
     trace::Recorder,
 };
@@ -60,15 +58,20 @@ impl Watches {
         &mut self,
         switch: &Switch<'_>,
         port: u16,
-        head: &Head,
-        frame: &Frame<'_>,
+        bytes: &[u8],
+        len: u32,
         copies: &mut Vec<Copy>,
     ) -> Fate {
+        let link = match LinkHeader::parse(bytes, len) {
+            Ok(link) => link,
+            Err(reason) => return Fate::Dropped(reason),
+        };
+        let frame = &FrameView { link: &link, bytes, len };
         let id = switch.world.port(port).map(|port| port.id);
         let first = copies.len() as u32;
         let mut recorder = Recorder::default();
-        let fate = switch.decide(port, head, frame.len, copies, &mut recorder);
-        let wanting = self.all.iter().position(|watching| matches(&watching.watch, id, head, frame.head));
+        let fate = switch.decide(port, frame, copies, &mut recorder);
+        let wanting = self.all.iter().position(|watching| matches(&watching.watch, id, frame));
         let (Some(at), Some(port)) = (wanting, id) else { return fate };
         if self.all[at].sightings.len() + self.open.len() >= KEPT {
             self.all[at].lost += 1;
@@ -84,7 +87,7 @@ impl Watches {
         let sighting = Sighting {
             port,
             at_nanos: self.now_nanos,
-            head: frame.head[..frame.head.len().min(HEAD)].to_vec(),
+            head: frame.bytes[..frame.bytes.len().min(HEAD)].to_vec(),
             len: frame.len,
             journey,
             lost: Vec::new(),
@@ -94,10 +97,11 @@ impl Watches {
     }
 
     /// Completes the batch's sightings with what became of their copies.
-    pub(super) fn close(&mut self, lost: &[Option<DropReason>]) {
+    pub(super) fn close(&mut self, copies: &[Copy]) {
         for (at, mut sighting, first) in self.open.drain(..) {
             let count = sighting.journey.copies.len();
-            sighting.lost = lost.iter().skip(first as usize).take(count).copied().collect();
+            let copies = copies.iter().skip(first as usize).take(count);
+            sighting.lost = copies.map(|copy| copy.outcome.err()).collect();
             self.all[at].sightings.push(sighting);
         }
     }
@@ -108,13 +112,13 @@ impl Watches {
     }
 }
 
-fn matches(watch: &Watch, port: Option<PortId>, head: &Head, bytes: &[u8]) -> bool {
+fn matches(watch: &Watch, port: Option<PortId>, frame: &FrameView<'_>) -> bool {
     let contains = |wanted: &Vec<u8>| {
-        wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted.as_slice())
+        wanted.is_empty() || frame.bytes.windows(wanted.len()).any(|window| window == wanted.as_slice())
     };
     watch.port.is_none_or(|wanted| Some(wanted) == port)
-        && watch.src.is_none_or(|wanted| wanted == head.src)
-        && watch.dst.is_none_or(|wanted| wanted == head.dst)
-        && watch.ethertype.is_none_or(|wanted| wanted == head.ethertype)
+        && watch.src.is_none_or(|wanted| wanted == frame.link.src)
+        && watch.dst.is_none_or(|wanted| wanted == frame.link.dst)
+        && watch.ethertype.is_none_or(|wanted| wanted == frame.link.ethertype)
         && watch.contains.as_ref().is_none_or(contains)
 }

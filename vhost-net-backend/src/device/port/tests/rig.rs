@@ -145,9 +145,9 @@ impl Hub {
 }
 
 fn deliver(from: &FromGuest, count: usize, to: &ToGuest) -> Result<(), PortFault> {
-    let mut lease = to.reserve((0..count).map(|place| from.frame(place).len))?;
+    let mut lease = to.reserve(count, |room| room.frames((0..count).map(|place| from.frame(place).len)))?;
     for frame in (0..count).map(|place| (place, from.frame(place))) {
-        lease.write(frame.0, frame.1.head, frame.1.payload);
+        let _ = lease.write(frame.0, frame.1.head, frame.1.payload);
     }
     lease.publish()
 }

@@ -62,12 +62,13 @@ fn turn(source: &mut Wired, sink: &mut Wired, cut: usize) -> Vec<Result<(), NoRo
     let decided = taken - cut.min(taken.saturating_sub(1));
     let before = (sink.to.next_avail(), sink.to.next_used());
     let lengths: Vec<u32> = (0..decided).map(|place| source.from.frame(place).len).collect();
-    let mut lease = sink.to.reserve(lengths).expect("an honest ring");
+    let mut lease =
+        sink.to.reserve(lengths.len(), |room| room.frames(lengths.iter().copied())).expect("an honest ring");
     for place in 0..decided {
         let frame = source.from.frame(place);
         assert_eq!(frame.defect, None);
         assert_eq!(frame.head.len(), (frame.len as usize).min(crate::device::ring::HEAD_BYTES));
-        lease.write(place, frame.head, frame.payload);
+        let _ = lease.write(place, frame.head, frame.payload);
     }
     let fates = (0..decided).map(|place| lease.room(place)).collect();
     assert_eq!(sink.to.next_used(), before.1, "nothing shows before it is published");

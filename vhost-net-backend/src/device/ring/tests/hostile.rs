@@ -55,7 +55,11 @@ fn q01_a_head_outside_of_the_table() {
         let refused = "the head of a chain is outside of the descriptor table";
         assert_eq!(words(wired.from.harvest(64)), refused);
         assert_eq!(words(wired.from.harvest(64)), refused, "and the same again");
-        assert_eq!(words(wired.to.reserve([60])), refused, "and reserve comes back at all");
+        assert_eq!(
+            words(wired.to.reserve(1, |room| room.frames(std::iter::once(60)))),
+            refused,
+            "and reserve comes back at all"
+        );
         assert_eq!((wired.to.next_avail(), wired.to.next_used(), wired.from.next_avail()), (0, 0, 0));
     }
 }
@@ -64,10 +68,13 @@ fn q01_a_head_outside_of_the_table() {
 fn q01_what_was_claimed_before_a_refused_chain_is_given_back() {
     let wired = wired();
     wired.driver.raw(0).set_avail(1, 16);
-    words(wired.to.reserve([60, 60]));
+    words(wired.to.reserve(2, |room| room.frames([60, 60].into_iter())));
     assert_eq!((wired.to.next_avail(), wired.to.next_used()), (0, 0));
     assert_eq!(wired.driver.raw(0).used_index(), 0, "the guest sees no buffer that nobody wrote");
-    assert_eq!(wired.to.reserve([60]).expect("the first is honest").room(0), Ok(()));
+    assert_eq!(
+        wired.to.reserve(1, |room| room.frames(std::iter::once(60))).expect("the first is honest").room(0),
+        Ok(())
+    );
 }
 
 #[test]
@@ -182,14 +189,17 @@ fn q08_the_avail_index_jumps_goes_back_or_names_a_chain_twice() {
         wired.driver.raw(0).set_avail_index(index);
         let jumped = "avail.idx jumped by more than the ring's size";
         assert_eq!(words(wired.from.harvest(64)), jumped);
-        assert_eq!(words(wired.to.reserve([60])), jumped);
+        assert_eq!(words(wired.to.reserve(1, |room| room.frames(std::iter::once(60)))), jumped);
     }
     let mut wired = wired();
     wired.driver.raw(1).offer(3);
     wired.driver.raw(1).offer(3);
     wired.driver.raw(0).set_avail(1, 0);
     assert_eq!(words(wired.from.harvest(64)), "a chain was made available twice");
-    assert_eq!(words(wired.to.reserve([60, 60])), "a chain was made available twice");
+    assert_eq!(
+        words(wired.to.reserve(2, |room| room.frames([60, 60].into_iter()))),
+        "a chain was made available twice"
+    );
 }
 
 #[test]
@@ -204,7 +214,10 @@ fn q09_buffers_of_the_wrong_direction() {
     let wired = wired();
     let ring = wired.driver.raw(0);
     ring.set_descriptor(0, descriptor(ring.buffer(0), 2048, 0, 0));
-    assert_eq!(words(wired.to.reserve([60])), "a receive buffer is not writable for the device");
+    assert_eq!(
+        words(wired.to.reserve(1, |room| room.frames(std::iter::once(60)))),
+        "a receive buffer is not writable for the device"
+    );
 }
 
 #[test]

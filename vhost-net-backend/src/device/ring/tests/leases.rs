@@ -12,15 +12,15 @@ const EMPTY: Payload<'static> = Payload::Ours(&[]);
 #[test]
 fn a_gap_holds_back_what_lies_behind_it_and_whoever_closes_it_publishes_all() {
     let mut wired = Wired::new(&config(ALL, 16));
-    let mut first = wired.to.reserve([20]).expect("room");
-    let mut second = wired.to.reserve([30, 40]).expect("room");
-    let third = wired.to.reserve([50]).expect("room");
-    second.write(0, &[2; 30], EMPTY);
-    second.write(1, &[3; 40], EMPTY);
+    let mut first = wired.to.reserve(1, |room| room.frames(std::iter::once(20))).expect("room");
+    let mut second = wired.to.reserve(2, |room| room.frames([30, 40].into_iter())).expect("room");
+    let third = wired.to.reserve(1, |room| room.frames(std::iter::once(50))).expect("room");
+    let _ = second.write(0, &[2; 30], EMPTY);
+    let _ = second.write(1, &[3; 40], EMPTY);
     second.publish().expect("memory");
     drop(third);
     assert_eq!(wired.to.next_used(), 0, "the oldest is not written yet");
-    first.write(0, &[1; 20], EMPTY);
+    let _ = first.write(0, &[1; 20], EMPTY);
     first.publish().expect("memory");
     assert_eq!(wired.to.next_used(), 4);
     let mut lengths = Vec::new();
@@ -50,9 +50,13 @@ fn workers_that_deliver_at_once_lose_and_double_nothing() {
                             [&[worker as u8], n.to_le_bytes().as_slice(), &vec![n as u8; len_of(n)]].concat()
                         })
                         .collect();
-                    let mut lease = to.reserve(frames.iter().map(|f| f.len() as u32)).expect("honest");
+                    let mut lease = to
+                        .reserve(frames.len(), |room| {
+                            room.frames(frames.iter().map(|frame| frame.len() as u32));
+                        })
+                        .expect("honest");
                     for (place, frame) in frames.iter().enumerate() {
-                        lease.write(place, &frame[..5], Payload::Ours(&frame[5..]));
+                        let _ = lease.write(place, &frame[..5], Payload::Ours(&frame[5..]));
                     }
                     let fates: Vec<_> = (0..frames.len()).map(|place| lease.room(place)).collect();
                     lease.publish().expect("memory");

@@ -60,10 +60,10 @@ fn compare_layers(frame: &[u8]) -> Outcome<()> {
         (Err(_), Err(_)) => return Ok(()),
         (ours, theirs) => return differ("Ethernet", ours, theirs),
     };
-    same("destination", ours.dst.octets(), theirs.destination())?;
-    same("source", ours.src.octets(), theirs.source())?;
+    same("destination", ours.link.dst.octets(), theirs.destination())?;
+    same("source", ours.link.src.octets(), theirs.source())?;
     let mut payload = theirs.payload();
-    for tag in [ours.outer, ours.inner] {
+    for tag in [ours.link.outer, ours.link.inner] {
         let announced = is_tag(payload.ether_type.0);
         match (tag, SingleVlanSlice::from_slice(payload.payload)) {
             (Some(tag), Ok(vlan)) if announced => {
@@ -75,12 +75,14 @@ fn compare_layers(frame: &[u8]) -> Outcome<()> {
             (tag, vlan) => return differ("tag", tag, vlan),
         }
     }
-    same("EtherType", ours.ethertype, payload.ether_type.0)?;
-    same("layer 2 length", usize::from(ours.l2_len), frame.len() - payload.payload.len())?;
+    same("EtherType", ours.link.ethertype, payload.ether_type.0)?;
+    same("layer 2 length", usize::from(ours.link.len), frame.len() - payload.payload.len())?;
     match ours.network {
         Network::Unparsed(Unparsed::BehindHead) => explained(Explained::BehindHead),
-        Network::Unparsed(Unparsed::TooManyTags) if ours.inner.is_some() => explained(Explained::TooManyTags),
-        _ => match ours.ethertype {
+        Network::Unparsed(Unparsed::TooManyTags) if ours.link.inner.is_some() => {
+            explained(Explained::TooManyTags)
+        }
+        _ => match ours.link.ethertype {
             ethertype::ARP => compare_arp(&ours, payload.payload),
             ethertype::IPV4 => compare_ipv4(&ours, payload.payload),
             ethertype::IPV6 => compare_ipv6(&ours, payload.payload),

@@ -7,7 +7,7 @@ use vswitch_core::{
     description::{self, Description, Link, Membership, Origin, Port, Trunk, Vlan},
     drop_reason::DropReason,
     fdb::Fdb,
-    head::{HEAD_BYTES, Head},
+    head::{FrameView, HEAD_BYTES, LinkHeader},
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
     trace::Recorder,
@@ -141,11 +141,11 @@ impl Bench {
     /// What becomes of `frame` if it comes in on that port.
     pub(crate) fn send(&mut self, port: u16, frame: &[u8]) -> (Fate, Vec<Copy>) {
         let len = frame.len() as u32;
-        let head =
-            Head::parse(&frame[..frame.len().min(HEAD_BYTES)], len).expect("neither runt nor oversize");
+        let bytes = &frame[..frame.len().min(HEAD_BYTES)];
+        let link = LinkHeader::parse(bytes, len).expect("neither runt nor oversize");
         let switch = Switch { world: &self.world, fdb: &self.fdb, now: self.now, learning: self.learning };
         let (mut copies, mut recorder) = (vec![], Recorder::default());
-        let fate = switch.decide(port, &head, len, &mut copies, &mut recorder);
+        let fate = switch.decide(port, &FrameView { link: &link, bytes, len }, &mut copies, &mut recorder);
         self.steps = recorder.steps.iter().map(ToString::to_string).collect();
         (fate, copies)
     }

@@ -152,8 +152,10 @@ fn frames_go_both_ways_in_order_and_more_than_either_side_holds() {
     loop {
         let bytes = frame(sent);
         let room = bench.host.with(|_, to| {
-            let mut lease = to.reserve([bytes.len() as u32]).expect("an honest driver");
-            lease.write(0, &bytes, Payload::Ours(&[]));
+            let mut lease = to
+                .reserve(1, |room| room.frames(std::iter::once(bytes.len() as u32)))
+                .expect("an honest driver");
+            let _ = lease.write(0, &bytes, Payload::Ours(&[]));
             lease.room(0).is_ok()
         });
         sent += usize::from(room);

@@ -1,0 +1,195 @@
+//! Claiming room in a receiveq, frame by frame.
+
+use super::{
+    MAX_FRAME, MAX_LEASES, State, ToGuest,
+    lease::{Chain, Room, Store},
+};
+use crate::{
+    device::ring::{
+        chain::{self, Direction},
+        raw,
+    },
+    features, net_header,
+};
+use std::num::NonZeroU16;
+
+/// Descriptors that one `reserve` reads before it stops claiming.
+const DESCRIPTOR_BUDGET: u32 = 4096;
+
+/// Chains that one frame may be spread over with MRG_RXBUF. A frame of 64 KiB in buffers of 1.5 KiB takes 44.
+const MAX_MERGED: usize = 128;
+
+/// Bytes of net header and longest frame.
+const LONGEST: u32 = net_header::LEN as u32 + MAX_FRAME;
+
+/// Why a frame got no buffer. The ring is as it was before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoRoom {
+    /// The guest has not made enough buffers available.
+    Empty,
+    /// The frame does not fit a buffer (without MRG_RXBUF), would take more buffers than a frame may, or is longer than
+    /// [`MAX_FRAME`].
+    TooSmall,
+}
+
+/// Room being claimed in a receiveq.
+#[derive(Debug)]
+pub struct Claim<'r> {
+    ring: &'r ToGuest,
+    state: &'r mut State,
+    store: Store,
+    /// Chains that the guest made available and that were not claimed.
+    available: u16,
+    /// Descriptors that may still be read.
+    budget: u32,
+    /// What the guest did that no driver may do.
+    broken: Option<&'static str>,
+}
+
+impl<'r> Claim<'r> {
+    #[inline(always)]
+    pub(super) fn begin(ring: &'r ToGuest, state: &'r mut State, store: Store, count: usize) -> Self {
+        let mut claim = Self { ring, state, store, available: 0, budget: DESCRIPTOR_BUDGET, broken: None };
+        let available = ring.ring.avail_index().wrapping_sub(claim.state.next_avail);
+        if available > ring.common.size.entries() {
+            claim.broken = Some("avail.idx jumped by more than the ring's size");
+        } else if claim.state.open.len() < MAX_LEASES {
+            claim.available = available;
+        }
+        claim.state.seen.begin();
+        let (table, avail) = (ring.ring.table(), ring.ring.avail());
+        for place in 0..claim.available.min(u16::try_from(count).unwrap_or(u16::MAX)) {
+            table.prefetch(avail.entry(claim.state.next_avail.wrapping_add(place)));
+        }
+        claim
+    }
+
+    /// What was claimed; an error names what no driver may do.
+    #[inline(always)]
+    pub(super) fn finish(mut self) -> Result<Store, (&'static str, Store)> {
+        match self.broken {
+            None => Ok(self.store),
+            Some(what) => {
+                self.store.clear();
+                Err((what, self.store))
+            }
+        }
+    }
+
+    /// Asks for room for a frame of each of these lengths (without net header). [`Lease::room`](super::Lease::room) tells
+    /// whether there was any.
+    #[inline(always)]
+    pub fn frames(&mut self, lengths: impl Iterator<Item = u32>) {
+        let mut lengths = lengths;
+        while let Some((len, total)) = self.direct_frames(&mut lengths) {
+            self.any_buffers(len, total);
+        }
+    }
+
+    /// Claims room while frame after frame fits a chain that is one buffer in one piece, as nearly every one does. The length
+    /// of the first that does not is returned, without and with net header.
+    #[inline(always)]
+    fn direct_frames(&mut self, lengths: &mut impl Iterator<Item = u32>) -> Option<(u32, u32)> {
+        let Self { ring: ToGuest { ring, .. }, state, store, available, .. } = self;
+        let (table, avail, used) = (ring.table(), ring.avail(), ring.used());
+        let window = ring.memory().window(state.region_hint);
+        let (first, most) = ((state.next_avail, state.next_used), *available);
+        let (mut taken, mut bytes) = (0u16, 0u64);
+        let odd = loop {
+            let Some(len) = lengths.next() else { break None };
+            let total = len.saturating_add(net_header::LEN as u32);
+            let head = avail.entry(first.0.wrapping_add(taken));
+            if taken == most || total > LONGEST {
+                break Some((len, total));
+            }
+            let Some(segment) = chain::direct(table, head, Direction::DeviceWrites, window)
+                .filter(|segment| segment.len() >= total && state.seen.take(head).is_ok())
+            else {
+                break Some((len, total));
+            };
+            // The driver does not look at this place before the lease is published.
+            used.write(first.1.wrapping_add(taken), head, total);
+            // The lines of header and head; what follows comes in a run that the CPU foresees.
+            raw::prefetch_to_write(segment.host());
+            raw::prefetch_to_write(segment.host().wrapping_add(64));
+            store.frames.push(Room::One(segment));
+            taken += 1;
+            bytes += u64::from(len);
+        };
+        store.granted.frames += u32::from(taken);
+        store.granted.bytes += bytes;
+        self.take(taken);
+        odd
+    }
+
+    fn take(&mut self, chains: u16) {
+        self.available -= chains;
+        self.state.next_avail = self.state.next_avail.wrapping_add(chains);
+        self.state.next_used = self.state.next_used.wrapping_add(chains);
+    }
+
+    /// Claims room for one frame in as many chains as it takes, of any shape.
+    #[inline(never)]
+    fn any_buffers(&mut self, len: u32, total: u32) {
+        let first = self.store.segments.len();
+        self.store.chains.clear();
+        match self.take_chains(total) {
+            Err(what) => self.broken = self.broken.or(Some(what)),
+            Ok(Err(no_room)) => {
+                self.store.chains.iter().for_each(|chain| self.state.seen.give_back(chain.head));
+                self.store.segments.truncate(first);
+                self.store.frames.push(Room::No(no_room));
+            }
+            Ok(Ok(chains)) => {
+                let mut left = total;
+                for (place, chain) in (0..).zip(&self.store.chains) {
+                    let here = left.min(chain.bytes);
+                    self.ring.ring.used().write(self.state.next_used.wrapping_add(place), chain.head, here);
+                    left -= here;
+                }
+                self.store.frames.push(Room::Many { chains, first, end: self.store.segments.len() });
+                self.store.granted.frames += 1;
+                self.store.granted.bytes += u64::from(len);
+                self.take(chains.get());
+            }
+        }
+    }
+
+    /// Takes chains until they hold `total` bytes; how many. Those that were taken are in the store, whatever comes of it.
+    fn take_chains(&mut self, total: u32) -> Result<Result<NonZeroU16, NoRoom>, &'static str> {
+        let Self { ring, state, store, available, budget, .. } = self;
+        let mergeable = ring.common.has(features::NET_MRG_RXBUF);
+        if total > LONGEST {
+            return Ok(Err(NoRoom::TooSmall));
+        }
+        let mut room = 0u32;
+        let mut taken = 0u16;
+        loop {
+            // First: what does not fit will not fit either once there are more buffers.
+            if usize::from(taken) == MAX_MERGED || (taken > 0 && !mergeable) {
+                return Ok(Err(NoRoom::TooSmall));
+            }
+            if taken == *available || *budget == 0 {
+                return Ok(Err(NoRoom::Empty));
+            }
+            let head = ring.ring.avail().entry(state.next_avail.wrapping_add(taken));
+            state.seen.take(head)?;
+            let hint = &mut state.region_hint;
+            let walked = chain::walk(&ring.ring, head, Direction::DeviceWrites, hint, &mut store.segments)?;
+            if !walked.direction_ok {
+                return Err("a receive buffer is not writable for the device");
+            }
+            *budget = budget.saturating_sub(u32::from(walked.descriptors));
+            store.chains.push(Chain { head, bytes: walked.bytes });
+            taken += 1;
+            room = room.saturating_add(walked.bytes);
+            // The header lies whole in the first chain (virtio 1.2 §5.1.6.3.1).
+            if taken == 1 && (walked.bytes as usize) < net_header::LEN {
+                return Ok(Err(NoRoom::TooSmall));
+            }
+            if let Some(chains) = NonZeroU16::new(taken).filter(|_| room >= total) {
+                return Ok(Ok(chains));
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! A receiveq: frames go to the guest, in three steps that several workers may take at once.
+//!
+//! `reserve` (behind a short flag) claims buffers and places in the used ring; `write` (no flag) fills them; `publish`
+//! (behind the flag) marks the lease finished, and whoever closes the oldest gap stores the used index for all that is
+//! finished, so the guest sees buffers in the order in which they were claimed.
+
+mod claim;
+mod lease;
+
+pub use claim::{Claim, NoRoom};
+pub use lease::{Granted, Lease};
+
+use super::{Common, MAX_FRAME, RingParts, flag::Flagged, raw::RawRing, seen::Seen};
+use crate::{device::fault::PortFault, features};
+use lease::Store;
+use std::collections::VecDeque;
+
+/// Leases that may be open at once: far more than there are workers.
+const MAX_LEASES: usize = 64;
+
+#[derive(Debug)]
+struct State {
+    next_avail: u16,
+    /// The next place in the used ring to give away.
+    next_used: u16,
+    /// What `used.idx` says.
+    published: u16,
+    /// `published` when the driver was last told.
+    told: u16,
+    region_hint: usize,
+    /// Open leases, oldest first: places taken, and whether they are written.
+    open: VecDeque<(u16, bool)>,
+    /// The number of the oldest open lease.
+    oldest: u64,
+    /// Lease stores that are not in use.
+    spare: Vec<Store>,
+    seen: Seen,
+}
+
+/// A running receiveq.
+#[derive(Debug)]
+pub struct ToGuest {
+    ring: RawRing,
+    common: Common,
+    state: Flagged<State>,
+}
+
+impl ToGuest {
+    pub(super) fn new(ring: RawRing, parts: RingParts) -> Self {
+        let (next_avail, next_used) = (parts.next_avail, parts.next_used);
+        let common = Common::new(parts);
+        // We look at this ring when there is something to put into it; a kick tells us nothing.
+        ring.suppress_kicks(common.has(features::EVENT_IDX));
+        let state = State {
+            next_avail,
+            next_used,
+            published: next_used,
+            told: next_used,
+            region_hint: 0,
+            open: VecDeque::with_capacity(MAX_LEASES),
+            oldest: 0,
+            spare: Vec::with_capacity(MAX_LEASES),
+            seen: Seen::new(common.size),
+        };
+        Self { ring, common, state: Flagged::new(state) }
+    }
+
+    pub(super) fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// The ring's index in the device.
+    pub fn index(&self) -> u16 {
+        self.common.index
+    }
+
+    /// Entries.
+    pub fn size(&self) -> u16 {
+        self.common.size.entries()
+    }
+
+    pub(super) fn next_avail(&self) -> u16 {
+        self.state.with(|state| state.next_avail)
+    }
+
+    pub(super) fn next_used(&self) -> u16 {
+        self.state.with(|state| state.published)
+    }
+
+    /// Claims room for about `count` frames; `ask` asks for each, one after the other.
+    ///
+    /// An error says what the guest did that no driver may do; nothing is claimed then, and the port is to be stopped.
+    #[inline(always)]
+    pub fn reserve(&self, count: usize, ask: impl FnOnce(&mut Claim<'_>)) -> Result<Lease<'_>, PortFault> {
+        self.state.with(|state| {
+            let store = state.spare.pop().unwrap_or_default();
+            let before = (state.next_avail, state.next_used);
+            let mut claim = Claim::begin(self, state, store, count);
+            ask(&mut claim);
+            match claim.finish() {
+                Ok(store) => {
+                    let number = state.oldest + state.open.len() as u64;
+                    state.open.push_back((state.next_used.wrapping_sub(before.1), false));
+                    Ok(Lease::new(self, store, number))
+                }
+                Err((what, store)) => {
+                    (state.next_avail, state.next_used) = before;
+                    state.spare.push(store);
+                    Err(self.ring.cause(self.common.fault(what)))
+                }
+            }
+        })
+    }
+
+    /// Ends lease `number`; returns the used indices between which the driver is to be told.
+    fn end(&self, number: u64, store: Store) -> (u16, u16) {
+        self.state.with(|state| {
+            if let Some(lease) = state.open.get_mut((number - state.oldest) as usize) {
+                lease.1 = true;
+            }
+            while let Some((places, true)) = state.open.front().copied() {
+                state.open.pop_front();
+                state.published = state.published.wrapping_add(places);
+                state.oldest += 1;
+            }
+            state.spare.push(store);
+            let old = state.told;
+            state.told = state.published;
+            if old != state.published {
+                self.ring.store_used_index(state.published);
+            }
+            (old, state.published)
+        })
+    }
+}
