@@ -1,0 +1,138 @@
+//! One worker's turns over two ports, in one thread: cycles a frame here, instructions a frame under callgrind.
+//!
+//! `cargo bench -p vswitchd --bench turn -- [--batch 32] [--turns 100000] [--size 60]` prints cycles. Under `valgrind --tool=callgrind
+//! --toggle-collect='*Worker*turn*'` only turns are counted; two runs with unlike `--turns` differ by nothing but turns
+//! (`benches/instructions` does that).
+
+use std::{
+    os::unix::net::UnixStream,
+    sync::{Arc, Mutex, PoisonError},
+};
+use vhost_net_backend::{
+    cycles,
+    device::{
+        Connection, PortHost,
+        port::{Port, PortConfig},
+        ring::RunningRing,
+    },
+    driver::{Config, Driver},
+    features,
+    layout::RingSize,
+};
+use vswitch_core::{
+    build::{self, Ethernet},
+    clock::Instant,
+    description::{self, Description, Link, Membership, Origin, Switch, Vlan},
+    fdb::Fdb,
+    id::{Epoch, PortId, SwitchId},
+    mac::MacAddr,
+    vlan::VlanId,
+    world::World,
+};
+use vswitchd::worker::{Turn, Worker};
+
+/// Keeps a port's rings until they are fetched.
+#[derive(Default)]
+struct Shelf(Mutex<Vec<RunningRing>>);
+
+impl PortHost for Shelf {
+    fn attach(&self, _index: u16, ring: RunningRing) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(ring);
+    }
+
+    fn detach(&self, _index: u16) -> Option<RunningRing> {
+        None
+    }
+
+    fn connection(&self, _state: Connection) {}
+}
+
+/// A lab of two access ports in one VLAN.
+fn description() -> Description {
+    let here = Origin { line: 1, column: 1 };
+    let vlan = VlanId::new(10).expect("a VLAN");
+    let port = |place: u16| description::Port {
+        id: PortId::new(place, 0),
+        node: format!("n{place}"),
+        interface: "eth0".into(),
+        mac: None,
+        mtu: None,
+        queues: 1,
+        mac_limit: 1024,
+        sealed_memory: false,
+        up: true,
+        link: Link::Switch { switch: SwitchId::new(0), vlans: Membership::Access(vlan) },
+        origin: here,
+        link_origin: Some(here),
+    };
+    Description {
+        lab: "turn".into(),
+        file: "turn.vnet.yaml".into(),
+        epoch: Epoch::new(1),
+        vlans: vec![Vlan { id: vlan, name: "ten".into(), origin: None }],
+        switches: vec![Switch {
+            id: SwitchId::new(0),
+            name: "sw1".into(),
+            mac_aging_secs: 300,
+            origin: here,
+        }],
+        ports: (0..2).map(|place| Some(port(place))).collect(),
+        trunks: Vec::new(),
+    }
+}
+
+/// The value of `--name`, or what it is without.
+fn option(name: &str, otherwise: usize) -> usize {
+    let mut words = std::env::args().skip_while(|word| word != name).skip(1);
+    words.next().map_or(otherwise, |word| word.parse().expect("a number"))
+}
+
+fn main() {
+    let (batch, turns, size) = (option("--batch", 32), option("--turns", 100_000), option("--size", 60));
+    let world = Arc::new(World::compile(&description()).expect("a lab"));
+    let mut worker = Worker::alone(world, Arc::new(Fdb::new(1, 1 << 14))).expect("a worker");
+    // As DPDK's driver and Linux' have it between them: in order, and no buffers to merge.
+    let config = Config {
+        features: Config::default().features & !features::NET_MRG_RXBUF,
+        ring_size: RingSize::new(1024).expect("a power of two"),
+        ..Config::default()
+    };
+    let mut ends: Vec<(Port, Driver)> = Vec::new();
+    for place in 0..2 {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let shelf = Arc::new(Shelf::default());
+        let port = Port::adopt(ours, PortConfig::new("turn"), shelf.clone()).expect("a port");
+        let driver = Driver::connect(theirs, &config).expect("a driver");
+        for ring in shelf.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            worker.attach(PortId::new(place, 0), ring);
+        }
+        ends.push((port, driver));
+    }
+    let station = |place: u8| MacAddr::new([2, 0, 0, 0, 0, place]);
+    let frames: Vec<Vec<u8>> = (0..2u8)
+        .map(|place| {
+            build::raw(
+                Ethernet { dst: station(1 - place), src: station(place), tag: None },
+                0x88b5,
+                &vec![place; size - 14],
+            )
+        })
+        .collect();
+    let (mut moved, mut spent) = (0, 0);
+    for turn in 0..turns {
+        for (frame, (_, driver)) in frames.iter().zip(&mut ends) {
+            let pair = driver.pair();
+            (0..batch).for_each(|_| assert!(pair.transmit(frame), "the ring has room"));
+            pair.flush();
+        }
+        let begin = cycles::now();
+        let done = worker.turn(Instant::from_nanos(turn as u64 * 1000));
+        spent += cycles::now() - begin;
+        assert_eq!(done, Turn::Busy(batch * 2));
+        for (_, driver) in &mut ends {
+            moved += driver.pair().receive(|_, _| {});
+        }
+    }
+    assert_eq!(moved, turns * batch * 2, "nothing was lost");
+    println!("{moved} frames, {:.1} cycles a frame", spent as f64 / moved as f64);
+}
