@@ -8,6 +8,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fmt;
 use std::io;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
@@ -25,6 +26,38 @@ pub struct Region {
     pub offset: usize,
     /// Bytes.
     pub len: usize,
+}
+
+/// Some bytes of an arena, checked once to lie in it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window<'a> {
+    base: *mut u8,
+    len: usize,
+    arena: PhantomData<&'a Arena>,
+}
+
+impl Window<'_> {
+    /// Copies bytes in.
+    ///
+    /// # Panics
+    /// If they leave the window.
+    #[inline(always)]
+    pub(super) fn write(&self, at: usize, bytes: &[u8]) {
+        assert!(at <= self.len && bytes.len() <= self.len - at, "bytes leave their buffer");
+        // SAFETY: the window lies in the mapping, which its lifetime keeps, and the bytes in the window; `bytes` is ours.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(at), bytes.len()) }
+    }
+
+    /// Copies bytes out; false if the window ends before.
+    #[inline(always)]
+    pub(super) fn read(&self, at: usize, into: &mut [u8]) -> bool {
+        if at > self.len || into.len() > self.len - at {
+            return false;
+        }
+        // SAFETY: as above; `into` is ours and cannot overlap the mapping.
+        unsafe { ptr::copy_nonoverlapping(self.base.add(at), into.as_mut_ptr(), into.len()) }
+        true
+    }
 }
 
 /// How the file is made and cut into regions.
@@ -139,6 +172,12 @@ impl Arena {
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
     }
 
+    /// `len` bytes at `offset`, to be accessed again and again.
+    #[inline]
+    pub(super) fn window(&self, offset: usize, len: usize) -> Window<'_> {
+        Window { base: self.at(offset, len), len, arena: PhantomData }
+    }
+
     /// Reads the little-endian u16 at an even `offset` at once.
     #[inline]
     pub fn load_u16(&self, offset: usize, order: Ordering) -> u16 {
@@ -167,6 +206,20 @@ impl Arena {
         // SAFETY: a hint; SSE is part of every x86-64, and the address is in the mapping.
         unsafe {
             core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = at;
+    }
+
+    /// Asks for the cache line at `offset` as one that will be written: the other core's copy of it goes.
+    #[inline]
+    pub(super) fn prefetch_for_write(&self, offset: usize) {
+        let at = self.at(offset, 1);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, which 64-bit CPUs take for a no-op if they lack it; the address is in the mapping. The intrinsic would
+        // become a prefetch for reading, which baseline x86-64 has, and leave the store to wait for the line all the same.
+        unsafe {
+            core::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = at;

@@ -33,8 +33,9 @@ pub(crate) mod unwired;
 
 pub use arena::{Arena, Region};
 pub use error::{DeviceFault, DriverError};
+pub use receive::ReceivedFrame;
 pub use ring::{Descriptor, RingPlaces};
-pub use transmit::{Piece, Place, Shape};
+pub use transmit::{Piece, Place, Shape, TransmitBuffer};
 
 use crate::features;
 use crate::layout::RingSize;
@@ -338,6 +339,23 @@ impl QueuePair {
         self.unless_faulty(sent).unwrap_or(false)
     }
 
+    /// Queues at most `limit` frames of one buffer each, written by `fill` where they lie; how many. Such a burst writes
+    /// no byte that stays as it was a round ago: for generators. The first `touched` bytes of each (its net header
+    /// counted) are fetched before.
+    #[inline]
+    pub fn transmit_in_place(
+        &mut self,
+        limit: usize,
+        touched: usize,
+        fill: impl FnMut(&mut TransmitBuffer<'_>),
+    ) -> usize {
+        if self.fault.is_some() {
+            return 0;
+        }
+        let sent = self.transmit.transmit_in_place(limit, touched, fill);
+        self.unless_faulty(sent).unwrap_or(0)
+    }
+
     /// Tells the device of all frames queued and buffers posted: one index store a ring, a kick where it wants one.
     #[inline]
     pub fn flush(&mut self) {
@@ -382,6 +400,22 @@ impl QueuePair {
             self.receive_kick.ring();
         }
         frames
+    }
+
+    /// Hands over at most `limit` frames where they lie, without copying them, and posts their buffers again; `flush`
+    /// tells the device. The first `touched` bytes of each (its net header counted) are fetched before. Returns how many.
+    #[inline]
+    pub fn receive_in_place(
+        &mut self,
+        limit: usize,
+        touched: usize,
+        each: impl FnMut(&ReceivedFrame<'_>),
+    ) -> usize {
+        if self.fault.is_some() {
+            return 0;
+        }
+        let received = self.receive.receive_in_place(limit, touched, each);
+        self.unless_faulty(received).unwrap_or(0)
     }
 
     /// Frames queued or sent that were not reaped yet.

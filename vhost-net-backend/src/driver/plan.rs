@@ -15,7 +15,8 @@ use std::ops::Range;
 /// Bytes of a page.
 pub(super) const PAGE: usize = 4096;
 const HUGE_PAGE: usize = 2 << 20;
-const CACHE_LINE: usize = 64;
+/// Bytes of a cache line.
+pub(super) const CACHE_LINE: usize = 64;
 
 /// Equal buffers, one behind the other.
 #[derive(Debug, Clone, Copy)]

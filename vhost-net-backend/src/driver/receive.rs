@@ -1,16 +1,64 @@
 //! The receiveq: buffers posted, frames copied out (merged buffers joined), buffers posted again.
 
-use super::arena::Arena;
+use super::arena::{Arena, Window};
 use super::error::DeviceFault;
-use super::plan::{ReceiveBuffers, Slots};
+use super::plan::{CACHE_LINE, ReceiveBuffers, Slots};
 use super::ring::{Descriptor, Ring, Used};
 use super::transmit::MAX_CHAIN;
 use crate::layout::{DESC_INDIRECT, DESC_NEXT, DESC_SIZE, DESC_WRITE};
 use crate::net_header::{self, NetHeader};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// How many chains ahead a buffer is fetched into the cache.
 const PREFETCH_AHEAD: u16 = 6;
+
+/// Where `num_buffers` stands in the net header (virtio 1.2 §5.1.6).
+const NUM_BUFFERS: usize = 10;
+
+/// A received frame where it lies, until its buffer is published again. The device could still write to it, so what is
+/// decided on is read once.
+#[derive(Debug)]
+pub struct ReceivedFrame<'a> {
+    bytes: Bytes<'a>,
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Bytes<'a> {
+    /// In the arena.
+    Shared(Window<'a>),
+    /// Joined from several buffers.
+    Joined(&'a [u8]),
+}
+
+impl ReceivedFrame<'_> {
+    /// Bytes of the frame, without its net header.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has no byte.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Copies the bytes from `at` on; false if the frame ends before `into` is full.
+    #[inline(always)]
+    pub fn read(&self, at: usize, into: &mut [u8]) -> bool {
+        match &self.bytes {
+            Bytes::Shared(window) => window.read(at, into),
+            Bytes::Joined(bytes) => {
+                let from = bytes.get(at..).and_then(|rest| rest.get(..into.len()));
+                from.is_some_and(|from| {
+                    into.copy_from_slice(from);
+                    true
+                })
+            }
+        }
+    }
+}
 
 /// The driver's side of a receiveq. Chain `n` starts at descriptor `n * chain` and lies in slot `n`, whole.
 #[derive(Debug)]
@@ -67,6 +115,7 @@ impl ReceiveQueue {
         self.slots
     }
 
+    #[inline(always)]
     fn slot(&self, head: u16) -> usize {
         self.slots.offset(head / self.chain)
     }
@@ -85,6 +134,46 @@ impl ReceiveQueue {
             }
             let (header, len) = self.join(used)?;
             each(&header, &self.scratch[..len]);
+            frames += 1;
+        }
+        Ok(frames)
+    }
+
+    /// Hands over at most `limit` frames where they lie, and posts their buffers again, unpublished. The first `touched`
+    /// bytes of each are fetched into the cache before, for the whole batch.
+    #[inline]
+    pub(super) fn receive_in_place(
+        &mut self,
+        limit: usize,
+        touched: usize,
+        mut each: impl FnMut(&ReceivedFrame<'_>),
+    ) -> Result<usize, DeviceFault> {
+        let known = self.ring.used_ahead()?.min(u16::try_from(limit).unwrap_or(u16::MAX));
+        for ahead in 0..known {
+            if let Some(head) = self.ring.likely_used(ahead) {
+                let slot = self.slot(head);
+                for line in (0..touched.min(self.slots.len)).step_by(CACHE_LINE) {
+                    self.memory.prefetch(slot + line);
+                }
+            }
+        }
+        let mut frames = 0;
+        while frames < usize::from(known) {
+            let Some(used) = self.ring.take_used()? else { break };
+            let written = self.written(used)?;
+            let Some(len) = written.checked_sub(net_header::LEN) else {
+                return Err(DeviceFault::Runt { written: written as u32 });
+            };
+            let slot = self.slot(used.head);
+            let merged = self.mergeable && self.memory.load_u16(slot + NUM_BUFFERS, Ordering::Relaxed) != 1;
+            let frame = if merged {
+                let (_, len) = self.join(used)?;
+                ReceivedFrame { bytes: Bytes::Joined(&self.scratch[..len]), len }
+            } else {
+                self.post_again(used.head);
+                ReceivedFrame { bytes: Bytes::Shared(self.memory.window(slot + net_header::LEN, len)), len }
+            };
+            each(&frame);
             frames += 1;
         }
         Ok(frames)
@@ -134,7 +223,7 @@ impl ReceiveQueue {
     }
 
     /// Bytes that the device wrote into this chain.
-    #[inline]
+    #[inline(always)]
     fn written(&self, used: Used) -> Result<usize, DeviceFault> {
         let Some(written) = used.written else { return Ok(self.slots.len) };
         if written as usize > self.slots.len {
@@ -143,7 +232,7 @@ impl ReceiveQueue {
         Ok(written as usize)
     }
 
-    #[inline]
+    #[inline(always)]
     fn post_again(&mut self, head: u16) {
         let count = self.ring.land(head);
         self.ring.offer(head, count);

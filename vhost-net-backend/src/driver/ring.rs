@@ -107,6 +107,9 @@ pub(super) struct Ring {
     free: Box<[u16]>,
     free_head: u16,
     free_tail: u16,
+    /// What the descriptor table says: an entry that is to stay as it is need not be written again, and the device
+    /// keeps its line of it.
+    table: Box<[Descriptor]>,
     /// The chain behind each descriptor, from the head on.
     next: Box<[u16]>,
     /// Descriptors in the chain that starts here, while the device has it; else 0.
@@ -137,6 +140,7 @@ impl Ring {
             free: (0..entries).collect(),
             free_head: 0,
             free_tail: entries,
+            table: vec![Descriptor::default(); usize::from(entries)].into(),
             next: zeros(),
             in_flight: zeros(),
             head_at: zeros(),
@@ -155,11 +159,13 @@ impl Ring {
         &self.places
     }
 
+    #[inline(always)]
     fn slot(&self, index: u16) -> usize {
         usize::from(self.places.size.wrap(index))
     }
 
     /// Descriptors that can be taken.
+    #[inline(always)]
     pub(super) fn free(&self) -> u16 {
         self.free_tail.wrapping_sub(self.free_head)
     }
@@ -170,6 +176,7 @@ impl Ring {
     }
 
     /// The descriptor that the next chain takes for its `place`th buffer. `place < free()`.
+    #[inline(always)]
     pub(super) fn next_free(&self, place: u16) -> u16 {
         self.free[self.slot(self.free_head.wrapping_add(place))]
     }
@@ -188,7 +195,11 @@ impl Ring {
                 entry.flags |= DESC_NEXT;
                 entry.next = next;
             }
-            self.memory.write(self.places.desc_at(id), &entry.to_bytes());
+            let said = &mut self.table[usize::from(id)];
+            if *said != entry {
+                *said = entry;
+                self.memory.write(self.places.desc_at(id), &entry.to_bytes());
+            }
             self.next[usize::from(id)] = next;
             id = next;
         }
@@ -197,14 +208,30 @@ impl Ring {
         Some(head)
     }
 
+    /// The same for a chain of the one buffer of `len` bytes at `addr`, which the device reads; `head` is `next_free(0)`.
+    #[inline(always)]
+    pub(super) fn add_one(&mut self, head: u16, addr: u64, len: u32) {
+        let entry = Descriptor { addr, len, flags: 0, next: 0 };
+        let said = &mut self.table[usize::from(head)];
+        if *said != entry {
+            *said = entry;
+            self.memory.write(self.places.desc_at(head), &entry.to_bytes());
+        }
+        self.free_head = self.free_head.wrapping_add(1);
+        self.offer(head, 1);
+    }
+
     /// Makes the chain at `head`, `count` descriptors long and unchanged since it was used, available again.
-    #[inline]
+    #[inline(always)]
     pub(super) fn offer(&mut self, head: u16, count: u16) {
         self.in_flight[usize::from(head)] = count;
         let place = self.slot(self.avail);
-        self.head_at[place] = head;
         self.index_of[usize::from(head)] = self.avail;
-        self.memory.store_u16(self.places.avail_entry(self.avail), head, Ordering::Relaxed);
+        // When chains come back in order, every place names the head that it named a round ago.
+        if self.head_at[place] != head {
+            self.head_at[place] = head;
+            self.memory.store_u16(self.places.avail_entry(self.avail), head, Ordering::Relaxed);
+        }
         self.avail = self.avail.wrapping_add(1);
     }
 
@@ -226,7 +253,7 @@ impl Ring {
     }
 
     /// The next chain that the device is done with. It is the caller's to `release` or `offer` again.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_used(&mut self) -> Result<Option<Used>, DeviceFault> {
         if self.used == self.used_seen && !self.look_for_used()? {
             return Ok(None);
@@ -251,11 +278,36 @@ impl Ring {
         Ok(Some(used))
     }
 
+    /// The head of the next chain that the device is done with, whatever it wrote there. With IN_ORDER the index alone
+    /// says which one that is (virtio 1.2 §2.7.9), so no used element is read.
+    #[inline(always)]
+    pub(super) fn take_done(&mut self) -> Result<Option<u16>, DeviceFault> {
+        if !self.in_order {
+            return Ok(self.take_used()?.map(|used| used.head));
+        }
+        if self.used == self.used_seen && !self.look_for_used()? {
+            return Ok(None);
+        }
+        let head = self.head_at[self.slot(self.used)];
+        self.used = self.used.wrapping_add(1);
+        Ok(Some(head))
+    }
+
     /// One chain of a batch of which only the last has a used element (virtio 1.2 §2.7.9).
     fn take_of_batch(&mut self, (last, written): (u16, u32)) -> Used {
         let head = self.head_at[self.slot(self.used)];
         self.batch = (self.used != last).then_some((last, written));
         Used { head, written: (self.used == last).then_some(written) }
+    }
+
+    /// Chains that the device is known to be done with and that were not taken: what [`Self::likely_used`] can tell.
+    /// Looks at the ring only if there are none.
+    #[inline]
+    pub(super) fn used_ahead(&mut self) -> Result<u16, DeviceFault> {
+        if self.used == self.used_seen {
+            self.look_for_used()?;
+        }
+        Ok(self.used_seen.wrapping_sub(self.used))
     }
 
     /// Reads `used.idx`; true if it moved on.
@@ -269,6 +321,7 @@ impl Ring {
         Ok(done > 0)
     }
 
+    #[inline(always)]
     fn used_element(&self, index: u16) -> (u32, u32) {
         let mut bytes = [0; USED_ELEM_SIZE];
         self.memory.read(self.places.used_entry(index), &mut bytes);
@@ -276,6 +329,7 @@ impl Ring {
         (u32::from_le_bytes([i0, i1, i2, i3]), u32::from_le_bytes([l0, l1, l2, l3]))
     }
 
+    #[inline(always)]
     fn head_in_flight(&self, id: u32) -> Result<u16, DeviceFault> {
         u16::try_from(id)
             .ok()
@@ -284,7 +338,7 @@ impl Ring {
     }
 
     /// The head that will probably be used `ahead` chains from now, to fetch its buffer early; a guess, unchecked.
-    #[inline]
+    #[inline(always)]
     pub(super) fn likely_used(&self, ahead: u16) -> Option<u16> {
         if ahead >= self.used_seen.wrapping_sub(self.used) {
             return None;
@@ -300,13 +354,13 @@ impl Ring {
     }
 
     /// Ends a used chain: it is not in flight any longer. Returns how many descriptors it had.
-    #[inline]
+    #[inline(always)]
     pub(super) fn land(&mut self, head: u16) -> u16 {
         std::mem::take(&mut self.in_flight[usize::from(head)])
     }
 
     /// Ends a used chain and frees its descriptors.
-    #[inline]
+    #[inline(always)]
     pub(super) fn release(&mut self, head: u16) {
         let mut id = head;
         for _ in 0..self.land(head) {

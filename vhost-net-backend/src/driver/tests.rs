@@ -371,3 +371,54 @@ fn sealed_memory_cannot_shrink_and_unsealed_can() {
     unsealed.read(0, &mut byte);
     assert_eq!(byte, [0], "what was there is gone");
 }
+
+/// Frames filled where they lie: what was written in an earlier round stays, in and out of order.
+#[test]
+fn frames_filled_in_place_keep_what_was_written_before() {
+    for order in [0, IN_ORDER] {
+        let mut bench = bench(&Config { features: VERSION_1 | order, ..Config::default() });
+        for round in 0u8..3 {
+            let sent = bench.pair.transmit_in_place(300, 72, |buffer| {
+                if round == 0 {
+                    buffer.write(0, &PLAIN);
+                    buffer.write(13, &buffer.number().to_le_bytes());
+                }
+                buffer.write(12, &[round]);
+                buffer.set_end(12 + 60);
+            });
+            assert_eq!(sent, 256, "as many as there are buffers");
+            bench.pair.flush();
+            let mut chains = bench.transmitted();
+            if order == 0 {
+                chains.reverse();
+            }
+            for (head, bytes) in chains {
+                assert_eq!(bytes.len(), 72);
+                assert_eq!(bytes[..15], [&PLAIN[..], &[round], &head.to_le_bytes()].concat());
+                bench.complete(head);
+            }
+        }
+        assert_eq!((bench.pair.reap(), bench.pair.fault()), (256, None));
+    }
+}
+
+/// What is read where it lies is what would have been copied out, merged frames too; reads end with the frame.
+#[test]
+fn frames_read_in_place_are_whole_and_their_buffers_are_posted_again() {
+    let features = VERSION_1 | NET_MRG_RXBUF | IN_ORDER;
+    let mut bench = bench(&Config { features, ..Config::default() });
+    for round in 0..200 {
+        let frames: Vec<_> = [60, 1514, 5000].iter().map(|len| frame(*len, round)).collect();
+        let used: Vec<_> = frames.iter().flat_map(|frame| bench.deliver(frame, 2048)).collect();
+        bench.use_at_once(&used);
+        let mut received = Vec::new();
+        let count = bench.pair.receive_in_place(64, 128, |frame| {
+            let mut bytes = vec![0; frame.len()];
+            assert!(frame.read(0, &mut bytes) && !frame.read(1, &mut bytes));
+            received.push(bytes);
+        });
+        assert_eq!((count, bench.pair.fault()), (3, None));
+        assert!(received == frames, "round {round}");
+        bench.pair.flush();
+    }
+}

@@ -1,8 +1,8 @@
 //! The transmitq: frames copied into the arena, made available in batches, taken back when sent.
 
-use super::arena::Arena;
+use super::arena::{Arena, Window};
 use super::error::DeviceFault;
-use super::plan::{PAGE, Slots};
+use super::plan::{CACHE_LINE, PAGE, Slots};
 use super::ring::{Descriptor, Ring};
 use crate::layout::{DESC_INDIRECT, DESC_NEXT, DESC_SIZE};
 use crate::net_header::{self, NetHeader};
@@ -43,6 +43,38 @@ pub enum Place {
     AcrossPage,
     /// Half in one memory region, half in the next; across a page where no further region begins.
     AcrossRegion,
+}
+
+/// A transmit buffer that is being filled. It keeps what was written to it in earlier rounds, so only what changes needs
+/// writing. Offsets count from the net header on.
+#[derive(Debug)]
+pub struct TransmitBuffer<'a> {
+    window: Window<'a>,
+    number: u16,
+    end: usize,
+}
+
+impl TransmitBuffer<'_> {
+    /// Which buffer of the ring this is: 0 up to the ring's size.
+    #[inline(always)]
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Writes `bytes` at `at`.
+    ///
+    /// # Panics
+    /// If they leave the buffer ([`super::Config::buffer_size`]).
+    #[inline(always)]
+    pub fn write(&mut self, at: usize, bytes: &[u8]) {
+        self.window.write(at, bytes);
+    }
+
+    /// Says that the frame ends at `end`, its net header counted. What lies beyond the buffer is not sent.
+    #[inline(always)]
+    pub fn set_end(&mut self, end: usize) {
+        self.end = end;
+    }
 }
 
 /// The driver's side of a transmitq.
@@ -94,6 +126,38 @@ impl TransmitQueue {
             self.transmit_in_slots(header, frame, count);
         }
         Ok(true)
+    }
+
+    /// Queues at most `limit` frames of one buffer each, which `fill` writes where they lie. The first `touched` bytes of
+    /// each buffer are fetched into the cache before, for the whole burst: to be written, since a store that has to wait
+    /// for the other core's line holds up all stores behind it.
+    #[inline]
+    pub(super) fn transmit_in_place(
+        &mut self,
+        limit: usize,
+        touched: usize,
+        mut fill: impl FnMut(&mut TransmitBuffer<'_>),
+    ) -> Result<usize, DeviceFault> {
+        if usize::from(self.ring.free()) < limit {
+            self.reap()?;
+        }
+        let count = self.ring.free().min(u16::try_from(limit).unwrap_or(u16::MAX));
+        for place in 0..count {
+            let slot = self.slots.offset(self.ring.next_free(place));
+            for line in (0..touched.min(self.slots.len)).step_by(CACHE_LINE) {
+                self.memory.prefetch_for_write(slot + line);
+            }
+        }
+        for _ in 0..count {
+            let number = self.ring.next_free(0);
+            let offset = self.slots.offset(number);
+            let window = self.memory.window(offset, self.slots.len);
+            let mut buffer = TransmitBuffer { window, number, end: net_header::LEN };
+            fill(&mut buffer);
+            let len = buffer.end.min(self.slots.len) as u32;
+            self.ring.add_one(number, self.memory.guest_address(offset), len);
+        }
+        Ok(usize::from(count))
     }
 
     /// How many slots a frame takes; None if it is longer than any frame, or than the ring.
@@ -200,11 +264,11 @@ impl TransmitQueue {
     #[inline]
     pub(super) fn reap(&mut self) -> Result<usize, DeviceFault> {
         let mut reaped = 0;
-        while let Some(used) = self.ring.take_used()? {
+        while let Some(done) = self.ring.take_done()? {
             if !self.shaped_in_flight.is_empty() {
-                self.shaped_in_flight.retain(|head| *head != used.head);
+                self.shaped_in_flight.retain(|head| *head != done);
             }
-            self.ring.release(used.head);
+            self.ring.release(done);
             reaped += 1;
         }
         if self.shaped_in_flight.is_empty() {
