@@ -1,0 +1,113 @@
+//! Frames as a second parser sees them, and what the sink makes of frames that are not as they were sent.
+
+use super::*;
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+use proptest::prelude::*;
+
+fn sizes() -> impl Strategy<Value = FrameSize> {
+    prop_oneof![Just(FrameSize::Fixed(64)), (64u16..=65535).prop_map(FrameSize::Fixed), Just(FrameSize::Imix)]
+}
+
+fn varieties() -> impl Strategy<Value = Variety> {
+    (1u32..=MOST).prop_flat_map(|flows| {
+        let vlans = 0..=flows.min(4094) as u16;
+        (1..=flows, vlans).prop_map(move |(macs, vlans)| Variety { flows, macs, vlans })
+    })
+}
+
+fn whole(stream: &Stream, place: usize, flow: Flow, stamp: Stamp) -> Vec<u8> {
+    let kind = stream.kind(place);
+    let mut bytes = vec![0; net_header::LEN + stream.kinds[usize::from(kind)].len];
+    stream.whole(kind, flow, stamp, &mut bytes);
+    assert_eq!(bytes[..net_header::LEN], [0; net_header::LEN], "no offload is asked for");
+    bytes.split_off(net_header::LEN)
+}
+
+fn read(stream: &Stream, frame: &[u8]) -> Seen {
+    let mut head = [0; HEAD_SHOWN];
+    let shown = stream.head_len() - net_header::LEN;
+    head[..shown].copy_from_slice(&frame[..shown]);
+    if stream.is_tagged() {
+        stream.read::<TAG>(&head, frame.len())
+    } else {
+        stream.read::<0>(&head, frame.len())
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_frame_is_valid_to_another_parser_and_reads_back(
+        size in sizes(), variety in varieties(), ports in (0u16..512, 0u16..512),
+        pick: u32, number: u32, time in 0..=TIME_MASK,
+    ) {
+        let stream = Stream::new(ports.0, ports.1, size, variety);
+        let (flow, stamp) = (Flow::nth(pick % variety.flows, variety), Stamp { number, time });
+        for (place, len) in size.on_ring().into_iter().enumerate() {
+            let frame = whole(&stream, place, flow, stamp);
+            prop_assert_eq!(frame.len(), len);
+            prop_assert_eq!(read(&stream, &frame), Seen::Ours(stamp));
+            prop_assert!(stream.is_exactly(&frame, stamp));
+            let parsed = SlicedPacket::from_ethernet(&frame).expect("a frame");
+            let tag = parsed.vlan_ids().first().map(|id| id.value());
+            prop_assert_eq!(tag, (variety.vlans > 0).then_some(flow.vlan + 1));
+            let Some(NetSlice::Ipv4(ip)) = parsed.net else { panic!("no IPv4") };
+            prop_assert_eq!(ip.header().header_checksum(), ip.header().to_header().calc_header_checksum());
+            let Some(TransportSlice::Udp(udp)) = parsed.transport else { panic!("no UDP") };
+            let (source, destination) = (ip.header().source(), ip.header().destination());
+            let sum = udp.to_header().calc_checksum_ipv4_raw(source, destination, udp.payload());
+            prop_assert_eq!(sum.expect("short enough"), udp.checksum());
+            prop_assert_eq!(flow_number(frame[34 + stream.tag..38 + stream.tag].try_into().unwrap()), flow.number);
+        }
+    }
+
+    /// Any one byte that differs is found: in the stamp, flow and tail by the checksum or the comparison, elsewhere
+    /// by the comparison.
+    #[test]
+    fn a_byte_that_differs_is_found(size in sizes(), vlans in 0u16..2, at: prop::sample::Index, change in 1u8..) {
+        let stream = Stream::new(3, 4, size, Variety { vlans, ..Variety::default() });
+        let stamp = Stamp { number: 7, time: 12345 };
+        let mut frame = whole(&stream, 0, Flow::default(), stamp);
+        let at = at.index(frame.len());
+        frame[at] ^= change;
+        let tag = stream.tag;
+        match read(&stream, &frame) {
+            Seen::Ours(seen) => prop_assert!(seen == stamp && !stream.is_exactly(&frame, stamp)),
+            Seen::Corrupt => prop_assert!((34 + tag..52 + tag).contains(&at), "byte {at}"),
+            Seen::Strayed => prop_assert!((28 + tag..30 + tag).contains(&at), "byte {at}"),
+            Seen::Foreign => prop_assert!((12 + tag..34 + tag).contains(&at), "byte {at}"),
+        }
+    }
+
+    #[test]
+    fn counting_on_meets_every_flow_in_turn(variety in varieties(), start: u32) {
+        let start = start % variety.flows;
+        let mut flow = Flow::nth(start, variety);
+        for step in 1..50 {
+            flow.advance(variety);
+            prop_assert_eq!(flow, Flow::nth((start + step) % variety.flows, variety));
+        }
+    }
+}
+
+#[test]
+fn sizes_count_the_fcs_as_rfc_2544_does_and_no_further() {
+    let on_ring = |text: &str| text.parse::<FrameSize>().map(FrameSize::longest_on_ring);
+    assert_eq!([on_ring("64"), on_ring("1518")], [Ok(60), Ok(1514)]);
+    assert_eq!([on_ring("9000"), on_ring("65535"), on_ring("imix")], [Ok(9000), Ok(65535), Ok(1514)]);
+    for wrong in ["63", "65536", "0", "-1", "big", ""] {
+        assert!(wrong.parse::<FrameSize>().unwrap_err().contains("frame size"), "{wrong}");
+    }
+    let mut mix = FrameSize::Imix.on_ring();
+    mix.sort_unstable();
+    assert_eq!(mix, [[60; 7].as_slice(), &[566; 4], &[1514]].concat());
+}
+
+#[test]
+fn a_frame_of_another_port_has_strayed_and_other_protocols_are_foreign() {
+    let size = FrameSize::Fixed(64);
+    let (ours, theirs) =
+        (Stream::new(1, 2, size, Variety::default()), Stream::new(9, 2, size, Variety::default()));
+    let frame = whole(&theirs, 0, Flow::default(), Stamp::default());
+    assert_eq!(read(&ours, &frame), Seen::Strayed);
+    assert_eq!(read(&ours, &[0xff; 60]), Seen::Foreign);
+}

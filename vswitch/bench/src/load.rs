@@ -1,0 +1,442 @@
+//! Load: one thread drives all ports of a device, sends on some and receives on others, for one trial after the other.
+
+use crate::{
+    frames::{FrameSize, Stream, Variety},
+    generator::Generator,
+    histogram::Histogram,
+    machine::Clock,
+    sink::{Sink, Tally},
+};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+use thiserror::Error;
+use vhost_net_backend::{
+    cycles,
+    driver::{DeviceFault, Driver},
+};
+
+/// Frames of a burst: what DPDK's testpmd sends at once.
+const BURST: usize = 32;
+/// Once the device is done with all that was sent, what has not come after this time is lost.
+const SETTLING: Duration = Duration::from_millis(50);
+/// A device that is not done and lets no frame through for so long is waited for no longer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Frames on their way while a device learns.
+const LESSON: u64 = 64;
+/// Rounds without work after which a thread that has no CPU of its own lets others run.
+const POLITE: u32 = 16;
+
+/// When frames are sent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pace {
+    /// So many frames of each stream are on their way at most: the device sets the rate.
+    Closed {
+        /// How many.
+        window: u32,
+    },
+    /// So many frames a second, of all streams together.
+    Open {
+        /// How many.
+        rate: f64,
+    },
+}
+
+/// One trial.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trial {
+    /// When frames are sent.
+    pub pace: Pace,
+    /// Sent before, for caches and learning; lost frames count here too.
+    pub warm_up: Duration,
+    /// What is measured.
+    pub measured: Duration,
+}
+
+/// What came of a trial.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// How long was measured, in seconds.
+    pub seconds: f64,
+    /// Frames received in that time.
+    pub frames: u64,
+    /// Their bytes, without net header.
+    pub bytes: u64,
+    /// Frames that were due in the whole trial; in a closed loop those that were sent.
+    pub due: u64,
+    /// Frames sent in the whole trial.
+    pub sent: u64,
+    /// What was received in the whole trial.
+    pub tally: Tally,
+    /// Cycles from sending to receiving, of the frames measured.
+    pub latency: Histogram,
+}
+
+impl Outcome {
+    /// Frames that were sent and never came.
+    pub fn lost(&self) -> u64 {
+        self.sent.saturating_sub(self.tally.received)
+    }
+
+    /// The share of frames due that did not come: lost, or not even taken by the device.
+    pub fn loss_ratio(&self) -> f64 {
+        if self.due == 0 {
+            0.0
+        } else {
+            self.due.saturating_sub(self.tally.received) as f64 / self.due as f64
+        }
+    }
+
+    /// Frames a second.
+    pub fn rate(&self) -> f64 {
+        self.frames as f64 / self.seconds
+    }
+}
+
+/// Why a trial ended early.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// It was asked to.
+    #[error("interrupted")]
+    Interrupted,
+    /// The device closed its socket.
+    #[error("port {port}: the switch closed the connection")]
+    Gone {
+        /// Which.
+        port: usize,
+    },
+    /// The device broke a ring.
+    #[error("port {port}: the switch broke a ring: {fault}")]
+    Fault {
+        /// Which.
+        port: usize,
+        /// How.
+        fault: DeviceFault,
+    },
+}
+
+/// Who sends to whom: ports by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// The sender.
+    pub from: usize,
+    /// The receiver.
+    pub to: usize,
+}
+
+/// The ways of `busy` ports: 0 to 1, 2 to 3 and so on; with two directions also back.
+pub fn ways(busy: usize, two_directions: bool) -> Vec<Way> {
+    let pairs = (0..busy / 2).map(|pair| Way { from: 2 * pair, to: 2 * pair + 1 });
+    pairs
+        .flat_map(|way| {
+            let back = two_directions.then_some(Way { from: way.to, to: way.from });
+            std::iter::once(way).chain(back)
+        })
+        .collect()
+}
+
+/// One stream from port to port.
+#[derive(Debug)]
+struct Lane {
+    way: Way,
+    generator: Generator,
+    sink: Sink,
+    /// For the trial that runs: the number of its first frame, and what was due and sent.
+    first: u32,
+    due: u64,
+    sent: u64,
+    /// Frames before this number are waited for no longer.
+    written_off: u32,
+    /// Received until the measuring began.
+    before: (u64, u64),
+}
+
+impl Lane {
+    fn new(way: Way, size: FrameSize, variety: Variety) -> Self {
+        let stream = Stream::new(way.from as u16, way.to as u16, size, variety);
+        let (generator, sink) = (Generator::new(stream.clone()), Sink::new(stream));
+        Self { way, generator, sink, first: 0, due: 0, sent: 0, written_off: 0, before: (0, 0) }
+    }
+
+    fn begin(&mut self) {
+        self.first = self.generator.next_number();
+        self.sink.begin(self.first);
+        self.written_off = self.first;
+        (self.due, self.sent) = (0, 0);
+    }
+
+    /// Sends what is due.
+    #[inline(always)]
+    fn offer(&mut self, ports: &mut [Driver], pace: LanePace, now: u64, elapsed: u64) {
+        let wanted = self.wanted(pace, elapsed);
+        if wanted == 0 {
+            return;
+        }
+        let pair = ports[self.way.from].pair();
+        let sent = self.generator.send(pair, wanted.min(BURST), now);
+        pair.flush();
+        self.sent += sent as u64;
+        self.due += sent as u64;
+        if let LanePace::Open { backlog, .. } = pace {
+            // What is further behind than a ring can hold will never be made up for: due, and not sent.
+            self.due += (wanted - sent).saturating_sub(backlog) as u64;
+        }
+    }
+
+    /// Frames to be sent now, `elapsed` cycles into the trial.
+    #[inline(always)]
+    fn wanted(&self, pace: LanePace, elapsed: u64) -> usize {
+        match pace {
+            LanePace::Closed { window } => {
+                let sent = self.generator.next_number();
+                let on_their_way = sent.wrapping_sub(self.sink.next_number());
+                let waited_for = on_their_way.min(sent.wrapping_sub(self.written_off));
+                window.saturating_sub(waited_for) as usize
+            }
+            LanePace::Open { per_cycle, .. } => {
+                ((elapsed as f64 * per_cycle) as u64).saturating_sub(self.due) as usize
+            }
+        }
+    }
+}
+
+/// The pace of one lane, in its thread's terms.
+#[derive(Debug, Clone, Copy)]
+enum LanePace {
+    Closed { window: u32 },
+    Open { per_cycle: f64, backlog: usize },
+}
+
+/// All ports of a device and the streams between them.
+pub struct Load {
+    ports: Vec<Driver>,
+    lanes: Vec<Lane>,
+    ring_size: usize,
+    clock: Clock,
+    /// There is no CPU for the device alone.
+    polite: bool,
+}
+
+impl Load {
+    /// Streams of `size` and `variety` along `ways` between `ports`, which have rings of `ring_size`. A `polite` load
+    /// lets others run when it has nothing to do.
+    pub fn new(
+        ports: Vec<Driver>,
+        ways: &[Way],
+        (size, variety): (FrameSize, Variety),
+        ring_size: u16,
+        (clock, polite): (Clock, bool),
+    ) -> Self {
+        let lanes = ways.iter().map(|way| Lane::new(*way, size, variety)).collect();
+        Self { ports, lanes, ring_size: usize::from(ring_size), clock, polite }
+    }
+
+    /// Lets the device learn every station: each receiver sends one frame from each.
+    ///
+    /// # Errors
+    /// The device is gone or broken, or `cancel` was set.
+    pub fn teach(&mut self, cancel: &AtomicBool) -> Result<(), LoadError> {
+        let begin = cycles::now();
+        for lane in 0..self.lanes.len() {
+            let way = self.lanes[lane].way;
+            let variety = self.lanes[lane].generator.variety();
+            // A port may be attached a moment after its handshake: then nothing comes through, and it is said again.
+            while self.introduce(way, variety, cancel)? == 0 && !self.silent(begin, cycles::now(), PATIENCE) {
+            }
+        }
+        // Unknown stations are flooded to: no copy of that is to meet the first trial.
+        while !self.is_settled() && !self.silent(begin, cycles::now(), PATIENCE) {
+            self.look_around(cancel, false)?;
+        }
+        while (0..self.ports.len()).map(|port| self.discard(port)).sum::<u64>() > 0 {}
+        Ok(())
+    }
+
+    /// One frame from each station of a way's receiver to its sender; how many came.
+    fn introduce(&mut self, way: Way, variety: Variety, cancel: &AtomicBool) -> Result<u64, LoadError> {
+        let stream = Stream::new(way.to as u16, way.from as u16, FrameSize::Fixed(64), variety);
+        let stations = u64::from(variety.stations());
+        // Should one come late, its number is none of a trial's.
+        let mut generator = Generator::starting_at(0u32.wrapping_sub(variety.stations()), stream);
+        let (mut sent, mut came) = (0, 0);
+        let mut last = cycles::now();
+        while came < stations {
+            let now = cycles::now();
+            let settled = self.silent(last, now, SETTLING) && self.is_settled();
+            let room = (BURST as u64).min(stations - sent).min((LESSON + came).saturating_sub(sent));
+            sent += generator.send(self.ports[way.to].pair(), room as usize, now) as u64;
+            self.ports[way.to].pair().flush();
+            let mut arrived = 0;
+            for port in 0..self.ports.len() {
+                let taken = self.discard(port);
+                arrived += if port == way.from { taken } else { 0 };
+            }
+            if arrived > 0 {
+                (came, last) = (came + arrived, now);
+            } else if settled || self.silent(last, now, PATIENCE) {
+                // What is still unknown will be flooded, and the strays counted.
+                break;
+            }
+            self.look_around(cancel, arrived == 0)?;
+        }
+        Ok(came)
+    }
+
+    /// Takes what came to a port and looks at none of it; how many frames.
+    fn discard(&mut self, port: usize) -> u64 {
+        let pair = self.ports[port].pair();
+        let taken = pair.receive_in_place(BURST, 0, |_| {});
+        pair.flush();
+        taken as u64
+    }
+
+    /// Runs one trial.
+    ///
+    /// # Errors
+    /// The device is gone or broken, or `cancel` was set.
+    pub fn run(&mut self, trial: &Trial, cancel: &AtomicBool) -> Result<Outcome, LoadError> {
+        self.lanes.iter_mut().for_each(Lane::begin);
+        let pace = self.lane_pace(trial.pace);
+        let start = cycles::now();
+        self.round_until(start + self.clock.cycles(trial.warm_up), start, pace, cancel)?;
+        let measured_from = cycles::now();
+        for lane in &mut self.lanes {
+            lane.sink.forget_latency();
+            let tally = lane.sink.tally();
+            lane.before = (tally.received, tally.bytes);
+        }
+        self.round_until(measured_from + self.clock.cycles(trial.measured), start, pace, cancel)?;
+        let mut outcome =
+            Outcome { seconds: self.clock.seconds(cycles::now() - measured_from), ..Outcome::default() };
+        for lane in &self.lanes {
+            let tally = lane.sink.tally();
+            outcome.frames += tally.received - lane.before.0;
+            outcome.bytes += tally.bytes - lane.before.1;
+            outcome.latency.merge(lane.sink.latency());
+        }
+        self.drain(cancel)?;
+        for lane in &self.lanes {
+            outcome.tally.add(&lane.sink.tally());
+            outcome.sent += lane.sent;
+            outcome.due += lane.due;
+        }
+        Ok(outcome)
+    }
+
+    fn lane_pace(&self, pace: Pace) -> LanePace {
+        match pace {
+            Pace::Closed { window } => LanePace::Closed { window },
+            Pace::Open { rate } => LanePace::Open {
+                per_cycle: rate / self.lanes.len().max(1) as f64 / self.clock.hertz(),
+                backlog: self.ring_size,
+            },
+        }
+    }
+
+    /// Rounds of sending and receiving, until the time `end`.
+    fn round_until(
+        &mut self,
+        end: u64,
+        start: u64,
+        pace: LanePace,
+        cancel: &AtomicBool,
+    ) -> Result<(), LoadError> {
+        let mut last = cycles::now();
+        let mut idle = 0;
+        loop {
+            let now = cycles::now();
+            if now >= end {
+                return Ok(());
+            }
+            for lane in &mut self.lanes {
+                lane.offer(&mut self.ports, pace, now, now.wrapping_sub(start));
+            }
+            if self.receive() > 0 {
+                (last, idle) = (now, 0);
+                continue;
+            }
+            idle += 1;
+            if self.silent(last, now, SETTLING) {
+                last = now;
+                self.look_around(cancel, true)?;
+                // Received from after that: what waits here unseen is not lost.
+                if self.is_settled() && self.receive() == 0 {
+                    // A lost frame must not end a closed loop.
+                    for lane in &mut self.lanes {
+                        lane.written_off = lane.generator.next_number();
+                    }
+                }
+            }
+            if idle >= POLITE {
+                self.look_around(cancel, false)?;
+            }
+        }
+    }
+
+    /// Takes a burst from each port; how many frames.
+    #[inline]
+    fn receive(&mut self) -> usize {
+        let now = cycles::now();
+        let mut taken = 0;
+        for lane in &mut self.lanes {
+            let pair = self.ports[lane.way.to].pair();
+            taken += lane.sink.take(pair, BURST, now);
+            pair.flush();
+        }
+        taken
+    }
+
+    /// Waits for the frames that are on their way.
+    fn drain(&mut self, cancel: &AtomicBool) -> Result<(), LoadError> {
+        let mut last = cycles::now();
+        while !self.lanes.iter().all(|lane| lane.sink.tally().received >= lane.sent) {
+            let now = cycles::now();
+            let settled = self.silent(last, now, SETTLING) && self.is_settled();
+            let over = settled || self.silent(last, now, PATIENCE);
+            // Looked at after the device was seen to be done: else what came while this thread waited for its CPU is lost.
+            if self.receive() > 0 {
+                last = now;
+            } else if over {
+                break;
+            } else {
+                self.look_around(cancel, false)?;
+            }
+        }
+        self.look_around(cancel, true)
+    }
+
+    /// Whether the device is done with everything that was sent.
+    fn is_settled(&mut self) -> bool {
+        self.ports.iter_mut().all(|port| {
+            port.pair().reap();
+            port.pair().in_flight() == 0
+        })
+    }
+
+    fn silent(&self, last: u64, now: u64, patience: Duration) -> bool {
+        now.wrapping_sub(last) > self.clock.cycles(patience)
+    }
+
+    /// When there is nothing to do: whether to go on, and with `closely` whether the device is there and honest.
+    #[cold]
+    fn look_around(&mut self, cancel: &AtomicBool, closely: bool) -> Result<(), LoadError> {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(LoadError::Interrupted);
+        }
+        if closely {
+            for (port, driver) in self.ports.iter_mut().enumerate() {
+                if let Some(fault) = driver.pair().fault() {
+                    return Err(LoadError::Fault { port, fault: fault.clone() });
+                }
+                if !driver.is_connected() {
+                    return Err(LoadError::Gone { port });
+                }
+            }
+        }
+        if self.polite {
+            std::thread::yield_now();
+        }
+        Ok(())
+    }
+}

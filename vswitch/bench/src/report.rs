@@ -1,0 +1,301 @@
+//! What a benchmark says: medians and spreads over its repetitions, and ratios to what was measured in the same minute.
+
+use crate::{
+    histogram::Histogram,
+    load::Outcome,
+    machine::{Clock, Disturbance, Machine},
+    ringcopy::Work,
+    sink::Tally,
+};
+use serde::{Deserialize, Serialize};
+
+/// A benchmark's result; snake_case JSON.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// What it ran on.
+    pub machine: Machine,
+    /// How it ran.
+    pub settings: Settings,
+    /// What could not be measured, and why.
+    pub left_out: Vec<String>,
+    /// What else is to be known to read the figures.
+    pub remarks: Vec<String>,
+    /// Nanoseconds that a cache line takes from core to core.
+    pub hand_over_ns: Option<f64>,
+    /// One row for each size of frames.
+    pub results: Vec<Row>,
+}
+
+/// How a benchmark ran.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// What was measured: a lab of its own, two ports, two sockets.
+    pub device: String,
+    /// Ports attached.
+    pub ports: usize,
+    /// Ports with traffic.
+    pub busy_ports: usize,
+    /// 1 or 2.
+    pub directions: u8,
+    /// Flows of each stream.
+    pub flows: u32,
+    /// MAC addresses behind each port.
+    pub macs: u32,
+    /// VLANs; 0: untagged.
+    pub vlans: u16,
+    /// Whether receive buffers could be merged (MRG_RXBUF).
+    pub mergeable: bool,
+    /// Whether the guests' memory was of huge pages.
+    pub huge_pages: bool,
+    /// Seconds of each repetition.
+    pub seconds: f64,
+    /// Repetitions.
+    pub repetitions: u32,
+}
+
+/// What came of one size of frames.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// As it was asked for: 64 to 1518 with FCS, larger ones without, or `imix`.
+    pub frame_size: String,
+    /// Bytes on the ring, the mean.
+    pub ring_bytes: f64,
+    /// Entries of each ring.
+    pub ring_size: u16,
+    /// `closed loop, window 960`, `open loop, 1 Mpps`, `ndr` or `pdr`.
+    pub mode: String,
+    /// Millions of frames a second that arrived, of all streams together.
+    pub mpps: f64,
+    /// Largest less smallest repetition, in parts of the median.
+    pub mpps_spread: f64,
+    /// Gigabits a second: the frames as they lie on the ring.
+    pub gbps: f64,
+    /// What the switch says that a frame took of its core; none: it does not say.
+    pub cycles_per_frame: Option<f64>,
+    /// Mpps of the same rings and copies without a switch.
+    pub ringcopy_mpps: Option<f64>,
+    /// Cycles that a frame took there.
+    pub ringcopy_cycles_per_frame: Option<f64>,
+    /// `mpps` in parts of `ringcopy_mpps`: the median of the pairs.
+    pub ratio_to_ringcopy: Option<f64>,
+    /// Gigabits a second of one copy from core to core, in pieces of this size.
+    pub memcpy_gbps: Option<f64>,
+    /// `gbps` in parts of `memcpy_gbps`: the median of the pairs.
+    pub ratio_to_memcpy: Option<f64>,
+    /// Frames sent, in all repetitions, warm-up included.
+    pub sent: u64,
+    /// Frames of these that arrived.
+    pub received: u64,
+    /// Frames that did not. A search loses frames on purpose; these are those of the trials that it settled on.
+    pub lost: u64,
+    /// Frames that came behind a later one.
+    pub reordered: u64,
+    /// Frames that came twice.
+    pub duplicated: u64,
+    /// Frames that came damaged.
+    pub corrupt: u64,
+    /// Frames that came to a port that they were not for.
+    pub strayed: u64,
+    /// Frames that came and were of no generator.
+    pub foreign: u64,
+    /// From sending to receiving.
+    pub latency_us: Latency,
+    /// The same without a switch.
+    pub ringcopy_latency_us: Option<Latency>,
+    /// What took CPUs away meanwhile.
+    #[serde(flatten)]
+    pub disturbance: Disturbance,
+    /// Mpps of each repetition.
+    pub repetitions: Vec<f64>,
+}
+
+/// Microseconds from sending to receiving.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Latency {
+    /// Half of all frames took no longer.
+    pub p50: f64,
+    /// 9 of 10.
+    pub p90: f64,
+    /// 99 of 100.
+    pub p99: f64,
+    /// 999 of 1000.
+    pub p999: f64,
+    /// None took longer.
+    pub max: f64,
+}
+
+impl Latency {
+    fn of(histogram: &Histogram, clock: Clock) -> Self {
+        let at = |quantile| histogram.quantile(quantile).map_or(0.0, |cycles| clock.micros(cycles));
+        Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: at(1.0) }
+    }
+}
+
+/// One repetition: what was measured back to back.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Repetition {
+    pub(crate) outcome: Outcome,
+    /// What the switch says that it did, and took for it.
+    pub(crate) work: Option<Work>,
+    pub(crate) ringcopy: Option<(Outcome, Work)>,
+    /// Bytes a second.
+    pub(crate) memcpy: Option<f64>,
+    pub(crate) disturbance: Disturbance,
+}
+
+/// What a row is about.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    pub(crate) frame_size: String,
+    pub(crate) ring_bytes: f64,
+    pub(crate) ring_size: u16,
+    pub(crate) mode: String,
+}
+
+/// Sums repetitions up.
+pub(crate) fn row(subject: Subject, repetitions: &[Repetition], clock: Clock) -> Row {
+    let mpps = |outcome: &Outcome| outcome.rate() / 1e6;
+    let bits = |outcome: &Outcome| outcome.bytes as f64 * 8.0 / outcome.seconds / 1e9;
+    let over = |value: &dyn Fn(&Repetition) -> Option<f64>| median(repetitions.iter().filter_map(value));
+    let ringcopy = |each: &dyn Fn(&Outcome, Work) -> Option<f64>| {
+        over(&|rep| rep.ringcopy.as_ref().and_then(|(outcome, work)| each(outcome, *work)))
+    };
+    let rates: Vec<f64> = repetitions.iter().map(|rep| mpps(&rep.outcome)).collect();
+    let middle = median(rates.iter().copied()).unwrap_or(0.0);
+    let mut tally = Tally::default();
+    let mut latency = Histogram::default();
+    let mut copied: Option<Histogram> = None;
+    for rep in repetitions {
+        tally.add(&rep.outcome.tally);
+        latency.merge(&rep.outcome.latency);
+        if let Some((outcome, _)) = &rep.ringcopy {
+            copied.get_or_insert_default().merge(&outcome.latency);
+        }
+    }
+    Row {
+        frame_size: subject.frame_size,
+        ring_bytes: subject.ring_bytes,
+        ring_size: subject.ring_size,
+        mode: subject.mode,
+        mpps: middle,
+        mpps_spread: spread(&rates, middle),
+        gbps: over(&|rep| Some(bits(&rep.outcome))).unwrap_or(0.0),
+        cycles_per_frame: over(&|rep| rep.work.and_then(Work::cycles_per_frame)),
+        ringcopy_mpps: ringcopy(&|outcome, _| Some(mpps(outcome))),
+        ringcopy_cycles_per_frame: ringcopy(&|_, work| work.cycles_per_frame()),
+        ratio_to_ringcopy: over(&|rep| ratio(rep.outcome.rate(), rep.ringcopy.as_ref()?.0.rate())),
+        memcpy_gbps: over(&|rep| rep.memcpy.map(|bytes| bytes * 8.0 / 1e9)),
+        ratio_to_memcpy: over(&|rep| ratio(bits(&rep.outcome), rep.memcpy? * 8.0 / 1e9)),
+        sent: repetitions.iter().map(|rep| rep.outcome.sent).sum(),
+        received: tally.received,
+        lost: repetitions.iter().map(|rep| rep.outcome.lost()).sum(),
+        reordered: tally.reordered,
+        duplicated: tally.duplicated,
+        corrupt: tally.corrupt,
+        strayed: tally.strayed,
+        foreign: tally.foreign,
+        latency_us: Latency::of(&latency, clock),
+        ringcopy_latency_us: copied.map(|histogram| Latency::of(&histogram, clock)),
+        disturbance: Disturbance {
+            steal_percent: over(&|rep| Some(rep.disturbance.steal_percent)).unwrap_or(0.0),
+            involuntary_switches: repetitions.iter().map(|rep| rep.disturbance.involuntary_switches).sum(),
+        },
+        repetitions: rates,
+    }
+}
+
+fn ratio(of: f64, to: f64) -> Option<f64> {
+    (to > 0.0).then(|| of / to)
+}
+
+fn spread(values: &[f64], middle: f64) -> f64 {
+    let (low, high) = values.iter().fold((f64::MAX, 0.0_f64), |(low, high), v| (low.min(*v), high.max(*v)));
+    if middle > 0.0 { (high - low) / middle } else { 0.0 }
+}
+
+/// The value in the middle; of an even number the mean of both.
+fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let half = values.len() / 2;
+    let upper = *values.get(half)?;
+    Some(if values.len().is_multiple_of(2) { f64::midpoint(values[half - 1], upper) } else { upper })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn repetition(mpps: f64, copied_mpps: f64, lost: u64) -> Repetition {
+        let outcome = |mpps: f64, lost: u64| {
+            let frames = (mpps * 1e6) as u64;
+            let tally = Tally { received: frames, bytes: frames * 60, ..Tally::default() };
+            let mut latency = Histogram::default();
+            latency.record(2000, frames);
+            let bytes = tally.bytes;
+            Outcome { seconds: 1.0, frames, bytes, due: frames + lost, sent: frames + lost, tally, latency }
+        };
+        let work = Work { frames: 1000, busy_cycles: 150_000 };
+        Repetition {
+            outcome: outcome(mpps, lost),
+            work: Some(work),
+            ringcopy: Some((outcome(copied_mpps, 0), Work { frames: 1000, busy_cycles: 100_000 })),
+            memcpy: Some(1e9),
+            disturbance: Disturbance { steal_percent: mpps, involuntary_switches: 2 },
+        }
+    }
+
+    fn subject() -> Subject {
+        Subject { frame_size: "64".into(), ring_bytes: 60.0, ring_size: 256, mode: "closed loop".into() }
+    }
+
+    #[test]
+    fn a_row_has_medians_of_pairs_and_sums_of_faults() {
+        let clock = Clock::of(2e9);
+        let row = row(
+            subject(),
+            &[repetition(8.0, 16.0, 0), repetition(10.0, 10.0, 3), repetition(9.0, 12.0, 0)],
+            clock,
+        );
+        assert_eq!((row.mpps, row.ringcopy_mpps, row.lost), (9.0, Some(12.0), 3));
+        assert_eq!(row.ratio_to_ringcopy, Some(0.75), "the median of 0.5, 1 and 0.75");
+        assert!((row.mpps_spread - 2.0 / 9.0).abs() < 1e-9);
+        assert_eq!((row.cycles_per_frame, row.ringcopy_cycles_per_frame), (Some(150.0), Some(100.0)));
+        assert!((row.gbps - 9.0 * 60.0 * 8.0 / 1000.0).abs() < 1e-9);
+        assert_eq!(row.memcpy_gbps, Some(8.0));
+        assert_eq!((row.latency_us.p50, row.disturbance.involuntary_switches), (1.0, 6));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_null_and_the_names_are_those_promised() {
+        let bare = Repetition { outcome: repetition(1.0, 1.0, 0).outcome, ..Repetition::default() };
+        let json = serde_json::to_value(row(subject(), &[bare], Clock::of(2e9))).expect("JSON");
+        let names = [
+            "mpps",
+            "gbps",
+            "cycles_per_frame",
+            "ringcopy_mpps",
+            "ratio_to_ringcopy",
+            "memcpy_gbps",
+            "ratio_to_memcpy",
+            "lost",
+            "latency_us",
+            "mpps_spread",
+            "steal_percent",
+            "involuntary_switches",
+        ];
+        for name in names {
+            assert!(json.get(name).is_some(), "{name}");
+        }
+        assert!(json["ringcopy_mpps"].is_null() && json["cycles_per_frame"].is_null());
+        assert!(json["latency_us"]["p50"].is_number() && json["latency_us"]["p99"].is_number());
+        let back: Row = serde_json::from_value(json).expect("a row");
+        assert_eq!(back.mpps, 1.0);
+    }
+
+    #[test]
+    fn the_median_of_nothing_is_nothing() {
+        assert_eq!(median([].into_iter()), None);
+        assert_eq!(median([4.0, 1.0].into_iter()), Some(2.5));
+    }
+}

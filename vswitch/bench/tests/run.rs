@@ -1,0 +1,131 @@
+//! Whole benchmarks of a switch that is known: the copier itself, behind the sockets of a switch.
+
+use bench::{
+    BenchError, Mode, Plan, Progress, Switch,
+    frames::{FrameSize, Variety},
+    machine,
+    report::Report,
+    ringcopy::{RingCopy, Work},
+    search::Goal,
+};
+use std::{io, os::unix::net::UnixStream, sync::atomic::AtomicBool, time::Duration};
+
+/// A copier for each time that ports are attached.
+#[derive(Default)]
+struct Copier {
+    copier: Option<RingCopy>,
+    ends: Vec<UnixStream>,
+    deaf: bool,
+    refused: u64,
+}
+
+impl Switch for Copier {
+    fn connect(&mut self, port: usize) -> io::Result<UnixStream> {
+        if port == 0 {
+            let (copier, ends) = RingCopy::start(None)?;
+            copier.set_running(!self.deaf);
+            self.ends = ends.into();
+            self.copier = Some(copier);
+        }
+        Ok(self.ends.remove(0))
+    }
+
+    fn work(&mut self) -> Option<Work> {
+        self.copier.as_ref().map(RingCopy::work)
+    }
+
+    /// As if one more were refused each time that somebody asks.
+    fn refused(&mut self) -> Option<u64> {
+        self.refused += 1;
+        Some(self.refused)
+    }
+}
+
+fn plan(mode: Mode) -> Plan {
+    let generator_cpu = machine::cpus().expect("the kernel says")[0];
+    Plan {
+        device: "a copier".into(),
+        sizes: vec![FrameSize::Fixed(64)],
+        ring_size: None,
+        variety: Variety::default(),
+        ports: 2,
+        busy_ports: 2,
+        two_directions: false,
+        mode,
+        measured: Duration::from_millis(40),
+        repetitions: 2,
+        limits: false,
+        mergeable: false,
+        generator_cpu,
+        // Tests share their CPUs with others: nobody has one alone.
+        switch_cpu: None,
+    }
+}
+
+fn run(plan: &Plan) -> (Result<Report, BenchError>, Vec<Progress>) {
+    let mut seen = Vec::new();
+    let mut switch = Copier::default();
+    let result = bench::run(plan, &mut switch, &mut |progress| seen.push(progress), &AtomicBool::new(false));
+    (result, seen)
+}
+
+#[test]
+fn a_closed_loop_is_summed_up_for_every_size() {
+    let mut plan = plan(Mode::Closed { window: None });
+    plan.sizes = vec![FrameSize::Fixed(64), FrameSize::Fixed(9000), FrameSize::Imix];
+    plan.mergeable = true;
+    let (report, seen) = run(&plan);
+    let report = report.expect("the copier copies");
+    let rings: Vec<_> = report.results.iter().map(|row| (row.frame_size.as_str(), row.ring_size)).collect();
+    assert_eq!(rings, [("64", 1024), ("9000", 256), ("imix", 1024)]);
+    for row in &report.results {
+        assert!(row.received > 0 && row.cycles_per_frame.is_some(), "{row:?}");
+        assert_eq!([row.lost, row.corrupt, row.reordered, row.duplicated], [0; 4], "{row:?}");
+        assert_eq!((row.sent, row.repetitions.len()), (row.received, 2));
+        assert!(row.ringcopy_mpps.is_none(), "not without a CPU of its own");
+    }
+    assert!(report.left_out.iter().any(|line| line.contains("one CPU")), "{:?}", report.left_out);
+    assert_eq!(
+        report.remarks.len(),
+        3,
+        "a switch that does not learn is told for every size: {:?}",
+        report.remarks
+    );
+    assert!(seen.windows(2).all(|pair| pair[0].done <= pair[1].done), "progress goes on: {seen:?}");
+    assert_eq!(seen.last().map(|progress| progress.done), Some(1.0));
+}
+
+#[test]
+fn limits_are_measured_with_the_same_generator() {
+    let mut plan = plan(Mode::Closed { window: Some(32) });
+    (plan.limits, plan.switch_cpu) = (true, machine::cpus().expect("the kernel says").last().copied());
+    plan.repetitions = 1;
+    let report = run(&plan).0.expect("the copier copies");
+    let row = &report.results[0];
+    assert!(
+        report.hand_over_ns.is_some_and(|time| time > 0.0) && row.memcpy_gbps.is_some_and(|rate| rate > 0.0)
+    );
+    assert!(row.ringcopy_mpps.is_some() && row.ringcopy_latency_us.is_some(), "{row:?}");
+    assert_eq!(row.mode, "closed loop, window 32");
+}
+
+#[test]
+fn a_search_settles_on_a_rate_that_loses_no_more_than_it_may() {
+    for goal in [Goal::Ndr, Goal::Pdr] {
+        let mut plan = plan(Mode::Search(goal));
+        (plan.repetitions, plan.two_directions) = (1, true);
+        let row = &run(&plan).0.expect("the copier copies").results[0];
+        let loss = row.lost as f64 / row.sent as f64;
+        assert!(row.mpps == 0.0 || loss <= goal.loss_ratio(), "{row:?}");
+        assert_eq!(row.mode, goal.to_string());
+    }
+}
+
+#[test]
+fn a_switch_that_forwards_nothing_is_told_so() {
+    let mut switch = Copier { deaf: true, ..Copier::default() };
+    let plan = Plan { repetitions: 1, ..plan(Mode::Closed { window: Some(8) }) };
+    let error =
+        bench::run(&plan, &mut switch, &mut |_| {}, &AtomicBool::new(false)).expect_err("nothing came");
+    assert!(error.to_string().contains("of 8 frames none came through"), "{error}");
+}
