@@ -1,5 +1,6 @@
 //! The grammar of the command line.
 
+use super::bench::BenchArgs;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use std::{ops::RangeInclusive, path::PathBuf};
 
@@ -83,6 +84,8 @@ pub(super) enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Measure how fast a switch is, beside how fast this machine could be.
+    Bench(Box<BenchArgs>),
     /// Say what a drop reason or an error code means, and what to do about it.
     Explain {
         /// What stands in the brackets of an error[...], or a drop reason.
@@ -177,6 +180,7 @@ impl Verb {
             | Self::Console { .. }
             | Self::Exec { .. }
             | Self::Export { .. }
+            | Self::Bench(_)
             | Self::Serve => true,
             Self::Demo
             | Self::Validate { .. }

@@ -1,6 +1,7 @@
 //! `demo`: the best lab that this machine can, its picture, its expectations proved, one dropped frame explained.
 
 use super::{
+    bench,
     interrupt::{Interrupts, interrupted},
     out,
     render::Show,
@@ -49,6 +50,8 @@ pub(super) async fn demo() -> Result<Exit, Failure> {
     };
     brought.down().await?;
     let exit = shown?;
+    let fast = bench::quick(interrupts).await?;
+    out::say(format_args!("\nhow fast (vnet bench --quick):\n{fast}"));
     out::say(format_args!("{}", next_steps(&lab)));
     Ok(exit)
 }

@@ -1,6 +1,7 @@
 //! The command line: what the user says, what is done about it, and how the process ends.
 
 mod args;
+mod bench;
 mod console;
 mod demo;
 mod interrupt;
@@ -96,6 +97,7 @@ fn run(args: Args) -> Result<u8, Failure> {
             let view = runtime.block_on(labs::trace(name, &TraceRequest { src, dst, what }))?;
             done(render::print(&view, output.format))
         }
+        Verb::Bench(args) => runtime.block_on(bench::bench(name, *args)),
         Verb::Exec { node, command } => {
             return runtime.block_on(labs::exec(name, ExecRequest { node, command }));
         }

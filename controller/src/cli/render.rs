@@ -38,7 +38,10 @@ pub(super) fn print(answer: &impl Show, format: Format) -> Result<(), Failure> {
     Ok(())
 }
 
-fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(super) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     let mut table = Table::new();
     table.load_style(NOTHING).set_header(header);
     for row in rows {
@@ -48,7 +51,7 @@ fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [Stri
 }
 
 /// `some` or a dash.
-fn or_dash(some: Option<impl ToString>) -> String {
+pub(super) fn or_dash(some: Option<impl ToString>) -> String {
     some.map_or_else(|| "-".into(), |some| some.to_string())
 }
 

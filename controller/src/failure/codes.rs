@@ -11,12 +11,17 @@ const CODES: &[(&str, &str)] = &[
         "bad-request",
         "the controller does not understand the request: the two `vnet` are of different versions",
     ),
+    (
+        "bench",
+        "the measurement could not be made or ended early; the message says what the switch or the machine did",
+    ),
     ("busy", "another command changes the lab, or it has a controller already; try again when that is done"),
     ("console", "the serial line of the guest broke; `vnet show nodes` says whether the guest runs"),
     (
         "controller-ended",
         "the controller ended before it could answer; its last words are shown, the rest is in its log",
     ),
+    ("cpus", "the CPUs of this process cannot be asked for, or there is none"),
     ("disk", "the guest's disk image, or the copy-on-write overlay on it, cannot be used"),
     (
         "exec",
@@ -24,6 +29,7 @@ const CODES: &[(&str, &str)] = &[
     ),
     ("export", "what another VMM is to be told cannot be said for this node"),
     ("file", "the file, or the folder it lies in, cannot be read"),
+    ("generator", "the generator of `vnet bench` could not start, or failed by a fault of vnet's own"),
     ("going-down", "the lab is being taken down; wait until `vnet ls` no longer shows it"),
     ("image", "the guest image cannot be built, listed or removed; the message says at which step"),
     ("init", "the file cannot be written; one that is there is never overwritten"),
@@ -41,11 +47,16 @@ const CODES: &[(&str, &str)] = &[
     ("no-file", "this folder has no *.vnet.yaml; name a file, or write one: vnet init"),
     ("no-mac", "neither the file nor what the switch has learned says the interface's MAC address"),
     ("no-qemu", "QEMU is not installed; `vnet doctor` says how to get it"),
+    (
+        "no-socket",
+        "nothing listens there; start the switch first, or say --listen if it is the one that connects",
+    ),
     ("no-such-group", "the file names a group that this machine does not have"),
     ("no-such-image", "there is no image of that name; there is: debian"),
     ("no-such-interface", "the lab has no such interface; say a node, or node:interface (`vnet show ports`)"),
     ("no-such-log", "nothing of that name has a log; the help lists those that have"),
     ("no-such-node", "the lab has no such node (`vnet show nodes`)"),
+    ("no-such-port", "the lab has no such port (`vnet show ports`)"),
     ("no-such-probe", "say icmp, tcp/PORT, udp/PORT, arp or l2"),
     ("no-such-resource", "the controller has no such thing: the two `vnet` are of different versions"),
     ("not-asked", "the node cannot be asked: it is not ready, or vnet did not start it (`vnet show nodes`)"),
@@ -54,6 +65,10 @@ const CODES: &[(&str, &str)] = &[
     ("orphaned", "the lab's controller is gone; `vnet down` cleans up"),
     ("output", "what the verb had to say could not be written (a full disk?); what it had to do is done"),
     ("output-cut", "the command wrote more than 24 KiB; the rest was cut. Ask for less, or in parts"),
+    (
+        "port-not-free",
+        "the port has a guest already; take one of kind `vhost-user` to which no VMM is attached",
+    ),
     ("port-not-up", "a port did not come up; `vnet show ports` says why"),
     ("qemu-img", "qemu-img failed; it makes the overlay on a guest's disk"),
     (
@@ -61,11 +76,13 @@ const CODES: &[(&str, &str)] = &[
         "the folder of the labs cannot be used: it must be this user's alone; set VNET_RUNTIME_DIR",
     ),
     ("runtime", "the event loop cannot start: this machine lacks a facility, or a limit is reached"),
+    ("same-port", "frames go from one port to another: say two"),
     ("signals", "signals cannot be received: this machine lacks a facility, or a limit is reached"),
     (
         "silent-node",
         "the node does not answer its probe line: `vnet show nodes` says its state, `vnet logs NODE` more",
     ),
+    ("socket", "the socket cannot be made at that path"),
     (
         "socket-group",
         "the socket cannot be given to the group that the file names; you must be in that group",
@@ -100,6 +117,7 @@ const CODES: &[(&str, &str)] = &[
     ("vm-ended", "QEMU ended before the guest answered; `vnet logs NODE` says what it said"),
     ("which-file", "several topology files are here: name one"),
     ("which-lab", "several labs run: say which with --name (`vnet ls`)"),
+    ("which-port", "the node has several interfaces: say node:interface"),
 ];
 
 /// What a code means; none: it is not one of ours.

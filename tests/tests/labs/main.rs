@@ -1,6 +1,7 @@
 //! Labs end to end, by the `vnet` that a user runs: what every verb says, how it ends, and that nothing is left behind.
 
 mod asker;
+mod bench;
 mod cleanup;
 mod common;
 mod examples;

@@ -1,0 +1,356 @@
+//! What `bench` can be told, and which of it makes sense together.
+
+use super::super::args::Output;
+use crate::failure::Failure;
+use bench::{
+    Mode, Plan,
+    frames::{FrameSize, MOST, Variety},
+    machine,
+    search::Goal,
+};
+use clap::{Args, builder::BoolishValueParser};
+use std::{path::PathBuf, str::FromStr, time::Duration};
+use vhost_net_backend::layout::RingSize;
+
+/// The most ports that one switch is asked to have.
+const MOST_PORTS: usize = 512;
+/// VLANs of IEEE 802.1Q.
+const MOST_VLANS: u16 = 4094;
+
+/// How fast a switch is, beside how fast this machine could be.
+#[derive(Debug, Clone, Args)]
+pub(in super::super) struct BenchArgs {
+    /// Five seconds in all, frames of 64 bytes.
+    #[arg(long, env = "VNET_QUICK", value_parser = BoolishValueParser::new(), conflicts_with_all = ["frame_size", "seconds", "repeat"])]
+    quick: bool,
+    /// Sizes of frames: 64 to 1518 (with FCS, 60 to 1514 on the ring), up to 65535 (as on the ring), imix.
+    #[arg(
+        long,
+        env = "VNET_FRAME_SIZE",
+        value_delimiter = ',',
+        default_value = "64,1518",
+        value_name = "SIZES"
+    )]
+    frame_size: Vec<FrameSize>,
+    /// Entries of each ring [default: 1024; with frames over 2 KiB 256, over 16 KiB 64].
+    #[arg(long, env = "VNET_RING_SIZE", value_name = "N")]
+    ring_size: Option<u16>,
+    /// Open loop: so many frames a second, of all streams together, as 1Mpps, 500kpps or 100pps.
+    #[arg(long, env = "VNET_RATE", conflicts_with_all = ["search", "window"])]
+    rate: Option<Rate>,
+    /// Look for the highest rate: ndr (no loss) or pdr (at most 1 frame in 1000).
+    #[arg(long, env = "VNET_SEARCH", conflicts_with = "window", value_name = "GOAL")]
+    search: Option<Goal>,
+    /// Closed loop: frames of each stream on their way [default: 15/16 of the ring].
+    #[arg(long, env = "VNET_WINDOW", value_name = "N")]
+    window: Option<u32>,
+    /// Flows of each stream, 1 to 1048576 [default: as many as MACs or VLANs].
+    #[arg(long, env = "VNET_FLOWS", value_name = "N")]
+    flows: Option<u32>,
+    /// MAC addresses behind each port, 1 to 1048576.
+    #[arg(long, env = "VNET_MACS", default_value_t = 1, value_name = "N")]
+    macs: u32,
+    /// Tagged frames in so many VLANs, from 1 on; 0: no tags.
+    #[arg(long, env = "VNET_VLANS", default_value_t = 0, value_name = "N")]
+    vlans: u16,
+    /// Ports attached, of a lab of its own.
+    #[arg(long, env = "VNET_PORTS", default_value_t = 2, value_name = "N", conflicts_with_all = ["between", "sockets"])]
+    ports: usize,
+    /// Ports with traffic, in pairs [default: all].
+    #[arg(long, env = "VNET_BUSY_PORTS", value_name = "N")]
+    busy_ports: Option<usize>,
+    /// Whether frames go one way or both.
+    #[arg(long, env = "VNET_DIRECTIONS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2), value_name = "1|2")]
+    directions: u8,
+    /// How long each repetition measures.
+    #[arg(long, env = "VNET_SECONDS", default_value_t = 1.0, value_name = "S")]
+    seconds: f64,
+    /// Repetitions.
+    #[arg(long, env = "VNET_REPEAT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000), value_name = "N")]
+    repeat: u32,
+    /// The CPU of the generator, and that of the switch (on which the limits are measured) [default: the first two].
+    #[arg(long, env = "VNET_CPUS", value_name = "GEN,SWITCH")]
+    cpus: Option<Cpus>,
+    /// The worker of a lab of its own never sleeps.
+    #[arg(long, env = "VNET_POLL_ALWAYS", value_parser = BoolishValueParser::new(), conflicts_with_all = ["between", "sockets"])]
+    poll_always: bool,
+    /// Offer mergeable receive buffers (MRG_RXBUF).
+    #[arg(long, env = "VNET_MERGEABLE", value_parser = BoolishValueParser::new())]
+    mergeable: bool,
+    /// Two ports of a running lab, of kind vhost-user: NODE or NODE:IF.
+    #[arg(long, env = "VNET_BETWEEN", num_args = 2, value_names = ["PORT_A", "PORT_B"])]
+    between: Option<Vec<String>>,
+    /// Two vhost-user sockets of any switch; this side is the VMM.
+    #[arg(long, env = "VNET_SOCKETS", num_args = 2, value_names = ["PATH_A", "PATH_B"], conflicts_with = "between")]
+    sockets: Option<Vec<PathBuf>>,
+    /// Listen on these sockets, for a switch that connects.
+    #[arg(long, env = "VNET_LISTEN", value_parser = BoolishValueParser::new(), requires = "sockets")]
+    listen: bool,
+    /// Leave out what this machine could do: ringcopy and memcpy.
+    #[arg(long, env = "VNET_NO_LIMITS", value_parser = BoolishValueParser::new())]
+    no_limits: bool,
+    #[command(flatten)]
+    pub(super) output: Output,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Device {
+    /// A lab that is made for it.
+    Own {
+        /// Its worker never sleeps.
+        poll_always: bool,
+    },
+    /// Ports of a running lab.
+    Between([String; 2]),
+    /// Sockets of any switch.
+    Sockets {
+        /// Where.
+        paths: [PathBuf; 2],
+        /// Whether the switch connects.
+        listen: bool,
+    },
+}
+
+/// Frames a second, with its unit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Rate(f64);
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let units = [("Mpps", 1e6), ("kpps", 1e3), ("pps", 1.0)];
+        let parsed = units.iter().find_map(|(unit, times)| {
+            let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
+            Some(number * times)
+        });
+        let rate = parsed.filter(|rate| (1.0..=1e9).contains(rate));
+        rate.map(Self).ok_or_else(|| format!("`{text}` is no rate: say for example 1Mpps, 500kpps or 100pps"))
+    }
+}
+
+/// Two CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cpus {
+    generator: u16,
+    switch: u16,
+}
+
+impl FromStr for Cpus {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let both =
+            text.split_once(',').and_then(|(one, other)| Some((one.parse().ok()?, other.parse().ok()?)));
+        match both {
+            Some((generator, switch)) if generator != switch => Ok(Self { generator, switch }),
+            _ => Err(format!("`{text}` is not two CPUs: say for example 0,1")),
+        }
+    }
+}
+
+/// What `demo` measures: the same as `bench --quick`.
+pub(super) fn quick_plan() -> Result<(Plan, Device), Failure> {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: BenchArgs,
+    }
+    let line = <Line as clap::Parser>::try_parse_from(["bench", "--quick"]);
+    line.map_err(|error| Failure::invalid("usage", error))?.args.plan()
+}
+
+fn wrong(what: impl std::fmt::Display, mend: &str) -> Failure {
+    Failure::invalid("usage", what).mend(mend)
+}
+
+impl BenchArgs {
+    /// What to do; an error says which argument cannot be, alone or beside another.
+    pub(super) fn plan(self) -> Result<(Plan, Device), Failure> {
+        let allowed = machine::cpus().map_err(|error| Failure::lacking("cpus", error))?;
+        self.plan_on(&allowed)
+    }
+
+    fn plan_on(self, allowed: &[u16]) -> Result<(Plan, Device), Failure> {
+        let (generator_cpu, switch_cpu) = self.cpus_of(allowed)?;
+        let (sizes, seconds, repetitions) = if self.quick {
+            (vec![FrameSize::Fixed(64)], 0.4, 3)
+        } else {
+            (self.frame_size.clone(), self.seconds, self.repeat)
+        };
+        if !(0.01..=3600.0).contains(&seconds) {
+            return Err(wrong(format!("--seconds {seconds}"), "say 0.01 to 3600"));
+        }
+        let busy_ports = self.busy_ports.unwrap_or(self.ports & !1);
+        let ring_size = self.ring()?;
+        let device = match (self.between, self.sockets) {
+            (Some(ports), _) => Device::Between(two(ports)?),
+            (_, Some(paths)) => Device::Sockets { paths: two(paths)?, listen: self.listen },
+            _ => Device::Own { poll_always: self.poll_always },
+        };
+        if !(2..=MOST_PORTS).contains(&self.ports) {
+            return Err(wrong(format!("--ports {}", self.ports), "say 2 to 512"));
+        }
+        if busy_ports % 2 == 1 || !(2..=self.ports).contains(&busy_ports) {
+            let mend =
+                format!("say an even number up to the {} ports: frames go from one to the next", self.ports);
+            return Err(wrong(format!("--busy-ports {busy_ports}"), &mend));
+        }
+        let plan = Plan {
+            device: device.to_string(),
+            sizes,
+            ring_size,
+            variety: variety(self.flows, self.macs, self.vlans)?,
+            ports: self.ports,
+            busy_ports,
+            two_directions: self.directions == 2,
+            mode: match (self.rate, self.search) {
+                (Some(Rate(rate)), _) => Mode::Open { rate },
+                (_, Some(goal)) => Mode::Search(goal),
+                _ => Mode::Closed { window: self.window },
+            },
+            measured: Duration::from_secs_f64(seconds),
+            repetitions,
+            limits: !self.no_limits,
+            mergeable: self.mergeable,
+            generator_cpu,
+            switch_cpu,
+        };
+        Ok((plan, device))
+    }
+
+    fn cpus_of(&self, allowed: &[u16]) -> Result<(u16, Option<u16>), Failure> {
+        let Some(Cpus { generator, switch }) = self.cpus else {
+            let first = allowed.first().ok_or_else(|| Failure::lacking("cpus", "no CPU may be used"))?;
+            return Ok((*first, allowed.get(1).copied()));
+        };
+        match [generator, switch].into_iter().find(|cpu| !allowed.contains(cpu)) {
+            Some(cpu) => {
+                Err(wrong(format!("CPU {cpu} cannot be used here"), &format!("there are: {allowed:?}")))
+            }
+            None => Ok((generator, Some(switch))),
+        }
+    }
+
+    fn ring(&self) -> Result<Option<RingSize>, Failure> {
+        let ring = self.ring_size.map(|entries| {
+            let ring = RingSize::new(entries).filter(|_| (16..=4096).contains(&entries));
+            ring.ok_or_else(|| wrong(format!("--ring-size {entries}"), "say a power of two from 16 to 4096"))
+        });
+        let ring = ring.transpose()?;
+        let entries = ring.map_or(64, |ring| u32::from(ring.entries()));
+        match self.window {
+            Some(0) => Err(wrong("--window 0", "say 1 or more")),
+            Some(window) if window > entries && (ring.is_some() || window > 1024) => Err(wrong(
+                format!("--window {window} is more than a ring holds"),
+                "a receiver that has no buffer loses frames: say less, or a larger --ring-size",
+            )),
+            _ => Ok(ring),
+        }
+    }
+}
+
+fn two<T>(values: Vec<T>) -> Result<[T; 2], Failure> {
+    values.try_into().map_err(|_| wrong("one port is not enough", "say two"))
+}
+
+fn variety(flows: Option<u32>, macs: u32, vlans: u16) -> Result<Variety, Failure> {
+    let least = macs.max(u32::from(vlans)).max(1);
+    let flows = flows.unwrap_or(least);
+    if macs == 0 || vlans > MOST_VLANS || flows > MOST {
+        return Err(wrong(
+            format!("--flows {flows} --macs {macs} --vlans {vlans}"),
+            "say 1 to 1048576 flows and MACs, 0 to 4094 VLANs",
+        ));
+    }
+    if flows < least {
+        return Err(wrong(
+            format!("--flows {flows} are fewer than its MACs or VLANs"),
+            "each flow has one station at either end and one VLAN: say at least as many flows",
+        ));
+    }
+    Ok(Variety { flows, macs, vlans })
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Own { .. } => f.write_str("a lab of its own"),
+            Self::Between([one, other]) => write!(f, "{one} to {other}"),
+            Self::Sockets { paths: [one, other], .. } => {
+                write!(f, "{} to {}", one.display(), other.display())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: BenchArgs,
+    }
+
+    fn plan(line: &str) -> Result<(Plan, Device), String> {
+        let words = ["bench"].into_iter().chain(line.split_whitespace());
+        let parsed = Line::try_parse_from(words).map_err(|error| error.to_string())?;
+        parsed.args.plan_on(&[0, 1, 2]).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn what_is_said_is_what_is_measured() {
+        let (own, device) = plan("").expect("the defaults");
+        assert_eq!(own.sizes, [FrameSize::Fixed(64), FrameSize::Fixed(1518)]);
+        assert_eq!(
+            (own.mode, own.generator_cpu, own.switch_cpu),
+            (Mode::Closed { window: None }, 0, Some(1))
+        );
+        assert_eq!(device, Device::Own { poll_always: false });
+        let line = "--frame-size 64,imix --rate 2.5Mpps --macs 1000 --vlans 10 --cpus 2,1 --ports 8 --busy-ports 4 --directions 2";
+        let (plan_, _) = plan(line).expect("good");
+        assert_eq!(
+            (plan_.mode, plan_.busy_ports, plan_.two_directions),
+            (Mode::Open { rate: 2.5e6 }, 4, true)
+        );
+        assert_eq!(plan_.variety, Variety { flows: 1000, macs: 1000, vlans: 10 });
+        let (_, device) = plan("--sockets ./a ./b --listen").expect("good");
+        assert_eq!(device, Device::Sockets { paths: ["./a".into(), "./b".into()], listen: true });
+        let quick = plan("--quick").expect("good").0;
+        assert_eq!((quick.sizes.len(), quick.repetitions), (1, 3));
+    }
+
+    #[test]
+    fn what_cannot_be_is_said_in_a_sentence() {
+        let wrong = [
+            ("--frame-size 63", "no frame size"),
+            ("--rate 5", "1Mpps"),
+            ("--rate 1Mpps --search ndr", "cannot be used with"),
+            ("--search best", "ndr"),
+            ("--ring-size 100", "power of two"),
+            ("--ring-size 256 --window 300", "--ring-size"),
+            ("--window 0", "1 or more"),
+            ("--flows 5 --macs 10", "at least as many flows"),
+            ("--macs 0", "1 to 1048576"),
+            ("--vlans 4095", "4094"),
+            ("--ports 1", "2 to 512"),
+            ("--ports 4 --busy-ports 3", "even number"),
+            ("--directions 3", "1..=2"),
+            ("--seconds 0", "0.01"),
+            ("--cpus 0,0", "two CPUs"),
+            ("--cpus 0,7", "CPU 7"),
+            ("--between a:eth0", "2 values"),
+            ("--listen", "--sockets"),
+            ("--between a b --sockets c d", "cannot be used with"),
+            ("--quick --seconds 3", "cannot be used with"),
+        ];
+        for (line, sentence) in wrong {
+            let said = plan(line).expect_err(line);
+            assert!(said.contains(sentence), "{line}: {said}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `bench`: how fast a switch is: a lab of its own, ports of a running lab, or any two vhost-user sockets.
+
+mod args;
+mod devices;
+mod view;
+
+use super::{interrupt::Interrupts, labs, render, up};
+use crate::failure::{Context, Exit, Failure};
+pub(super) use args::BenchArgs;
+use args::Device;
+use bench::{BenchError, Plan, Progress, report::Report};
+use devices::Ends;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// Measures what `args` say and prints it.
+pub(super) async fn bench(name: Option<&str>, args: BenchArgs) -> Result<Exit, Failure> {
+    let format = args.output.format;
+    let (plan, device) = args.plan()?;
+    let report = measure(name, plan, device, Interrupts::new()?).await?;
+    render::print(&report, format)?;
+    let sound = report.results.iter().all(|row| row.corrupt == 0 && row.duplicated == 0);
+    Ok(if sound { Exit::Done } else { Exit::Failed })
+}
+
+/// What `bench --quick` says, in one line.
+pub(super) async fn quick(interrupts: Interrupts) -> Result<String, Failure> {
+    let (plan, device) = args::quick_plan()?;
+    Ok(view::in_one_line(&measure(None, plan, device, interrupts).await?))
+}
+
+async fn measure(
+    name: Option<&str>,
+    plan: Plan,
+    device: Device,
+    mut interrupts: Interrupts,
+) -> Result<Report, Failure> {
+    allow_many_descriptors();
+    let cancel = Arc::new(AtomicBool::new(false));
+    match &device {
+        Device::Own { poll_always } => in_own_lab(plan, *poll_always, cancel, &mut interrupts).await,
+        Device::Between(ports) => {
+            let ends = Ends::between(labs::api(name)?, ports, cancel.clone()).await?;
+            run(plan, ends, cancel, &mut interrupts).await
+        }
+        Device::Sockets { paths, listen } => {
+            let ends = Ends::sockets(paths, *listen, cancel.clone())?;
+            run(plan, ends, cancel, &mut interrupts).await
+        }
+    }
+}
+
+/// Brings a lab up, measures it, and takes it down, whatever came of it.
+async fn in_own_lab(
+    plan: Plan,
+    poll_always: bool,
+    cancel: Arc<AtomicBool>,
+    interrupts: &mut Interrupts,
+) -> Result<Report, Failure> {
+    let name = format!("bench-{}", std::process::id());
+    let file = devices::file(&plan, poll_always);
+    let (brought, _) = up::bring_up(&name, &file, interrupts).await?;
+    let report = match Ends::of_own_lab(brought.api.clone(), plan.ports, cancel.clone()).await {
+        Ok(ends) => run(plan, ends, cancel, interrupts).await,
+        Err(failure) => Err(failure),
+    };
+    brought.down().await?;
+    report
+}
+
+/// Runs `plan` on a thread of its own, so that this one can answer for it; Ctrl-C ends it early.
+async fn run(
+    plan: Plan,
+    mut ends: Ends,
+    cancel: Arc<AtomicBool>,
+    interrupts: &mut Interrupts,
+) -> Result<Report, Failure> {
+    let (say, mut heard) = mpsc::unbounded_channel::<Progress>();
+    let (end, mut ended) = oneshot::channel();
+    let stop = cancel.clone();
+    let generator = thread::Builder::new().name("generator".into()).spawn(move || {
+        // A bar that nobody reads any more is no reason to stop.
+        let result = bench::run(&plan, &mut ends, &mut |progress| drop(say.send(progress)), &stop);
+        let _ = end.send(result);
+    });
+    let generator = generator.context("generator", || "its thread cannot be started".into())?;
+    let bar = view::Bar::new();
+    let result = loop {
+        tokio::select! {
+            result = &mut ended => break result,
+            Some(progress) = heard.recv() => bar.show(&progress),
+            () = interrupts.next() => cancel.store(true, Ordering::Relaxed),
+        }
+    };
+    bar.clear();
+    // It has said all that it had to say.
+    let _ = generator.join();
+    match result {
+        Ok(Ok(report)) => Ok(report),
+        Ok(Err(error)) => Err(failure(&error, &cancel)),
+        Err(_) => Err(Failure::failed("generator", "the generator panicked")),
+    }
+}
+
+fn failure(error: &BenchError, cancel: &AtomicBool) -> Failure {
+    match error {
+        _ if cancel.load(Ordering::Relaxed) => Failure::failed("interrupted", "interrupted"),
+        BenchError::Cpu { .. } | BenchError::Limits(_) => Failure::lacking("bench", error),
+        BenchError::Socket { .. } => Failure::new(Exit::NothingRunning, "bench", error),
+        BenchError::Silent { .. } => Failure::failed("bench", error)
+            .mend("`vnet show ports` and `vnet show drops` say what became of them"),
+        _ => Failure::failed("bench", error),
+    }
+}
+
+/// A port takes a dozen descriptors: hundreds of them take more than a process has unless it asks.
+fn allow_many_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // If it may not, the port for which there is none left says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}

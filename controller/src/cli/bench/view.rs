@@ -1,0 +1,157 @@
+//! How a benchmark looks: a bar while it runs, on a terminal, and a table of its result.
+
+use super::super::render::{Show, or_dash, table};
+use bench::{
+    Progress,
+    report::{Report, Row},
+};
+use std::io::{self, IsTerminal, Write};
+
+/// Characters of a bar.
+const BAR: usize = 24;
+/// More steal than this, in percent, and a figure says little.
+const STEAL: f64 = 1.0;
+
+impl Show for Report {
+    fn table(&self) -> String {
+        let header = [
+            "FRAME", "MODE", "MPPS", "SPREAD", "GBIT/S", "CYCLES", "RINGCOPY", "OF IT", "MEMCPY", "OF IT",
+            "LOST", "P50 µs", "P99 µs",
+        ];
+        let rows = self.results.iter().map(|row| {
+            let percent = |share: Option<f64>| or_dash(share.map(|share| format!("{:.0} %", share * 100.0)));
+            [
+                row.frame_size.clone(),
+                row.mode.clone(),
+                format!("{:.3}", row.mpps),
+                format!("±{:.0} %", row.mpps_spread * 50.0),
+                format!("{:.2}", row.gbps),
+                or_dash(row.cycles_per_frame.map(|cycles| format!("{cycles:.0}"))),
+                or_dash(row.ringcopy_mpps.map(|mpps| format!("{mpps:.3}"))),
+                percent(row.ratio_to_ringcopy),
+                or_dash(row.memcpy_gbps.map(|gbps| format!("{gbps:.1}"))),
+                percent(row.ratio_to_memcpy),
+                row.lost.to_string(),
+                format!("{:.1}", row.latency_us.p50),
+                format!("{:.1}", row.latency_us.p99),
+            ]
+        });
+        [table(header, rows), about(self)].join("\n\n")
+    }
+}
+
+/// What is said below the table.
+fn about(report: &Report) -> String {
+    let (machine, settings) = (&report.machine, &report.settings);
+    let cpus = match machine.switch_cpu {
+        Some(cpu) => {
+            format!("generator on CPU {}, switch and limits on CPU {cpu}", machine.generator_cpu)
+        }
+        None => "everything on one CPU".into(),
+    };
+    let mut lines = vec![
+        format!(
+            "{}: {} ports ({} busy, {} direction{}), {} flows, {} MACs, {} VLANs; {} × {} s",
+            settings.device,
+            settings.ports,
+            settings.busy_ports,
+            settings.directions,
+            if settings.directions == 1 { "" } else { "s" },
+            settings.flows,
+            settings.macs,
+            settings.vlans,
+            settings.repetitions,
+            settings.seconds
+        ),
+        format!("{}, {} CPUs, TSC {:.0} MHz; {cpus}", machine.cpu, machine.cpus, machine.tsc_mhz),
+    ];
+    lines.extend(report.hand_over_ns.map(|ns| format!("a cache line takes {ns:.0} ns from core to core")));
+    lines.extend(report.results.iter().filter_map(wrong));
+    lines.extend(report.results.iter().filter_map(disturbed));
+    lines.extend(report.remarks.iter().cloned());
+    lines.extend(report.left_out.iter().map(|what| format!("left out: {what}")));
+    lines.join("\n")
+}
+
+/// What a switch must not do to frames, if it did.
+fn wrong(row: &Row) -> Option<String> {
+    let found = [
+        (row.corrupt, "damaged"),
+        (row.duplicated, "came twice"),
+        (row.reordered, "came behind a later one"),
+        (row.strayed, "came to a port that they were not for"),
+    ];
+    let found: Vec<_> =
+        found.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} frames {what}")).collect();
+    (!found.is_empty()).then(|| format!("frames of {}: {}", row.frame_size, found.join(", ")))
+}
+
+fn disturbed(row: &Row) -> Option<String> {
+    let (steal, switches) = (row.disturbance.steal_percent, row.disturbance.involuntary_switches);
+    (steal > STEAL || switches > 0).then(|| {
+        format!(
+            "frames of {}: disturbed: {steal:.1} % of the CPUs were stolen, the generator had to wait {switches} times",
+            row.frame_size
+        )
+    })
+}
+
+/// The result in one line, for `demo`.
+pub(super) fn in_one_line(report: &Report) -> String {
+    let Some(row) = report.results.first() else { return "nothing was measured".into() };
+    let limit = match (row.ratio_to_ringcopy, row.ringcopy_mpps) {
+        (Some(ratio), Some(mpps)) => {
+            format!("{:.0} % of the {mpps:.1} that this machine copies without a switch", ratio * 100.0)
+        }
+        _ => "of what this machine could do nothing is known: it has one CPU".into(),
+    };
+    let lost = if row.lost == 0 { "none lost".into() } else { format!("{} lost", row.lost) };
+    let [mpps, p50] = [row.mpps, row.latency_us.p50];
+    format!(
+        "frames of {} bytes: {mpps:.2} million a second, {limit}; {lost}, median {p50:.1} µs (vnet bench)",
+        row.frame_size
+    )
+}
+
+/// A bar on standard error, if that is a terminal.
+#[derive(Debug)]
+pub(super) struct Bar {
+    shown: bool,
+}
+
+impl Bar {
+    pub(super) fn new() -> Self {
+        Self { shown: io::stderr().is_terminal() }
+    }
+
+    pub(super) fn show(&self, progress: &Progress) {
+        if self.shown {
+            let _ = write!(io::stderr(), "\r{}\x1b[K", line(progress));
+        }
+    }
+
+    pub(super) fn clear(&self) {
+        if self.shown {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+fn line(progress: &Progress) -> String {
+    let done = progress.done.clamp(0.0, 1.0);
+    let full = (done * BAR as f64) as usize;
+    let (full, empty) = ("#".repeat(full), ".".repeat(BAR - full));
+    format!("[{full}{empty}] {:3.0} %  {}", done * 100.0, progress.doing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_fills_and_never_overflows() {
+        let line = |done| line(&Progress { done, doing: "frames of 64".into() });
+        assert_eq!(line(0.5), format!("[{}{}]  50 %  frames of 64", "#".repeat(12), ".".repeat(12)));
+        assert!(line(7.0).contains("100 %") && line(-1.0).contains("  0 %"));
+    }
+}

@@ -1,0 +1,184 @@
+//! `vnet bench`: a lab of its own, ports of a running lab, sockets of any switch; what it says agrees with what the switch
+//! counted, and nothing is left behind. How fast anything is, is not asked here.
+
+use crate::common::{Lab, topology};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+use vswitchd::{control::protocol::PortCounters, counters::check_law};
+
+/// What every row of a result has, and what must be 0 in a closed loop.
+const FIELDS: [&str; 12] = [
+    "frame_size",
+    "mpps",
+    "mpps_spread",
+    "gbps",
+    "cycles_per_frame",
+    "ringcopy_mpps",
+    "ratio_to_ringcopy",
+    "memcpy_gbps",
+    "ratio_to_memcpy",
+    "latency_us",
+    "steal_percent",
+    "involuntary_switches",
+];
+const FAULTS: [&str; 6] = ["lost", "reordered", "duplicated", "corrupt", "strayed", "foreign"];
+/// As short as it can be.
+const SHORT: [&str; 7] = ["--frame-size", "64", "--seconds", "0.1", "--repeat", "1", "--no-limits"];
+
+fn rows(report: &Value) -> &Vec<Value> {
+    report["results"].as_array().expect("results")
+}
+
+/// Every field is there, frames moved, and none was lost or hurt.
+fn assert_sound(report: &Value) {
+    for row in rows(report) {
+        for field in FIELDS {
+            assert!(row.get(field).is_some(), "{field} is missing: {row}");
+        }
+        for fault in FAULTS {
+            assert_eq!(row[fault], 0, "{fault}: {row}");
+        }
+        assert!(row["received"].as_u64().is_some_and(|frames| frames > 0), "{row}");
+        assert!(row["latency_us"]["p99"].is_number() && row["latency_us"]["p50"].is_number(), "{row}");
+    }
+}
+
+fn counters(lab: &Lab) -> Vec<(String, PortCounters)> {
+    let ports = lab.json(&["show", "ports"]);
+    let row = |row: &Value| {
+        let counters = serde_json::from_value(row["counters"].clone()).expect("counters");
+        (row["port"].as_str().expect("a name").to_owned(), counters)
+    };
+    ports.as_array().expect("rows").iter().map(row).collect()
+}
+
+#[test]
+fn a_quick_benchmark_is_sound_and_leaves_nothing_behind() {
+    let lab = Lab::new();
+    let report = lab.json(&["bench", "--quick"]);
+    assert_sound(&report);
+    let row = &rows(&report)[0];
+    assert!(
+        row["cycles_per_frame"].as_f64().is_some_and(|cycles| cycles > 0.0),
+        "the lab says its cost: {row}"
+    );
+    let limits = ["ringcopy_mpps", "ratio_to_ringcopy", "memcpy_gbps", "ratio_to_memcpy"];
+    if report["machine"]["switch_cpu"].is_null() {
+        assert!(report["left_out"].to_string().contains("one CPU"), "{report}");
+    } else {
+        assert!(limits.iter().all(|limit| row[limit].as_f64().is_some_and(|value| value > 0.0)), "{row}");
+    }
+    lab.assert_gone();
+}
+
+#[test]
+fn many_stations_ports_and_sizes_arrive_whole_and_are_shown_as_a_table() {
+    let lab = Lab::new();
+    let variety = ["--ports", "5", "--macs", "300", "--vlans", "20", "--flows", "1000", "--directions", "2"];
+    let sizes =
+        ["--frame-size", "imix,9000", "--seconds", "0.1", "--repeat", "2", "--no-limits", "--mergeable"];
+    let report = lab.json(&[&["bench"], &variety[..], &sizes[..]].concat());
+    assert_sound(&report);
+    assert_eq!((rows(&report).len(), &report["settings"]["busy_ports"]), (2, &4.into()));
+    let (table, _) = lab
+        .expect(0, &["bench", "--frame-size", "64", "--seconds", "0.1", "--rate", "5kpps", "--repeat", "1"]);
+    assert!(table.contains("RINGCOPY") && table.contains("open loop"), "{table}");
+    lab.assert_gone();
+}
+
+#[test]
+fn ports_of_a_running_lab_count_what_the_benchmark_says() {
+    let lab = Lab::new();
+    lab.expect(0, &["up", "-d", &topology("attach.vnet.yaml")]);
+    let report =
+        lab.json(&[&["bench", "--between", "mine", "other:eth0", "--directions", "2"], &SHORT[..]].concat());
+    assert_sound(&report);
+    let (sent, received) = (rows(&report)[0]["sent"].as_u64(), rows(&report)[0]["received"].as_u64());
+    let (sent, received) = (sent.expect("a number"), received.expect("a number"));
+    let counted = counters(&lab);
+    let ours = || counted.iter().filter(|(port, _)| ["mine:eth0", "other:eth0"].contains(&port.as_str()));
+    let from: u64 = ours().map(|(_, counters)| counters.from_port.frames).sum();
+    let to: u64 = ours().map(|(_, counters)| counters.to_port.delivered).sum();
+    // Each side introduced itself before; more than once if it was not heard.
+    let lessons = from - sent;
+    assert!((2..100).contains(&lessons), "{from} frames came in, {sent} were sent");
+    assert!(
+        (received + 1..=received + lessons).contains(&to),
+        "{to} frames went out, {received} were received"
+    );
+    assert_eq!(check_law(counted.iter().map(|(_, counters)| counters)), Ok(()));
+
+    let (_, err) = lab.expect(2, &["bench", "--between", "mine", "nobody"]);
+    assert!(err.contains("no port `nobody`") && err.contains("other:eth0"), "{err}");
+    let (_, err) = lab.expect(2, &["bench", "--between", "mine", "st1"]);
+    assert!(err.contains("a guest of its own"), "{err}");
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
+fn any_two_sockets_are_measured_as_their_vmm_connecting_or_listening() {
+    let lab = Lab::new();
+    let text = "version: 1\nname: other\nswitches: { sw: {} }\nnodes:\n  \
+                a: { kind: vhost-user, connect: ./a.sock }\n  b: { kind: vhost-user, connect: ./b.sock }\n  \
+                c: { kind: vhost-user, listen: ./c.sock }\n  d: { kind: vhost-user, listen: ./d.sock }\n\
+                links: [[a, sw], [b, sw], [c, sw], [d, sw]]\n";
+    let file = lab.write("other.vnet.yaml", text);
+    let socket = |name: &str| file.with_file_name(name).display().to_string();
+    lab.expect(0, &["up", "-d", &file.display().to_string()]);
+    let [a, b, c, d] = ["a.sock", "b.sock", "c.sock", "d.sock"].map(socket);
+    let listening = lab.json(&[&["bench", "--listen", "--sockets", &a, &b], &SHORT[..]].concat());
+    let connecting = lab.json(&[&["bench", "--sockets", &c, &d], &SHORT[..]].concat());
+    for report in [listening, connecting] {
+        assert_sound(&report);
+        assert!(rows(&report)[0]["cycles_per_frame"].is_null(), "a foreign switch does not say its cost");
+    }
+    let (_, err) = lab.expect(3, &["bench", "--sockets", &a, &b]);
+    assert!(err.contains("--listen"), "{err}");
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
+fn ctrl_c_ends_a_benchmark_and_takes_its_lab_down() {
+    let lab = Lab::new();
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_vnet"))
+        .args(["bench", "--seconds", "600", "--no-limits"])
+        .env("VNET_RUNTIME_DIR", lab.runtime())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("vnet starts");
+    let end = Instant::now() + Duration::from_secs(60);
+    let moves = || {
+        let said = lab.vnet(&["show", "datapath", "--format", "json"]).stdout;
+        let view: Option<Value> = serde_json::from_slice(&said).ok();
+        view.and_then(|view| view["workers"][0]["frames"].as_u64()).is_some_and(|frames| frames > 1000)
+    };
+    while !moves() {
+        assert!(Instant::now() < end, "no frame moved");
+    }
+    kill_process(Pid::from_child(&bench), Signal::INT).expect("it runs");
+    assert_eq!(bench.wait().expect("it ended").code(), Some(1));
+    lab.assert_gone();
+}
+
+#[test]
+fn arguments_that_make_no_sense_are_refused_before_anything_starts() {
+    let lab = Lab::new();
+    let wrong: [(&[&str], &str); 3] = [
+        (&["bench", "--frame-size", "10"], "no frame size"),
+        (&["bench", "--ring-size", "100"], "power of two"),
+        (&["bench", "--flows", "1", "--macs", "2"], "at least as many flows"),
+    ];
+    for (arguments, sentence) in wrong {
+        let (_, err) = lab.expect(2, arguments);
+        assert!(err.contains(sentence), "{err}");
+    }
+    assert!(!lab.runtime().exists());
+}
