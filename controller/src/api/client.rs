@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     failure::{Context, Exit, Failure},
-    lab::{events::Event, rundir},
+    lab::{events::Event, sockets},
 };
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -21,6 +21,9 @@ use std::{
     time::Duration,
 };
 use tokio::net::UnixStream;
+
+/// How long a controller may take for a word. It does nothing that holds it up for as long.
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// How long a controller may take to say how things are.
 const LOOKING: Duration = Duration::from_secs(15);
@@ -52,6 +55,15 @@ impl Client {
     /// As the lab says.
     pub async fn put(&self, file: &TopologyFile) -> Result<LabView, Failure> {
         self.json(Method::PUT, "", Some(file)).await
+    }
+
+    /// The lab at this moment, from a controller that answers at once.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn answers(&self) -> Result<LabView, Failure> {
+        let view = tokio::time::timeout(AT_ONCE, self.view()).await;
+        view.unwrap_or_else(|_| Err(self.nobody(&format!("no answer within {AT_ONCE:?}"))))
     }
 
     /// The lab at this moment.
@@ -149,7 +161,7 @@ impl Client {
 
     /// The body of a successful answer; a problem is a failure.
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Incoming, Failure> {
-        let stream = rundir::connect(&self.socket)
+        let stream = sockets::connect(&self.socket)
             .and_then(|stream| stream.set_nonblocking(true).map(|()| stream))
             .and_then(UnixStream::from_std)
             .map_err(|error| self.nobody(&error))?;

@@ -11,7 +11,7 @@ use crate::{
     failure::{Exit, Failure},
     lab::{
         events::{Events, What},
-        rundir,
+        sockets,
     },
 };
 use serde_json::{Value, json};
@@ -25,7 +25,16 @@ struct Pretender {
 
 fn view() -> LabView {
     let state = LabState::Running;
-    LabView { lab: "office".into(), file: None, state, pid: 1, nodes: 2, ports: 3, switch_restarts: 0 }
+    LabView {
+        lab: "office".into(),
+        file: None,
+        state,
+        pid: 1,
+        nodes: 2,
+        ports: 3,
+        switch_restarts: 0,
+        events: 0,
+    }
 }
 
 fn transferred(request: &TransferRequest) -> TransferReport {
@@ -90,7 +99,7 @@ impl Service for Pretender {
 fn serve() -> (TempDir, Client) {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("api.sock");
-    let listener = rundir::listen(&socket).unwrap();
+    let listener = sockets::listen(&socket).unwrap();
     listener.set_nonblocking(true).unwrap();
     let listener = OwnersOnly(tokio::net::UnixListener::from_std(listener).unwrap());
     tokio::spawn(axum::serve(listener, router(Pretender::default())).into_future());

@@ -38,6 +38,8 @@ pub struct LabView {
     pub ports: usize,
     /// How often the switch process was restarted.
     pub switch_restarts: u32,
+    /// The number of the next event.
+    pub events: u64,
 }
 
 /// What a lab is doing.
@@ -50,8 +52,12 @@ pub enum LabState {
     Starting,
     /// It is up.
     Running,
+    /// It is up, and the switch or a virtual machine of it is not.
+    Degraded,
     /// It goes down.
     Stopping,
+    /// Its controller lives and does not answer; only `ls` says this.
+    Silent,
     /// Its controller is gone without taking it down; only `ls` says this.
     Orphaned,
 }

@@ -1,6 +1,7 @@
 //! The grammar of the command line.
 
 use super::bench::BenchArgs;
+use crate::lab::name::LabName;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
 use std::{ops::RangeInclusive, path::PathBuf};
 
@@ -19,7 +20,7 @@ const ENVIRONMENT: &str = "Environment: every flag has a variable (VNET_NAME, VN
 pub(super) struct Args {
     /// Which lab; not needed while one runs.
     #[arg(long, global = true, env = "VNET_NAME", value_name = "LAB")]
-    pub(super) name: Option<String>,
+    pub(super) name: Option<LabName>,
     #[command(subcommand)]
     pub(super) verb: Verb,
 }

@@ -3,7 +3,7 @@
 use super::{labs::chosen, out};
 use crate::{
     failure::{Context, Failure},
-    lab::rundir::{self, Runtime},
+    lab::{name::LabName, rundir::Runtime, sockets},
     vm::qemu::RunDirectory,
 };
 use rustix::{
@@ -29,11 +29,11 @@ impl Drop for Restore {
 }
 
 /// Joins the console of `node` until Ctrl-], the end of the input or of the guest.
-pub(super) fn console(name: Option<&str>, node: &str) -> Result<(), Failure> {
+pub(super) fn console(name: Option<&LabName>, node: &str) -> Result<(), Failure> {
     let runtime = Runtime::of_environment();
     let lab = chosen(&runtime, name)?;
     let path = RunDirectory::new(runtime.lab(&lab).path().join(node.replace('/', "-"))).console();
-    let mut guest = rundir::connect(&path).map_err(|why| {
+    let mut guest = sockets::connect(&path).map_err(|why| {
         Failure::invalid("no-console", format!("node {node} of lab {lab} has no console: {why}"))
             .mend("only virtual machines that vnet started have one, for one visitor at a time")
     })?;

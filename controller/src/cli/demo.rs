@@ -41,12 +41,12 @@ pub(super) async fn demo() -> Result<Exit, Failure> {
     out::say(format_args!("{}\n", picture(lab.text)));
     let mut checked = up::check_text(lab.text.into(), lab.name, PathBuf::from("/"))?;
     checked.file.private_copy = true;
-    let name = format!("demo-{}", std::process::id());
+    let name = format!("demo-{}", std::process::id()).parse()?;
     let mut interrupts = Interrupts::new()?;
     let (brought, _) = up::bring_up(&name, &checked.file, &mut interrupts).await?;
     let shown = tokio::select! {
         shown = show(&brought, &lab) => shown,
-        () = interrupts.next() => Err(interrupted()),
+        () = interrupts.next() => Err(interrupted("is down")),
     };
     brought.down().await?;
     let exit = shown?;

@@ -33,7 +33,7 @@ impl Interrupts {
     }
 }
 
-/// What a verb says that was interrupted.
-pub(super) fn interrupted() -> Failure {
-    Failure::failed("interrupted", "interrupted; the lab is taken down again")
+/// What a verb says that was interrupted, and what became of its lab by that.
+pub(super) fn interrupted(lab: &str) -> Failure {
+    Failure::failed("interrupted", format!("interrupted; the lab {lab}"))
 }

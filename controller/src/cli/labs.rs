@@ -1,4 +1,4 @@
-//! The verbs that are about whole labs: `ls`, `down`, `logs`.
+//! The verbs that look at labs or ask one: `ls`, `logs`, `show`, `trace`, `exec`, `export`.
 
 use super::{
     args::{ExportTo, Format, View},
@@ -14,8 +14,8 @@ use crate::{
     },
     failure::{Context, Exit, Failure},
     lab::{
-        processes::end_left,
-        rundir::{ClaimError, LabDir, Runtime},
+        name::LabName,
+        rundir::{LabDir, Runtime},
     },
     vm::qemu::RunDirectory,
 };
@@ -25,19 +25,20 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::Path,
-    time::{Duration, Instant},
 };
 use vswitchd::control::protocol::FdbRow;
-
-/// How long a process of an orphaned lab has to end by itself, and a controller to remove its folder.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Lists the labs of this user.
 pub(super) async fn ls(format: Format) -> Result<(), Failure> {
     let runtime = Runtime::of_environment();
     let mut labs = vec![];
-    for name in runtime.labs()? {
-        labs.push(look(&name, &runtime.lab(&name)).await?);
+    // At once: one that does not answer holds up no other.
+    let looks = runtime.labs()?.into_iter().map(|name| {
+        let dir = runtime.lab(&name);
+        tokio::spawn(async move { look(&name, &dir).await })
+    });
+    for looked in looks.collect::<Vec<_>>() {
+        labs.push(looked.await.context("labs", || "a lab".into())??);
     }
     match format {
         Format::Json => out::say(serde_json::to_string(&labs).context("json", || "the labs".into())?),
@@ -46,12 +47,17 @@ pub(super) async fn ls(format: Format) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn look(name: &str, dir: &LabDir) -> Result<LabView, Failure> {
-    if dir.is_held()? {
-        return Client::new(&dir.api_socket(), name).view().await;
-    }
-    let (lab, state) = (name.into(), LabState::Orphaned);
-    Ok(LabView { lab, file: None, state, pid: 0, nodes: 0, ports: 0, switch_restarts: 0 })
+async fn look(name: &LabName, dir: &LabDir) -> Result<LabView, Failure> {
+    let state = if dir.is_held()? {
+        match Client::new(&dir.api_socket(), name.as_str()).answers().await {
+            Ok(view) => return Ok(view),
+            Err(_) => LabState::Silent,
+        }
+    } else {
+        LabState::Orphaned
+    };
+    let lab = name.to_string();
+    Ok(LabView { lab, file: None, state, pid: 0, nodes: 0, ports: 0, switch_restarts: 0, events: 0 })
 }
 
 fn table(labs: &[LabView]) -> Table {
@@ -66,36 +72,8 @@ fn table(labs: &[LabView]) -> Table {
     table
 }
 
-/// Takes a lab down; an orphaned one is cleaned up.
-pub(super) async fn down(name: Option<&str>) -> Result<(), Failure> {
-    let runtime = Runtime::of_environment();
-    let name = chosen(&runtime, name)?;
-    match runtime.claim(&name) {
-        Err(ClaimError::Held) => {
-            Client::new(&runtime.lab(&name).api_socket(), &name).delete().await?;
-            until_gone(&runtime.lab(&name)).await;
-        }
-        Err(ClaimError::Unusable(failure)) => return Err(failure),
-        Ok(claim) => {
-            end_left(claim.dir(), PATIENCE)?;
-            claim.remove()?;
-            runtime.remove_if_empty();
-        }
-    }
-    out::say(format_args!("{name} is down"));
-    Ok(())
-}
-
-/// Waits until the folder of a lab that was taken down is gone: then its name is free for the next `up`.
-pub(super) async fn until_gone(dir: &LabDir) {
-    let end = Instant::now() + PATIENCE;
-    while dir.path().exists() && Instant::now() < end {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// Prints a log of a lab; for a virtual machine, what its VMM said and then what its console said.
-pub(super) fn logs(name: Option<&str>, of: &str, to: &mut impl io::Write) -> Result<(), Failure> {
+pub(super) fn logs(name: Option<&LabName>, of: &str, to: &mut impl io::Write) -> Result<(), Failure> {
     let runtime = Runtime::of_environment();
     let name = chosen(&runtime, name)?;
     let dir = runtime.lab(&name);
@@ -124,19 +102,19 @@ fn logs_in(path: &Path) -> Vec<String> {
 }
 
 /// The API of the lab that is meant.
-pub(super) fn api(name: Option<&str>) -> Result<Client, Failure> {
+pub(super) fn api(name: Option<&LabName>) -> Result<Client, Failure> {
     let runtime = Runtime::of_environment();
     let name = chosen(&runtime, name)?;
-    Ok(Client::new(&runtime.lab(&name).api_socket(), &name))
+    Ok(Client::new(&runtime.lab(&name).api_socket(), name.as_str()))
 }
 
 /// `test --running`, `pingall`.
-pub(super) async fn act<T: DeserializeOwned>(name: Option<&str>, action: &str) -> Result<T, Failure> {
+pub(super) async fn act<T: DeserializeOwned>(name: Option<&LabName>, action: &str) -> Result<T, Failure> {
     api(name)?.act(action).await
 }
 
 /// Shows a part of a lab.
-pub(super) async fn show(name: Option<&str>, what: View, format: Format) -> Result<(), Failure> {
+pub(super) async fn show(name: Option<&LabName>, what: View, format: Format) -> Result<(), Failure> {
     let api = api(name)?;
     match what {
         View::Ports => render::print(&api.look::<Vec<PortRow>>("ports").await?, format),
@@ -150,20 +128,20 @@ pub(super) async fn show(name: Option<&str>, what: View, format: Format) -> Resu
 }
 
 /// What would become of a frame.
-pub(super) async fn trace(name: Option<&str>, request: &TraceRequest) -> Result<TraceView, Failure> {
+pub(super) async fn trace(name: Option<&LabName>, request: &TraceRequest) -> Result<TraceView, Failure> {
     api(name)?.trace(request).await
 }
 
 /// Sends bytes from one node to another.
 pub(super) async fn transfer(
-    name: Option<&str>,
+    name: Option<&LabName>,
     request: &TransferRequest,
 ) -> Result<TransferReport, Failure> {
     api(name)?.transfer(request).await
 }
 
 /// Runs a command in a node: the exit code is its status, and what is missing of its output is said.
-pub(super) async fn exec(name: Option<&str>, request: ExecRequest) -> Result<u8, Failure> {
+pub(super) async fn exec(name: Option<&LabName>, request: ExecRequest) -> Result<u8, Failure> {
     let reply = api(name)?.exec(&request).await?;
     out::bytes(&reply.stdout);
     // Whoever does not read standard error misses nothing of standard output.
@@ -192,7 +170,7 @@ pub(super) async fn exec(name: Option<&str>, request: ExecRequest) -> Result<u8,
 
 /// Prints what another VMM needs to attach to `node`: arguments on standard output, remarks on standard error.
 pub(super) async fn export(
-    name: Option<&str>,
+    name: Option<&LabName>,
     vmm: ExportTo,
     node: &str,
     memory: u64,
@@ -211,10 +189,10 @@ pub(super) async fn export(
 }
 
 /// The lab that is meant: the named one, else the only one.
-pub(super) fn chosen(runtime: &Runtime, name: Option<&str>) -> Result<String, Failure> {
+pub(super) fn chosen(runtime: &Runtime, name: Option<&LabName>) -> Result<LabName, Failure> {
     let labs = runtime.labs()?;
     match (name, labs.as_slice()) {
-        (Some(name), labs) if labs.iter().any(|lab| lab == name) => Ok(name.into()),
+        (Some(name), labs) if labs.contains(name) => Ok(name.clone()),
         (Some(name), _) => {
             Err(Failure::new(Exit::NothingRunning, "not-running", format!("no lab `{name}` is running"))
                 .mend("`vnet ls` lists the labs"))
@@ -222,10 +200,14 @@ pub(super) fn chosen(runtime: &Runtime, name: Option<&str>) -> Result<String, Fa
         (None, [only]) => Ok(only.clone()),
         (None, []) => Err(Failure::new(Exit::NothingRunning, "not-running", "no lab is running")
             .mend("start one: `vnet up FILE`")),
-        (None, several) => {
-            Err(Failure::invalid("which-lab", format!("several labs are running: {}", several.join(", ")))
-                .mend("say which with --name"))
-        }
+        (None, several) => Err(Failure::invalid(
+            "which-lab",
+            format!(
+                "several labs are running: {}",
+                several.iter().map(LabName::as_str).collect::<Vec<_>>().join(", ")
+            ),
+        )
+        .mend("say which with --name")),
     }
 }
 
@@ -238,12 +220,11 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let runtime = Runtime::at(&base.path().join("vnet"));
         assert_eq!(chosen(&runtime, None).unwrap_err().exit, Exit::NothingRunning);
-        let _office = runtime.claim("office").unwrap();
-        assert_eq!(chosen(&runtime, None).unwrap(), "office");
-        assert_eq!(chosen(&runtime, Some("home")).unwrap_err().exit, Exit::NothingRunning);
-        // What is no lab cannot be named either: no path leads out of the runtime folder.
-        assert_eq!(chosen(&runtime, Some("..")).unwrap_err().exit, Exit::NothingRunning);
-        let _home = runtime.claim("home").unwrap();
+        let [office, home] = ["office", "home"].map(|name| name.parse::<LabName>().unwrap());
+        let _office = runtime.claim(&office).unwrap();
+        assert_eq!(chosen(&runtime, None).unwrap(), office);
+        assert_eq!(chosen(&runtime, Some(&home)).unwrap_err().exit, Exit::NothingRunning);
+        let _home = runtime.claim(&home).unwrap();
         assert_eq!(chosen(&runtime, None).unwrap_err().exit, Exit::Invalid);
     }
 }

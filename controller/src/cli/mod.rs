@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod console;
 mod demo;
+mod down;
 mod interrupt;
 mod labs;
 mod machine;
@@ -70,7 +71,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::lacking("runtime", format!("the event loop cannot start: {error}")))?;
-    let name = args.name.as_deref();
+    let name = args.name.as_ref();
     let done = |result: Result<(), Failure>| result.map(|()| Exit::Done);
     let exit = match args.verb {
         Verb::Demo => runtime.block_on(demo::demo()),
@@ -82,11 +83,12 @@ fn run(args: Args) -> Result<u8, Failure> {
             } else {
                 runtime.block_on(up::test(file.as_deref()))?
             };
+            up::warn_if_nothing_is_expected(&report);
             render::print(&report, output.format).map(|()| report.exit())
         }
         Verb::Explain { code, output } => done(render::print(&explain(&code)?, output.format)),
         Verb::Ls { output } => done(runtime.block_on(labs::ls(output.format))),
-        Verb::Down => done(runtime.block_on(labs::down(name))),
+        Verb::Down => done(runtime.block_on(down::down(name))),
         Verb::Logs { of } => done(labs::logs(name, &of, &mut out::Stdout)),
         Verb::Pingall { output } => {
             let report: PingallReport = runtime.block_on(labs::act(name, "pingall"))?;

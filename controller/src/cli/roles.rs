@@ -3,10 +3,7 @@
 use crate::{
     api::server::{OwnersOnly, router},
     failure::{Context, Exit, Failure},
-    lab::{
-        rundir::{ClaimError, Runtime, listen},
-        running::Lab,
-    },
+    lab::{claim::ClaimError, name::LabName, rundir::Runtime, running::Lab, sockets::listen},
     station::{self, Spec},
 };
 use std::{io::Read, os::fd::AsFd};
@@ -32,7 +29,7 @@ pub(super) fn station() -> Result<Exit, Failure> {
 }
 
 /// The controller of one lab: serves its API until the lab is taken down.
-pub(super) async fn serve(name: &str) -> Result<Exit, Failure> {
+pub(super) async fn serve(name: &LabName) -> Result<Exit, Failure> {
     log();
     let runtime = Runtime::of_environment();
     let claim = match runtime.claim(name) {
@@ -66,7 +63,9 @@ pub(super) async fn serve(name: &str) -> Result<Exit, Failure> {
         }
     });
     served.await.context("api", || "the API".into())?;
-    claim.remove()?;
+    for kept in claim.remove()? {
+        tracing::warn!("{} is kept: vnet did not make it", kept.display());
+    }
     runtime.remove_if_empty();
     Ok(Exit::Done)
 }

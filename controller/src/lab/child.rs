@@ -8,7 +8,9 @@ use super::{
 use crate::failure::{Context, Failure};
 use std::{
     fs::{self, File, OpenOptions},
+    io::{Read, Seek, SeekFrom},
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
+    path::Path,
     process::{Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -16,6 +18,10 @@ use tokio::process::Child;
 
 /// A process that lived for as long was a good one: if it dies, pauses start anew.
 const LONG_LIFE: Duration = Duration::from_secs(1);
+
+/// How many lines of a log are its last words, and how many bytes of it are read for them.
+const LAST_LINES: usize = 6;
+const LAST_BYTES: u64 = 4096;
 
 /// How long to wait before a process that died is started again, by the times in a row that it did not live for long.
 const PAUSES: [Duration; 5] = [
@@ -32,7 +38,8 @@ const PAUSES: [Duration; 5] = [
 /// It cannot be started.
 pub fn spawn_role(role: &str, input: OwnedFd, dir: &LabDir) -> Result<Child, Failure> {
     let mut command = Command::new("/proc/self/exe");
-    command.arg(role).stdin(Stdio::from(input));
+    // Its sockets' names relative to the lab's folder are short, however long the folder's path is.
+    command.arg(role).stdin(Stdio::from(input)).current_dir(dir.path());
     spawn(command, role, dir)
 }
 
@@ -62,6 +69,34 @@ pub fn log(dir: &LabDir, of: &str) -> Result<File, Failure> {
         fs::create_dir_all(folder).context("log", || folder.display().to_string())?;
     }
     OpenOptions::new().create(true).append(true).open(&path).context("log", || path.display().to_string())
+}
+
+/// The last lines of a log from byte `from` on, indented, to stand below an error; none if nothing was said.
+pub fn last_words(log: &Path, from: u64) -> Option<String> {
+    let lines = last_lines(log, from);
+    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    (!last.is_empty()).then(|| last.iter().map(|line| format!("\n  | {line}")).collect())
+}
+
+/// The last line of a log that says anything.
+pub fn last_line(log: &Path) -> Option<String> {
+    last_lines(log, 0).pop()
+}
+
+/// The lines at the end of a log, without what would move a terminal's cursor.
+fn last_lines(log: &Path, from: u64) -> Vec<String> {
+    let text = last_bytes(log, from).unwrap_or_default();
+    let plain = String::from_utf8_lossy(&text).replace(|c: char| c.is_control() && c != '\n', "");
+    plain.lines().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
+fn last_bytes(log: &Path, from: u64) -> Option<Vec<u8>> {
+    let mut file = File::open(log).ok()?;
+    let end = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(from.max(end.saturating_sub(LAST_BYTES)))).ok()?;
+    let mut said = Vec::new();
+    file.take(LAST_BYTES).read_to_end(&mut said).ok()?;
+    Some(said)
 }
 
 /// How a process ended, in words.

@@ -139,6 +139,11 @@ impl Default for Events {
 }
 
 impl Events {
+    /// The number of the next event.
+    pub fn next(&self) -> u64 {
+        self.history().next
+    }
+
     /// Tells `what` to everybody, and to the log.
     pub fn tell(&self, what: What) {
         tracing::info!("{what}");

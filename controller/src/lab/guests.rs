@@ -15,6 +15,7 @@ use crate::{
         accel::{self, Decision, SILENCE},
         disk,
         qemu::{Launch, RunDirectory},
+        qmp::{Qmp, Status},
     },
 };
 use std::{
@@ -32,6 +33,12 @@ const STATION_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a guest under emulation may take to boot.
 const BOOT_PATIENCE: Duration = Duration::from_secs(180);
+
+/// How often it is said that a guest is still waited for.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// How long QEMU may take for one answer; while its interfaces are connected it gives none.
+const QMP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often a guest's socket is tried that is not there yet.
 const TRY_AGAIN: Duration = Duration::from_millis(20);
@@ -195,24 +202,70 @@ async fn try_vm(
     })?;
     (nursery.born)(&mut child)?;
     nursery.events.tell(What::NodeStarted { node: node.name.clone(), how: how.clone() });
-    let answers = matches!(vm.boot, Boot::Image(_));
-    if !answers {
-        return Ok(Guest { child, line: None, how });
-    }
-    let patience = if decision.after_silence().is_some() { SILENCE } else { BOOT_PATIENCE };
-    let probe = run.probe();
+    let silent = decision.after_silence().is_some();
+    let patience = if silent { SILENCE } else { BOOT_PATIENCE };
+    let answer = async {
+        if matches!(vm.boot, Boot::Image(_)) {
+            line(&run.probe(), &node.name, patience).await.map(Some)
+        } else {
+            machine_runs(run, &node.name, patience).await.map(|()| None)
+        }
+    };
     tokio::select! {
-        line = line(&probe, &node.name, patience) => match line {
-            Ok(line) => Ok(Guest { child, line: Some(line), how }),
+        answered = with_progress(answer, &node.name, run, nursery.events) => match answered {
+            Ok(line) => Ok(Guest { child, line, how }),
             Err(why) => {
                 // It runs and says nothing: it is of no use, whether it ends well or not.
                 let _ = child.kill().await;
-                Err(why)
+                let said = child::last_words(&run.log(), 0).unwrap_or_default();
+                Err(Failure { message: why.message + &said, ..why })
             }
         },
         status = child.wait() => {
             let how = status.map_or_else(|why| why.to_string(), child::ended);
-            Err(Failure::failed("vm-ended", format!("{}: QEMU {how} (see `vnet logs {}`)", node.name, node.name)))
+            let logs = [nursery.dir.log(&node.name), run.log()];
+            let said: String = logs.iter().filter_map(|log| child::last_words(log, 0)).collect();
+            Err(Failure::failed("vm-ended", format!("{}: QEMU {how}{said}", node.name)))
         }
+    }
+}
+
+/// Waits until the machine of a guest that has nothing to answer with runs: QEMU has read what it boots, and has its
+/// interfaces.
+async fn machine_runs(run: &RunDirectory, node: &str, patience: Duration) -> Result<(), Failure> {
+    let end = Instant::now() + patience;
+    loop {
+        let socket = run.qmp();
+        let asked = move || Qmp::connect(&socket, QMP_PATIENCE)?.query_status();
+        let status = tokio::task::spawn_blocking(asked).await.context("qmp", || node.to_owned())?;
+        match status {
+            Ok(Status { running: true, .. }) => return Ok(()),
+            Ok(Status { status, .. }) if Instant::now() >= end => {
+                return Err(Failure::failed("silent-node", format!("{node}: its machine is {status}")));
+            }
+            Err(why) if Instant::now() >= end => return Err(Failure::failed("silent-node", why)),
+            Ok(_) | Err(_) => tokio::time::sleep(TRY_AGAIN).await,
+        }
+    }
+}
+
+/// Waits, and says every few seconds what for and what the guest said last.
+async fn with_progress<T>(
+    awaited: impl Future<Output = T>,
+    node: &str,
+    run: &RunDirectory,
+    events: &Events,
+) -> T {
+    let begin = Instant::now();
+    let mut awaited = std::pin::pin!(awaited);
+    loop {
+        if let Ok(done) = tokio::time::timeout(TOLD_EVERY, awaited.as_mut()).await {
+            return done;
+        }
+        let said = child::last_line(&run.log());
+        let said =
+            said.map_or("its console is silent".to_owned(), |line| format!("its console says: {line}"));
+        let text = format!("{node} does not answer yet, after {} s; {said}", begin.elapsed().as_secs());
+        events.tell(What::Note { text });
     }
 }

@@ -1,11 +1,16 @@
 //! A lab while it runs: where it lives, what processes it has, what happens to it.
 
 pub mod child;
+pub mod claim;
 pub mod events;
 mod guests;
+mod made;
+pub mod name;
 pub mod ports;
+pub mod precheck;
 pub mod processes;
 pub mod rundir;
 pub mod running;
+pub mod sockets;
 mod switch;
 mod views;

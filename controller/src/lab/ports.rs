@@ -3,7 +3,8 @@
 
 use super::{
     guests::vm_directory,
-    rundir::{LabDir, listen},
+    rundir::LabDir,
+    sockets::{listen, must_fit},
 };
 use crate::failure::{Context, Failure};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -104,6 +105,9 @@ fn open(node: &Node, interface: &Interface, dir: &LabDir) -> Result<Way, Failure
             Ok(way)
         }
         (Some((SocketRole::Connect, path)), _) => {
+            // The switch works in the lab's folder.
+            let path = path.strip_prefix(dir.path()).map_or(path.clone(), Path::to_owned);
+            must_fit(&path)?;
             let path = path.into_os_string().into_string().map_err(|path| {
                 Failure::invalid("socket-path", format!("the socket path {} is not UTF-8", path.display()))
             })?;
@@ -206,7 +210,7 @@ mod tests {
     #[test]
     fn listening_ports_bring_a_socket_with_its_mode_and_leave_none_behind() {
         let base = tempfile::tempdir().unwrap();
-        let claim = Runtime::at(&base.path().join("vnet")).claim("lab").unwrap();
+        let claim = Runtime::at(&base.path().join("vnet")).claim(&"lab".parse().unwrap()).unwrap();
         let foreign = base.path().join("ext.sock");
         let listen = VhostUserSocket {
             role: SocketRole::Listen,
@@ -240,7 +244,7 @@ mod tests {
     #[test]
     fn a_port_that_cannot_be_opened_closes_those_before_it() {
         let base = tempfile::tempdir().unwrap();
-        let claim = Runtime::at(&base.path().join("vnet")).claim("lab").unwrap();
+        let claim = Runtime::at(&base.path().join("vnet")).claim(&"lab".parse().unwrap()).unwrap();
         let group = Some("no-such-group-here".to_owned());
         let path = base.path().join("ext.sock");
         let nobody =

@@ -133,7 +133,7 @@ impl Ledger {
     /// In one step: whoever reads sees the old list or the new one.
     fn write(&self) -> Result<(), Failure> {
         let path = self.dir.processes();
-        let new = path.with_extension("new");
+        let new = self.dir.processes_new();
         let text =
             serde_json::to_vec(&self.entries).context("run-directory", || path.display().to_string())?;
         fs::write(&new, text)
@@ -153,20 +153,30 @@ pub fn mark(dir: &LabDir) -> OsString {
 /// Whoever calls this holds the lab's claim. A process in the making shares its controller's claim until it is executed
 /// (the lock is closed by execve(2)), so none can be on its way without a mark.
 ///
-/// # Errors
-/// The list of processes cannot be read.
-pub fn end_left(dir: &LabDir, patience: Duration) -> Result<usize, Failure> {
-    let mut left: Vec<_> = Ledger::read(dir)?.entries.iter().map(|entry| entry.identity).collect();
+/// A list that cannot be read is passed over: all that can be in it bear the mark.
+pub fn end_left(dir: &LabDir, patience: Duration) -> usize {
+    let mut left = written(dir);
     left.extend(marked(&mark(dir)));
     left.sort();
     left.dedup();
     left.retain(|identity| identity.pid != std::process::id() && identity.is_alive());
+    end_all(left.iter().copied(), patience);
+    left.len()
+}
+
+/// Ends several processes at once, each with `patience`.
+pub fn end_all(identities: impl Iterator<Item = Identity>, patience: Duration) {
     std::thread::scope(|scope| {
-        for identity in &left {
+        for identity in identities {
             scope.spawn(move || identity.end(patience));
         }
     });
-    Ok(left.len())
+}
+
+/// The processes that are written down.
+fn written(dir: &LabDir) -> Vec<Identity> {
+    let entries = Ledger::read(dir).map(|ledger| ledger.entries).unwrap_or_default();
+    entries.into_iter().map(|entry| entry.identity).collect()
 }
 
 /// The processes of this user that bear `mark`.
@@ -219,10 +229,13 @@ mod tests {
     fn a_later_controller_ends_what_a_killed_one_left_written_down_or_not() {
         let base = tempfile::tempdir().unwrap();
         let runtime = Runtime::at(&base.path().join("vnet"));
-        let claim = runtime.claim("office").unwrap();
+        let claim = runtime.claim(&"office".parse().unwrap()).unwrap();
         let born = |lab: &str| {
             let mut command = Command::new("cat");
-            command.env(MARK, mark(&runtime.lab(lab))).stdin(Stdio::piped()).stdout(Stdio::null());
+            command
+                .env(MARK, mark(&runtime.lab(&lab.parse().unwrap())))
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null());
             command.spawn().unwrap()
         };
         let (mut written, mut unwritten) = (waiting(), born("office"));
@@ -231,7 +244,7 @@ mod tests {
         ledger.record("switch", written.id()).unwrap();
         ledger.record("controller", std::process::id()).unwrap();
         assert_eq!(Ledger::read(claim.dir()).unwrap().entries().len(), 2);
-        assert_eq!(end_left(claim.dir(), Duration::from_secs(5)).unwrap(), 2);
+        assert_eq!(end_left(claim.dir(), Duration::from_secs(5)), 2);
         for child in [&mut written, &mut unwritten] {
             assert!(!child.wait().unwrap().success());
         }

@@ -4,10 +4,12 @@ mod start;
 mod watch;
 
 use super::{
+    claim::Claim,
     events::{Events, What},
+    name::LabName,
     ports::Ports,
-    processes::{Ledger, end_left},
-    rundir::{Claim, LabDir},
+    processes::{Ledger, end_all, end_left},
+    rundir::LabDir,
     switch, views,
 };
 use crate::{
@@ -45,12 +47,14 @@ pub struct Lab {
 }
 
 struct Inner {
-    name: String,
+    name: LabName,
     dir: LabDir,
     events: Events,
     state: Mutex<State>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
+    /// One image at a time.
+    building: tokio::sync::Mutex<()>,
     /// Told when a change that is under way is to be given up, since the lab goes down.
     going_down: Notify,
     /// Told when the controller is to end.
@@ -64,11 +68,23 @@ struct State {
     plan: Option<Arc<Plan>>,
     ports: Option<Arc<Ports>>,
     switch: Option<switch::Shared>,
-    switch_pid: u32,
+    /// None while it is started again.
+    switch_pid: Option<u32>,
     restarts: u32,
     lines: BTreeMap<String, Line>,
     nodes: BTreeMap<String, NodeStatus>,
     ledger: Ledger,
+}
+
+impl State {
+    /// What the lab is doing, as it is shown.
+    fn seen(&self) -> LabState {
+        let ended = || self.nodes.values().any(|node| node.state == NodeState::Ended);
+        match self.phase {
+            LabState::Running if self.switch_pid.is_none() || ended() => LabState::Degraded,
+            phase => phase,
+        }
+    }
 }
 
 /// What a node is doing.
@@ -95,10 +111,10 @@ impl Lab {
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn new(name: &str, claim: &Claim) -> Result<Self, Failure> {
+    pub fn new(name: &LabName, claim: &Claim) -> Result<Self, Failure> {
         let dir = claim.dir().clone();
         let events = Events::default();
-        let left = end_left(&dir, PATIENCE)?;
+        let left = end_left(&dir, PATIENCE);
         if left > 0 {
             events.tell(What::CleanedUp { processes: left });
         }
@@ -110,18 +126,19 @@ impl Lab {
             plan: None,
             ports: None,
             switch: None,
-            switch_pid: 0,
+            switch_pid: None,
             restarts: 0,
             lines: BTreeMap::new(),
             nodes: BTreeMap::new(),
             ledger,
         };
         let inner = Inner {
-            name: name.into(),
+            name: name.clone(),
             dir,
             events,
             state: Mutex::new(state),
             changing: tokio::sync::Mutex::new(()),
+            building: tokio::sync::Mutex::new(()),
             going_down: Notify::new(),
             done: Notify::new(),
         };
@@ -176,12 +193,12 @@ impl Lab {
             // Guests first: what they see last is a network, not its end.
             let all = ledger.entries().iter().filter(|entry| entry.identity.pid != own);
             let (switches, guests): (Vec<_>, Vec<_>) = all.partition(|entry| entry.role == SWITCH);
-            guests.iter().for_each(|entry| entry.identity.end(PATIENCE));
+            end_all(guests.iter().map(|entry| entry.identity), PATIENCE);
             if let Some(switch) = switch {
                 // One that does not answer is ended below.
                 let _ = switch.lock().unwrap_or_else(PoisonError::into_inner).stop();
             }
-            switches.iter().for_each(|entry| entry.identity.end(PATIENCE));
+            end_all(switches.iter().map(|entry| entry.identity), PATIENCE);
         });
         if let Err(why) = ended.await {
             self.tell(What::Note { text: why.to_string() });
@@ -217,7 +234,7 @@ fn going_down() -> Failure {
 
 impl Service for Lab {
     fn name(&self) -> &str {
-        &self.inner.name
+        self.inner.name.as_str()
     }
 
     async fn put(&self, file: TopologyFile) -> Result<LabView, Failure> {
@@ -233,13 +250,14 @@ impl Service for Lab {
         let state = self.state();
         let plan = state.plan.as_ref();
         LabView {
-            lab: self.inner.name.clone(),
+            lab: self.inner.name.to_string(),
             file: state.file.as_ref().map(|file| file.name.clone()),
-            state: state.phase,
+            state: state.seen(),
             pid: std::process::id(),
             nodes: plan.map_or(0, |plan| plan.nodes.len()),
             ports: plan.map_or(0, |plan| plan.description.ports.iter().flatten().count()),
             switch_restarts: state.restarts,
+            events: self.inner.events.next(),
         }
     }
 
@@ -265,12 +283,9 @@ impl Service for Lab {
             }
             Question::Drops => json(views::drops(&running.switch(Client::snapshot).await?)),
             Question::Datapath => {
-                let snapshot = running.switch(Client::snapshot).await?;
-                let (pid, restarts) = {
-                    let state = self.state();
-                    (state.switch_pid, state.restarts)
-                };
-                json(views::datapath(snapshot, pid, restarts))
+                let asked = running.switch(|client| Ok((client.pid(), client.snapshot()?))).await;
+                let (pid, snapshot) = asked?;
+                json(views::datapath(snapshot, pid, self.state().restarts))
             }
             Question::Fdb => json(running.switch(Client::fdb).await?),
             Question::Nodes => {
@@ -280,7 +295,7 @@ impl Service for Lab {
             Question::Links => json(views::links(&plan)),
             Question::Vlans => json(views::vlans(&plan)),
             Question::Test => {
-                let (lab, file) = (self.inner.name.clone(), plan.description.file.clone());
+                let (lab, file) = (self.inner.name.to_string(), plan.description.file.clone());
                 json(TestReport { lab, file, rows: running.test().await? })
             }
             Question::Pingall => json(running.pingall().await?),

@@ -2,6 +2,7 @@
 //!
 //! Several questions may be open at once. A line that breaks fails all of them; whoever owns it makes a new one.
 
+use crate::lab::sockets;
 use probe::{Answer, Ask, AskId, Decoder, FromGuest, Request, answer::Ready, ask::Hello};
 use std::{
     collections::BTreeMap,
@@ -75,7 +76,10 @@ impl Line {
     /// # Errors
     /// The socket cannot be reached, or the guest stays silent.
     pub async fn connect(socket: &Path, guest: &str, patience: Duration) -> Result<Self, ProbeError> {
-        let stream = UnixStream::connect(socket).await.map_err(|why| ProbeError::Io(guest.into(), why))?;
+        let connected = sockets::connect(socket)
+            .and_then(|stream| stream.set_nonblocking(true).map(|()| stream))
+            .and_then(UnixStream::from_std);
+        let stream = connected.map_err(|why| ProbeError::Io(guest.into(), why))?;
         Self::over(stream, guest, patience).await
     }
 

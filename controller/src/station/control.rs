@@ -1,6 +1,7 @@
 //! The control socket of all stations of a lab: each connection asks the one station that its `Hello` names.
 
 use super::ask::Asker;
+use crate::lab::sockets;
 use anyhow::Context;
 use probe::{Ask, Decoder, FromGuest, encode};
 use rustix::event::{PollFd, PollFlags};
@@ -35,10 +36,7 @@ impl Control {
     /// Listens at `path`; what a process that is gone left there is replaced.
     pub(super) fn bind(path: &Path) -> anyhow::Result<Self> {
         let failed = || format!("the stations' control socket {} cannot be made", path.display());
-        if UnixStream::connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused) {
-            std::fs::remove_file(path).with_context(failed)?;
-        }
-        let listener = UnixListener::bind(path).with_context(failed)?;
+        let listener = sockets::listen(path).with_context(failed)?;
         listener.set_nonblocking(true).with_context(failed)?;
         Ok(Self { listener, connections: BTreeMap::new(), next: 0 })
     }

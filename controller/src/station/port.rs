@@ -1,6 +1,7 @@
 //! The wire of a station in a lab: a virtio-net driver on the switch's vhost-user socket, kept connected.
 
 use super::nic::Wire;
+use crate::lab::sockets;
 use rustix::event::{PollFd, PollFlags};
 use smoltcp::time::{Duration, Instant};
 use std::io::{self, Read};
@@ -71,7 +72,7 @@ impl Attempt {
 
 /// The same rings again where there are some.
 fn connect(driver: &mut Option<Driver>, socket: &Path, config: &Config) -> Result<Line, DriverError> {
-    let stream = UnixStream::connect(socket)?;
+    let stream = sockets::connect(socket)?;
     let running = match driver {
         Some(running) => {
             let result = running.reconnect(stream);

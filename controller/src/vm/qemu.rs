@@ -41,6 +41,14 @@ impl RunDirectory {
         Self(path.into())
     }
 
+    /// Whether a file of this name in such a directory is one of those below.
+    pub fn holds(name: &str) -> bool {
+        let interface =
+            |name: &str| Some(name.strip_prefix("net")?.strip_suffix(".sock")?.parse::<usize>().is_ok());
+        [names::CONSOLE, names::LOG, names::PROBE, names::QMP, names::OVERLAY].contains(&name)
+            || interface(name) == Some(true)
+    }
+
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.0

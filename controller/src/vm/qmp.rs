@@ -1,5 +1,6 @@
 //! QMP, QEMU's control protocol: one JSON object a line, commands answered in order, events in between.
 
+use crate::lab::sockets;
 use serde_json::{Value, json};
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -54,7 +55,7 @@ impl Qmp {
     /// Connects to the socket at `path` and shakes hands. Each exchange, this one included, may take `patience`.
     /// A QEMU whose vhost-user interfaces are not all connected yet accepts, but does not greet.
     pub fn connect(path: &Path, patience: Duration) -> Result<Self, QmpError> {
-        Self::over(UnixStream::connect(path)?, patience)
+        Self::over(sockets::connect(path)?, patience)
     }
 
     fn over(stream: UnixStream, patience: Duration) -> Result<Self, QmpError> {

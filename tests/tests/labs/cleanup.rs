@@ -10,7 +10,7 @@ use rustix::{
     fs::{CWD, FileType, Mode, mknodat},
     process::Signal,
 };
-use std::{fs, os::unix::fs::DirBuilderExt};
+use std::fs;
 
 /// Ctrl-C, a polite kill, and a terminal that is closed.
 const ENDS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
@@ -138,7 +138,6 @@ fn a_start_whose_controller_is_killed_at_whatever_moment_is_cleaned_up() {
 fn a_process_that_was_started_and_not_yet_written_down_is_found() {
     let lab = Lab::new();
     let folder = lab.runtime().join("hello");
-    fs::DirBuilder::new().mode(0o700).create(lab.runtime()).unwrap();
     let serve = Background::start(&lab, &["--name", "hello", "serve"]);
     eventually("the controller listens", || folder.join("api.sock").exists().then_some(()));
     // The list of processes is written beside the old one: into a pipe that nobody reads, so that the controller stops

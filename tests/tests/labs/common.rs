@@ -21,17 +21,24 @@ const UP_WITHIN: Duration = Duration::from_secs(20);
 /// A runtime folder that no other test uses; its labs are taken down when it is dropped.
 pub(crate) struct Lab {
     base: tempfile::TempDir,
+    folder: String,
 }
 
 impl Lab {
     /// An empty runtime folder.
     pub(crate) fn new() -> Self {
-        Self { base: tempfile::Builder::new().prefix("v").tempdir().expect("a temporary folder can be made") }
+        Self::in_a_folder_named("r")
+    }
+
+    /// The same with a name of its own.
+    pub(crate) fn in_a_folder_named(folder: &str) -> Self {
+        let base = tempfile::Builder::new().prefix("v").tempdir().expect("a temporary folder can be made");
+        Self { base, folder: folder.into() }
     }
 
     /// Where labs live; it exists only while one does.
     pub(crate) fn runtime(&self) -> PathBuf {
-        self.base.path().join("r")
+        self.base.path().join(&self.folder)
     }
 
     /// A file of this test's own.
@@ -43,6 +50,11 @@ impl Lab {
 
     /// Runs `vnet` to its end, or fails the test if it hangs.
     pub(crate) fn vnet(&self, arguments: &[&str]) -> Output {
+        self.vnet_with(&[], arguments)
+    }
+
+    /// The same with more in its environment.
+    fn vnet_with(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
         // One name for each run: several threads may ask at a time.
         let files =
             [(); 2].map(|()| tempfile::NamedTempFile::new_in(self.base.path()).expect("a temporary file"));
@@ -50,6 +62,7 @@ impl Lab {
         let mut child = Command::new(env!("CARGO_BIN_EXE_vnet"))
             .args(arguments)
             .env("VNET_RUNTIME_DIR", self.runtime())
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             // Files, not pipes: a controller that stays behind must not keep the reader waiting.
             .stdout(out)
@@ -73,7 +86,17 @@ impl Lab {
 
     /// Runs `vnet`, expects exit status `code`, and returns standard output and standard error.
     pub(crate) fn expect(&self, code: i32, arguments: &[&str]) -> (String, String) {
-        let output = self.vnet(arguments);
+        self.expect_with(code, &[], arguments)
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn expect_with(
+        &self,
+        code: i32,
+        environment: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> (String, String) {
+        let output = self.vnet_with(environment, arguments);
         let text = |bytes| String::from_utf8(bytes).expect("vnet writes UTF-8");
         let (out, err) = (text(output.stdout), text(output.stderr));
         assert_eq!(output.status.code(), Some(code), "vnet {arguments:?}\n{out}\n{err}");

@@ -5,6 +5,7 @@ mod bench;
 mod cleanup;
 mod common;
 mod examples;
+mod folders;
 mod guests;
 mod hello;
 mod ipxe;

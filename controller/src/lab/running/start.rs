@@ -8,6 +8,7 @@ use crate::{
         events::What,
         guests::{self, Guest, Nursery},
         ports::{self, Ports},
+        precheck,
         switch::Switch,
     },
 };
@@ -37,6 +38,7 @@ impl Lab {
         let loaded = topology::load(&file.text, &file.name, &file.base)
             .map_err(|report| Failure::invalid("invalid-file", report.render(false)))?;
         let mut plan = loaded.plan;
+        precheck::check(&plan)?;
         if file.private_copy {
             make_private(&mut plan);
         }
@@ -91,7 +93,7 @@ impl Lab {
             state.plan = Some(plan.clone());
             state.ports = Some(ports);
             state.switch = Some(Arc::new(Mutex::new(started.client)));
-            state.switch_pid = started.pid;
+            state.switch_pid = Some(started.pid);
             state.nodes = plan.nodes.iter().map(|node| (node.name.clone(), foreign(&node.kind))).collect();
         }
         tokio::spawn(self.clone().watch_switch(started.child));
@@ -174,7 +176,11 @@ impl Lab {
         let line = match &node.kind {
             NodeKind::Station => Some(guests::ask_station(&node.name, &self.inner.dir).await?),
             NodeKind::Vm(vm) => {
-                let image = guests::image(vm, &self.inner.events).await?;
+                let image = {
+                    // One builds it, and the others find it.
+                    let _one = self.inner.building.lock().await;
+                    guests::image(vm, &self.inner.events).await?
+                };
                 let born = |child: &mut Child| self.record(&node.name, child);
                 let nursery = Nursery { dir: &self.inner.dir, events: &self.inner.events, born: &born };
                 let guest = guests::start_vm(node, vm, image.as_ref(), &nursery).await?;
@@ -188,13 +194,10 @@ impl Lab {
             NodeKind::VhostUser(_) | NodeKind::Tap { .. } => return Ok(()),
         };
         if let Some(line) = line {
-            let mut state = self.state();
-            state.lines.insert(node.name.clone(), line);
-            if node.kind == NodeKind::Station {
-                let status = NodeStatus { state: NodeState::Ready, detail: "answers".into(), pid: None };
-                state.nodes.insert(node.name.clone(), status);
+            match &node.kind {
+                NodeKind::Station => self.station_answers(&node.name, line),
+                _ => drop(self.state().lines.insert(node.name.clone(), line)),
             }
-            drop(state);
             let after = u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.tell(What::NodeReady { node: node.name.clone(), after });
         }

@@ -1,0 +1,101 @@
+//! What a plan needs and its file alone cannot tell: files that can be read, memory that suffices. Nothing is started.
+
+use crate::failure::Failure;
+use std::{fs::OpenOptions, os::unix::fs::FileTypeExt, path::Path};
+use topology::plan::{Boot, Node, NodeKind, Plan, Vm};
+
+/// The least memory that the image `debian` boots with, measured: with 80 MiB its kernel has no room to unpack the image.
+const DEBIAN_MEMORY: u64 = 96 << 20;
+
+/// At most this many problems are told at once.
+const MOST: usize = 20;
+
+/// Checks what the virtual machines of `plan` boot.
+///
+/// # Errors
+/// A file cannot be used, or a guest has too little memory; each with its place in the topology file.
+pub fn check(plan: &Plan) -> Result<(), Failure> {
+    let problems = plan.nodes.iter().flat_map(|node| match &node.kind {
+        NodeKind::Vm(vm) => problems(vm).into_iter().map(|problem| (node, problem)).collect(),
+        NodeKind::Station | NodeKind::VhostUser(_) | NodeKind::Tap { .. } => vec![],
+    });
+    let said: Vec<_> = problems.take(MOST).map(|(node, problem)| place(plan, node) + &problem).collect();
+    if said.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::invalid("unbootable", said.join("\n"))
+        .mend("paths are relative to the folder of the topology file; `image: debian` needs none"))
+}
+
+fn place(plan: &Plan, node: &Node) -> String {
+    let origin = node.origin;
+    format!("{}:{}:{}: node {}: ", plan.description.file, origin.line, origin.column, node.name)
+}
+
+fn problems(vm: &Vm) -> Vec<String> {
+    let found = match &vm.boot {
+        Boot::Kernel { kernel, initrd, .. } => {
+            vec![
+                unusable("kernel", kernel, false),
+                initrd.as_ref().and_then(|path| unusable("initrd", path, false)),
+            ]
+        }
+        Boot::Disk { path, write } => vec![unusable("disk", path, *write)],
+        Boot::Image(name) if name == "debian" && vm.memory < DEBIAN_MEMORY => {
+            vec![Some(format!("`image: debian` boots with {}M of memory or more", DEBIAN_MEMORY >> 20))]
+        }
+        Boot::Image(_) | Boot::Network => vec![],
+    };
+    found.into_iter().flatten().collect()
+}
+
+/// What is wrong with the file that `key` names.
+fn unusable(key: &str, path: &Path, write: bool) -> Option<String> {
+    // Looked at before it is opened: opening a pipe would wait for its other end.
+    let wrong = match path.metadata() {
+        Err(why) => why.to_string(),
+        Ok(metadata) if metadata.is_file() || key == "disk" && metadata.file_type().is_block_device() => {
+            OpenOptions::new().read(true).write(write).open(path).err()?.to_string()
+        }
+        Ok(_) => "it is not a regular file".to_owned(),
+    };
+    Some(format!("`{key}: {}` cannot be used: {wrong}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(folder: &Path, node: &str) -> Result<(), Failure> {
+        let text = format!(
+            "version: 1\nname: lab\nswitches: {{ sw1: {{}} }}\nnodes:\n  vm1: {{ kind: vm, {node} }}\nlinks:\n  - [vm1, sw1]\n"
+        );
+        check(&topology::load(&text, "lab.vnet.yaml", folder).expect("it is well said").plan)
+    }
+
+    #[test]
+    fn what_a_guest_boots_must_be_there_and_readable_and_the_error_says_where_it_is_named() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::write(base.path().join("vmlinuz"), "").unwrap();
+        std::fs::create_dir(base.path().join("folder")).unwrap();
+        for good in [
+            "kernel: ./vmlinuz",
+            "kernel: ./vmlinuz, initrd: ./vmlinuz",
+            "disk: ./vmlinuz",
+            "image: debian",
+            "boot: network",
+        ] {
+            assert_eq!(checked(base.path(), good), Ok(()), "{good}");
+        }
+        for (bad, said) in [
+            ("kernel: ./missing", "`kernel: "),
+            ("kernel: ./vmlinuz, initrd: ./missing", "`initrd: "),
+            ("disk: ./folder", "not a regular file"),
+            ("image: debian, memory: 80M", "96M"),
+        ] {
+            let failure = checked(base.path(), bad).unwrap_err();
+            assert!(failure.message.starts_with("lab.vnet.yaml:5:"), "{failure}");
+            assert!(failure.message.contains(said) && failure.mend.is_some(), "{bad}: {failure}");
+        }
+    }
+}
