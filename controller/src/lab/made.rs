@@ -85,14 +85,14 @@ fn foreign_in(lab: &Path, remove: bool) -> io::Result<Vec<PathBuf>> {
     for (path, what) in entries(lab, Place::Lab)? {
         match what {
             Entry::Stays => {}
-            Entry::Made if remove => fs::remove_file(path)?,
+            Entry::Made if remove => remove_file(&path)?,
             Entry::Made => {}
             Entry::Foreign => foreign.push(path),
             Entry::Folder(place) => {
                 let before = foreign.len();
                 for (path, what) in entries(&path, place)? {
                     match what {
-                        Entry::Made if remove => fs::remove_file(path)?,
+                        Entry::Made if remove => remove_file(&path)?,
                         Entry::Made => {}
                         Entry::Stays | Entry::Folder(_) | Entry::Foreign => foreign.push(path),
                     }
@@ -104,6 +104,12 @@ fn foreign_in(lab: &Path, remove: bool) -> io::Result<Vec<PathBuf>> {
         }
     }
     Ok(foreign)
+}
+
+/// Removes a file of ours. It may go by itself: whoever listens on a socket removes it when it ends.
+fn remove_file(path: &Path) -> io::Result<()> {
+    fs::remove_file(path)
+        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 fn entries(folder: &Path, place: Place) -> io::Result<Vec<(PathBuf, Entry)>> {
