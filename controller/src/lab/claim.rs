@@ -292,7 +292,7 @@ mod tests {
             let claim = runtime.claim(&office()).unwrap();
             let notes = claim.dir().path().join("notes");
             fs::write(&notes, "precious").unwrap();
-            assert_eq!(claim.remove().unwrap(), [notes.clone()]);
+            assert_eq!(claim.remove().unwrap(), std::slice::from_ref(&notes));
             assert_eq!(fs::read_to_string(&notes).unwrap(), "precious");
             assert_eq!(runtime.labs().unwrap(), [], "it is no lab any more");
             runtime.remove_if_empty();
