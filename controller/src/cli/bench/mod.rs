@@ -5,7 +5,10 @@ mod devices;
 mod view;
 
 use super::{interrupt::Interrupts, labs, render, up};
-use crate::failure::{Context, Exit, Failure};
+use crate::{
+    failure::{Context, Exit, Failure},
+    lab::name::LabName,
+};
 pub(super) use args::BenchArgs;
 use args::Device;
 use bench::{BenchError, Plan, Progress, report::Report};
@@ -21,7 +24,7 @@ use std::{
 use tokio::sync::{mpsc, oneshot};
 
 /// Measures what `args` say and prints it.
-pub(super) async fn bench(name: Option<&str>, args: BenchArgs) -> Result<Exit, Failure> {
+pub(super) async fn bench(name: Option<&LabName>, args: BenchArgs) -> Result<Exit, Failure> {
     let format = args.output.format;
     let (plan, device) = args.plan()?;
     let report = measure(name, plan, device, Interrupts::new()?).await?;
@@ -37,7 +40,7 @@ pub(super) async fn quick(interrupts: Interrupts) -> Result<String, Failure> {
 }
 
 async fn measure(
-    name: Option<&str>,
+    name: Option<&LabName>,
     plan: Plan,
     device: Device,
     mut interrupts: Interrupts,
@@ -64,7 +67,7 @@ async fn in_own_lab(
     cancel: Arc<AtomicBool>,
     interrupts: &mut Interrupts,
 ) -> Result<Report, Failure> {
-    let name = format!("bench-{}", std::process::id());
+    let name = format!("bench-{}", std::process::id()).parse()?;
     let file = devices::file(&plan, poll_always);
     let (brought, _) = up::bring_up(&name, &file, interrupts).await?;
     let report = match Ends::of_own_lab(brought.api.clone(), plan.ports, cancel.clone()).await {
