@@ -203,6 +203,7 @@ impl Batch {
     fn deliver(&mut self, ring: &FromGuest, destinations: &[Vec<ToGuest>]) {
         for &port in &self.touched {
             let heap = &mut self.heaps[usize::from(port)];
+            let lost_before = self.lost.len();
             // Receive queues beyond the first wait for a guest that spreads its flows over them.
             let outcome = match destinations.get(usize::from(port)).and_then(|rings| rings.first()) {
                 Some(to) => fill(to, ring, heap, |run, reason| {
@@ -214,7 +215,7 @@ impl Batch {
             match outcome {
                 Ok(granted) => heap.delivered = granted,
                 Err(fault) => {
-                    self.lost.retain(|(to, _)| *to != port);
+                    self.lost.truncate(lost_before);
                     self.lost.extend(std::iter::repeat_n((port, DropReason::PortDown), heap.frames));
                     for run in &heap.runs {
                         self.copies[run.copy as usize].outcome = Err(DropReason::PortDown);

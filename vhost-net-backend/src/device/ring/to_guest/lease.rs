@@ -118,7 +118,7 @@ impl<'r> Lease<'r> {
             // Nearly every short frame: the rest of this function, made short.
             segment.write_if_unlike(&const { NetHeader::plain(1).to_bytes() });
             segment.write(net_header::LEN as u32, head);
-            self.unwritten -= 1;
+            self.unwritten = self.unwritten.saturating_sub(1);
             return Ok(());
         }
         self.write_any(place, head, payload)
@@ -127,7 +127,7 @@ impl<'r> Lease<'r> {
     #[inline(never)]
     fn write_any(&mut self, place: usize, head: &[u8], payload: Payload<'_>) -> Result<(), NoRoom> {
         self.store.begin(place)?.put_all(head, payload);
-        self.unwritten -= 1;
+        self.unwritten = self.unwritten.saturating_sub(1);
         Ok(())
     }
 

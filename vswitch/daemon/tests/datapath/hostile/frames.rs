@@ -1,7 +1,7 @@
 //! Q10 to Q16: frames and headers that are none, rings that are changed under the reader, and guests that never take.
 
 use super::{Beside, HELLOS, HONEST, HOSTILE, message, readable, then, writable};
-use crate::lab::{DEADLINE, frame, mac, receive, send};
+use crate::lab::{DEADLINE, Lab, access, description, frame, mac, receive, send};
 use rustix::fs::OFlags;
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -16,7 +16,7 @@ use vhost_net_backend::{
     features,
     net_header::{F_NEEDS_CSUM, LEN as HEADER, NetHeader},
 };
-use vswitch_core::drop_reason::DropReason;
+use vswitch_core::{drop_reason::DropReason, mac::MacAddr};
 
 #[test]
 fn q10_what_is_shorter_than_header_and_addresses_is_a_runt() {
@@ -316,4 +316,25 @@ fn q16_a_receiver_that_never_refills_loses_its_own_frames_only() {
     assert_eq!(receive(&mut beside.hostile, 256).len(), 256, "what was delivered before is whole");
     let end = beside.end();
     assert_eq!(end.ports[HOSTILE].counters.to_port.delivered, delivered);
+}
+
+#[test]
+fn a_port_that_breaks_amid_a_batch_leaves_every_copy_one_fate() {
+    let mut described = description(&[access(10), access(10)]);
+    described.ports[0].as_mut().unwrap().mtu = Some(1000);
+    let lab = Lab::of(&described);
+    let mut broken = lab.attach(0, &Config::default());
+    let mut sender = lab.attach(1, &Config::default());
+    send(&mut broken, &frame(MacAddr::BROADCAST, mac(0), 60, 0));
+    assert_eq!(receive(&mut sender, 1).len(), 1);
+    let receiveq = broken.raw_ring(0).unwrap().unwrap();
+    receiveq.set_descriptor(0, readable(receiveq.buffer(0), 2048));
+    for len in [1500, 60, 60] {
+        assert!(sender.pair().transmit(&frame(mac(0), mac(1), len, 1)));
+    }
+    sender.pair().flush();
+    let seen = lab.wait(|seen| seen.ports[0].counters.faults == 1);
+    let fates = [(DropReason::MtuExceeded, 1), (DropReason::PortDown, 2)];
+    assert_eq!(seen.ports[0].counters.to_port.dropped, fates.into(), "{seen:#?}");
+    lab.lawful();
 }
