@@ -50,6 +50,14 @@ pub enum Payload<'a> {
     Ours(&'a [u8]),
 }
 
+impl Payload<'_> {
+    /// Whether the head was all.
+    #[inline(always)]
+    pub(super) fn is_empty(self) -> bool {
+        matches!(self, Self::Guest { segments: [], .. } | Self::Ours([]))
+    }
+}
+
 /// A frame of the current batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
@@ -324,7 +332,7 @@ impl FromGuest {
     pub fn payload(&self, place: usize) -> Payload<'_> {
         let chain = &self.batch[place];
         match &chain.pieces {
-            Pieces::One(_) if chain.bytes as usize <= SLOT => Payload::Ours(&[]),
+            Pieces::One(_) if chain.bytes as usize <= SLOT => Payload::Guest { segments: &[], skip: 0 },
             Pieces::One(segment) => {
                 Payload::Guest { segments: std::slice::from_ref(segment), skip: SLOT as u32 }
             }
