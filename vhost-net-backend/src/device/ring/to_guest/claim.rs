@@ -58,7 +58,8 @@ impl<'r> Claim<'r> {
         }
         claim.state.seen.begin();
         let (table, avail) = (ring.ring.table(), ring.ring.avail());
-        for place in 0..claim.available.min(u16::try_from(count).unwrap_or(u16::MAX)) {
+        // Four descriptors share a line, and a driver mostly hands them out in turn.
+        for place in (0..claim.available.min(u16::try_from(count).unwrap_or(u16::MAX))).step_by(4) {
             table.prefetch(avail.entry(claim.state.next_avail.wrapping_add(place)));
         }
         claim
