@@ -246,30 +246,24 @@ impl FromGuest {
     }
 
     fn take(&mut self, count: usize) -> Result<(), PortFault> {
-        let mut heads = [0; MAX_BATCH];
-        let heads = &mut heads[..count];
-        self.take_heads(heads)?;
-        self.walk_chains(heads)?;
+        self.walk_chains(count as u16)?;
         self.copy_heads();
         if self.ring.memory().vanished() { Err(PortFault::MemoryVanished) } else { Ok(()) }
     }
 
-    fn take_heads(&mut self, heads: &mut [u16]) -> Result<(), PortFault> {
-        let (avail, table) = (self.ring.avail(), self.ring.table());
-        self.seen.begin();
-        for (place, head) in (0..).zip(heads) {
-            *head = avail.entry(self.next_avail.wrapping_add(place));
-            self.seen.take(*head).map_err(|what| self.common.fault(what))?;
-            table.prefetch(*head);
+    fn walk_chains(&mut self, count: u16) -> Result<(), PortFault> {
+        let (avail, table, memory) = (self.ring.avail(), self.ring.table(), self.ring.memory());
+        let first = self.next_avail;
+        // Four descriptors share a line, and a driver mostly hands them out in turn.
+        for place in (0..count).step_by(4) {
+            table.prefetch(avail.entry(first.wrapping_add(place)));
         }
-        Ok(())
-    }
-
-    fn walk_chains(&mut self, heads: &[u16]) -> Result<(), PortFault> {
-        let (table, memory) = (self.ring.table(), self.ring.memory());
         let mut window = memory.window(self.region_hint);
         let mut budget = DESCRIPTOR_BUDGET;
-        for &head in heads {
+        self.seen.begin();
+        for place in 0..count {
+            let head = avail.entry(first.wrapping_add(place));
+            self.seen.take(head).map_err(|what| self.common.fault(what))?;
             if let Some(segment) = chain::direct(table, head, Direction::DeviceReads, window) {
                 fetch(&segment);
                 let defect = if segment.len() > LONGEST { Some(Defect::Oversize) } else { None };
