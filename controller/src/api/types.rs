@@ -254,6 +254,8 @@ pub struct TestRow {
     pub result: TestResult,
     /// How that was proved, or what is wrong.
     pub proof: String,
+    /// What to do where nothing can be proved.
+    pub help: Option<String>,
     /// The frame that decided it.
     pub trace: Option<TraceView>,
     /// How long it took, in milliseconds.

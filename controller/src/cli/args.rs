@@ -53,6 +53,10 @@ pub(super) enum Verb {
         output: Output,
     },
     /// Bring up a copy of a lab, prove its expectations, and take it down. Exit code 6: one does not hold.
+    ///
+    /// An expectation is about the network: for tcp/N and udp/N a station or a guest that vnet started opens the port when
+    /// it is probed, and the row says so. One that could not be proved, since an end of it is not up, is counted apart, and
+    /// the exit code is 6 too.
     Test {
         /// The file; not needed if this folder has one `*.vnet.yaml`.
         file: Option<PathBuf>,

@@ -22,6 +22,7 @@ use clap::{CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource
 use render::Show;
 use serde::Serialize;
 use std::{path::Path, process::ExitCode};
+use topology::plan::Because;
 use vswitch_core::drop_reason::DropReason;
 
 /// The code of a failure whose message is a whole report.
@@ -165,12 +166,27 @@ fn explain(code: &str) -> Result<Explanation, Failure> {
         let (kind, mend) = ("a drop reason", Some(reason.mend().into()));
         return Ok(Explanation { code, kind, what: reason.what().into(), mend });
     }
+    if code == Because::VLAN {
+        let what = "the destination is not in the frame's VLAN: the frame was dropped as tagged-on-access, \
+                    untagged-on-trunk or vlan-not-member, or it went where its VLAN goes and not to the destination \
+                    (or to nobody: no-receiver)";
+        let mend = Some(
+            "give both links the same `vlan`, or expect `deny because vlan`; `vnet trace` says both VLANs"
+                .into(),
+        );
+        return Ok(Explanation {
+            code,
+            kind: "a class of drop reasons, for `because`",
+            what: what.into(),
+            mend,
+        });
+    }
     if let Some(text) = crate::failure::explain(&code) {
         return Ok(Explanation { code, kind: "an error of a verb", what: text.into(), mend: None });
     }
     let known: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
     Err(Failure::invalid("unknown-code", format!("`{code}` is not a name of ours")).mend(format!(
-        "say what stands in the brackets of an error[...] (like T0101), or a drop reason: {}",
+        "say what stands in the brackets of an error[...] (like T0101), vlan, or a drop reason: {}",
         known.join(", ")
     )))
 }
@@ -198,6 +214,8 @@ mod tests {
     #[test]
     fn every_name_is_explained_and_nothing_else() {
         assert!(explain("t0101").unwrap().table().starts_with("T0101: an error in a topology file"));
+        let vlan = explain("VLAN").unwrap();
+        assert!(vlan.what.contains("vlan-not-member") && vlan.mend.unwrap().contains("vnet trace"));
         assert!(explain("which-lab").unwrap().what.contains("--name"));
         for reason in DropReason::ALL {
             let text = explain(&reason.name().to_uppercase()).unwrap().table();

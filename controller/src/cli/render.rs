@@ -252,11 +252,25 @@ impl Show for TestReport {
                 TestResult::Error => "ERROR",
             };
             let _ = writeln!(text, "{result} {}\n        {}", row.expectation, row.proof);
+            if let Some(help) = &row.help {
+                let _ = writeln!(text, "        help: {help}");
+            }
         }
-        let passed = self.rows.iter().filter(|row| row.result == TestResult::Pass).count();
-        let _ = write!(text, "{passed} of {} expectations hold", self.rows.len());
-        for row in self.rows.iter().filter(|row| row.result != TestResult::Pass) {
-            let _ = write!(text, "\n\n{}: {} does not hold", row.said, row.expectation);
+        let count = |result| self.rows.iter().filter(|row| row.result == result).count();
+        let _ = write!(text, "{} of {} expectations hold", count(TestResult::Pass), self.rows.len());
+        match count(TestResult::Error) {
+            0 => {}
+            unproved => {
+                let _ = write!(text, ", {unproved} could not be proved");
+            }
+        }
+        for row in &self.rows {
+            let how = match row.result {
+                TestResult::Pass => continue,
+                TestResult::Fail => "does not hold",
+                TestResult::Error => "could not be proved",
+            };
+            let _ = write!(text, "\n\n{}: {} {how}", row.said, row.expectation);
             if let Some(trace) = &row.trace {
                 let _ = write!(text, "\n{}", trace.table());
             }

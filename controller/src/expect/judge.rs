@@ -43,6 +43,8 @@ pub struct Evidence<'a> {
     pub outcome: Outcome,
     /// The probe had to be sent as a raw frame: the sender had no route, or no neighbour.
     pub raw: bool,
+    /// The destination serves the port that is probed only since the probe asked it to.
+    pub opened: bool,
     /// The MAC addresses of the destination, as far as they are known.
     pub macs: &'a [MacAddr],
     /// The probe's own frames as the switch saw them, oldest first.
@@ -97,6 +99,9 @@ pub fn judge(description: &Description, expectation: &Expectation, evidence: &Ev
             Verdict::Deny(because) => case.deny(because),
         },
     };
+    if evidence.opened && matches!(evidence.outcome, Outcome::Answered(_)) {
+        judgement.proof.push_str(" (port opened for the probe)");
+    }
     if evidence.raw {
         judgement.proof.push_str(" (sent as a raw frame: the sender has no route or neighbour for it)");
     }
@@ -346,7 +351,7 @@ const fn is_denial(reason: DropReason) -> bool {
 
 fn name_of(because: Because) -> &'static str {
     match because {
-        Because::Vlan => "vlan",
+        Because::Vlan => Because::VLAN,
         Because::Reason(reason) => reason.name(),
     }
 }
@@ -443,7 +448,15 @@ mod tests {
     }
 
     fn of(outcome: Outcome, seen: &[Seen]) -> Evidence<'_> {
-        Evidence { source_ready: true, destination_up: true, outcome, raw: false, macs: &[WEB_MAC], seen }
+        Evidence {
+            source_ready: true,
+            destination_up: true,
+            outcome,
+            raw: false,
+            opened: false,
+            macs: &[WEB_MAC],
+            seen,
+        }
     }
 
     #[test]
@@ -537,6 +550,14 @@ mod tests {
             assert_eq!(judged(WEB, Verdict::Deny(Some(Because::Vlan)), &dead).0, Error);
         }
         assert_eq!(judged(WEB, Verdict::Deny(Some(Because::Vlan)), &alive).0, Pass);
+    }
+
+    #[test]
+    fn an_answer_from_a_port_that_was_opened_for_the_probe_says_so() {
+        let sightings = [seen(None, &[(WEB, None)])];
+        let evidence = Evidence { opened: true, ..of(Outcome::Answered(150), &sightings) };
+        let (result, proof) = judged(WEB, Verdict::Allow, &evidence);
+        assert_eq!((result, proof.as_str()), (Pass, "answered in 0.15 ms (port opened for the probe)"));
     }
 
     #[test]

@@ -64,6 +64,8 @@ struct Said {
     unsent: Option<String>,
     /// The raw frame, if one was sent.
     raw: Option<Vec<u8>>,
+    /// The destination serves the port for the probe only.
+    opened: bool,
 }
 
 /// What became of a probe.
@@ -72,6 +74,8 @@ pub(super) struct Proof {
     pub(super) outcome: Outcome,
     /// Why the probe could not be sent as such.
     pub(super) unsent: Option<String>,
+    /// What to do where nothing could be proved since an end is not up.
+    help: Option<String>,
     seen: Vec<Seen>,
 }
 
@@ -86,13 +90,15 @@ impl Running {
     ) -> Result<T, Failure> {
         let switch = self.switch.clone();
         let asked = tokio::task::spawn_blocking(move || {
-            ask(&mut switch.lock().unwrap_or_else(PoisonError::into_inner)).map_err(|why| why.to_string())
+            ask(&mut switch.lock().unwrap_or_else(PoisonError::into_inner))
         });
-        asked
-            .await
-            .map_err(|why| why.to_string())
-            .and_then(|answer| answer)
-            .map_err(|why| Failure::new(crate::failure::Exit::Failed, "switch-silent", why))
+        asked.await.map_err(|why| Failure::failed("internal", why))?.map_err(|why| {
+            let failure = Failure::failed("switch-silent", &why);
+            match why {
+                ClientError::Refused(_) => failure,
+                _ => failure.mend("`vnet down` cleans up; `vnet logs vswitchd` says what it did last"),
+            }
+        })
     }
 
     /// Probes and judges every expectation, in file order.
@@ -109,7 +115,7 @@ impl Running {
 
     async fn test_one(&self, expectation: &Expectation) -> Result<TestRow, Failure> {
         let begin = Instant::now();
-        let Proof { judgement, seen, .. } = self.prove(expectation, NoWay::SendRaw).await?;
+        let Proof { judgement, seen, help, .. } = self.prove(expectation, NoWay::SendRaw).await?;
         let trace = judgement
             .decided_by
             .filter(|_| judgement.result != TestResult::Pass)
@@ -119,6 +125,7 @@ impl Running {
             said: format!("{}:{}", self.plan.description.file, expectation.origin.line),
             result: judgement.result,
             proof: judgement.proof,
+            help,
             trace,
             millis: u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
@@ -138,13 +145,27 @@ impl Running {
             _ => None,
         };
         let source_ready = watched.is_some() || !destination_up;
-        let silent = || (Said { outcome: Outcome::Silent, unsent: None, raw: None }, Vec::new(), Vec::new());
+        let not_up = if !source_ready {
+            ends.map(|(source, _)| source)
+        } else {
+            ends.map(|(_, destination)| destination).filter(|_| !destination_up)
+        };
+        let help = not_up.map(|(node, _)| words::bring_up(node));
+        let nothing = Said { outcome: Outcome::Silent, unsent: None, raw: None, opened: false };
+        let silent = || (nothing, Vec::new(), Vec::new());
         let (said, macs, seen) = watched.unwrap_or_else(silent);
         let raw = said.raw.is_some() && said.unsent.is_some();
-        let evidence =
-            Evidence { source_ready, destination_up, outcome: said.outcome, raw, macs: &macs, seen: &seen };
+        let evidence = Evidence {
+            source_ready,
+            destination_up,
+            outcome: said.outcome,
+            raw,
+            opened: said.opened,
+            macs: &macs,
+            seen: &seen,
+        };
         let judgement = judge(&self.plan.description, expectation, &evidence);
-        Ok(Proof { judgement, outcome: said.outcome, unsent: said.unsent, seen })
+        Ok(Proof { judgement, outcome: said.outcome, unsent: said.unsent, help, seen })
     }
 
     /// Probes under a watch: what was said, the destination's MAC addresses, and the probe's frames. None: the source
@@ -167,7 +188,7 @@ impl Running {
         });
         let watch = Watch { port: Some(expectation.src), src: Some(src), contains, ..Watch::default() };
         let watch = self.switch(move |switch| switch.watch(watch)).await?;
-        let said = self.send(expectation, line, src, dst, no_way).await;
+        let said = self.send(expectation, (line, interface), (src, dst), no_way).await;
         let seen = match said {
             Ok(said) => self.seen(expectation, (to_node, to), watch, said).await.map(Some),
             Err(_) => Ok(None),
@@ -210,32 +231,33 @@ impl Running {
     async fn send(
         &self,
         expectation: &Expectation,
-        line: &Line,
-        src: MacAddr,
-        dst: MacAddr,
+        (line, interface): (&Line, &Interface),
+        (src, dst): (MacAddr, MacAddr),
         no_way: NoWay,
     ) -> Result<Said, ProbeError> {
-        if let Some(service) = service(expectation.probe)
-            && let Some((node, _)) = self.end(expectation.dst)
-            && let Some(destination) = self.lines.get(&node.name)
-        {
-            destination.ask(Request::Listen(service)).await?;
-        }
+        let destination = self.end(expectation.dst).and_then(|(node, _)| self.lines.get(&node.name));
+        let opened = match (service(expectation.probe), destination) {
+            (Some(service), Some(destination)) => destination.listen(service).await?,
+            _ => false,
+        };
         let (silence, unsent) = match request(expectation, src) {
+            Some(_) if asks_beyond_its_links(expectation, interface) => {
+                (Outcome::Silent, Some(words::unreachable(Unreachable::NoRoute).into()))
+            }
             Some(request) => match outcome(&line.ask(request).await?) {
-                Ok(outcome) => return Ok(Said { outcome, unsent: None, raw: None }),
+                Ok(outcome) => return Ok(Said { outcome, unsent: None, raw: None, opened }),
                 Err(why) => (Outcome::Silent, Some(why)),
             },
             None if expectation.probe == Probe::L2 => (Outcome::Unanswerable, None),
             None => (Outcome::Silent, Some("the two have no addresses of one family".into())),
         };
         if unsent.is_some() && no_way == NoWay::GiveUp {
-            return Ok(Said { outcome: silence, unsent, raw: None });
+            return Ok(Said { outcome: silence, unsent, raw: None, opened });
         }
         let frame = raw_frame(expectation, src, dst);
-        let interface = probe::Mac::new(src.octets());
-        line.ask(Request::SendFrame(ask::SendFrame { interface, frame: frame.clone() })).await?;
-        Ok(Said { outcome: silence, unsent, raw: Some(frame) })
+        let send = ask::SendFrame { interface: probe::Mac::new(src.octets()), frame: frame.clone() };
+        line.ask(Request::SendFrame(send)).await?;
+        Ok(Said { outcome: silence, unsent, raw: Some(frame), opened })
     }
 
     /// The MAC addresses of an interface: what the plan says, or else (a tap, a foreign guest) what the switch learned at
@@ -327,6 +349,13 @@ fn request(expectation: &Expectation, src: MacAddr) -> Option<Request> {
         Probe::Arp => Request::Resolve(ask::Resolve { dst, from, timeout }),
         Probe::L2 => return None,
     })
+}
+
+/// Whether the probe asks for the MAC address of a host that is on no link of its sender's: a host asks its router's
+/// instead (RFC 1122 section 3.3.1.1), and one without a router asks nobody.
+fn asks_beyond_its_links(expectation: &Expectation, interface: &Interface) -> bool {
+    let on_link = |dst| interface.addresses.iter().any(|network| network.contains(&dst));
+    expectation.probe == Probe::Arp && expectation.addresses.is_some_and(|addresses| !on_link(addresses.dst))
 }
 
 /// What an answer means, or why the probe could not be sent.

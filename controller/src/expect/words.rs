@@ -4,6 +4,21 @@ use probe::{
     Answer,
     answer::{Refusal, Unreachable},
 };
+use topology::plan::{Node, NodeKind};
+
+/// How a node that is not up gets so.
+pub(super) fn bring_up(node: &Node) -> String {
+    let name = &node.name;
+    match &node.kind {
+        NodeKind::VhostUser(_) => {
+            format!("no VMM is attached; `vnet export qemu {name}` prints what one needs to attach")
+        }
+        NodeKind::Station | NodeKind::Vm(_) => {
+            format!("`vnet show nodes` says its state, `vnet logs {name}` what it said last")
+        }
+        NodeKind::Tap { .. } => format!("`vnet show ports` says why; set {name}'s interface up: ip link set"),
+    }
+}
 
 /// Why there is no way to a destination.
 pub(super) const fn unreachable(why: Unreachable) -> &'static str {

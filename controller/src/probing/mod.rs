@@ -3,9 +3,13 @@
 //! Several questions may be open at once. A line that breaks fails all of them; whoever owns it makes a new one.
 
 use crate::lab::sockets;
-use probe::{Answer, Ask, AskId, Decoder, FromGuest, Request, answer::Ready, ask::Hello};
+use probe::{
+    Answer, Ask, AskId, Decoder, FromGuest, Request,
+    answer::Ready,
+    ask::{Hello, Service},
+};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -57,6 +61,8 @@ pub struct Line {
     open: Open,
     outgoing: mpsc::Sender<Vec<u8>>,
     next: Arc<Mutex<u32>>,
+    /// The services that were opened over this line: they stay open as long as the guest lives.
+    opened: Arc<Mutex<HashSet<Service>>>,
     _tasks: Arc<Tasks>,
 }
 
@@ -99,6 +105,7 @@ impl Line {
             open,
             outgoing,
             next: Arc::new(Mutex::new(0)),
+            opened: Arc::default(),
             _tasks: Arc::new(Tasks(tasks)),
         };
         let silent = || ProbeError::Silent(guest.into());
@@ -131,6 +138,20 @@ impl Line {
     pub async fn ask(&self, request: Request) -> Result<Answer, ProbeError> {
         let within = own_time(&request) + GRACE;
         self.ask_within(request, within).await
+    }
+
+    /// Has the guest serve echo for a probe, and says whether the service is there for that only; else the guest served
+    /// that port by itself, or cannot.
+    ///
+    /// # Errors
+    /// No answer came.
+    pub async fn listen(&self, service: Service) -> Result<bool, ProbeError> {
+        let answer = self.ask(Request::Listen(service)).await?;
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if answer == Answer::Done {
+            opened.insert(service);
+        }
+        Ok(opened.contains(&service))
     }
 
     async fn ask_within(&self, request: Request, within: Duration) -> Result<Answer, ProbeError> {
@@ -208,6 +229,7 @@ async fn read(mut reader: OwnedReadHalf, open: Open) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use probe::{answer::Refusal, ask::Transport};
 
     /// A guest that answers `Hello` from its second greeting on, and then each question by what `answer` says.
     async fn guest(stream: UnixStream, mut answer: impl FnMut(Request) -> Option<Answer>) {
@@ -244,6 +266,27 @@ mod tests {
         let (report, served) = tokio::join!(line.ask(Request::Report), line.ask(Request::Serve { port: 7 }));
         assert_eq!(report.unwrap(), Answer::Report(Vec::new()));
         assert_eq!(served.unwrap(), Answer::Done);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_a_probe_opened_is_told_from_one_that_the_guest_had() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut open = vec![22];
+        tokio::spawn(guest(theirs, move |request| match request {
+            Request::Listen(service) if open.contains(&service.port) => {
+                Some(Answer::Refused(Refusal::PortTaken))
+            }
+            Request::Listen(service) => {
+                open.push(service.port);
+                Some(Answer::Done)
+            }
+            _ => None,
+        }));
+        let line = Line::over(ours, "pc1", Duration::from_secs(5)).await.unwrap();
+        let tcp = |port| Service { transport: Transport::Tcp, port };
+        for (port, for_the_probe) in [(80, true), (22, false), (80, true)] {
+            assert_eq!(line.listen(tcp(port)).await.unwrap(), for_the_probe, "port {port}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

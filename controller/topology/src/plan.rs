@@ -219,3 +219,8 @@ pub enum Because {
     /// Exactly this drop reason.
     Reason(DropReason),
 }
+
+impl Because {
+    /// How the file says [`Self::Vlan`].
+    pub const VLAN: &str = "vlan";
+}

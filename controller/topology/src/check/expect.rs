@@ -109,7 +109,7 @@ fn parse_verdict(word: &str, reason: Option<&str>, line: &Said<String>, sink: &m
             None
         }
         ("deny", None) => Some(Verdict::Deny(None)),
-        ("deny", Some("vlan")) => Some(Verdict::Deny(Some(Because::Vlan))),
+        ("deny", Some(Because::VLAN)) => Some(Verdict::Deny(Some(Because::Vlan))),
         ("deny", Some("firewall" | "policy" | "anti-spoof")) => {
             sink.error(
                 Code::NotSupportedYet,

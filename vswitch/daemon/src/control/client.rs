@@ -31,6 +31,9 @@ pub enum ClientError {
     /// The connection failed, ended, or the deadline passed; it is of no further use.
     #[error("the switch process does not answer on its control socket: {0}")]
     Io(#[from] io::Error),
+    /// The deadline passed; the connection is of no further use.
+    #[error("the switch process does not answer on its control socket: no answer within {} s", .0.as_secs())]
+    Silent(Duration),
     /// What came is not a reply of this protocol; the connection is of no further use.
     #[error("the switch process answered something that is not a reply: {0}")]
     Garbled(String),
@@ -41,12 +44,13 @@ pub enum ClientError {
 
 /// A connection to one switch process.
 ///
-/// After [`ClientError::Io`] or [`ClientError::Garbled`] request and reply may be out of step, so every later request
-/// fails at once.
+/// After any error but [`ClientError::Refused`] request and reply may be out of step, so every later request fails at
+/// once.
 #[derive(Debug)]
 pub struct Client {
     stream: UnixStream,
     pid: u32,
+    deadline: Duration,
     broken: bool,
 }
 
@@ -58,7 +62,7 @@ impl Client {
     pub fn new(stream: UnixStream, deadline: Duration) -> Result<Self, ClientError> {
         stream.set_read_timeout(Some(deadline))?;
         stream.set_write_timeout(Some(deadline))?;
-        let mut client = Self { stream, pid: 0, broken: false };
+        let mut client = Self { stream, pid: 0, deadline, broken: false };
         match client.ask(&Request::Hello { version: VERSION }, &[])? {
             Reply::Hello { version: VERSION, pid } => client.pid = pid,
             Reply::Hello { version, .. } => {
@@ -174,19 +178,30 @@ impl Client {
     /// Asks once. A refusal is an error that leaves the connection usable.
     fn ask(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Reply, ClientError> {
         if self.broken {
-            return Err(io::Error::from(io::ErrorKind::NotConnected).into());
+            let text = "it left an earlier request without an answer";
+            return Err(io::Error::new(io::ErrorKind::NotConnected, text).into());
         }
         self.broken = true;
-        let body = serde_json::to_vec(request).map_err(|e| ClientError::Garbled(e.to_string()))?;
-        let length = u32::try_from(body.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        let message = [&length.to_le_bytes(), body.as_slice()].concat();
-        send(&self.stream, &message, descriptors)?;
-        let reply = receive(&self.stream)?;
+        let reply = self.exchange(request, descriptors).map_err(|why| match why {
+            // What a socket with a timeout says when it is over (socket(7), SO_RCVTIMEO).
+            ClientError::Io(why) if why.kind() == io::ErrorKind::WouldBlock => {
+                ClientError::Silent(self.deadline)
+            }
+            why => why,
+        })?;
         self.broken = false;
         match reply {
             Reply::Refused { why } => Err(ClientError::Refused(why)),
             reply => Ok(reply),
         }
+    }
+
+    fn exchange(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Reply, ClientError> {
+        let body = serde_json::to_vec(request).map_err(|e| ClientError::Garbled(e.to_string()))?;
+        let length = u32::try_from(body.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+        let message = [&length.to_le_bytes(), body.as_slice()].concat();
+        send(&self.stream, &message, descriptors)?;
+        receive(&self.stream)
     }
 }
 
@@ -318,6 +333,16 @@ mod tests {
             DatapathSettings { workers: 1, cpus: vec![], poll: super::super::protocol::PollMode::Adaptive };
         client.apply(&description, vec![], &[a.as_fd(); 300], settings).unwrap();
         assert_eq!(client.pid(), 7);
+    }
+
+    #[test]
+    fn a_switch_that_is_stopped_has_its_deadline_named() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let why = Client::new(ours, Duration::from_millis(1)).unwrap_err();
+        assert!(matches!(why, ClientError::Silent(_)), "{why}");
+        let why = ClientError::Silent(Duration::from_secs(10)).to_string();
+        assert!(why.ends_with("no answer within 10 s"), "{why}");
+        drop(theirs);
     }
 
     #[test]
