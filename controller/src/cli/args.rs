@@ -2,14 +2,18 @@
 
 use super::bench::BenchArgs;
 use crate::lab::name::LabName;
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, builder::BoolishValueParser};
-use std::{ops::RangeInclusive, path::PathBuf};
+use clap::{
+    ArgAction, Args as ClapArgs, Command, CommandFactory, Parser, Subcommand, ValueEnum,
+    builder::BoolishValueParser,
+};
+use std::{ffi::OsStr, ops::RangeInclusive, path::PathBuf};
 
 /// How much memory a guest may be said to have, in MiB: up to the 16 TiB that QEMU's x86 machines can address.
 const MEMORY_MIB: RangeInclusive<u64> = 1..=16 << 20;
 
 /// What else is in the environment.
-const ENVIRONMENT: &str = "Environment: every flag has a variable (VNET_NAME, VNET_FORMAT, …); further:
+const ENVIRONMENT: &str =
+    "Environment: every flag has a variable (VNET_NAME, VNET_FORMAT, …; empty: not set); further:
   VNET_RUNTIME_DIR  the folder of this user's labs, instead of vnet in XDG_RUNTIME_DIR (or in /tmp)
   VNET_LOG          what the processes of a lab log: error, warn, info, debug or trace
   NO_COLOR          no colours";
@@ -23,6 +27,29 @@ pub(super) struct Args {
     pub(super) name: Option<LabName>,
     #[command(subcommand)]
     pub(super) verb: Verb,
+}
+
+/// The grammar, in which a variable that is empty is as if it were not there, and so is one that says no to a flag: else
+/// the flag would collide with what it cannot be said with.
+pub(super) fn grammar() -> Command {
+    without_empty_variables(Args::command())
+}
+
+fn without_empty_variables(command: Command) -> Command {
+    let command = command.mut_args(|arg| {
+        let value = arg.get_env().and_then(std::env::var_os);
+        let flag = matches!(arg.get_action(), ArgAction::SetTrue);
+        match value {
+            Some(value) if value.is_empty() || flag && says_no(&value) => arg.env(None::<&str>),
+            _ => arg,
+        }
+    });
+    command.mut_subcommands(without_empty_variables)
+}
+
+/// What [`BoolishValueParser`] reads as no.
+fn says_no(value: &OsStr) -> bool {
+    ["n", "no", "f", "false", "off", "0"].iter().any(|no| value.eq_ignore_ascii_case(no))
 }
 
 /// What can be done.
@@ -57,6 +84,7 @@ pub(super) enum Verb {
     /// An expectation is about the network: for tcp/N and udp/N a station or a guest that vnet started opens the port when
     /// it is probed, and the row says so. One that could not be proved, since an end of it is not up, is counted apart, and
     /// the exit code is 6 too.
+    #[command(override_usage = "vnet test [OPTIONS] [FILE]\n       vnet test [OPTIONS] --running")]
     Test {
         /// The file; not needed if this folder has one `*.vnet.yaml`.
         file: Option<PathBuf>,
@@ -103,10 +131,10 @@ pub(super) enum Verb {
         #[command(flatten)]
         output: Output,
     },
-    /// Print the log of the controller, the switch, the stations or a node.
+    /// Print the log of the controller, the switch, the stations or a node; without a name, list what has one.
     Logs {
-        /// `controller`, `vswitchd`, `station` or a node.
-        of: String,
+        /// `controller`, `switch`, `stations` or a node.
+        of: Option<String>,
     },
     /// Join the serial console of a virtual machine; Ctrl-] leaves it.
     Console {
@@ -133,7 +161,7 @@ pub(super) enum Verb {
         /// To: node or node:interface.
         dst: String,
         /// How much, in MiB.
-        #[arg(long, env = "VNET_SIZE", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+        #[arg(long, env = "VNET_SIZE", value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
         size: u64,
         #[command(flatten)]
         output: Output,
@@ -150,7 +178,7 @@ pub(super) enum Verb {
         /// The node, of kind `vhost-user`.
         node: String,
         /// The guest's memory, in MiB: as given to QEMU with -m.
-        #[arg(long, env = "VNET_MEMORY", default_value_t = 512, value_parser = clap::value_parser!(u64).range(MEMORY_MIB))]
+        #[arg(long, env = "VNET_MEMORY", value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(MEMORY_MIB))]
         memory: u64,
     },
     /// Write a topology file to start from.
@@ -161,7 +189,10 @@ pub(super) enum Verb {
     },
     /// The controller of one lab.
     #[command(hide = true)]
-    Serve,
+    Serve {
+        /// The process that started it, whose end is the lab's too.
+        owner: Option<u32>,
+    },
     /// The switch of one lab.
     #[command(hide = true)]
     Vswitchd,
@@ -186,7 +217,7 @@ impl Verb {
             | Self::Exec { .. }
             | Self::Export { .. }
             | Self::Bench(_)
-            | Self::Serve => true,
+            | Self::Serve { .. } => true,
             Self::Demo
             | Self::Validate { .. }
             | Self::Test { running: false, .. }
@@ -269,7 +300,6 @@ pub(super) enum Format {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn memory_that_no_guest_has_and_names_that_mean_nothing_are_told_apart() {

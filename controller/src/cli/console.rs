@@ -34,7 +34,12 @@ pub(super) fn console(name: Option<&LabName>, node: &str) -> Result<(), Failure>
     let lab = chosen(&runtime, name)?;
     let path = RunDirectory::new(runtime.lab(&lab).path().join(node.replace('/', "-"))).console();
     let mut guest = sockets::connect(&path).map_err(|why| {
-        Failure::invalid("no-console", format!("node {node} of lab {lab} has no console: {why}"))
+        let why = match why.kind() {
+            io::ErrorKind::NotFound => String::new(),
+            io::ErrorKind::ConnectionRefused => ": its machine has ended".into(),
+            _ => format!(": {why}"),
+        };
+        Failure::invalid("no-console", format!("node {node} of lab {lab} has no console{why}"))
             .mend("only virtual machines that vnet started have one, for one visitor at a time")
     })?;
     let _restore = if io::stdin().is_terminal() {

@@ -7,7 +7,7 @@ use crate::{
     lab::{
         claim::{Claim, ClaimError},
         name::LabName,
-        processes::end_left,
+        processes::{Identity, end_left},
         rundir::{LabDir, Runtime},
     },
 };
@@ -30,10 +30,7 @@ pub(super) async fn down(name: Option<&LabName>) -> Result<(), Failure> {
         Err(ClaimError::Held) => {
             let api = Client::new(&dir.api_socket(), name.as_str());
             match api.answers().await {
-                Ok(_) => {
-                    api.delete().await?;
-                    until_gone(&name, &dir).await?;
-                }
+                Ok(_) => take_down(&api, &name, &dir).await?,
                 Err(silence) => {
                     out::note(format_args!("{}; it is ended, and the lab cleaned up", silence.message));
                     end_left(&dir, PATIENCE);
@@ -75,6 +72,22 @@ pub(super) fn tell_what_is_kept(dir: &LabDir) {
         let names = kept.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
         out::note(format_args!("{} is kept: vnet did not make {names}", dir.path().display()));
     }
+}
+
+/// Takes down a lab whose controller answers; what it was of is gone then, the controller too.
+///
+/// # Errors
+/// As the lab says, or something stays.
+pub(super) async fn take_down(api: &Client, name: &LabName, dir: &LabDir) -> Result<(), Failure> {
+    // Taken while it lives: afterwards another process may have its pid.
+    let controller = Identity::of(api.view().await?.pid);
+    api.delete().await?;
+    until_gone(name, dir).await?;
+    let end = Instant::now() + GONE_WITHIN;
+    while controller.is_some_and(Identity::is_alive) && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 /// Waits until a lab that was taken down is gone: then its name is free for the next `up`.

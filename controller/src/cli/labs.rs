@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use std::{
     fs::{self, File},
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 use vswitchd::control::protocol::FdbRow;
 
@@ -65,24 +65,35 @@ fn table(labs: &[LabView]) -> Table {
     table.load_style(NOTHING).set_header(["LAB", "STATE", "NODES", "PORTS", "RESTARTS", "FILE"]);
     for lab in labs {
         let state = format!("{:?}", lab.state).to_lowercase();
+        // Of a lab that is not up nobody says them, or not yet.
+        let up = matches!(lab.state, LabState::Running | LabState::Degraded);
+        let number = |number: String| if up { number } else { "-".into() };
         let [nodes, ports, restarts] =
-            [lab.nodes.to_string(), lab.ports.to_string(), lab.switch_restarts.to_string()];
+            [lab.nodes.to_string(), lab.ports.to_string(), lab.switch_restarts.to_string()].map(number);
         table.add_row([&lab.lab, &state, &nodes, &ports, &restarts, lab.file.as_deref().unwrap_or("-")]);
     }
     table
 }
 
-/// Prints a log of a lab; for a virtual machine, what its VMM said and then what its console said.
-pub(super) fn logs(name: Option<&LabName>, of: &str, to: &mut impl io::Write) -> Result<(), Failure> {
+/// Prints a log of a lab; for a virtual machine, what its VMM said and then what its console said. Without a name, lists
+/// what has a log.
+pub(super) fn logs(name: Option<&LabName>, of: Option<&str>, to: &mut impl io::Write) -> Result<(), Failure> {
     let runtime = Runtime::of_environment();
     let name = chosen(&runtime, name)?;
     let dir = runtime.lab(&name);
+    let Some(of) = of else {
+        out::say(logs_in(&dir.log("controller")).join("\n"));
+        return Ok(());
+    };
     // A name with a `/` in it would lead out of the folder.
     let of = of.replace('/', "-");
-    let path = dir.log(&of);
-    let mut file = File::open(&path).map_err(|error| {
-        Failure::invalid("no-such-log", format!("lab {name} has no log of {of}: {error}"))
-            .mend(format!("there are: {}", logs_in(&path).join(", ")))
+    let path = log_of(&dir, &of);
+    let mut file = File::open(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Failure::invalid("no-such-log", format!("lab {name} has no log of `{of}`"))
+                .mend(format!("there are: {}", logs_in(&path).join(", ")))
+        }
+        _ => Failure::failed("log", format!("{}: {error}", path.display())),
     })?;
     io::copy(&mut file, to).context("log", || path.display().to_string())?;
     let console = RunDirectory::new(dir.path().join(of)).log();
@@ -90,6 +101,16 @@ pub(super) fn logs(name: Option<&LabName>, of: &str, to: &mut impl io::Write) ->
         io::copy(&mut said, to).context("log", || console.display().to_string())?;
     }
     Ok(())
+}
+
+/// The log of `of`: a node, or a process of the lab by the name that it has in messages or as a process.
+fn log_of(dir: &LabDir, of: &str) -> PathBuf {
+    let path = dir.log(of);
+    match of {
+        "switch" if !path.exists() => dir.log("vswitchd"),
+        "stations" if !path.exists() => dir.log("station"),
+        _ => path,
+    }
 }
 
 /// What has a log in the folder of `path`.

@@ -18,7 +18,7 @@ use crate::{
     failure::{Exit, Failure},
 };
 use args::{Args, Format, Verb};
-use clap::{CommandFactory, FromArgMatches, error::ErrorKind, parser::ValueSource};
+use clap::{FromArgMatches, error::ErrorKind, parser::ValueSource};
 use render::Show;
 use serde::Serialize;
 use std::{path::Path, process::ExitCode};
@@ -53,7 +53,7 @@ pub fn main() -> ExitCode {
 
 /// The arguments, if they make sense together.
 fn arguments() -> Result<Args, clap::Error> {
-    let mut command = Args::command();
+    let mut command = args::grammar();
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
     let args = Args::from_arg_matches(&matches)?;
     // In the environment it is for those verbs that it means something to.
@@ -90,7 +90,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         Verb::Explain { code, output } => done(render::print(&explain(&code)?, output.format)),
         Verb::Ls { output } => done(runtime.block_on(labs::ls(output.format))),
         Verb::Down => done(runtime.block_on(down::down(name))),
-        Verb::Logs { of } => done(labs::logs(name, &of, &mut out::Stdout)),
+        Verb::Logs { of } => done(labs::logs(name, of.as_deref(), &mut out::Stdout)),
         Verb::Pingall { output } => {
             let report: PingallReport = runtime.block_on(labs::act(name, "pingall"))?;
             render::print(&report, output.format).map(|()| report.exit())
@@ -113,9 +113,9 @@ fn run(args: Args) -> Result<u8, Failure> {
         Verb::Image { what } => done(machine::image(what)),
         Verb::Export { vmm, node, memory } => done(runtime.block_on(labs::export(name, vmm, &node, memory))),
         Verb::Init { file } => done(machine::init(&file)),
-        Verb::Serve => {
+        Verb::Serve { owner } => {
             let name = name.ok_or_else(|| Failure::invalid("usage", "serve needs --name"))?;
-            runtime.block_on(roles::serve(name))
+            runtime.block_on(roles::serve(name, owner))
         }
         Verb::Vswitchd => roles::vswitchd(),
         Verb::Station => roles::station(),

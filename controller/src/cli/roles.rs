@@ -1,9 +1,11 @@
 //! The hidden verbs: this executable in the roles of a lab's processes.
 
 use crate::{
-    api::server::{OwnersOnly, router},
+    api::server::{OwnersOnly, Service, router},
     failure::{Context, Exit, Failure},
-    lab::{claim::ClaimError, name::LabName, rundir::Runtime, running::Lab, sockets::listen},
+    lab::{
+        claim::ClaimError, name::LabName, processes::Identity, rundir::Runtime, running::Lab, sockets::listen,
+    },
     station::{self, Spec},
 };
 use std::{io::Read, os::fd::AsFd};
@@ -28,9 +30,11 @@ pub(super) fn station() -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// The controller of one lab: serves its API until the lab is taken down.
-pub(super) async fn serve(name: &LabName) -> Result<Exit, Failure> {
+/// The controller of one lab: serves its API until the lab is taken down, or until the process `owner` that started it
+/// ends.
+pub(super) async fn serve(name: &LabName, owner: Option<u32>) -> Result<Exit, Failure> {
     log();
+    let owner_ended = end_of(owner);
     let runtime = Runtime::of_environment();
     let claim = match runtime.claim(name) {
         Ok(claim) => claim,
@@ -54,12 +58,8 @@ pub(super) async fn serve(name: &LabName) -> Result<Exit, Failure> {
         };
         tokio::select! {
             () = done.done() => {}
-            _ = asked => {
-                use crate::api::server::Service;
-                if let Err(failure) = done.delete().await {
-                    tracing::error!("{failure}");
-                }
-            }
+            _ = asked => take_down(&done).await,
+            () = owner_ended => take_down(&done).await,
         }
     });
     served.await.context("api", || "the API".into())?;
@@ -68,6 +68,26 @@ pub(super) async fn serve(name: &LabName) -> Result<Exit, Failure> {
     }
     runtime.remove_if_empty();
     Ok(Exit::Done)
+}
+
+/// Waits for the end of the process that started this one; for ever if the lab does not depend on it.
+fn end_of(owner: Option<u32>) -> impl Future<Output = ()> {
+    // A parent that has ended already left its child to another process.
+    let parent = rustix::process::getppid().and_then(|parent| u32::try_from(parent.as_raw_pid()).ok());
+    let identity = owner.map(|owner| Identity::of(owner).filter(|_| parent == Some(owner)));
+    async move {
+        match identity {
+            Some(Some(identity)) => identity.ended().await,
+            Some(None) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn take_down(lab: &Lab) {
+    if let Err(failure) = lab.delete().await {
+        tracing::error!("{failure}");
+    }
 }
 
 /// Logs go to standard error, which is the role's log file.

@@ -2,7 +2,7 @@
 
 use super::{
     INVALID_FILE,
-    down::{clean_up, tell_what_is_kept, until_gone},
+    down::{clean_up, take_down, tell_what_is_kept, until_gone},
     interrupt::{Interrupts, interrupted},
     out, render,
 };
@@ -100,9 +100,8 @@ pub(super) struct Brought {
 impl Brought {
     /// Takes the lab down, and waits until it is gone.
     pub(super) async fn down(&self) -> Result<(), Failure> {
-        self.api.delete().await?;
         let dir = self.runtime.lab(&self.name);
-        until_gone(&self.name, &dir).await?;
+        take_down(&self.api, &self.name, &dir).await?;
         tell_what_is_kept(&dir);
         Ok(())
     }
@@ -143,7 +142,7 @@ pub(super) async fn bring_up(
     let runtime = Runtime::of_environment();
     let dir = runtime.lab(name);
     let there = dir.exists() && dir.is_held()?;
-    let started = if there { None } else { start_controller(name, &runtime)? };
+    let started = if there { None } else { start_controller(name, &runtime, file.private_copy)? };
     let own = started.as_ref().map(|started| started.process.id());
     // Not to be interrupted: a controller that does not answer yet cannot be told to go.
     let (api, before) = reach(name, &runtime, started).await?;
@@ -172,8 +171,8 @@ struct Started {
     from: u64,
 }
 
-/// Starts a controller; none if there is one already.
-fn start_controller(name: &LabName, runtime: &Runtime) -> Result<Option<Started>, Failure> {
+/// Starts a controller; none if there is one already. A lab that is `private` ends with this process.
+fn start_controller(name: &LabName, runtime: &Runtime, private: bool) -> Result<Option<Started>, Failure> {
     // Taken for a moment, so that the folder is there for the log; the controller takes it anew.
     let dir = match runtime.claim(name) {
         Ok(claim) => claim.dir().clone(),
@@ -186,6 +185,9 @@ fn start_controller(name: &LabName, runtime: &Runtime) -> Result<Option<Started>
     let errors = log.try_clone().context("log", || "controller".into())?;
     let mut command = Command::new("/proc/self/exe");
     command.args(["--name", name.as_str(), "serve"]).stdin(Stdio::null()).stdout(log).stderr(errors);
+    if private {
+        command.arg(std::process::id().to_string());
+    }
     command.process_group(0).env(MARK, mark(&dir));
     let process = command.spawn().context("spawn", || "the controller cannot be started".into())?;
     Ok(Some(Started { process, log: dir.log("controller"), from }))

@@ -35,6 +35,10 @@ impl Running {
     /// A node cannot be asked, no connection stands, it breaks, or what arrived is not what was sent.
     pub async fn transfer(&self, request: &TransferRequest) -> Result<TransferReport, Failure> {
         let (src, dst) = (self.interface(&request.src)?, self.interface(&request.dst)?);
+        if src.0.name == dst.0.name {
+            let message = format!("{} is both ends: nothing would cross the switch", src.0.name);
+            return Err(Failure::invalid("same-node", message).mend("say two nodes"));
+        }
         let addresses = common(src.1, dst.1).ok_or_else(|| {
             let message = format!("{} and {} have no addresses of one family", request.src, request.dst);
             Failure::invalid("no-addresses", message).mend("give both `addresses` in the topology file")

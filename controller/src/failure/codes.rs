@@ -87,6 +87,7 @@ const CODES: &[(&str, &str)] = &[
         "the folder of the labs cannot be used: it must be this user's alone; set VNET_RUNTIME_DIR",
     ),
     ("runtime", "the event loop cannot start: this machine lacks a facility, or a limit is reached"),
+    ("same-node", "bytes go from one node to another: say two"),
     ("same-port", "frames go from one port to another: say two"),
     ("signals", "signals cannot be received: this machine lacks a facility, or a limit is reached"),
     (

@@ -4,7 +4,7 @@
 use super::{
     guests::vm_directory,
     rundir::LabDir,
-    sockets::{listen, must_fit},
+    sockets::{SOCKET_IN_USE, listen, must_fit},
 };
 use crate::failure::{Context, Failure};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
@@ -97,7 +97,7 @@ fn open(node: &Node, interface: &Interface, dir: &LabDir) -> Result<Way, Failure
     match (socket(node, interface, dir), &node.kind) {
         (Some((SocketRole::Listen, path)), kind) => {
             dir.note_socket(&path)?;
-            let listener = listen(&path)?;
+            let listener = listen(&path).map_err(|failure| name_the_holder(failure, &path, dir))?;
             let way = way(AttachmentKind::VhostUserListen, Some(listener.into()), Some(path.clone()));
             if let NodeKind::VhostUser(settings) = kind {
                 share(&path, settings)?;
@@ -118,6 +118,21 @@ fn open(node: &Node, interface: &Interface, dir: &LabDir) -> Result<Way, Failure
             Ok(way(AttachmentKind::Tap, Some(tap), None))
         }
         (None, _) => unreachable!("only a tap has no socket"),
+    }
+}
+
+/// Names the lab whose socket is in the way, if it is one of this user's.
+fn name_the_holder(failure: Failure, path: &Path, dir: &LabDir) -> Failure {
+    match dir.other_lab_with(path) {
+        Some(lab) if failure.code == SOCKET_IN_USE => Failure {
+            message: format!(
+                "{} cannot be listened on: another vnet lab ({lab}) listens there",
+                path.display()
+            ),
+            mend: Some(format!("take it down: vnet down --name {lab}; or give another path")),
+            ..failure
+        },
+        _ => failure,
     }
 }
 

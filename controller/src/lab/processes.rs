@@ -17,6 +17,9 @@ use std::{
 /// The variable that stands in the environment of every process of a lab. Its value is the lab's folder.
 pub const MARK: &str = "VNET_LAB_DIR";
 
+/// How long one wait for a process that may live for ever is; then it is waited for again.
+const ONE_WAIT: Duration = Duration::from_secs(3600);
+
 /// One process for all time: a pid alone can be another process tomorrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Identity {
@@ -44,6 +47,24 @@ impl Identity {
     /// Whether it runs. A zombie does not.
     pub fn is_alive(self) -> bool {
         self.open().is_some_and(|descriptor| !has_ended(&descriptor, Duration::ZERO))
+    }
+
+    /// Waits until it has ended, on a thread of its own: the wait has no limit.
+    pub async fn ended(self) {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            while self.is_alive() {
+                if let Some(descriptor) = self.open() {
+                    has_ended(&descriptor, ONE_WAIT);
+                }
+            }
+            // Whoever waited may be gone.
+            let _ = tell.send(());
+        });
+        // Without the thread's word it panicked, which is no end of the process.
+        if told.await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// Ends it: asks (SIGTERM), waits up to `patience`, then kills (SIGKILL) and waits for that. A process that is gone,

@@ -187,13 +187,24 @@ impl LabDir {
         written.context("run-directory", || list.display().to_string())
     }
 
+    /// The other lab of this user that noted a socket at `path`; none if there is no such lab, or it cannot be said.
+    pub(super) fn other_lab_with(&self, path: &Path) -> Option<LabName> {
+        let runtime = Runtime::at(self.path.parent()?);
+        let others = runtime.labs().ok()?.into_iter().filter(|lab| runtime.lab(lab) != *self);
+        { others }.find(|lab| runtime.lab(lab).noted_sockets().iter().any(|noted| noted == path))
+    }
+
+    fn noted_sockets(&self) -> Vec<PathBuf> {
+        let noted = fs::read(self.sockets_elsewhere()).unwrap_or_default();
+        let paths = noted.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect()
+    }
+
     /// Removes the sockets that were noted, where nobody listens any more.
     pub(super) fn remove_sockets_elsewhere(&self) {
-        let noted = fs::read(self.sockets_elsewhere()).unwrap_or_default();
-        for path in noted.split(|byte| *byte == 0).filter(|path| !path.is_empty()) {
-            let path = Path::new(OsStr::from_bytes(path));
+        for path in self.noted_sockets() {
             // Gone already, or somebody else's by now: as it should be.
-            let _ = remove_stale(path);
+            let _ = remove_stale(&path);
         }
     }
 }
@@ -213,7 +224,8 @@ pub(super) fn must_be_private(path: &Path) -> Result<(), Failure> {
     } else if metadata.uid() != rustix::process::getuid().as_raw() {
         "it belongs to somebody else"
     } else if metadata.permissions().mode() & 0o077 != 0 {
-        "others can enter it (its mode must be 0700)"
+        return Err(unusable(path, &io::Error::other("others can enter it (its mode must be 0700)"))
+            .mend(format!("chmod 700 {}", path.display())));
     } else {
         return Ok(());
     };

@@ -14,6 +14,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The code of the failure that something is in a socket's way.
+pub(super) const SOCKET_IN_USE: &str = "socket-in-use";
+
 /// The most bytes of a path in a Unix socket address (unix(7): 108 with the terminating NUL).
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -69,7 +72,7 @@ pub fn listen(path: &Path) -> Result<UnixListener, Failure> {
 pub(super) fn remove_stale(path: &Path) -> Result<(), Failure> {
     let Ok(there) = fs::symlink_metadata(path) else { return Ok(()) };
     let in_the_way = |what: &str| {
-        Failure::new(Exit::Busy, "socket-in-use", format!("{} cannot be listened on: {what}", path.display()))
+        Failure::new(Exit::Busy, SOCKET_IN_USE, format!("{} cannot be listened on: {what}", path.display()))
             .mend("end what listens there, or give another path")
     };
     if !there.file_type().is_socket() {

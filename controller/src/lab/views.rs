@@ -59,10 +59,20 @@ pub(super) fn ports(
 /// `export`.
 pub(super) fn export(plan: &Plan, request: &ExportRequest, dir: &LabDir) -> Result<ExportView, Failure> {
     let node = plan.nodes.iter().find(|node| node.name == request.node);
-    let node = node.filter(|node| matches!(node.kind, NodeKind::VhostUser(_))).ok_or_else(|| {
-        let message = format!("there is no node `{}` of kind vhost-user", request.node);
+    let node = node.ok_or_else(|| {
+        let message = format!("there is no node `{}`", request.node);
         Failure::invalid("no-such-node", message).mend("`vnet show nodes` lists the nodes")
     })?;
+    let needs_none = match node.kind {
+        NodeKind::VhostUser(_) => None,
+        NodeKind::Station => Some("is a station: vnet runs it, and it needs no VMM"),
+        NodeKind::Vm(_) => Some("is a virtual machine that vnet starts: it has its VMM"),
+        NodeKind::Tap { .. } => Some("is a tap: it needs no VMM"),
+    };
+    if let Some(why) = needs_none {
+        return Err(Failure::invalid("export", format!("{} {why}", node.name))
+            .mend("a VMM of your own attaches to a node of kind `vhost-user`"));
+    }
     let sockets: Vec<_> = node.interfaces.iter().filter_map(|i| Some((i, socket(node, i, dir)?))).collect();
     let attachments: Vec<_> = sockets
         .iter()

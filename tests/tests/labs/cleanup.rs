@@ -158,3 +158,15 @@ fn a_process_that_was_started_and_not_yet_written_down_is_found() {
     lab.expect(0, &["--name", "hello", "down"]);
     lab.assert_gone();
 }
+
+#[test]
+fn a_test_whose_client_is_killed_is_taken_down_by_its_controller() {
+    for moment in ["starting", "ready"] {
+        let lab = Lab::new();
+        let mut test = Background::start(&lab, &["test", &topology("hello.vnet.yaml")]);
+        test.says(moment);
+        kill(test.pid());
+        eventually("the copy is gone", || (!lab.runtime().exists() && all(&lab).is_empty()).then_some(()));
+        lab.assert_gone();
+    }
+}

@@ -106,3 +106,43 @@ fn a_name_and_a_flag_in_the_environment_are_taken_where_they_mean_something() {
     lab.expect(0, &["--name", "office", "down"]);
     lab.assert_gone();
 }
+
+#[test]
+fn what_cannot_be_done_is_told_in_words_once() {
+    let lab = Lab::new();
+    let hello = topology("hello.vnet.yaml");
+    // An empty variable is as if it were not there, and `no` to a flag collides with nothing.
+    for no in ["", "false"] {
+        lab.expect_with(0, &[("VNET_RUNNING", no), ("VNET_FORMAT", "")], &["test", &hello]);
+    }
+    lab.expect(0, &["up", "-d", &hello]);
+    assert_eq!(lab.expect(0, &["logs"]).0, "controller\nstation\nvswitchd\n");
+    for (one, other) in [("switch", "vswitchd"), ("stations", "station")] {
+        assert_eq!(lab.expect(0, &["logs", one]).0, lab.expect(0, &["logs", other]).0);
+    }
+    for (arguments, said) in [
+        (vec!["logs", "nobody"], "has no log of `nobody`"),
+        (vec!["console", "alice"], "node alice of lab hello has no console"),
+        (vec!["transfer", "alice", "alice"], "alice is both ends"),
+        (vec!["export", "qemu", "alice"], "alice is a station: vnet runs it, and it needs no VMM"),
+    ] {
+        let (_, err) = lab.expect(2, &arguments);
+        assert!(err.contains(said) && !err.contains("os error"), "{arguments:?}: {err}");
+    }
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
+fn the_lab_whose_socket_is_in_the_way_is_named() {
+    let lab = Lab::new();
+    let text = "version: 1\nname: NAME\nswitches: { sw1: {} }\nnodes:\n  ext1: { kind: vhost-user, listen: ./ext1.sock }\n\
+                links:\n  - [ext1, sw1]\n";
+    let [first, second] =
+        ["first", "second"].map(|name| lab.write(&format!("{name}.vnet.yaml"), &text.replace("NAME", name)));
+    lab.expect(0, &["up", "-d", first.to_str().unwrap()]);
+    let (_, err) = lab.expect(4, &["up", "-d", second.to_str().unwrap()]);
+    assert_eq!(err.matches("another vnet lab (first) listens there").count(), 1, "{err}");
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}

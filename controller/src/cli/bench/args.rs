@@ -180,7 +180,7 @@ impl BenchArgs {
             (self.frame_size.clone(), self.seconds, self.repeat)
         };
         if !(0.01..=3600.0).contains(&seconds) {
-            return Err(wrong(format!("--seconds {seconds}"), "say 0.01 to 3600"));
+            return Err(Failure::invalid("usage", format!("--seconds {seconds} is not within 0.01 to 3600")));
         }
         let busy_ports = self.busy_ports.unwrap_or(self.ports & !1);
         let ring_size = self.ring()?;
@@ -190,12 +190,13 @@ impl BenchArgs {
             _ => Device::Own { poll_always: self.poll_always },
         };
         if !(2..=MOST_PORTS).contains(&self.ports) {
-            return Err(wrong(format!("--ports {}", self.ports), "say 2 to 512"));
+            let message = format!("--ports {} is not within 2 to {MOST_PORTS}", self.ports);
+            return Err(Failure::invalid("usage", message));
         }
         if busy_ports % 2 == 1 || !(2..=self.ports).contains(&busy_ports) {
-            let mend =
-                format!("say an even number up to the {} ports: frames go from one to the next", self.ports);
-            return Err(wrong(format!("--busy-ports {busy_ports}"), &mend));
+            let message =
+                format!("--busy-ports {busy_ports} is no even number from 2 to the {} ports", self.ports);
+            return Err(wrong(message, "frames go from one port to the next, in pairs"));
         }
         let plan = Plan {
             device: device.to_string(),
@@ -236,14 +237,18 @@ impl BenchArgs {
     fn ring(&self) -> Result<Option<RingSize>, Failure> {
         let ring = self.ring_size.map(|entries| {
             let ring = RingSize::new(entries).filter(|_| (16..=4096).contains(&entries));
-            ring.ok_or_else(|| wrong(format!("--ring-size {entries}"), "say a power of two from 16 to 4096"))
+            ring.ok_or_else(|| {
+                let message = format!("--ring-size {entries} is no power of two from 16 to 4096");
+                Failure::invalid("usage", message)
+            })
         });
         let ring = ring.transpose()?;
-        let entries = ring.map_or(64, |ring| u32::from(ring.entries()));
+        // What is not said is the largest that a ring of vnet's choice has.
+        let most = ring.map_or(1024, |ring| u32::from(ring.entries()));
         match self.window {
-            Some(0) => Err(wrong("--window 0", "say 1 or more")),
-            Some(window) if window > entries && (ring.is_some() || window > 1024) => Err(wrong(
-                format!("--window {window} is more than a ring holds"),
+            Some(0) => Err(Failure::invalid("usage", "--window 0 lets no frame go: 1 or more is needed")),
+            Some(window) if window > most => Err(wrong(
+                format!("--window {window} is more than the {most} entries of a ring"),
                 "a receiver that has no buffer loses frames: say less, or a larger --ring-size",
             )),
             _ => Ok(ring),
@@ -259,10 +264,10 @@ fn variety(flows: Option<u32>, macs: u32, vlans: u16) -> Result<Variety, Failure
     let least = macs.max(u32::from(vlans)).max(1);
     let flows = flows.unwrap_or(least);
     if macs == 0 || vlans > MOST_VLANS || flows > MOST {
-        return Err(wrong(
-            format!("--flows {flows} --macs {macs} --vlans {vlans}"),
-            "say 1 to 1048576 flows and MACs, 0 to 4094 VLANs",
-        ));
+        let message = format!(
+            "--flows {flows} --macs {macs} --vlans {vlans}: flows and MACs are within 1 to {MOST}, VLANs within 0 to {MOST_VLANS}"
+        );
+        return Err(Failure::invalid("usage", message));
     }
     if flows < least {
         return Err(wrong(
@@ -299,7 +304,8 @@ mod tests {
     fn plan(line: &str) -> Result<(Plan, Device), String> {
         let words = ["bench"].into_iter().chain(line.split_whitespace());
         let parsed = Line::try_parse_from(words).map_err(|error| error.to_string())?;
-        parsed.args.plan_on(&[0, 1, 2]).map_err(|failure| failure.to_string())
+        // The rule stands in the error's own line.
+        parsed.args.plan_on(&[0, 1, 2]).map_err(|failure| failure.message)
     }
 
     #[test]
@@ -332,9 +338,9 @@ mod tests {
             ("--rate 1Mpps --search ndr", "cannot be used with"),
             ("--search best", "ndr"),
             ("--ring-size 100", "power of two"),
-            ("--ring-size 256 --window 300", "--ring-size"),
+            ("--ring-size 256 --window 300", "the 256 entries of a ring"),
             ("--window 0", "1 or more"),
-            ("--flows 5 --macs 10", "at least as many flows"),
+            ("--flows 5 --macs 10", "fewer than its MACs"),
             ("--macs 0", "1 to 1048576"),
             ("--vlans 4095", "4094"),
             ("--ports 1", "2 to 512"),

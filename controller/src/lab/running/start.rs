@@ -65,7 +65,8 @@ impl Lab {
         };
         if let Err(failure) = brought_up {
             self.tear_down().await;
-            self.tell(What::Note { text: failure.to_string() });
+            // Whoever asked is told by the answer.
+            tracing::error!("{failure}");
             self.inner.done.notify_one();
             return Err(failure);
         }
