@@ -63,7 +63,7 @@ impl Identity {
         });
         // Without the thread's word it panicked, which is no end of the process.
         if told.await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
