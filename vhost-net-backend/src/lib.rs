@@ -13,3 +13,4 @@ pub mod driver;
 pub mod features;
 pub mod layout;
 pub mod net_header;
+mod prefetch;

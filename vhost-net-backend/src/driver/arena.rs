@@ -4,6 +4,7 @@
 //! need no `unsafe`; bytes that the device writes meanwhile may be torn, never out of bounds.
 #![expect(unsafe_code, reason = "maps the memfd and copies from and to it by raw pointer")]
 
+use crate::prefetch;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::fmt;
@@ -201,28 +202,13 @@ impl Arena {
     /// Asks for the cache line at `offset`, so that it is here when it is read.
     #[inline]
     pub(super) fn prefetch(&self, offset: usize) {
-        let at = self.at(offset, 1);
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint; SSE is part of every x86-64, and the address is in the mapping.
-        unsafe {
-            core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(at.cast());
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
+        prefetch::to_read(self.at(offset, 1));
     }
 
     /// Asks for the cache line at `offset` as one that will be written: the other core's copy of it goes.
     #[inline]
     pub(super) fn prefetch_for_write(&self, offset: usize) {
-        let at = self.at(offset, 1);
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint, which 64-bit CPUs take for a no-op if they lack it; the address is in the mapping. The intrinsic would
-        // become a prefetch for reading, which baseline x86-64 has, and leave the store to wait for the line all the same.
-        unsafe {
-            core::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
+        prefetch::to_write(self.at(offset, 1));
     }
 
     /// Shortens (or lengthens) the file under the mapping; only an unsealed one lets that happen. From then on

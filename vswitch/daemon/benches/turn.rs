@@ -4,6 +4,10 @@
 //! --toggle-collect='*Worker*turn*'` only turns are counted; two runs with unlike `--turns` differ by nothing but turns
 //! (`benches/instructions` does that).
 
+#[path = "../tests/datapath/description.rs"]
+mod description;
+
+use description::{access, description};
 use std::{
     os::unix::net::UnixStream,
     sync::{Arc, Mutex, PoisonError},
@@ -22,11 +26,9 @@ use vhost_net_backend::{
 use vswitch_core::{
     build::{self, Ethernet},
     clock::Instant,
-    description::{self, Description, Link, Membership, Origin, Switch, Vlan},
     fdb::Fdb,
-    id::{Epoch, PortId, SwitchId},
+    id::PortId,
     mac::MacAddr,
-    vlan::VlanId,
     world::World,
 };
 use vswitchd::worker::{Turn, Worker};
@@ -47,40 +49,6 @@ impl PortHost for Shelf {
     fn connection(&self, _state: Connection) {}
 }
 
-/// A lab of two access ports in one VLAN.
-fn description() -> Description {
-    let here = Origin { line: 1, column: 1 };
-    let vlan = VlanId::new(10).expect("a VLAN");
-    let port = |place: u16| description::Port {
-        id: PortId::new(place, 0),
-        node: format!("n{place}"),
-        interface: "eth0".into(),
-        mac: None,
-        mtu: None,
-        queues: 1,
-        mac_limit: 1024,
-        sealed_memory: false,
-        up: true,
-        link: Link::Switch { switch: SwitchId::new(0), vlans: Membership::Access(vlan) },
-        origin: here,
-        link_origin: Some(here),
-    };
-    Description {
-        lab: "turn".into(),
-        file: "turn.vnet.yaml".into(),
-        epoch: Epoch::new(1),
-        vlans: vec![Vlan { id: vlan, name: "ten".into(), origin: None }],
-        switches: vec![Switch {
-            id: SwitchId::new(0),
-            name: "sw1".into(),
-            mac_aging_secs: 300,
-            origin: here,
-        }],
-        ports: (0..2).map(|place| Some(port(place))).collect(),
-        trunks: Vec::new(),
-    }
-}
-
 /// The value of `--name`, or what it is without.
 fn option(name: &str, otherwise: usize) -> usize {
     let mut words = std::env::args().skip_while(|word| word != name).skip(1);
@@ -89,7 +57,7 @@ fn option(name: &str, otherwise: usize) -> usize {
 
 fn main() {
     let (batch, turns, size) = (option("--batch", 32), option("--turns", 100_000), option("--size", 60));
-    let world = Arc::new(World::compile(&description()).expect("a lab"));
+    let world = Arc::new(World::compile(&description(&[access(10), access(10)])).expect("a lab"));
     let mut worker = Worker::alone(world, Arc::new(Fdb::new(1, 1 << 14))).expect("a worker");
     // As DPDK's driver and Linux' have it between them: in order, and no buffers to merge.
     let config = Config {

@@ -1,20 +1,19 @@
 //! The one walker of descriptor chains (virtio 1.2 §2.7.5): each descriptor is read once and judged as a copy.
 
 use super::{
-    MAX_FRAME,
+    LONGEST,
     raw::{RawRing, Table},
 };
 use crate::{
     device::memory::{Segment, Window},
     layout::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE},
-    net_header,
 };
 
 /// The longest chain that is walked, in descriptors; a frame of 64 KiB in pages of 4 KiB needs 17.
 pub const MAX_CHAIN: u16 = 1024;
 
 /// Behind this many bytes a chain's segments are not kept: no frame reaches them, and a chain could have very many.
-const KEPT_BYTES: u64 = MAX_FRAME as u64 + net_header::LEN as u64;
+const KEPT_BYTES: u64 = LONGEST as u64;
 
 /// Who is to write a chain's buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,14 @@
 //! A transmitq: frames come from the guest, batch by batch, and their chains are completed in order.
 
 use super::{
-    Common, RingParts,
+    Common, LONGEST, RingParts,
     chain::{self, Direction},
-    raw::{self, RawRing},
+    raw::RawRing,
     seen::Seen,
 };
 use crate::{
     device::{fault::PortFault, memory::Segment},
-    features, net_header,
+    features, net_header, prefetch,
 };
 use std::os::fd::BorrowedFd;
 
@@ -85,9 +85,6 @@ pub struct FrameHead<'a> {
 /// Bytes of net header and head.
 const SLOT: usize = net_header::LEN + HEAD_BYTES;
 
-/// Bytes of net header and longest frame.
-const LONGEST: u32 = net_header::LEN as u32 + MAX_FRAME;
-
 /// Net header and head of one frame, as they stood in the guest's buffers.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
@@ -143,8 +140,8 @@ fn walk(
 /// Asks the CPU for the lines of net header and addresses, which may be two.
 #[inline(always)]
 fn fetch(segment: &Segment) {
-    raw::prefetch(segment.host());
-    raw::prefetch(segment.host().wrapping_add(64));
+    prefetch::to_read(segment.host());
+    prefetch::to_read(segment.host().wrapping_add(64));
 }
 
 /// Copies the first `to.len()` bytes of `segments`, which have as many; returns the segment, and the byte in it, that follow.

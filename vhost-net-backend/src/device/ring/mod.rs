@@ -30,6 +30,9 @@ use std::{
     sync::Arc,
 };
 
+/// Bytes of net header and longest frame.
+const LONGEST: u32 = crate::net_header::LEN as u32 + MAX_FRAME;
+
 /// What a ring is started from.
 #[derive(Debug)]
 pub struct RingParts {

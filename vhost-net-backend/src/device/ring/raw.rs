@@ -5,6 +5,7 @@ use super::RingParts;
 use crate::{
     device::{copy, fault::PortFault, memory::GuestMemory},
     layout::{self, DESC_SIZE, RingSize, USED_ELEM_SIZE},
+    prefetch,
 };
 use std::{
     ptr,
@@ -51,7 +52,7 @@ impl Table {
     pub(super) fn prefetch(self, index: u16) {
         if index < self.entries {
             // SAFETY: inside the table.
-            prefetch(unsafe { self.base.add(usize::from(index) * DESC_SIZE) });
+            prefetch::to_read(unsafe { self.base.add(usize::from(index) * DESC_SIZE) });
         }
     }
 }
@@ -94,32 +95,6 @@ impl Used {
             ptr::write_unaligned(at.cast::<u64>(), element);
         }
     }
-}
-
-/// Asks the CPU for a cache line; never faults.
-#[inline(always)]
-pub(super) fn prefetch(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint; any address is allowed.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(at.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
-}
-
-/// Asks the CPU for a cache line that will be written; never faults.
-#[inline(always)]
-pub(super) fn prefetch_to_write(at: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a hint; any address is allowed.
-    unsafe {
-        // Without a flag for the whole program, the intrinsic would become a fetch for reading.
-        std::arch::asm!("prefetchw [{0}]", in(reg) at, options(nostack, preserves_flags, readonly));
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = at;
 }
 
 /// The resolved ring. Holds the memory epoch, so its pointers stay valid.

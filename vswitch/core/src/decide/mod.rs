@@ -13,8 +13,8 @@ pub use tag::TagEdit;
 use crate::{
     clock::Instant,
     drop_reason::DropReason,
-    fdb::{Fdb, Key},
-    head::{FrameView, LinkHeader},
+    fdb::Fdb,
+    head::FrameView,
     trace::{Step, Tracer},
     world::{Port, World},
 };
@@ -95,18 +95,6 @@ impl Switch<'_> {
             tracer.step(|| Step::dropped(reason, Some((self.world, port))));
         }
         (fate, settled)
-    }
-
-    /// The FDB keys that deciding about this frame will look up, source first; none if it will not. For
-    /// [`Fdb::warm`].
-    #[inline]
-    pub fn keys(&self, port_index: u16, link: &LinkHeader) -> Option<[Key; 2]> {
-        match admit(self.world.port(port_index)?, link) {
-            Ok(Admitted::Vlan(class)) => {
-                Some([link.src, link.dst].map(|mac| Key::new(class.switch, class.vlan, mac)))
-            }
-            _ => None,
-        }
     }
 
     /// Everything passes a wire, and as it is: reserved groups, any tags, any source.

@@ -190,3 +190,27 @@ proptest! {
         }
     }
 }
+
+/// What spares a decision is used: else the law above would hold of nothing.
+#[test]
+fn a_frame_like_the_last_one_is_known_and_no_other() {
+    let lab = Lab::new().switch("s1").port("a", 0, Membership::Access(vlan(10))).port(
+        "b",
+        0,
+        Membership::Access(vlan(10)),
+    );
+    let bench = lab.bench();
+    let switch = Switch { world: &bench.world, fdb: &bench.fdb, now: bench.now, learning: true };
+    let (there, back) = (frame(mac(1), mac(2), None), frame(mac(2), mac(1), None));
+    let decide = |ingress: &mut Ingress<'_>, bytes: &[u8]| ingress.decide(bytes, 60, &mut vec![]);
+    let mut first = Ingress::new(switch, 0);
+    assert_eq!(decide(&mut first, &there), Fate::Flooded);
+    assert!(!first.repeats(&there, 60), "a flood is decided each time");
+    decide(&mut Ingress::new(switch, 1), &back);
+    let mut later = Ingress::new(switch, 0);
+    assert_eq!(decide(&mut later, &there), Fate::Unicast);
+    assert!(later.repeats(&there, 60));
+    assert!(!later.repeats(&there, 61), "it is longer");
+    assert!(!later.repeats(&frame(mac(1), mac(3), None), 60), "it goes elsewhere");
+    assert!(!later.repeats(&there[..13], 13), "it is no frame");
+}

@@ -9,7 +9,7 @@ use super::{
 use std::ops::Range;
 use vhost_net_backend::device::{
     fault::PortFault,
-    ring::{Claim, Defect, FrameHead, FromGuest, Granted, Lease, MAX_BATCH, NoRoom, ToGuest},
+    ring::{Claim, Defect, Frame, FrameHead, FromGuest, Granted, Lease, MAX_BATCH, NoRoom, ToGuest},
 };
 use vswitch_core::{
     decide::{Copy, Fate, Ingress, Switch, TagEdit},
@@ -88,7 +88,8 @@ struct Heap {
 #[derive(Default)]
 pub(super) struct Batch {
     fates: Fates,
-    /// Those of frames that were decided, not of those that were like the one before.
+    /// Those of frames that were decided, not of those that were like the one before. Why one was lost is noted here for the
+    /// watches, under which every frame is decided.
     copies: Vec<Copy>,
     /// By place of the destination port.
     heaps: Vec<Heap>,
@@ -272,7 +273,11 @@ fn fill(
     let mut place = 0;
     for run in &heap.runs {
         for frame in run.frames() {
-            match write(&mut lease, place, from, frame, run.edit) {
+            let written = match run.edit {
+                TagEdit::Keep => lease.write(place, from.head(frame).bytes, from.payload(frame)),
+                edit => write_edited(&mut lease, place, &from.frame(frame), edit),
+            };
+            match written {
                 Ok(()) => {}
                 Err(NoRoom::Empty) => lost(run, DropReason::NoBuffer),
                 Err(NoRoom::TooSmall) => lost(run, DropReason::BufferTooSmall),
@@ -284,32 +289,11 @@ fn fill(
     lease.publish().map(|()| granted).map_err(Some)
 }
 
-#[inline(always)]
-fn write(
-    lease: &mut Lease<'_>,
-    place: usize,
-    from: &FromGuest,
-    frame: usize,
-    edit: TagEdit,
-) -> Result<(), NoRoom> {
-    if edit == TagEdit::Keep {
-        lease.write(place, from.head(frame).bytes, from.payload(frame))
-    } else {
-        write_edited(lease, place, from, frame, edit)
-    }
-}
-
 #[inline(never)]
-fn write_edited(
-    lease: &mut Lease<'_>,
-    place: usize,
-    from: &FromGuest,
-    frame: usize,
-    edit: TagEdit,
-) -> Result<(), NoRoom> {
+fn write_edited(lease: &mut Lease<'_>, place: usize, frame: &Frame<'_>, edit: TagEdit) -> Result<(), NoRoom> {
     let mut edited = [0; HEAD_BYTES + head::TAG_LEN];
-    let length = edit.apply(from.head(frame).bytes, &mut edited);
-    lease.write(place, &edited[..length], from.payload(frame))
+    let length = edit.apply(frame.head, &mut edited);
+    lease.write(place, &edited[..length], frame.payload)
 }
 
 /// What makes a chain no frame, in the switch's words.

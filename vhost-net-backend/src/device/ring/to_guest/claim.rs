@@ -1,15 +1,15 @@
 //! Claiming room in a receiveq, frame by frame.
 
 use super::{
-    MAX_FRAME, MAX_LEASES, State, ToGuest,
+    MAX_LEASES, State, ToGuest,
     lease::{Chain, Room, Store},
 };
 use crate::{
     device::ring::{
+        LONGEST,
         chain::{self, Direction},
-        raw,
     },
-    features, net_header,
+    features, net_header, prefetch,
 };
 use std::num::NonZeroU16;
 
@@ -18,9 +18,6 @@ const DESCRIPTOR_BUDGET: u32 = 4096;
 
 /// Chains that one frame may be spread over with MRG_RXBUF. A frame of 64 KiB in buffers of 1.5 KiB takes 44.
 const MAX_MERGED: usize = 128;
-
-/// Bytes of net header and longest frame.
-const LONGEST: u32 = net_header::LEN as u32 + MAX_FRAME;
 
 /// Why a frame got no buffer. The ring is as it was before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +108,8 @@ impl<'r> Claim<'r> {
             // The driver does not look at this place before the lease is published.
             used.write(first.1.wrapping_add(taken), head, total);
             // The lines of header and head; what follows comes in a run that the CPU foresees.
-            raw::prefetch_to_write(segment.host());
-            raw::prefetch_to_write(segment.host().wrapping_add(64));
+            prefetch::to_write(segment.host());
+            prefetch::to_write(segment.host().wrapping_add(64));
             store.frames.push(Room::One(segment));
             taken += 1;
             bytes += u64::from(len);

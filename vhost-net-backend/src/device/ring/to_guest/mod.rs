@@ -10,7 +10,7 @@ mod lease;
 pub use claim::{Claim, NoRoom};
 pub use lease::{Granted, Lease};
 
-use super::{Common, MAX_FRAME, RingParts, flag::Flagged, raw::RawRing, seen::Seen};
+use super::{Common, RingParts, flag::Flagged, raw::RawRing, seen::Seen};
 use crate::{device::fault::PortFault, features};
 use lease::Store;
 use std::collections::VecDeque;
