@@ -25,7 +25,7 @@ pub enum NoRoom {
     /// The guest has not made enough buffers available.
     Empty,
     /// The frame does not fit a buffer (without MRG_RXBUF), would take more buffers than a frame may, or is longer than
-    /// [`MAX_FRAME`].
+    /// [`MAX_FRAME`](super::super::MAX_FRAME).
     TooSmall,
 }
 
