@@ -12,7 +12,10 @@ use std::sync::Arc;
 use vhost_net_backend::{
     device::{
         memory::GuestMemory,
-        ring::{FromGuest, HEAD_BYTES, MAX_BATCH, MAX_FRAME, Payload, RingParts, RunningRing, ToGuest},
+        ring::{
+            FromGuest, HEAD_BYTES, MAX_BATCH, MAX_FRAME, Payload, RingParts, Rooms, RunningRing, ToGuest,
+            make_visible,
+        },
     },
     features,
     layout::RingSize,
@@ -86,18 +89,23 @@ fn harvest(ring: &mut FromGuest, step: u8) -> bool {
     assert!(taken == ring.batch_len() && taken <= MAX_BATCH.min(usize::from(ring.size())));
     for place in 0..taken {
         let frame = ring.frame(place);
-        assert_eq!(frame.head.len(), (frame.len as usize).min(HEAD_BYTES));
-        let Payload::Guest { segments, skip } = frame.payload else {
-            panic!("a guest's frame lies in its memory")
+        assert_eq!(frame.head().len(), (frame.len() as usize).min(HEAD_BYTES));
+        let (segments, skip) = match frame.payload() {
+            Payload::Guest { segments, skip } => (segments, skip),
+            Payload::Ours(bytes) => {
+                assert!(bytes.is_empty(), "a guest's frame lies in its memory");
+                (&[][..], 0)
+            }
         };
-        if frame.defect.is_none() {
-            assert!(frame.len <= MAX_FRAME);
+        if frame.defect().is_none() {
+            assert!(frame.len() <= MAX_FRAME);
             let behind: u64 = segments.iter().map(|segment| u64::from(segment.len())).sum();
-            let payload = u64::from(frame.len) - frame.head.len() as u64;
+            let payload = u64::from(frame.len()) - frame.head().len() as u64;
             assert_eq!(behind.saturating_sub(u64::from(skip)), payload, "head and payload are the frame");
         }
     }
     ring.finish(usize::from(step) / 2);
+    make_visible();
     let _ = ring.notify();
     let _ = ring.arm();
     ring.disarm();
@@ -107,7 +115,10 @@ fn harvest(ring: &mut FromGuest, step: u8) -> bool {
 /// Frames for the guest; false if the ring is broken.
 fn deliver(ring: &ToGuest, step: u8) -> bool {
     let lengths = (0..u32::from(step % 8)).map(|place| (u32::from(step) << (place + 1)) % (MAX_FRAME + 2));
-    let Ok(mut lease) = ring.reserve(lengths.len(), |room| room.frames(lengths.clone())) else { return false };
+    let mut rooms = Rooms::default();
+    let Ok(mut lease) = ring.reserve(&mut rooms, lengths.len(), |room| room.frames(lengths.clone())) else {
+        return false;
+    };
     for (place, len) in lengths.enumerate() {
         let bytes = vec![0xa5; len as usize];
         let (head, payload) = bytes.split_at(bytes.len().min(HEAD_BYTES));
@@ -115,7 +126,9 @@ fn deliver(ring: &ToGuest, step: u8) -> bool {
             assert!(len <= MAX_FRAME);
         }
     }
-    lease.publish().is_ok()
+    let Ok(published) = lease.publish() else { return false };
+    make_visible();
+    ring.notify(published).is_ok()
 }
 
 fuzz_target!(|input: &[u8]| {

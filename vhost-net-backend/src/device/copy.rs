@@ -52,7 +52,9 @@ unsafe fn short(from: *const u8, to: *mut u8, len: usize) {
     unsafe {
         match len {
             33..=64 => lanes::<2>(from, to, len),
-            65..=128 => lanes::<4>(from, to, len),
+            65..=96 => lanes::<3>(from, to, len),
+            97..=128 => lanes::<4>(from, to, len),
+            129..=256 => lanes::<8>(from, to, len),
             16..=32 => lanes::<1>(from, to, len),
             _ => ptr::copy(from, to, len),
         }

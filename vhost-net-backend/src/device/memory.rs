@@ -119,9 +119,11 @@ impl Window<'_> {
     #[inline(always)]
     pub(super) fn resolve(self, addr: u64, len: u32) -> Option<Segment> {
         let offset = addr.wrapping_sub(self.start);
-        let inside = len > 0 && offset < self.len && u64::from(len) <= self.len - offset;
+        if len == 0 || offset >= self.len || u64::from(len) > self.len - offset {
+            return None;
+        }
         // SAFETY: `offset .. offset + len` is inside the region's mapping.
-        inside.then(|| Segment { host: unsafe { self.host.add(offset as usize) }, len })
+        Some(Segment { host: unsafe { self.host.add(offset as usize) }, len })
     }
 }
 

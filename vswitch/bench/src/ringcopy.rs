@@ -19,7 +19,7 @@ use vhost_net_backend::{
         Connection, PortHost,
         fault::PortFault,
         port::{FaultHandle, Port, PortConfig},
-        ring::{FromGuest, MAX_BATCH, RunningRing, ToGuest},
+        ring::{Frame, FromGuest, MAX_BATCH, Published, Rooms, RunningRing, ToGuest, make_visible},
     },
 };
 
@@ -75,6 +75,9 @@ struct Rings {
     from: [Option<FromGuest>; 2],
     to: [Option<ToGuest>; 2],
     handles: [Option<FaultHandle>; 2],
+    rooms: Rooms,
+    /// What was moved to each port and not told yet.
+    published: [Option<Published>; 2],
 }
 
 impl Shared {
@@ -211,40 +214,56 @@ impl Rings {
     fn turn(&mut self) -> u64 {
         let mut moved = 0;
         for port in 0..2 {
-            let (Some(from), Some(to)) = (&mut self.from[port], &self.to[1 - port]) else { continue };
-            match copy(from, to) {
+            match self.copy(port) {
                 Ok(frames) => moved += frames as u64,
-                Err((sender, fault)) => {
-                    let whose = if sender { port } else { 1 - port };
+                Err((whose, fault)) => {
                     self.handles[whose].as_ref().inspect(|handle| handle.fault(fault));
                 }
             }
         }
+        if moved == 0
+            && let Err((whose, fault)) = self.tell()
+        {
+            self.handles[whose].as_ref().inspect(|handle| handle.fault(fault));
+        }
         moved
     }
-}
 
-/// Moves one batch; frames for which there is no room stay. A fault comes with whether it is the sender's.
-fn copy(from: &mut FromGuest, to: &ToGuest) -> Result<usize, (bool, PortFault)> {
-    let sender = |fault| (true, fault);
-    let receiver = |fault| (false, fault);
-    let count = from.harvest(MAX_BATCH).map_err(sender)?;
-    if count == 0 {
-        return Ok(0);
-    }
-    let mut lease =
-        to.reserve(count, |claim| claim.frames((0..count).map(|place| from.len(place)))).map_err(receiver)?;
-    // All buffers are alike, so room ends once and for all.
-    let mut roomy = 0;
-    while roomy < count {
-        let frame = from.frame(roomy);
-        if lease.write(roomy, frame.head, frame.payload).is_err() {
-            break;
+    /// Moves one batch of `port` to the other; frames for which there is no room stay. A fault comes with whose it is.
+    fn copy(&mut self, port: usize) -> Result<usize, (usize, PortFault)> {
+        let other = 1 - port;
+        let Some(from) = &mut self.from[port] else { return Ok(0) };
+        let count = from.harvest(MAX_BATCH).map_err(|fault| (port, fault))?;
+        if count == 0 {
+            return Ok(0);
         }
-        roomy += 1;
+        self.tell()?;
+        let (Some(from), Some(to)) = (&mut self.from[port], &self.to[other]) else { return Ok(0) };
+        let mut lease = to
+            .reserve(&mut self.rooms, count, |claim| claim.frames(from.frames(0..count).map(Frame::len)))
+            .map_err(|fault| (other, fault))?;
+        // All buffers are alike, so room ends once and for all.
+        let roomy = lease.granted().frames as usize;
+        lease.write_frames(0, from.frames(0..roomy), |_| {});
+        self.published[other] = Some(lease.publish().map_err(|fault| (other, fault))?);
+        from.finish(roomy);
+        Ok(roomy)
     }
-    lease.publish().map_err(receiver)?;
-    from.finish(roomy);
-    from.notify().map_err(sender)?;
-    Ok(roomy)
+
+    /// Tells the drivers of what was moved, when something else has been waited for: as the switch does.
+    fn tell(&mut self) -> Result<(), (usize, PortFault)> {
+        let Self { from, to, published, .. } = self;
+        if published.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        make_visible();
+        for port in 0..2 {
+            if let (Some(published), Some(to)) = (published[port].take(), &to[port]) {
+                to.notify(published).map_err(|fault| (port, fault))?;
+                let sender = 1 - port;
+                from[sender].as_mut().map_or(Ok(()), FromGuest::notify).map_err(|fault| (sender, fault))?;
+            }
+        }
+        Ok(())
+    }
 }

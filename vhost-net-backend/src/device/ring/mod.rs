@@ -1,8 +1,8 @@
 //! Running split rings (virtio 1.2 §2.7), as values that one worker owns.
 //!
 //! ```text
-//! RingParts --start--> RunningRing: FromGuest (transmitq)  harvest -> frames -> complete -> notify
-//!                                   ToGuest   (receiveq)   reserve -> write -> publish -> notify
+//! RingParts --start--> RunningRing: FromGuest (transmitq)  harvest -> frames -> finish             -> make_visible -> notify
+//!                                   ToGuest   (receiveq)   reserve -> write  -> publish -> .. and /
 //! ```
 //!
 //! `raw` knows where ring fields lie, `chain` walks descriptors (the only walker), the other two give frames a
@@ -19,19 +19,31 @@ mod to_guest;
 mod tests;
 
 pub use chain::MAX_CHAIN;
-pub use from_guest::{Defect, Frame, FrameHead, FromGuest, HEAD_BYTES, MAX_BATCH, MAX_FRAME, Payload};
-pub use to_guest::{Claim, Granted, Lease, NoRoom, ToGuest};
+pub use from_guest::{Defect, Frame, FromGuest, HEAD_BYTES, MAX_BATCH, MAX_FRAME, Payload};
+pub use to_guest::{Claim, Granted, Lease, NoRoom, Published, Rooms, ToGuest};
 
 use super::{fault::PortFault, memory::GuestMemory};
 use crate::{features, layout::RingSize};
 use rustix::io::Errno;
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
 };
 
 /// Bytes of net header and longest frame.
 const LONGEST: u32 = crate::net_header::LEN as u32 + MAX_FRAME;
+
+/// Makes all that was published and completed until now visible to the drivers, before anything is read that comes
+/// later: then they can be told of it.
+///
+/// It waits until every line that was written has come over from its driver's core. So it is called once for many rings, and not
+/// right behind the writes but when something else has been waited for.
+pub fn make_visible() {
+    fence(Ordering::SeqCst);
+}
 
 /// What a ring is started from.
 #[derive(Debug)]
@@ -160,7 +172,7 @@ impl Common {
         self.kick.as_ref().map(AsFd::as_fd)
     }
 
-    /// Tells the driver that the used index moved from `old` to `new`, if it wants to know (virtio 1.2 §2.7.7).
+    /// Tells the driver that the used index moved from `old` to `new`, which is visible, if it wants to know (virtio 1.2 §2.7.7).
     ///
     /// Fails if the frontend made the eventfd block and filled it, which shows only to a thread that has an
     /// [`Alarm`](super::alarm::Alarm) set.

@@ -184,10 +184,9 @@ impl RawRing {
         self.u16_at(self.used, 2).store(index.to_le(), Ordering::Release);
     }
 
-    /// Whether the driver wants a call now that `used.idx` went from `old` to `new` (virtio 1.2 §2.7.7.2).
+    /// Whether the driver wants a call now that `used.idx` went from `old` to `new` (virtio 1.2 §2.7.7.2), which must be
+    /// [visible](super::make_visible) before its wish is read, or both sides may miss each other.
     pub(super) fn driver_wants_call(&self, event_idx: bool, old: u16, new: u16) -> bool {
-        // The index must be visible before the driver's wish is read, or both sides may miss each other.
-        fence(Ordering::SeqCst);
         if event_idx {
             let offset = 4 + usize::from(self.size.entries()) * 2;
             let event = u16::from_le(self.u16_at(self.avail, offset).load(Ordering::Relaxed));

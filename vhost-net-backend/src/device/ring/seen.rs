@@ -1,4 +1,7 @@
 //! Which chains a batch holds: one that is made available twice at once would be completed twice.
+//!
+//! A driver mostly hands out its descriptors in turn, and heads that follow each other are unlike without a look at any
+//! list: only what breaks the row is looked up.
 
 use crate::layout::RingSize;
 
@@ -7,33 +10,81 @@ use crate::layout::RingSize;
 pub(super) struct Seen {
     batch_of: Box<[u32]>,
     batch: u32,
+    /// The first head of the row.
+    first: u16,
+}
+
+/// The head that would go on with a batch's row, if each of its heads follows the one before. Kept apart from [`Seen`], so that
+/// it stays in a register.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Row(u32);
+
+impl Row {
+    /// No head was taken.
+    const EMPTY: Self = Self(u32::MAX);
+    /// The heads do not follow each other: those that were taken are marked.
+    const BROKEN: Self = Self(u32::MAX - 1);
 }
 
 impl Seen {
     pub(super) fn new(size: RingSize) -> Self {
-        Self { batch_of: vec![0; usize::from(size.entries())].into(), batch: 0 }
+        Self { batch_of: vec![0; usize::from(size.entries())].into(), batch: 0, first: 0 }
     }
 
     /// A new batch begins.
-    pub(super) fn begin(&mut self) {
+    #[inline(always)]
+    pub(super) fn begin(&mut self) -> Row {
         self.batch = self.batch.wrapping_add(1);
         if self.batch == 0 {
             self.batch_of.fill(0);
             self.batch = 1;
         }
+        Row::EMPTY
     }
 
-    /// The batch takes the chain at `head`; an error names what no driver may do.
+    /// The batch, which took `taken` chains so far, takes the chain at `head` too. None: no driver may do that.
     #[inline(always)]
-    pub(super) fn take(&mut self, head: u16) -> Result<(), &'static str> {
-        match self.batch_of.get_mut(usize::from(head)) {
-            None => Err("the head of a chain is outside of the descriptor table"),
-            Some(batch) if *batch == self.batch => Err("a chain was made available twice"),
-            Some(batch) => {
-                *batch = self.batch;
-                Ok(())
-            }
+    pub(super) fn take(&mut self, row: Row, taken: u16, head: u16) -> Option<Row> {
+        if row.0 == u32::from(head) { Some(self.after(head)) } else { self.take_odd(row, taken, head) }
+    }
+
+    #[inline(always)]
+    fn after(&self, head: u16) -> Row {
+        // Sizes are powers of two (virtio 1.2 §2.7).
+        Row((u32::from(head) + 1) & (self.batch_of.len() as u32 - 1))
+    }
+
+    #[inline(never)]
+    fn take_odd(&mut self, row: Row, taken: u16, head: u16) -> Option<Row> {
+        if usize::from(head) >= self.batch_of.len() {
+            return None;
         }
+        if row == Row::EMPTY {
+            self.first = head;
+            return Some(self.after(head));
+        }
+        let row = self.broken(row, taken);
+        let before = std::mem::replace(&mut self.batch_of[usize::from(head)], self.batch);
+        (before != self.batch).then_some(row)
+    }
+
+    /// What is wrong with a head that was not taken.
+    pub(super) fn why_not(&self, head: u16) -> &'static str {
+        if usize::from(head) < self.batch_of.len() {
+            "a chain was made available twice"
+        } else {
+            "the head of a chain is outside of the descriptor table"
+        }
+    }
+
+    /// Marks the `taken` heads of a row, if it was none before, so that single ones can be [given back](Self::give_back).
+    pub(super) fn broken(&mut self, row: Row, taken: u16) -> Row {
+        if row != Row::BROKEN {
+            let size = self.batch_of.len();
+            let row = (0..usize::from(taken)).map(|n| (usize::from(self.first) + n) & (size - 1));
+            row.for_each(|head| self.batch_of[head] = self.batch);
+        }
+        Row::BROKEN
     }
 
     /// The batch does not hold it after all.

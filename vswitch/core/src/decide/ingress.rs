@@ -1,59 +1,137 @@
-//! A batch's frames from one port, one after the other: what was decided about the last one holds for its like.
+//! A batch's frames from one port, one after the other. What nearly every frame is, a frame between two stations that are known, is
+//! decided here at one look; whatever is unlike that is decided by [`Switch::decide`], which is the rule that this must equal.
 
-use super::{Copy, Fate, Switch};
+use super::{Copy, Fate, Switch, TagEdit};
 use crate::{
-    head::{ETHERNET_LEN, FrameView, LinkHeader, ethertype},
+    description::Membership,
+    fdb::{Key, Target},
+    head::{ETHERNET_LEN, FrameView, LinkHeader, MAX_FRAME_LEN, TAG_LEN, ethertype},
+    id::SwitchId,
+    mac::MacAddr,
     trace::NoTrace,
+    vlan::{Tci, VlanId},
+    world::{Port, Role},
 };
+
+/// Where one copy of a frame goes, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// The port's place.
+    pub to: u16,
+    /// How the frame leaves.
+    pub edit: TagEdit,
+}
 
 /// One port's frames at one moment.
 #[derive(Debug)]
 pub struct Ingress<'a> {
     switch: Switch<'a>,
     port_index: u16,
-    last: Option<Last>,
+    /// The moment, in seconds.
+    second: u64,
+    /// What is known of the port; none if its frames need more than one look: it is down, has no link or is a wire.
+    home: Option<Home<'a>>,
+    last: Like,
 }
 
-/// An untagged frame that went to one port, from a source that was known: another one with this link header goes the same way and
-/// teaches nothing new, unless it is longer (the receiver may have an MTU).
+/// A port of a switch.
 #[derive(Debug, Clone, Copy)]
-struct Last {
-    header: [u8; ETHERNET_LEN],
-    len: u32,
+struct Home<'a> {
+    port: &'a Port,
+    switch: SwitchId,
+    vlans: &'a Membership,
+}
+
+/// An untagged frame that has its way: one with the same addresses and EtherType, and not longer, has the same.
+#[derive(Debug, Clone, Copy)]
+struct Like {
+    /// The [`words`] of its header.
+    header: [u64; 2],
+    /// Bytes that such a frame may have; 0 if there is no such frame.
+    longest: u32,
+}
+
+impl Like {
+    const NOTHING: Self = Self { header: [0; 2], longest: 0 };
+}
+
+/// Bytes 0 to 7 and 6 to 13 of a header, as they stand in memory: they overlap, so that two loads read all of it.
+#[inline(always)]
+fn words(header: &[u8; ETHERNET_LEN]) -> Option<[u64; 2]> {
+    Some([u64::from_ne_bytes(*header.first_chunk()?), u64::from_ne_bytes(*header.last_chunk()?)])
 }
 
 impl<'a> Ingress<'a> {
     /// Frames that come in on the port in place `port_index`, to be decided by `switch`.
     pub fn new(switch: Switch<'a>, port_index: u16) -> Self {
-        Self { switch, port_index, last: None }
+        let home = switch.world.port(port_index).filter(|port| port.up).and_then(|port| match &port.role {
+            Role::Switched { switch, vlans } => Some(Home { port, switch: *switch, vlans }),
+            Role::Unlinked | Role::Wire { .. } => None,
+        });
+        Self { switch, port_index, second: switch.now.as_secs(), home, last: Like::NOTHING }
     }
 
-    /// Whether a frame is like the last one decided: then it has the same fate, [`Fate::Unicast`], and one copy that is
-    /// the same but for its length. `bytes` are its first bytes, `len` is its length.
+    /// Whether a frame of `len` bytes that begins with `header` is like the last one that had a [way](Self::way): then it has the same.
     #[inline(always)]
-    pub fn repeats(&self, bytes: &[u8], len: u32) -> bool {
-        match (&self.last, bytes.first_chunk()) {
-            (Some(last), Some(header)) => last.header == *header && len <= last.len,
-            _ => false,
+    pub fn repeats(&self, header: &[u8; ETHERNET_LEN], len: u32) -> bool {
+        words(header) == Some(self.last.header) && len <= self.last.longest
+    }
+
+    /// The way of a frame between two stations of one switch that are known, and were seen this second: its fate is [`Fate::Unicast`],
+    /// and it teaches nothing. None says nothing: such a frame is to be [decided](Self::decide).
+    #[inline]
+    pub fn way(&mut self, bytes: &[u8], len: u32) -> Option<Way> {
+        let Home { port, switch, vlans } = self.home?;
+        let header = words(bytes.first_chunk()?)?;
+        let [dst, src] = header.map(|word| MacAddr::from_u64(u64::from_be(word) >> 16));
+        if dst.is_group() || src.is_group() || src.is_zero() {
+            return None;
         }
+        let tag = match u64::from_be(header[1]) as u16 {
+            ethertype::S_TAG => return None,
+            ethertype::C_TAG => Some(lone_tag(bytes)?),
+            _ => None,
+        };
+        let vlan = match (vlans, tag) {
+            (Membership::Access(vlan), None) | (Membership::Trunk { native: Some(vlan), .. }, None) => *vlan,
+            (Membership::Trunk { vlans, .. }, Some(tag)) => {
+                VlanId::new(tag.vid()).filter(|vlan| vlans.contains(*vlan))?
+            }
+            _ => return None,
+        };
+        let fdb = self.switch.fdb;
+        if !fdb.is_fresh(Key::new(switch, vlan, src), Target::Port(port.id), self.second) {
+            return None;
+        }
+        let to = fdb.port_of(self.switch.world, Key::new(switch, vlan, dst), self.second)?;
+        let egress = to.egress(switch, vlan)?;
+        let link_len = ETHERNET_LEN + if tag.is_some() { TAG_LEN } else { 0 };
+        let longest = to.mtu.map_or(MAX_FRAME_LEN, |mtu| u32::from(mtu) + link_len as u32).min(MAX_FRAME_LEN);
+        if to.id == port.id || !to.up || len > longest {
+            return None;
+        }
+        let edit = TagEdit::on_egress(egress, vlan, tag, false);
+        self.last = if tag.is_none() { Like { header, longest } } else { Like::NOTHING };
+        Some(Way { to: to.id.index(), edit })
     }
 
     /// As [`Switch::decide`], without a trace, for the frame of `len` bytes whose first bytes these are.
     pub fn decide(&mut self, bytes: &[u8], len: u32, copies: &mut Vec<Copy>) -> Fate {
-        self.last = None;
-        let link = match LinkHeader::parse(bytes, len) {
-            Ok(link) => link,
-            Err(reason) => return Fate::Dropped(reason),
-        };
-        let before = copies.len();
-        let frame = FrameView { link: &link, bytes, len };
-        let (fate, settled) = self.switch.judge(self.port_index, &frame, copies, &mut NoTrace);
-        if let (Fate::Unicast, true, [Copy { outcome: Ok(_), .. }]) = (fate, settled, &copies[before..])
-            && !matches!(link.ethertype, ethertype::C_TAG | ethertype::S_TAG)
-            && link.outer.is_none()
-        {
-            self.last = bytes.first_chunk().map(|header| Last { header: *header, len });
+        self.last = Like::NOTHING;
+        match LinkHeader::parse(bytes, len) {
+            Ok(link) => {
+                let frame = FrameView { link: &link, bytes, len };
+                self.switch.decide(self.port_index, &frame, copies, &mut NoTrace)
+            }
+            Err(reason) => Fate::Dropped(reason),
         }
-        fate
     }
+}
+
+/// The C-tag behind a frame's addresses, if it names a VLAN and no other tag stands behind it.
+#[inline]
+fn lone_tag(bytes: &[u8]) -> Option<Tci> {
+    let tag: &[u8; 4] = bytes.get(ETHERNET_LEN..)?.first_chunk()?;
+    let [tci, next] = [[tag[0], tag[1]], [tag[2], tag[3]]].map(u16::from_be_bytes);
+    (!matches!(next, ethertype::C_TAG | ethertype::S_TAG)).then_some(Tci::from_bits(tci))
 }

@@ -7,7 +7,7 @@ mod tag;
 
 pub(crate) use admit::Classified;
 pub use admit::Tagging;
-pub use ingress::Ingress;
+pub use ingress::{Ingress, Way};
 pub use tag::TagEdit;
 
 use crate::{

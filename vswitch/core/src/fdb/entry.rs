@@ -153,6 +153,12 @@ impl Second {
         if self.0 & Self::STATIC != 0 { Stamp::Static(seconds) } else { Stamp::Seen(seconds) }
     }
 
+    /// Whether it says the same as `fresh`, or that and that it does not age.
+    pub(super) const fn is_like(self, fresh: Self) -> bool {
+        (self.0 ^ fresh.0) & !Self::SECONDS & !Self::STATIC == 0
+            && (self.0 & Self::STATIC != 0 || self.0 & Self::SECONDS == fresh.0 & Self::SECONDS)
+    }
+
     /// Seconds since it was seen; zero for what does not age.
     pub(super) const fn age(self, now: u64) -> u64 {
         match self.stamp() {
@@ -193,13 +199,18 @@ impl Slot {
         First(self.first.load(Ordering::Acquire))
     }
 
+    /// The second word alone: what it says holds only of what the first said before.
+    pub(super) fn second(&self) -> Second {
+        Second(self.second.load(Ordering::Acquire))
+    }
+
     /// The whole entry; none if the slot is free or was changed meanwhile.
     pub(super) fn read(&self) -> Option<Entry> {
         let first = self.first();
         if first == First::FREE {
             return None;
         }
-        let second = Second(self.second.load(Ordering::Acquire));
+        let second = self.second();
         (self.first() == first).then_some(Entry { first, second })
     }
 

@@ -149,6 +149,25 @@ impl Fdb {
         }
     }
 
+    /// Whether the address stands at `target` and was seen there in this `second`, or is there by the topology file: to learn it
+    /// would change nothing.
+    #[inline]
+    pub(crate) fn is_fresh(&self, key: Key, target: Target, second: u64) -> bool {
+        let (first, fresh) = (key.first(target), key.second(target, Stamp::Seen(second)));
+        self.buckets[self.place(key)]
+            .0
+            .iter()
+            .any(|slot| slot.first() == first && slot.second().is_like(fresh))
+    }
+
+    /// The port where the address is, if it is at one of this World's.
+    #[inline]
+    pub(crate) fn port_of<'w>(&self, world: &'w World, key: Key, second: u64) -> Option<&'w Port> {
+        let (_, entry) = self.find(key, second)?;
+        let port = world.port(entry.first.port_index()?)?;
+        entry.is_at(Target::Port(port.id)).then_some(port)
+    }
+
     /// Loads the first word of every key's bucket, each load independent of the others, so that their cache misses
     /// overlap: safe code cannot prefetch. Give the result to [`std::hint::black_box`].
     #[inline]

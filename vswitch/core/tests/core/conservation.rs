@@ -1,15 +1,15 @@
 //! Random labs, random frames: the laws that no frame escapes, against a naive switch written here.
 
-use crate::support::lab::{Bench, Lab, frame, mac, trunk, vlan};
+use crate::support::lab::{Bench, Lab, access, frame, mac, trunk, vlan};
 use proptest::prelude::*;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 use vswitch_core::{
-    decide::{Fate, Ingress, Switch},
+    decide::{Copy, Fate, Ingress, Switch, TagEdit, Way},
     description::{Description, Link, Membership},
     drop_reason::{DropReason, Side},
     id::SwitchId,
     mac::MacAddr,
-    vlan::VlanId,
+    vlan::{Tci, VlanId},
 };
 
 const VLANS: [u16; 3] = [10, 20, 30];
@@ -148,23 +148,36 @@ proptest! {
     fn a_batch_is_its_frames_one_by_one(
         lab in labs(),
         mtu in 60u16..120,
-        batches in prop::collection::vec((any::<u16>(), prop::collection::vec(
-            ((1u8..4, 0u8..4), prop::sample::select(&[60usize, 60, 100, 140][..]),
-             prop::option::weighted(0.3, prop::sample::select(&[0u16, 10, 20][..]))), 1..12)), 1..8),
+        known in any::<bool>(),
+        batches in prop::collection::vec((any::<u16>(), 0u64..400, prop::collection::vec(
+            ((0u8..4, 0u8..4), prop::sample::select(&[13usize, 17, 60, 60, 100, 140][..]),
+             prop::option::weighted(0.4, prop::sample::select(&[0u16, 10, 20, 4095][..])),
+             prop::option::weighted(0.1, prop::sample::select(&[0x8100u16, 0x88a8][..]))), 1..12)), 1..20),
     ) {
-        let lab = lab.but(|port| port.mtu = Some(mtu));
-        let (mut single, batched) = (lab.bench(), lab.bench());
+        let lab = lab.but(|port| { port.mtu = Some(mtu); port.mac = known.then_some(mac(3)); });
+        let (mut single, mut batched) = (lab.bench(), lab.bench());
         let mut copies = vec![];
-        for (port, frames) in batches {
+        for (port, seconds, frames) in batches {
             let port = port % lab.description.ports.len() as u16;
+            single.now = single.now + Duration::from_secs(seconds / 4);
+            batched.now = single.now;
             let switch = Switch { world: &batched.world, fdb: &batched.fdb, now: batched.now, learning: true };
             let mut ingress = Ingress::new(switch, port);
-            for ((src, dst), len, tag) in frames {
+            for ((src, dst), len, tag, behind) in frames {
+                let src = if src == 0 { MacAddr::default() } else { mac(src) };
                 let dst = if dst == 0 { MacAddr::BROADCAST } else { mac(dst) };
-                let mut bytes = frame(mac(src), dst, tag);
+                let mut bytes = frame(src, dst, tag);
+                if let Some(tpid) = behind {
+                    let at = if tag.is_some() { 16 } else { 12 };
+                    let [high, low] = tpid.to_be_bytes();
+                    bytes.splice(at..at, [high, low, 0, 20]);
+                }
                 bytes.resize(len, 0);
                 let expected = single.send(port, &bytes);
-                if ingress.repeats(&bytes, len as u32) {
+                if bytes.first_chunk().is_some_and(|header| ingress.repeats(header, len as u32)) {
+                    prop_assert_eq!(expected, (Fate::Unicast, copies.clone()));
+                } else if let Some(way) = ingress.way(&bytes, len as u32) {
+                    copies = vec![Copy { to: way.to, outcome: Ok(way.edit) }];
                     prop_assert_eq!(expected, (Fate::Unicast, copies.clone()));
                 } else {
                     copies.clear();
@@ -193,24 +206,32 @@ proptest! {
 
 /// What spares a decision is used: else the law above would hold of nothing.
 #[test]
-fn a_frame_like_the_last_one_is_known_and_no_other() {
-    let lab = Lab::new().switch("s1").port("a", 0, Membership::Access(vlan(10))).port(
-        "b",
-        0,
-        Membership::Access(vlan(10)),
-    );
-    let bench = lab.bench();
-    let switch = Switch { world: &bench.world, fdb: &bench.fdb, now: bench.now, learning: true };
+fn a_frame_between_known_stations_has_its_way_at_one_look_and_no_other() {
+    let trunk = trunk(&[10, 20], None);
+    let lab = Lab::new().switch("s1").port("a", 0, access(10)).port("b", 0, access(10)).port("c", 0, trunk);
+    let mut bench = lab.bench();
     let (there, back) = (frame(mac(1), mac(2), None), frame(mac(2), mac(1), None));
-    let decide = |ingress: &mut Ingress<'_>, bytes: &[u8]| ingress.decide(bytes, 60, &mut vec![]);
+    let (tagged, from_trunk) = (frame(mac(3), mac(1), Some(10)), frame(mac(1), mac(3), None));
+    let ingress = |bench: &Bench, port| {
+        let switch = Switch { world: &bench.world, fdb: &bench.fdb, now: bench.now, learning: true };
+        Ingress::new(switch, port).way(&there, 60)
+    };
+    assert_eq!(ingress(&bench, 0), None, "nobody is known");
+    for (port, bytes) in [(0, &there), (1, &back), (2, &tagged)] {
+        bench.send(port, bytes);
+    }
+    assert_eq!(ingress(&bench, 0), Some(Way { to: 1, edit: TagEdit::Keep }));
+    let switch = Switch { world: &bench.world, fdb: &bench.fdb, now: bench.now, learning: true };
     let mut first = Ingress::new(switch, 0);
-    assert_eq!(decide(&mut first, &there), Fate::Flooded);
-    assert!(!first.repeats(&there, 60), "a flood is decided each time");
-    decide(&mut Ingress::new(switch, 1), &back);
-    let mut later = Ingress::new(switch, 0);
-    assert_eq!(decide(&mut later, &there), Fate::Unicast);
-    assert!(later.repeats(&there, 60));
-    assert!(!later.repeats(&there, 61), "it is longer");
-    assert!(!later.repeats(&frame(mac(1), mac(3), None), 60), "it goes elsewhere");
-    assert!(!later.repeats(&there[..13], 13), "it is no frame");
+    let repeats =
+        |ingress: &Ingress<'_>, bytes: &[u8]| ingress.repeats(bytes.first_chunk().expect("a frame"), 60);
+    assert!(!repeats(&first, &there), "there was none before");
+    first.way(&there, 60);
+    assert!(repeats(&first, &there));
+    assert!(!repeats(&first, &from_trunk), "it goes elsewhere");
+    let tci = Tci::from_bits(10);
+    assert_eq!(first.way(&from_trunk, 60), Some(Way { to: 2, edit: TagEdit::Push(tci) }));
+    assert_eq!(Ingress::new(switch, 2).way(&tagged, 64), Some(Way { to: 0, edit: TagEdit::Pop }));
+    let later = Switch { now: bench.now + Duration::from_secs(1), ..switch };
+    assert_eq!(Ingress::new(later, 0).way(&there, 60), None, "that it is still there is news");
 }

@@ -3,16 +3,19 @@
 //! The counters are computed last, from what the stages left, so that a batch is counted wholly or not at all.
 
 use super::{
-    ports::{Life, Ports, Source},
+    ports::{Life, Ports},
     watches::Watches,
 };
 use std::ops::Range;
 use vhost_net_backend::device::{
     fault::PortFault,
-    ring::{Claim, Defect, Frame, FrameHead, FromGuest, Granted, Lease, MAX_BATCH, NoRoom, ToGuest},
+    ring::{
+        Claim, Defect, Frame, FromGuest, Granted, Lease, MAX_BATCH, NoRoom, Published, Rooms, ToGuest,
+        make_visible,
+    },
 };
 use vswitch_core::{
-    decide::{Copy, Fate, Ingress, Switch, TagEdit},
+    decide::{Copy, Fate, Ingress, Switch, TagEdit, Way},
     drop_reason::DropReason,
     head::{self, HEAD_BYTES},
 };
@@ -27,20 +30,12 @@ const COPY_BUDGET: usize = 2048;
 const BYTE_BUDGET: u64 = 4 << 20;
 
 /// Frames in a row of which a copy each waits for delivery, all in the same way.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Run {
-    first: u16,
-    count: u16,
-    /// The place in `Batch::copies` of the first one's copy.
-    copy: u32,
+    frames: Range<usize>,
     edit: TagEdit,
-}
-
-impl Run {
-    #[inline(always)]
-    fn frames(self) -> Range<usize> {
-        usize::from(self.first)..usize::from(self.first) + usize::from(self.count)
-    }
+    /// The place in `Batch::copies` of the frame's copy, if it is one that was decided by itself.
+    copy: Option<usize>,
 }
 
 /// What became of the batch's frames.
@@ -84,25 +79,36 @@ struct Heap {
     delivered: Granted,
 }
 
+/// A ring whose driver was not told yet of what was published in it or completed.
+#[derive(Debug)]
+enum Untold {
+    /// The first receiveq of the port in this place.
+    To(u16, Published),
+    /// The transmitq in this place of `Ports::sources`.
+    From(usize),
+}
+
 /// What the stages leave for each other; kept, so that a turn allocates nothing.
 #[derive(Default)]
 pub(super) struct Batch {
     fates: Fates,
-    /// Those of frames that were decided, not of those that were like the one before. Why one was lost is noted here for the
-    /// watches, under which every frame is decided.
+    /// Those of frames that were decided by themselves. Why one was lost is noted here for the watches, under which every frame is.
     copies: Vec<Copy>,
     /// By place of the destination port.
     heaps: Vec<Heap>,
     /// Destinations whose heaps have runs.
     touched: Vec<u16>,
+    rooms: Rooms,
     /// Copies that are not delivered: where to, and why.
     lost: Vec<(u16, DropReason)>,
     /// Ports that turned out to be broken.
     faults: Vec<(u16, PortFault)>,
+    untold: Vec<Untold>,
 }
 
 impl Batch {
     /// Takes a batch off `sources[which]` and moves it; returns how many frames had a fate. An error stops the source.
+    #[inline(always)]
     pub(super) fn run(
         &mut self,
         switch: &Switch<'_>,
@@ -110,24 +116,58 @@ impl Batch {
         which: usize,
         watches: &mut Watches,
     ) -> Result<usize, PortFault> {
-        self.clear(ports.destinations.len());
-        let Source { port, ring } = &mut ports.sources[which];
-        let port = *port;
-        if ring.harvest(MAX_BATCH)? == 0 {
+        let source = &mut ports.sources[which];
+        let port = source.port;
+        if source.ring.harvest(MAX_BATCH)? == 0 {
             return Ok(0);
         }
+        // The harvest waited for the other core's lines, and what was written before has gone over meanwhile.
+        self.tell(ports);
+        // A port that is told may turn out to be broken: then the source may be gone, or in another place.
+        let Some(source) = ports.sources.get_mut(which).filter(|source| source.port == port) else {
+            return Ok(0);
+        };
+        self.clear(ports.destinations.len());
         #[cfg(feature = "injection")]
         super::injection::panic_if_asked(&mut ports.lives, port);
-        self.decide(switch, port, ring, watches);
-        self.deliver(ring, &ports.destinations);
+        self.decide(switch, port, &source.ring, watches);
+        self.deliver(&source.ring, &ports.destinations);
         watches.close(&self.copies);
         self.count(port, &mut ports.lives);
-        ring.finish(self.fates.frames);
-        self.faults.extend(ring.notify().err().map(|why| (port, why)));
+        source.ring.finish(self.fates.frames);
+        self.untold.push(Untold::From(which));
+        if !self.faults.is_empty() {
+            self.tell(ports);
+            for (port, why) in self.faults.drain(..) {
+                ports.stop(port, why);
+            }
+        }
+        Ok(self.fates.frames)
+    }
+
+    /// Tells the drivers of what was published and completed, those that want to know. Before any ring leaves its place.
+    #[inline]
+    pub(super) fn tell(&mut self, ports: &mut Ports) {
+        if self.untold.is_empty() {
+            return;
+        }
+        make_visible();
+        for untold in self.untold.drain(..) {
+            let (port, told) = match untold {
+                Untold::To(port, published) => {
+                    let ring = ports.destinations.get(usize::from(port)).and_then(|rings| rings.first());
+                    (port, ring.map_or(Ok(()), |ring| ring.notify(published)))
+                }
+                Untold::From(which) => {
+                    let Some(source) = ports.sources.get_mut(which) else { continue };
+                    (source.port, source.ring.notify())
+                }
+            };
+            self.faults.extend(told.err().map(|why| (port, why)));
+        }
         for (port, why) in self.faults.drain(..) {
             ports.stop(port, why);
         }
-        Ok(self.fates.frames)
     }
 
     /// Forgets the last batch, also one that a panic cut short.
@@ -141,87 +181,112 @@ impl Batch {
             heap.delivered = Granted::default();
         }
         self.lost.clear();
-        self.faults.clear();
-        self.heaps.resize_with(ports.max(self.heaps.len()), Heap::default);
+        if self.heaps.len() < ports {
+            self.heaps.resize_with(ports, Heap::default);
+        }
     }
 
     /// Decides about the batch, until a budget is used up, and puts each copy on its destination's heap.
+    #[inline(never)]
     fn decide(&mut self, switch: &Switch<'_>, port: u16, ring: &FromGuest, watches: &mut Watches) {
         let mut ingress = Ingress::new(*switch, port);
         let watched = watches.any();
-        let (mut place, mut copies, mut copied) = (0, 0, 0);
-        while place < ring.batch_len() && copies < COPY_BUDGET && copied < BYTE_BUDGET {
-            let FrameHead { bytes, len, defect } = ring.head(place);
-            let first = self.copies.len();
-            let fate = match defect.map(drop_reason) {
-                Some(reason) => Fate::Dropped(reason),
-                None if watched => watches.decide(switch, port, bytes, len, &mut self.copies),
-                None => ingress.decide(bytes, len, &mut self.copies),
+        // The frames from `first` on go the same way.
+        let (mut way, mut first, mut frames, mut received) = (None, 0, 0, 0u64);
+        let mut copied = 0;
+        while frames < ring.batch_len() && self.copies.len() < COPY_BUDGET && copied < BYTE_BUDGET {
+            let frame = ring.frame(frames);
+            let own = if frame.defect().is_some() || watched {
+                None
+            } else {
+                ingress.way(frame.head(), frame.len())
             };
-            self.fates.bytes += u64::from(len);
-            self.fates.add(fate, self.copies.len() - first);
-            copies += self.copies.len() - first;
-            copied += u64::from(len) * (self.copies.len() - first) as u64;
-            // What is like this one needs no decision of its own.
-            let mut count = 1;
-            while defect.is_none()
-                && let next = place + count
-                && next < ring.batch_len()
-                && copied < BYTE_BUDGET
-                && let FrameHead { bytes, len, defect: None } = ring.head(next)
-                && ingress.repeats(bytes, len)
-            {
-                self.fates.bytes += u64::from(len);
-                copied += u64::from(len);
-                count += 1;
+            if own.is_none() || own != way {
+                self.follow(way, first..frames);
+                (way, first) = (own, frames);
             }
-            copies += count - 1;
-            self.fates.unicast += count as u64 - 1;
-            self.heap(first, place, count);
-            place += count;
-        }
-        self.fates.frames = place;
-    }
-
-    /// Puts the copies from `first` on, of the `count` frames from `place` on, on their destinations' heaps.
-    #[inline(always)]
-    fn heap(&mut self, first: usize, place: usize, count: usize) {
-        for (at, copy) in self.copies.iter().enumerate().skip(first) {
-            match copy.outcome {
-                Ok(edit) => {
-                    let heap = &mut self.heaps[usize::from(copy.to)];
-                    if heap.runs.is_empty() {
-                        self.touched.push(copy.to);
+            frames += 1;
+            received += u64::from(frame.len());
+            if own.is_some() {
+                let alike = alike(&ingress, ring.frames(frames..ring.batch_len()));
+                frames += alike.0;
+                received += alike.1;
+            } else {
+                let copies = self.copies.len();
+                let fate = match frame.defect().map(drop_reason) {
+                    Some(reason) => Fate::Dropped(reason),
+                    None if watched => {
+                        watches.decide(switch, port, frame.head(), frame.len(), &mut self.copies)
                     }
-                    heap.runs.push(Run { first: place as u16, count: count as u16, copy: at as u32, edit });
-                    heap.frames += count;
-                }
-                Err(reason) => self.lost.push((copy.to, reason)),
+                    None => ingress.decide(frame.head(), frame.len(), &mut self.copies),
+                };
+                self.heap(fate, copies, first);
+                copied += u64::from(frame.len()) * (self.copies.len() - copies) as u64;
+                first = frames;
+            }
+        }
+        self.follow(way, first..frames);
+        self.fates.frames = frames;
+        self.fates.bytes = received;
+    }
+
+    /// Puts these frames, which go one `way`, on their destination's heap.
+    #[inline]
+    fn follow(&mut self, way: Option<Way>, frames: Range<usize>) {
+        let Some(Way { to, edit }) = way else { return };
+        self.fates.unicast += frames.len() as u64;
+        self.push(to, Run { frames, edit, copy: None });
+    }
+
+    /// Puts the copies from `first` on, of one frame, on their destinations' heaps.
+    #[inline(never)]
+    fn heap(&mut self, fate: Fate, first: usize, frame: usize) {
+        self.fates.add(fate, self.copies.len() - first);
+        for at in first..self.copies.len() {
+            let Copy { to, outcome } = self.copies[at];
+            match outcome {
+                Ok(edit) => self.push(to, Run { frames: frame..frame + 1, edit, copy: Some(at) }),
+                Err(reason) => self.lost.push((to, reason)),
             }
         }
     }
 
+    #[inline]
+    fn push(&mut self, to: u16, run: Run) {
+        let heap = &mut self.heaps[usize::from(to)];
+        if heap.runs.is_empty() {
+            self.touched.push(to);
+        }
+        heap.frames += run.frames.len();
+        heap.runs.push(run);
+    }
+
+    #[inline(always)]
     fn deliver(&mut self, ring: &FromGuest, destinations: &[Vec<ToGuest>]) {
-        for &port in &self.touched {
-            let heap = &mut self.heaps[usize::from(port)];
-            let lost_before = self.lost.len();
+        let Self { copies, heaps, touched, rooms, lost, faults, untold, .. } = self;
+        for &port in &*touched {
+            let heap = &mut heaps[usize::from(port)];
+            let lost_before = lost.len();
             // Receive queues beyond the first wait for a guest that spreads its flows over them.
             let outcome = match destinations.get(usize::from(port)).and_then(|rings| rings.first()) {
-                Some(to) => fill(to, ring, heap, |run, reason| {
-                    self.copies[run.copy as usize].outcome = Err(reason);
-                    self.lost.push((port, reason));
+                Some(to) => fill(to, rooms, ring, heap, |run, reason| {
+                    run.copy.into_iter().for_each(|copy| copies[copy].outcome = Err(reason));
+                    lost.push((port, reason));
                 }),
                 None => Err(None),
             };
             match outcome {
-                Ok(granted) => heap.delivered = granted,
+                Ok((granted, published)) => {
+                    heap.delivered = granted;
+                    untold.push(Untold::To(port, published));
+                }
                 Err(fault) => {
-                    self.lost.truncate(lost_before);
-                    self.lost.extend(std::iter::repeat_n((port, DropReason::PortDown), heap.frames));
-                    for run in &heap.runs {
-                        self.copies[run.copy as usize].outcome = Err(DropReason::PortDown);
+                    lost.truncate(lost_before);
+                    lost.extend(std::iter::repeat_n((port, DropReason::PortDown), heap.frames));
+                    for copy in heap.runs.iter().filter_map(|run| run.copy) {
+                        copies[copy].outcome = Err(DropReason::PortDown);
                     }
-                    self.faults.extend(fault.map(|why| (port, why)));
+                    faults.extend(fault.map(|why| (port, why)));
                 }
             }
         }
@@ -252,48 +317,70 @@ impl Batch {
     }
 }
 
-/// Writes a heap's frames into one ring, says what got no room, and tells the guest. An error with a fault means that the
-/// destination is broken, one without that it is not there.
+/// How many of these frames, one after the other, are like the last one that had a way, and their bytes.
+#[inline(always)]
+fn alike<'a>(ingress: &Ingress<'_>, frames: impl Iterator<Item = Frame<'a>>) -> (usize, u64) {
+    let repeats = |frame: &Frame<'_>| {
+        frame.defect().is_none() && frame.first().is_some_and(|header| ingress.repeats(header, frame.len()))
+    };
+    frames
+        .take_while(repeats)
+        .fold((0, 0), |(count, bytes), frame| (count + 1, bytes + u64::from(frame.len())))
+}
+
+/// Writes a heap's frames into one ring, and says what got no room. An error with a fault means that the destination is broken,
+/// one without that it is not there.
 #[inline(always)]
 fn fill(
     to: &ToGuest,
+    rooms: &mut Rooms,
     from: &FromGuest,
     heap: &Heap,
     mut lost: impl FnMut(&Run, DropReason),
-) -> Result<Granted, Option<PortFault>> {
-    let ask = |room: &mut Claim<'_>| {
+) -> Result<(Granted, Published), Option<PortFault>> {
+    let ask = |claim: &mut Claim<'_>| {
         for run in &heap.runs {
             match run.edit {
-                TagEdit::Keep => room.frames(run.frames().map(|frame| from.len(frame))),
-                edit => room.frames(run.frames().map(|frame| edit.frame_len(from.len(frame)))),
+                TagEdit::Keep => claim.frames(from.frames(run.frames.clone()).map(Frame::len)),
+                edit => {
+                    claim.frames(from.frames(run.frames.clone()).map(|frame| edit.frame_len(frame.len())));
+                }
             }
         }
     };
-    let mut lease = to.reserve(heap.frames, ask).map_err(Some)?;
+    let mut lease = to.reserve(rooms, heap.frames, ask).map_err(Some)?;
     let mut place = 0;
     for run in &heap.runs {
-        for frame in run.frames() {
-            let written = match run.edit {
-                TagEdit::Keep => lease.write(place, from.head(frame).bytes, from.payload(frame)),
-                edit => write_edited(&mut lease, place, &from.frame(frame), edit),
-            };
-            match written {
-                Ok(()) => {}
-                Err(NoRoom::Empty) => lost(run, DropReason::NoBuffer),
-                Err(NoRoom::TooSmall) => lost(run, DropReason::BufferTooSmall),
+        let frames = from.frames(run.frames.clone());
+        match run.edit {
+            TagEdit::Keep => lease.write_frames(place, frames, |why| lost(run, no_room(why))),
+            edit => {
+                for (place, frame) in (place..).zip(frames) {
+                    if let Err(why) = write_edited(&mut lease, place, frame, edit) {
+                        lost(run, no_room(why));
+                    }
+                }
             }
-            place += 1;
         }
+        place += run.frames.len();
     }
     let granted = lease.granted();
-    lease.publish().map(|()| granted).map_err(Some)
+    lease.publish().map(|published| (granted, published)).map_err(Some)
+}
+
+/// Why a frame found no buffer, in the switch's words.
+fn no_room(why: NoRoom) -> DropReason {
+    match why {
+        NoRoom::Empty => DropReason::NoBuffer,
+        NoRoom::TooSmall => DropReason::BufferTooSmall,
+    }
 }
 
 #[inline(never)]
-fn write_edited(lease: &mut Lease<'_>, place: usize, frame: &Frame<'_>, edit: TagEdit) -> Result<(), NoRoom> {
+fn write_edited(lease: &mut Lease<'_>, place: usize, frame: Frame<'_>, edit: TagEdit) -> Result<(), NoRoom> {
     let mut edited = [0; HEAD_BYTES + head::TAG_LEN];
-    let length = edit.apply(frame.head, &mut edited);
-    lease.write(place, &edited[..length], frame.payload)
+    let length = edit.apply(frame.head(), &mut edited);
+    lease.write(place, &edited[..length], frame.payload())
 }
 
 /// What makes a chain no frame, in the switch's words.

@@ -19,6 +19,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 use vhost_net_backend::{
     cycles,
@@ -29,8 +30,11 @@ use vswitch_core::{
 };
 use watches::Watches;
 
-/// Buckets of the FDB that one turn looks through for what is too old.
-const SWEEP: usize = 4;
+/// Buckets of the FDB that are looked through at one go for what is too old.
+const SWEEP: usize = 16;
+
+/// How often that is done while there is traffic.
+const SWEEP_EVERY: Duration = Duration::from_micros(100);
 
 /// What a turn did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,7 @@ pub struct Worker {
     ports: Ports,
     batch: Batch,
     watches: Watches,
+    next_sweep: Instant,
     busy_turns: u64,
     frames: u64,
     busy_cycles: u64,
@@ -72,6 +77,7 @@ impl Worker {
             ports: Ports::new(registry),
             batch: Batch::default(),
             watches: Watches::default(),
+            next_sweep: Instant::ZERO,
             busy_turns: 0,
             frames: 0,
             busy_cycles: 0,
@@ -103,8 +109,11 @@ impl Worker {
     /// One round over all rings at the moment `now`: at most one batch from each.
     pub fn turn(&mut self, now: Instant) -> Turn {
         let begin = cycles::now();
-        if self.mailbox.waiting() && !self.read_mail() {
-            return Turn::Stopped;
+        if self.mailbox.waiting() {
+            self.batch.tell(&mut self.ports);
+            if !self.read_mail() {
+                return Turn::Stopped;
+            }
         }
         self.watches.now_nanos = now.as_nanos();
         let mut frames = 0;
@@ -117,13 +126,20 @@ impl Worker {
                     frames += moved;
                     which += 1;
                 }
-                Err(why) => self.ports.stop(port, why),
+                Err(why) => {
+                    self.batch.tell(&mut self.ports);
+                    self.ports.stop(port, why);
+                }
             }
         }
         if frames == 0 {
+            self.batch.tell(&mut self.ports);
             return Turn::Idle;
         }
-        self.fdb.sweep(now, SWEEP);
+        if now >= self.next_sweep {
+            self.fdb.sweep(now, SWEEP);
+            self.next_sweep = now + SWEEP_EVERY;
+        }
         self.busy_turns += 1;
         self.frames += frames as u64;
         self.busy_cycles += cycles::now().wrapping_sub(begin);
@@ -137,11 +153,12 @@ impl Worker {
         let outcome = catch_unwind(AssertUnwindSafe(|| batch.run(&switch, ports, which, watches)));
         outcome.unwrap_or_else(|_| {
             self.panics += 1;
+            self.batch.tell(&mut self.ports);
             self.batch.clear(0);
             self.watches.abandon();
             if let Some(source) = self.ports.sources.get_mut(which) {
                 let (port, frames) = (source.port, source.ring.batch_len());
-                let bytes: u64 = (0..frames).map(|place| u64::from(source.ring.frame(place).len)).sum();
+                let bytes: u64 = source.ring.frames(0..frames).map(|frame| u64::from(frame.len())).sum();
                 source.ring.finish(frames);
                 if let Some(life) = self.ports.life(port) {
                     life.counters.frames += frames as u64;

@@ -12,7 +12,7 @@ use super::super::{FaultHandle, Port, PortConfig};
 use crate::device::fault::PortFault;
 use crate::device::gate::link::{read_reply, send_request};
 use crate::device::gate::wire::{Region, code, request_bytes, state_payload, table_payload};
-use crate::device::ring::{FromGuest, RunningRing, ToGuest};
+use crate::device::ring::{Frame, FromGuest, Rooms, RunningRing, ToGuest, make_visible};
 use crate::device::{Connection, PortHost};
 use crate::features;
 
@@ -135,6 +135,7 @@ impl Hub {
                         }
                     }
                     ring.finish(count);
+                    make_visible();
                     ring.notify().expect("nothing blocks");
                 }
                 Err(fault) => self.members[from].1.fault(fault),
@@ -145,11 +146,13 @@ impl Hub {
 }
 
 fn deliver(from: &FromGuest, count: usize, to: &ToGuest) -> Result<(), PortFault> {
-    let mut lease = to.reserve(count, |room| room.frames((0..count).map(|place| from.frame(place).len)))?;
-    for frame in (0..count).map(|place| (place, from.frame(place))) {
-        let _ = lease.write(frame.0, frame.1.head, frame.1.payload);
-    }
-    lease.publish()
+    let mut rooms = Rooms::default();
+    let mut lease =
+        to.reserve(&mut rooms, count, |room| room.frames(from.frames(0..count).map(Frame::len)))?;
+    lease.write_frames(0, from.frames(0..count), |_| {});
+    let published = lease.publish()?;
+    make_visible();
+    to.notify(published)
 }
 
 /// What the port made of a message.

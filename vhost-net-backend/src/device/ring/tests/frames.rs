@@ -1,8 +1,8 @@
 //! Frames from one guest's ring to another's: nothing lost, nothing twice, nothing changed.
 
-use super::Wired;
+use super::{Wired, publish};
 use crate::{
-    device::ring::NoRoom,
+    device::ring::{NoRoom, Rooms, make_visible},
     driver::{Config, MemoryConfig, Piece, Place, ReceiveLayout, Shape},
     features::{EVENT_IDX, IN_ORDER, INDIRECT_DESC, NET_MRG_RXBUF, VERSION_1},
     layout::RingSize,
@@ -61,21 +61,25 @@ fn turn(source: &mut Wired, sink: &mut Wired, cut: usize) -> Vec<Result<(), NoRo
     let taken = source.from.harvest(64).expect("an honest ring");
     let decided = taken - cut.min(taken.saturating_sub(1));
     let before = (sink.to.next_avail(), sink.to.next_used());
-    let lengths: Vec<u32> = (0..decided).map(|place| source.from.frame(place).len).collect();
-    let mut lease =
-        sink.to.reserve(lengths.len(), |room| room.frames(lengths.iter().copied())).expect("an honest ring");
+    let lengths: Vec<u32> = (0..decided).map(|place| source.from.frame(place).len()).collect();
+    let mut rooms = Rooms::default();
+    let mut lease = sink
+        .to
+        .reserve(&mut rooms, lengths.len(), |room| room.frames(lengths.iter().copied()))
+        .expect("an honest ring");
     for place in 0..decided {
         let frame = source.from.frame(place);
-        assert_eq!(frame.defect, None);
-        assert_eq!(frame.head.len(), (frame.len as usize).min(crate::device::ring::HEAD_BYTES));
-        let _ = lease.write(place, frame.head, frame.payload);
+        assert_eq!(frame.defect(), None);
+        assert_eq!(frame.head().len(), (frame.len() as usize).min(crate::device::ring::HEAD_BYTES));
+        let _ = lease.write(place, frame.head(), frame.payload());
     }
     let fates = (0..decided).map(|place| lease.room(place)).collect();
     assert_eq!(sink.to.next_used(), before.1, "nothing shows before it is published");
-    lease.publish().expect("memory is there");
+    publish(&sink.to, lease);
     let used = sink.to.next_used().wrapping_sub(before.1);
     assert_eq!(sink.to.next_avail().wrapping_sub(before.0), used, "what found no room went back");
     source.from.finish(decided);
+    make_visible();
     source.from.notify().expect("nothing blocks");
     fates
 }

@@ -2,7 +2,7 @@
 
 use super::{ALL, Wired, config, words};
 use crate::{
-    device::ring::{Defect, MAX_BATCH, Payload},
+    device::ring::{Defect, MAX_BATCH, Payload, Rooms},
     driver::{Config, Descriptor, MemoryConfig, misbehave::RawRing},
     layout::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE},
 };
@@ -40,7 +40,7 @@ fn taken(table: impl FnOnce(&RawRing) -> Vec<Descriptor>) -> (u32, Option<Defect
     let mut wired = transmit(table);
     assert_eq!(wired.from.harvest(MAX_BATCH), Ok(1));
     let frame = wired.from.frame(0);
-    let seen = (frame.len, frame.defect);
+    let seen = (frame.len(), frame.defect());
     wired.from.finish(1);
     assert_eq!(wired.driver.raw(1).used_index(), 1, "the chain went back");
     seen
@@ -56,7 +56,7 @@ fn q01_a_head_outside_of_the_table() {
         assert_eq!(words(wired.from.harvest(64)), refused);
         assert_eq!(words(wired.from.harvest(64)), refused, "and the same again");
         assert_eq!(
-            words(wired.to.reserve(1, |room| room.frames(std::iter::once(60)))),
+            words(wired.to.reserve(&mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))),
             refused,
             "and reserve comes back at all"
         );
@@ -68,11 +68,15 @@ fn q01_a_head_outside_of_the_table() {
 fn q01_what_was_claimed_before_a_refused_chain_is_given_back() {
     let wired = wired();
     wired.driver.raw(0).set_avail(1, 16);
-    words(wired.to.reserve(2, |room| room.frames([60, 60].into_iter())));
+    words(wired.to.reserve(&mut Rooms::default(), 2, |room| room.frames([60, 60].into_iter())));
     assert_eq!((wired.to.next_avail(), wired.to.next_used()), (0, 0));
     assert_eq!(wired.driver.raw(0).used_index(), 0, "the guest sees no buffer that nobody wrote");
     assert_eq!(
-        wired.to.reserve(1, |room| room.frames(std::iter::once(60))).expect("the first is honest").room(0),
+        wired
+            .to
+            .reserve(&mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))
+            .expect("the first is honest")
+            .room(0),
         Ok(())
     );
 }
@@ -166,8 +170,10 @@ fn q06_more_bytes_than_a_frame_has() {
     shorter[1022].flags = 0;
     ring.set_descriptor(0, descriptor(ring.fill_table(1, &shorter), 16 * 1023, DESC_INDIRECT, 0));
     assert_eq!(wired.from.harvest(64), Ok(1));
-    assert_eq!(wired.from.frame(0).defect, Some(Defect::Oversize));
-    let Payload::Guest { segments, .. } = wired.from.frame(0).payload else { panic!("the guest's buffers") };
+    assert_eq!(wired.from.frame(0).defect(), Some(Defect::Oversize));
+    let Payload::Guest { segments, .. } = wired.from.frame(0).payload() else {
+        panic!("the guest's buffers")
+    };
     assert!(segments.len() <= 1);
 }
 
@@ -189,7 +195,10 @@ fn q08_the_avail_index_jumps_goes_back_or_names_a_chain_twice() {
         wired.driver.raw(0).set_avail_index(index);
         let jumped = "avail.idx jumped by more than the ring's size";
         assert_eq!(words(wired.from.harvest(64)), jumped);
-        assert_eq!(words(wired.to.reserve(1, |room| room.frames(std::iter::once(60)))), jumped);
+        assert_eq!(
+            words(wired.to.reserve(&mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))),
+            jumped
+        );
     }
     let mut wired = wired();
     wired.driver.raw(1).offer(3);
@@ -197,7 +206,7 @@ fn q08_the_avail_index_jumps_goes_back_or_names_a_chain_twice() {
     wired.driver.raw(0).set_avail(1, 0);
     assert_eq!(words(wired.from.harvest(64)), "a chain was made available twice");
     assert_eq!(
-        words(wired.to.reserve(2, |room| room.frames([60, 60].into_iter()))),
+        words(wired.to.reserve(&mut Rooms::default(), 2, |room| room.frames([60, 60].into_iter()))),
         "a chain was made available twice"
     );
 }
@@ -215,7 +224,7 @@ fn q09_buffers_of_the_wrong_direction() {
     let ring = wired.driver.raw(0);
     ring.set_descriptor(0, descriptor(ring.buffer(0), 2048, 0, 0));
     assert_eq!(
-        words(wired.to.reserve(1, |room| room.frames(std::iter::once(60)))),
+        words(wired.to.reserve(&mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))),
         "a receive buffer is not writable for the device"
     );
 }
@@ -228,10 +237,10 @@ fn q10_chains_shorter_than_a_header_or_a_frame() {
     }
     // What an earlier frame left behind is no header of this one.
     let mut wired = transmit(|ring| vec![descriptor(ring.fill(0, &[0xff; 72]), 72, 0, 0)]);
-    assert_eq!((wired.from.harvest(64), wired.from.frame(0).defect), (Ok(1), Some(Defect::BadNetHeader)));
+    assert_eq!((wired.from.harvest(64), wired.from.frame(0).defect()), (Ok(1), Some(Defect::BadNetHeader)));
     wired.from.finish(1);
     let ring = wired.driver.raw(1);
     ring.set_descriptor(1, descriptor(ring.buffer(0), 1, 0, 0));
     ring.offer(1);
-    assert_eq!((wired.from.harvest(64), wired.from.frame(0).defect), (Ok(1), None));
+    assert_eq!((wired.from.harvest(64), wired.from.frame(0).defect()), (Ok(1), None));
 }

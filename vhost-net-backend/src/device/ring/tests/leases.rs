@@ -1,7 +1,7 @@
 //! Leases of several workers at once: the guest sees buffers in the order in which they were claimed, without a gap.
 
-use super::{ALL, Wired, config};
-use crate::device::ring::Payload;
+use super::{ALL, Wired, config, publish};
+use crate::device::ring::{Payload, Rooms};
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -12,16 +12,18 @@ const EMPTY: Payload<'static> = Payload::Ours(&[]);
 #[test]
 fn a_gap_holds_back_what_lies_behind_it_and_whoever_closes_it_publishes_all() {
     let mut wired = Wired::new(&config(ALL, 16));
-    let mut first = wired.to.reserve(1, |room| room.frames(std::iter::once(20))).expect("room");
-    let mut second = wired.to.reserve(2, |room| room.frames([30, 40].into_iter())).expect("room");
-    let third = wired.to.reserve(1, |room| room.frames(std::iter::once(50))).expect("room");
+    let mut rooms: [Rooms; 3] = Default::default();
+    let [one, two, three] = &mut rooms;
+    let mut first = wired.to.reserve(one, 1, |room| room.frames(std::iter::once(20))).expect("room");
+    let mut second = wired.to.reserve(two, 2, |room| room.frames([30, 40].into_iter())).expect("room");
+    let third = wired.to.reserve(three, 1, |room| room.frames(std::iter::once(50))).expect("room");
     let _ = second.write(0, &[2; 30], EMPTY);
     let _ = second.write(1, &[3; 40], EMPTY);
-    second.publish().expect("memory");
+    publish(&wired.to, second);
     drop(third);
     assert_eq!(wired.to.next_used(), 0, "the oldest is not written yet");
     let _ = first.write(0, &[1; 20], EMPTY);
-    first.publish().expect("memory");
+    publish(&wired.to, first);
     assert_eq!(wired.to.next_used(), 4);
     let mut lengths = Vec::new();
     wired.driver.pair.receive(|_, frame| lengths.push(frame.len()));
@@ -50,8 +52,9 @@ fn workers_that_deliver_at_once_lose_and_double_nothing() {
                             [&[worker as u8], n.to_le_bytes().as_slice(), &vec![n as u8; len_of(n)]].concat()
                         })
                         .collect();
+                    let mut rooms = Rooms::default();
                     let mut lease = to
-                        .reserve(frames.len(), |room| {
+                        .reserve(&mut rooms, frames.len(), |room| {
                             room.frames(frames.iter().map(|frame| frame.len() as u32));
                         })
                         .expect("honest");
@@ -59,7 +62,7 @@ fn workers_that_deliver_at_once_lose_and_double_nothing() {
                         let _ = lease.write(place, &frame[..5], Payload::Ours(&frame[5..]));
                     }
                     let fates: Vec<_> = (0..frames.len()).map(|place| lease.room(place)).collect();
-                    lease.publish().expect("memory");
+                    publish(to, lease);
                     // Frames of one batch are of one length: behind one that found no room, none finds any.
                     sent += fates.iter().take_while(|fate| fate.is_ok()).count() as u32;
                 }

@@ -6,7 +6,7 @@ mod leases;
 mod oracle;
 mod racing;
 
-use super::{FromGuest, RunningRing, ToGuest};
+use super::{FromGuest, Lease, RunningRing, ToGuest, make_visible};
 use crate::{
     device::fault::PortFault,
     driver::{Config, unwired::Unwired},
@@ -37,6 +37,13 @@ impl Wired {
         };
         Self { driver, to, from }
     }
+}
+
+/// Hands out what was written, and tells the driver.
+fn publish(to: &ToGuest, lease: Lease<'_>) {
+    let published = lease.publish().expect("memory is there");
+    make_visible();
+    to.notify(published).expect("nothing blocks");
 }
 
 /// What is said of a ring that no driver may make.

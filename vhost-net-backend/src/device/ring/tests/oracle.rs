@@ -4,7 +4,7 @@
 
 use super::{Wired, config};
 use crate::{
-    device::ring::{Defect, MAX_BATCH},
+    device::ring::{Defect, MAX_BATCH, make_visible},
     driver::Descriptor,
     features::{EVENT_IDX, INDIRECT_DESC, VERSION_1},
     layout::{AVAIL_NO_INTERRUPT, DESC_INDIRECT, DESC_NEXT, DESC_WRITE},
@@ -118,17 +118,18 @@ proptest! {
         for (place, (_, class)) in oracle.iter().enumerate() {
             let frame = ours.frame(place);
             match class {
-                Class::Writable => prop_assert_eq!(frame.defect, Some(Defect::BadDirection)),
+                Class::Writable => prop_assert_eq!(frame.defect(), Some(Defect::BadDirection)),
                 Class::Frame(bytes) => {
-                    prop_assert_eq!(frame.len as usize, bytes.len().saturating_sub(12));
+                    prop_assert_eq!(frame.len() as usize, bytes.len().saturating_sub(12));
                     let head = bytes.get(12..).unwrap_or(&[]);
-                    prop_assert_eq!(frame.head, &head[..head.len().min(192)]);
+                    prop_assert_eq!(frame.head(), &head[..head.len().min(192)]);
                 }
                 Class::Broken => unreachable!("looked for above"),
             }
         }
         prop_assert_eq!(ours.next_avail(), base, "undecided chains are not taken");
         ours.finish(oracle.len());
+        make_visible();
         ours.notify().expect("nothing blocks");
         prop_assert_eq!(ours.next_avail(), queue.next_avail());
         let called = rustix::io::read(driver.pair.call_fd(), &mut [0; 8]).is_ok();

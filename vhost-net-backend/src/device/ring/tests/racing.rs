@@ -1,8 +1,8 @@
 //! What a hostile guest does while its rings are looked at, or by not looking at them itself (Q11 to Q16).
 
-use super::{ALL, Wired, config};
+use super::{ALL, Wired, config, publish};
 use crate::{
-    device::ring::{Defect, MAX_BATCH, NoRoom, Payload},
+    device::ring::{Claim, Defect, MAX_BATCH, NoRoom, Payload, Rooms, make_visible},
     driver::{Descriptor, misbehave::Flipper},
     features::NET_MRG_RXBUF,
     layout::{AVAIL_NO_INTERRUPT, DESC_NEXT, DESC_WRITE},
@@ -23,7 +23,9 @@ fn with_buffers(features: u64, entries: u16, len: u32) -> Wired {
 
 fn room(wired: &Wired, len: u32) -> Result<(), NoRoom> {
     let before = wired.to.next_avail();
-    let lease = wired.to.reserve(1, |room| room.frames(std::iter::once(len))).expect("legal, if odd");
+    let mut rooms = Rooms::default();
+    let lease =
+        wired.to.reserve(&mut rooms, 1, |room| room.frames(std::iter::once(len))).expect("legal, if odd");
     let room = lease.room(0);
     drop(lease);
     assert!(room.is_ok() || wired.to.next_avail() == before, "what found no room goes back");
@@ -45,9 +47,11 @@ fn q11_receive_buffers_that_are_too_small() {
     let mut wired = with_buffers(ALL, 64, 1);
     let ring = wired.driver.raw(0);
     ring.set_descriptor(0, Descriptor { addr: ring.buffer(0), len: 12, flags: DESC_WRITE, next: 0 });
-    let mut lease = wired.to.reserve(1, |room| room.frames(std::iter::once(20))).expect("legal, if odd");
+    let mut rooms = Rooms::default();
+    let mut lease =
+        wired.to.reserve(&mut rooms, 1, |room| room.frames(std::iter::once(20))).expect("legal, if odd");
     let _ = lease.write(0, &[7; 20], EMPTY);
-    lease.publish().expect("memory");
+    publish(&wired.to, lease);
     let mut seen = None;
     wired.driver.pair.receive(|header, frame| seen = Some((header.num_buffers, frame.to_vec())));
     assert_eq!(seen, Some((21, vec![7; 20])));
@@ -63,9 +67,11 @@ fn q12_buffers_over_the_rings_hurt_only_their_guest() {
         receive.set_descriptor(index, Descriptor { addr, len: 2048, flags: DESC_WRITE, next: 0 });
     }
     for _ in 0..3 {
-        let Ok(mut lease) = wired.to.reserve(1, |room| room.frames(std::iter::once(1000))) else { break };
+        let mut rooms = Rooms::default();
+        let ask = |room: &mut Claim<'_>| room.frames(std::iter::once(1000));
+        let Ok(mut lease) = wired.to.reserve(&mut rooms, 1, ask) else { break };
         let _ = lease.write(0, &[0xff; 192], Payload::Ours(&[0xff; 808]));
-        lease.publish().expect("memory");
+        publish(&wired.to, lease);
     }
     assert!(wired.from.harvest(MAX_BATCH).is_err(), "its own avail ring is nonsense now");
     assert!(wired.to.next_used() <= 3);
@@ -94,18 +100,19 @@ fn q13_what_is_judged_stays_while_the_guest_changes_it() {
         let flipper = Flipper::start(memory.clone(), range, round + 1).expect("a thread");
         let taken = wired.from.harvest(MAX_BATCH).unwrap_or(0);
         let judged: Vec<_> = (0..taken).map(|place| copy(&wired, place)).collect();
+        let mut rooms = Rooms::default();
         let mut lease = wired
             .to
-            .reserve(judged.len(), |room| room.frames(judged.iter().map(|(_, len, _)| *len)))
+            .reserve(&mut rooms, judged.len(), |room| room.frames(judged.iter().map(|(_, len, _)| *len)))
             .expect("an honest receiveq");
         for (place, first) in judged.iter().enumerate() {
             let frame = wired.from.frame(place);
-            let _ = lease.write(place, frame.head, frame.payload);
+            let _ = lease.write(place, frame.head(), frame.payload());
             assert!(copy(&wired, place) == *first, "the head changed between two looks");
         }
         let roomy = (0..taken).filter(|place| lease.room(*place).is_ok());
         let roomy: Vec<_> = roomy.filter(|place| judged[*place].1 < 2000).collect();
-        lease.publish().expect("memory");
+        publish(&wired.to, lease);
         let mut received = Vec::new();
         wired.driver.pair.receive(|_, frame| received.push(frame.to_vec()));
         assert_eq!(wired.driver.pair.fault(), None);
@@ -120,7 +127,7 @@ fn q13_what_is_judged_stays_while_the_guest_changes_it() {
 
 fn copy(wired: &Wired, place: usize) -> (Vec<u8>, u32, Option<Defect>) {
     let frame = wired.from.frame(place);
-    (frame.head.to_vec(), frame.len, frame.defect)
+    (frame.head().to_vec(), frame.len(), frame.defect())
 }
 
 #[test]
@@ -130,7 +137,7 @@ fn q14_net_headers() {
         assert!(wired.driver.pair.transmit_with(&header, &[0; 60]));
         wired.driver.pair.flush();
         assert_eq!(wired.from.harvest(64), Ok(1));
-        wired.from.frame(0).defect
+        wired.from.frame(0).defect()
     };
     let bad = Some(Defect::BadNetHeader);
     assert_eq!(
@@ -162,6 +169,7 @@ fn q15_kicks_and_calls_that_play_games() {
         assert!(wired.from.arm() && wired.from.has_work());
         assert_eq!(wired.from.harvest(64), Ok(1));
         wired.from.finish(1);
+        make_visible();
         wired.from.notify().expect("nothing blocks");
         wired.from.disarm();
     }

@@ -2,12 +2,13 @@
 
 use super::{
     MAX_LEASES, State, ToGuest,
-    lease::{Chain, Room, Store},
+    lease::{Chain, Room, Rooms},
 };
 use crate::{
     device::ring::{
-        LONGEST,
+        LONGEST, MAX_FRAME,
         chain::{self, Direction},
+        seen::Row,
     },
     features, net_header, prefetch,
 };
@@ -34,7 +35,10 @@ pub enum NoRoom {
 pub struct Claim<'r> {
     ring: &'r ToGuest,
     state: &'r mut State,
-    store: Store,
+    rooms: &'r mut Rooms,
+    /// Where the claim began.
+    first: u16,
+    row: Row,
     /// Chains that the guest made available and that were not claimed.
     available: u16,
     /// Descriptors that may still be read.
@@ -45,33 +49,26 @@ pub struct Claim<'r> {
 
 impl<'r> Claim<'r> {
     #[inline(always)]
-    pub(super) fn begin(ring: &'r ToGuest, state: &'r mut State, store: Store, count: usize) -> Self {
-        let mut claim = Self { ring, state, store, available: 0, budget: DESCRIPTOR_BUDGET, broken: None };
-        let available = ring.ring.avail_index().wrapping_sub(claim.state.next_avail);
-        if available > ring.common.size.entries() {
-            claim.broken = Some("avail.idx jumped by more than the ring's size");
-        } else if claim.state.open.len() < MAX_LEASES {
-            claim.available = available;
-        }
-        claim.state.seen.begin();
+    pub(super) fn begin(ring: &'r ToGuest, state: &'r mut State, rooms: &'r mut Rooms, count: usize) -> Self {
+        rooms.begin(count);
+        let first = state.next_avail;
+        let asked = ring.ring.avail_index().wrapping_sub(first);
+        let broken =
+            (asked > ring.common.size.entries()).then_some("avail.idx jumped by more than the ring's size");
+        let available = if broken.is_none() && state.open.len() < MAX_LEASES { asked } else { 0 };
         let (table, avail) = (ring.ring.table(), ring.ring.avail());
         // Four descriptors share a line, and a driver mostly hands them out in turn.
-        for place in (0..claim.available.min(u16::try_from(count).unwrap_or(u16::MAX))).step_by(4) {
-            table.prefetch(avail.entry(claim.state.next_avail.wrapping_add(place)));
+        for place in (0..available.min(u16::try_from(count).unwrap_or(u16::MAX))).step_by(4) {
+            table.prefetch(avail.entry(first.wrapping_add(place)));
         }
-        claim
+        let row = state.seen.begin();
+        Self { ring, state, rooms, first, row, available, budget: DESCRIPTOR_BUDGET, broken }
     }
 
-    /// What was claimed; an error names what no driver may do.
+    /// What the guest did that no driver may do.
     #[inline(always)]
-    pub(super) fn finish(mut self) -> Result<Store, (&'static str, Store)> {
-        match self.broken {
-            None => Ok(self.store),
-            Some(what) => {
-                self.store.clear();
-                Err((what, self.store))
-            }
-        }
+    pub(super) fn broken(&self) -> Option<&'static str> {
+        self.broken
     }
 
     /// Asks for room for a frame of each of these lengths (without net header). [`Lease::room`](super::Lease::room) tells
@@ -79,45 +76,47 @@ impl<'r> Claim<'r> {
     #[inline(always)]
     pub fn frames(&mut self, lengths: impl Iterator<Item = u32>) {
         let mut lengths = lengths;
-        while let Some((len, total)) = self.direct_frames(&mut lengths) {
-            self.any_buffers(len, total);
+        while let Some(len) = self.direct_frames(&mut lengths) {
+            self.any_buffers(len);
         }
     }
 
     /// Claims room while frame after frame fits a chain that is one buffer in one piece, as nearly every one does. The length
-    /// of the first that does not is returned, without and with net header.
-    #[inline(always)]
-    fn direct_frames(&mut self, lengths: &mut impl Iterator<Item = u32>) -> Option<(u32, u32)> {
-        let Self { ring: ToGuest { ring, .. }, state, store, available, .. } = self;
+    /// of the first that does not is returned. A function of its own, so that it has the registers for itself.
+    #[inline(never)]
+    fn direct_frames(&mut self, lengths: &mut impl Iterator<Item = u32>) -> Option<u32> {
+        let Self { ring: ToGuest { ring, .. }, state, rooms, first, row, available, .. } = self;
         let (table, avail, used) = (ring.table(), ring.avail(), ring.used());
         let window = ring.memory().window(state.region_hint);
-        let (first, most) = ((state.next_avail, state.next_used), *available);
-        let (mut taken, mut bytes) = (0u16, 0u64);
-        let odd = loop {
-            let Some(len) = lengths.next() else { break None };
-            let total = len.saturating_add(net_header::LEN as u32);
-            let head = avail.entry(first.0.wrapping_add(taken));
-            if taken == most || total > LONGEST {
-                break Some((len, total));
+        let (next_avail, next_used, most) = (state.next_avail, state.next_used, *available);
+        let before = next_avail.wrapping_sub(*first);
+        let (mut taken, mut bytes, mut heads) = (0u16, 0u64, *row);
+        let mut odd = None;
+        for place in rooms.unfilled() {
+            odd = lengths.next();
+            let Some(len) = odd.filter(|len| taken < most && *len <= MAX_FRAME) else { break };
+            let total = len + net_header::LEN as u32;
+            let head = avail.entry(next_avail.wrapping_add(taken));
+            let Some(segment) = chain::direct(table, head, Direction::DeviceWrites, window) else { break };
+            if segment.len() < total {
+                break;
             }
-            let Some(segment) = chain::direct(table, head, Direction::DeviceWrites, window)
-                .filter(|segment| segment.len() >= total && state.seen.take(head).is_ok())
-            else {
-                break Some((len, total));
-            };
+            let Some(row) = state.seen.take(heads, before.wrapping_add(taken), head) else { break };
+            heads = row;
             // The driver does not look at this place before the lease is published.
-            used.write(first.1.wrapping_add(taken), head, total);
+            used.write(next_used.wrapping_add(taken), head, total);
             // The lines of header and head; what follows comes in a run that the CPU foresees.
             prefetch::to_write(segment.host());
             prefetch::to_write(segment.host().wrapping_add(64));
-            store.frames.push(Room::One(segment));
+            *place = Room::One(segment);
             taken += 1;
             bytes += u64::from(len);
-        };
-        store.granted.frames += u32::from(taken);
-        store.granted.bytes += bytes;
+            odd = None;
+        }
+        *row = heads;
+        rooms.grant(taken.into(), bytes);
         self.take(taken);
-        odd
+        odd.or_else(|| lengths.next())
     }
 
     fn take(&mut self, chains: u16) {
@@ -128,34 +127,36 @@ impl<'r> Claim<'r> {
 
     /// Claims room for one frame in as many chains as it takes, of any shape.
     #[inline(never)]
-    fn any_buffers(&mut self, len: u32, total: u32) {
-        let first = self.store.segments.len();
-        self.store.chains.clear();
+    fn any_buffers(&mut self, len: u32) {
+        self.row = self.state.seen.broken(self.row, self.state.next_avail.wrapping_sub(self.first));
+        let total = len.saturating_add(net_header::LEN as u32);
+        let first = self.rooms.segments.len();
+        self.rooms.chains.clear();
         match self.take_chains(total) {
             Err(what) => self.broken = self.broken.or(Some(what)),
             Ok(Err(no_room)) => {
-                self.store.chains.iter().for_each(|chain| self.state.seen.give_back(chain.head));
-                self.store.segments.truncate(first);
-                self.store.frames.push(Room::No(no_room));
+                self.rooms.chains.iter().for_each(|chain| self.state.seen.give_back(chain.head));
+                self.rooms.segments.truncate(first);
+                self.rooms.put(Room::No(no_room));
             }
             Ok(Ok(chains)) => {
                 let mut left = total;
-                for (place, chain) in (0..).zip(&self.store.chains) {
+                for (place, chain) in (0..).zip(&self.rooms.chains) {
                     let here = left.min(chain.bytes);
                     self.ring.ring.used().write(self.state.next_used.wrapping_add(place), chain.head, here);
                     left -= here;
                 }
-                self.store.frames.push(Room::Many { chains, first, end: self.store.segments.len() });
-                self.store.granted.frames += 1;
-                self.store.granted.bytes += u64::from(len);
+                self.rooms.put(Room::Many { chains, first, end: self.rooms.segments.len() });
+                self.rooms.granted.frames += 1;
+                self.rooms.granted.bytes += u64::from(len);
                 self.take(chains.get());
             }
         }
     }
 
-    /// Takes chains until they hold `total` bytes; how many. Those that were taken are in the store, whatever comes of it.
+    /// Takes chains until they hold `total` bytes; how many. Those that were taken are in the rooms, whatever comes of it.
     fn take_chains(&mut self, total: u32) -> Result<Result<NonZeroU16, NoRoom>, &'static str> {
-        let Self { ring, state, store, available, budget, .. } = self;
+        let Self { ring, state, rooms, available, budget, row, .. } = self;
         let mergeable = ring.common.has(features::NET_MRG_RXBUF);
         if total > LONGEST {
             return Ok(Err(NoRoom::TooSmall));
@@ -171,14 +172,14 @@ impl<'r> Claim<'r> {
                 return Ok(Err(NoRoom::Empty));
             }
             let head = ring.ring.avail().entry(state.next_avail.wrapping_add(taken));
-            state.seen.take(head)?;
+            *row = state.seen.take(*row, 0, head).ok_or_else(|| state.seen.why_not(head))?;
             let hint = &mut state.region_hint;
-            let walked = chain::walk(&ring.ring, head, Direction::DeviceWrites, hint, &mut store.segments)?;
+            let walked = chain::walk(&ring.ring, head, Direction::DeviceWrites, hint, &mut rooms.segments)?;
             if !walked.direction_ok {
                 return Err("a receive buffer is not writable for the device");
             }
             *budget = budget.saturating_sub(u32::from(walked.descriptors));
-            store.chains.push(Chain { head, bytes: walked.bytes });
+            rooms.chains.push(Chain { head, bytes: walked.bytes });
             taken += 1;
             room = room.saturating_add(walked.bytes);
             // The header lies whole in the first chain (virtio 1.2 §5.1.6.3.1).

@@ -2,7 +2,11 @@
 
 use super::{ToGuest, claim::NoRoom};
 use crate::{
-    device::{fault::PortFault, memory::Segment, ring::Payload},
+    device::{
+        fault::PortFault,
+        memory::Segment,
+        ring::{Frame, Payload, make_visible},
+    },
     net_header::{self, NetHeader},
 };
 use std::{num::NonZeroU16, slice};
@@ -16,10 +20,20 @@ pub struct Granted {
     pub bytes: u64,
 }
 
-/// What a lease holds; reused, so that a turn allocates nothing.
+/// Used indices that were published, and of which the driver was not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "a driver may be waiting"]
+pub struct Published {
+    pub(super) old: u16,
+    pub(super) new: u16,
+}
+
+/// What a lease is kept in. Who reserves keeps it, so that a turn allocates nothing.
 #[derive(Debug, Default)]
-pub(super) struct Store {
-    pub(super) frames: Vec<Room>,
+pub struct Rooms {
+    /// Each frame's; behind the first `filled` ones they are old.
+    frames: Vec<Room>,
+    filled: usize,
     pub(super) segments: Vec<Segment>,
     /// Those of the frame that is being claimed.
     pub(super) chains: Vec<Chain>,
@@ -38,28 +52,59 @@ pub(super) struct Chain {
 pub(super) enum Room {
     /// One chain, in one piece.
     One(Segment),
-    /// Several, or in several: the store's segments from `first` to before `end`.
+    /// Several, or in several: the rooms' segments from `first` to before `end`.
     Many { chains: NonZeroU16, first: usize, end: usize },
     /// None.
     No(NoRoom),
 }
 
-impl Store {
-    pub(super) fn clear(&mut self) {
-        self.frames.clear();
+impl Rooms {
+    /// A claim for about `count` frames begins.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, count: usize) {
+        self.filled = 0;
         self.segments.clear();
-        self.chains.clear();
         self.granted = Granted::default();
+        if self.frames.len() < count {
+            self.frames.resize_with(count, || Room::No(NoRoom::Empty));
+        }
     }
 
-    /// The header of what waits in room `place` is written, and where the frame goes is returned.
+    /// Places for rooms, of which [`Rooms::grant`] says how many were filled.
     #[inline(always)]
-    fn begin(&self, place: usize) -> Result<Scatter<'_>, NoRoom> {
-        let (segments, chains) = match self.frames.get(place) {
-            Some(Room::One(segment)) => (slice::from_ref(segment), 1),
-            Some(Room::Many { chains, first, end }) => (&self.segments[*first..*end], chains.get()),
-            Some(Room::No(why)) => return Err(*why),
-            None => return Err(NoRoom::Empty),
+    pub(super) fn unfilled(&mut self) -> slice::IterMut<'_, Room> {
+        self.frames[self.filled..].iter_mut()
+    }
+
+    /// The next `frames` places were filled with rooms for `bytes` bytes.
+    #[inline(always)]
+    pub(super) fn grant(&mut self, frames: usize, bytes: u64) {
+        self.filled += frames;
+        self.granted.frames += frames as u32;
+        self.granted.bytes += bytes;
+    }
+
+    /// Fills the next place.
+    pub(super) fn put(&mut self, room: Room) {
+        match self.frames.get_mut(self.filled) {
+            Some(place) => *place = room,
+            None => self.frames.push(room),
+        }
+        self.filled += 1;
+    }
+
+    #[inline(always)]
+    fn frames(&self) -> &[Room] {
+        &self.frames[..self.filled]
+    }
+
+    /// The header of what waits in `room` is written, and where the frame goes is returned.
+    #[inline(always)]
+    fn begin_frame<'a>(&'a self, room: &'a Room) -> Result<Scatter<'a>, NoRoom> {
+        let (segments, chains) = match room {
+            Room::One(segment) => (slice::from_ref(segment), 1),
+            Room::Many { chains, first, end } => (&self.segments[*first..*end], chains.get()),
+            Room::No(why) => return Err(*why),
         };
         let mut scatter = Scatter { segments, offset: 0 };
         let header = NetHeader::plain(chains).to_bytes();
@@ -73,6 +118,24 @@ impl Store {
         }
         Ok(scatter)
     }
+
+    #[inline(never)]
+    fn write_any(&self, room: &Room, head: &[u8], payload: Payload<'_>) -> Result<(), NoRoom> {
+        self.begin_frame(room)?.put_all(head, payload);
+        Ok(())
+    }
+}
+
+/// Writes a frame whose head is all of it into a room that is one buffer. False if it is not so.
+#[inline(always)]
+fn write_short(room: &Room, frame: Frame<'_>) -> bool {
+    let (Room::One(segment), Some(head)) = (room, frame.short()) else { return false };
+    if head.len() + net_header::LEN > segment.len() as usize {
+        return false;
+    }
+    segment.write_if_unlike(&const { NetHeader::plain(1).to_bytes() });
+    segment.write(net_header::LEN as u32, head);
+    true
 }
 
 /// Claimed room in a receiveq: write every frame that got room, then publish. Dropped unpublished (a panic), it is
@@ -81,8 +144,7 @@ impl Store {
 #[must_use = "buffers that are claimed must be published"]
 pub struct Lease<'r> {
     ring: &'r ToGuest,
-    /// Taken when the lease ends.
-    store: Store,
+    rooms: &'r mut Rooms,
     number: u64,
     /// Rooms that nothing was written to yet.
     unwritten: u32,
@@ -90,18 +152,19 @@ pub struct Lease<'r> {
 }
 
 impl<'r> Lease<'r> {
-    pub(super) fn new(ring: &'r ToGuest, store: Store, number: u64) -> Self {
-        Self { ring, number, unwritten: store.granted.frames, store, ended: false }
+    #[inline(always)]
+    pub(super) fn new(ring: &'r ToGuest, rooms: &'r mut Rooms, number: u64) -> Self {
+        Self { ring, number, unwritten: rooms.granted.frames, rooms, ended: false }
     }
 
     /// How much got room.
     pub fn granted(&self) -> Granted {
-        self.store.granted
+        self.rooms.granted
     }
 
     /// Whether frame `place` got room.
     pub fn room(&self, place: usize) -> Result<(), NoRoom> {
-        match self.store.frames.get(place) {
+        match self.rooms.frames().get(place) {
             Some(Room::One(_) | Room::Many { .. }) => Ok(()),
             Some(Room::No(why)) => Err(*why),
             None => Err(NoRoom::Empty),
@@ -110,54 +173,65 @@ impl<'r> Lease<'r> {
 
     /// Writes frame `place`, if it got room: `head`, then `payload`. Its length must be what was reserved; what is too
     /// long is cut, and what is missing stays as it was in the guest's buffer.
-    #[inline(always)]
     pub fn write(&mut self, place: usize, head: &[u8], payload: Payload<'_>) -> Result<(), NoRoom> {
-        if let Some(Room::One(segment)) = self.store.frames.get(place)
-            && payload.is_empty()
-            && head.len() + net_header::LEN <= segment.len() as usize
-        {
-            // Nearly every short frame: the rest of this function, made short.
-            segment.write_if_unlike(&const { NetHeader::plain(1).to_bytes() });
-            segment.write(net_header::LEN as u32, head);
-            self.unwritten = self.unwritten.saturating_sub(1);
-            return Ok(());
-        }
-        self.write_any(place, head, payload)
-    }
-
-    #[inline(never)]
-    fn write_any(&mut self, place: usize, head: &[u8], payload: Payload<'_>) -> Result<(), NoRoom> {
-        self.store.begin(place)?.put_all(head, payload);
+        let room = self.rooms.frames().get(place).ok_or(NoRoom::Empty)?;
+        self.rooms.write_any(room, head, payload)?;
         self.unwritten = self.unwritten.saturating_sub(1);
         Ok(())
     }
 
-    /// Hands the written frames to the guest and tells it, if it wants to know. Fails if its memory vanished meanwhile, or
-    /// its eventfd held us up.
-    pub fn publish(mut self) -> Result<(), PortFault> {
-        self.end()?;
-        if self.ring.ring.memory().vanished() { Err(PortFault::MemoryVanished) } else { Ok(()) }
+    /// As [`Lease::write`], the frames from `place` on. Of each that got no room, `lost` is told why.
+    #[inline(never)]
+    pub fn write_frames<'f>(
+        &mut self,
+        place: usize,
+        frames: impl Iterator<Item = Frame<'f>>,
+        mut lost: impl FnMut(NoRoom),
+    ) {
+        let mut written = 0;
+        for (room, frame) in self.rooms.frames()[place..].iter().zip(frames) {
+            if !write_short(room, frame)
+                && let Err(why) = self.rooms.write_any(room, frame.head(), frame.payload())
+            {
+                lost(why);
+                continue;
+            }
+            written += 1;
+        }
+        self.unwritten = self.unwritten.saturating_sub(written);
     }
 
-    fn end(&mut self) -> Result<(), PortFault> {
-        if std::mem::replace(&mut self.ended, true) {
-            return Ok(());
-        }
-        let mut store = std::mem::take(&mut self.store);
+    /// Hands the written frames to the guest, which is to be [told](ToGuest::notify) of it. Fails if its memory vanished meanwhile.
+    #[inline(always)]
+    pub fn publish(mut self) -> Result<Published, PortFault> {
+        let published = self.end();
+        if self.ring.ring.memory().vanished() { Err(PortFault::MemoryVanished) } else { Ok(published) }
+    }
+
+    #[inline(always)]
+    fn end(&mut self) -> Published {
+        self.ended = true;
         if self.unwritten > 0 {
-            // A driver that joins merged buffers needs a true count, whatever the frame holds. Those that were written have it.
-            (0..store.frames.len()).for_each(|place| drop(store.begin(place)));
+            self.true_headers();
         }
-        store.clear();
-        let (old, new) = self.ring.end(self.number, store);
-        self.ring.common.notify(&self.ring.ring, old, new)
+        self.ring.end(self.number)
+    }
+
+    /// A driver that joins merged buffers needs a true count, whatever the frame holds. Those that were written have it.
+    #[cold]
+    fn true_headers(&self) {
+        self.rooms.frames().iter().for_each(|room| drop(self.rooms.begin_frame(room)));
     }
 }
 
 impl Drop for Lease<'_> {
     /// A lease that is not published (a panic came in between) ends all the same; the ring's next user meets what is wrong.
     fn drop(&mut self) {
-        let _ = self.end();
+        if !self.ended {
+            let published = self.end();
+            make_visible();
+            let _ = self.ring.notify(published);
+        }
     }
 }
 

@@ -8,11 +8,10 @@ mod claim;
 mod lease;
 
 pub use claim::{Claim, NoRoom};
-pub use lease::{Granted, Lease};
+pub use lease::{Granted, Lease, Published, Rooms};
 
 use super::{Common, RingParts, flag::Flagged, raw::RawRing, seen::Seen};
 use crate::{device::fault::PortFault, features};
-use lease::Store;
 use std::collections::VecDeque;
 
 /// Leases that may be open at once: far more than there are workers.
@@ -32,8 +31,6 @@ struct State {
     open: VecDeque<(u16, bool)>,
     /// The number of the oldest open lease.
     oldest: u64,
-    /// Lease stores that are not in use.
-    spare: Vec<Store>,
     seen: Seen,
 }
 
@@ -59,7 +56,6 @@ impl ToGuest {
             region_hint: 0,
             open: VecDeque::with_capacity(MAX_LEASES),
             oldest: 0,
-            spare: Vec::with_capacity(MAX_LEASES),
             seen: Seen::new(common.size),
         };
         Self { ring, common, state: Flagged::new(state) }
@@ -87,33 +83,37 @@ impl ToGuest {
         self.state.with(|state| state.published)
     }
 
-    /// Claims room for about `count` frames; `ask` asks for each, one after the other.
+    /// Claims room for about `count` frames; `ask` asks for each, one after the other. `rooms` is what the lease is kept in.
     ///
     /// An error says what the guest did that no driver may do; nothing is claimed then, and the port is to be stopped.
     #[inline(always)]
-    pub fn reserve(&self, count: usize, ask: impl FnOnce(&mut Claim<'_>)) -> Result<Lease<'_>, PortFault> {
-        self.state.with(|state| {
-            let store = state.spare.pop().unwrap_or_default();
+    pub fn reserve<'r>(
+        &'r self,
+        rooms: &'r mut Rooms,
+        count: usize,
+        ask: impl FnOnce(&mut Claim<'_>),
+    ) -> Result<Lease<'r>, PortFault> {
+        let number = self.state.with(|state| {
             let before = (state.next_avail, state.next_used);
-            let mut claim = Claim::begin(self, state, store, count);
+            let mut claim = Claim::begin(self, state, rooms, count);
             ask(&mut claim);
-            match claim.finish() {
-                Ok(store) => {
+            match claim.broken() {
+                None => {
                     let number = state.oldest + state.open.len() as u64;
                     state.open.push_back((state.next_used.wrapping_sub(before.1), false));
-                    Ok(Lease::new(self, store, number))
+                    Ok(number)
                 }
-                Err((what, store)) => {
+                Some(what) => {
                     (state.next_avail, state.next_used) = before;
-                    state.spare.push(store);
                     Err(self.ring.cause(self.common.fault(what)))
                 }
             }
-        })
+        })?;
+        Ok(Lease::new(self, rooms, number))
     }
 
     /// Ends lease `number`; returns the used indices between which the driver is to be told.
-    fn end(&self, number: u64, store: Store) -> (u16, u16) {
+    fn end(&self, number: u64) -> Published {
         self.state.with(|state| {
             if let Some(lease) = state.open.get_mut((number - state.oldest) as usize) {
                 lease.1 = true;
@@ -123,13 +123,18 @@ impl ToGuest {
                 state.published = state.published.wrapping_add(places);
                 state.oldest += 1;
             }
-            state.spare.push(store);
             let old = state.told;
             state.told = state.published;
             if old != state.published {
                 self.ring.store_used_index(state.published);
             }
-            (old, state.published)
+            Published { old, new: state.published }
         })
+    }
+
+    /// Tells the driver of what was `published`, if it wants to know. That must be [visible](super::make_visible). Fails if
+    /// the driver's eventfd held us up.
+    pub fn notify(&self, published: Published) -> Result<(), PortFault> {
+        self.common.notify(&self.ring, published.old, published.new)
     }
 }

@@ -142,7 +142,10 @@ impl Bench {
     pub(crate) fn send(&mut self, port: u16, frame: &[u8]) -> (Fate, Vec<Copy>) {
         let len = frame.len() as u32;
         let bytes = &frame[..frame.len().min(HEAD_BYTES)];
-        let link = LinkHeader::parse(bytes, len).expect("neither runt nor oversize");
+        let link = match LinkHeader::parse(bytes, len) {
+            Ok(link) => link,
+            Err(reason) => return (Fate::Dropped(reason), vec![]),
+        };
         let switch = Switch { world: &self.world, fdb: &self.fdb, now: self.now, learning: self.learning };
         let (mut copies, mut recorder) = (vec![], Recorder::default());
         let fate = switch.decide(port, &FrameView { link: &link, bytes, len }, &mut copies, &mut recorder);

@@ -14,7 +14,7 @@ use std::{
 use vhost_net_backend::device::{
     Connection, PortHost,
     port::{Port, PortConfig},
-    ring::{FromGuest, Payload, RunningRing, ToGuest},
+    ring::{FromGuest, Payload, Rooms, RunningRing, ToGuest},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -108,8 +108,8 @@ fn take(host: &Host, count: usize) -> Vec<Vec<u8>> {
                 let taken = from.harvest(64).expect("an honest driver");
                 for place in 0..taken {
                     let frame = from.frame(place);
-                    let mut bytes = vec![0; frame.len as usize];
-                    bytes[..frame.head.len()].copy_from_slice(frame.head);
+                    let mut bytes = vec![0; frame.len() as usize];
+                    bytes[..frame.head().len()].copy_from_slice(frame.head());
                     frames.push(bytes);
                 }
                 from.finish(taken);
@@ -152,8 +152,9 @@ fn frames_go_both_ways_in_order_and_more_than_either_side_holds() {
     loop {
         let bytes = frame(sent);
         let room = bench.host.with(|_, to| {
+            let mut rooms = Rooms::default();
             let mut lease = to
-                .reserve(1, |room| room.frames(std::iter::once(bytes.len() as u32)))
+                .reserve(&mut rooms, 1, |room| room.frames(std::iter::once(bytes.len() as u32)))
                 .expect("an honest driver");
             let _ = lease.write(0, &bytes, Payload::Ours(&[]));
             lease.room(0).is_ok()

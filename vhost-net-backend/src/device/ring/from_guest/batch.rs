@@ -1,0 +1,244 @@
+//! What one harvest took: where each chain's bytes are, and a private copy of each frame's head.
+
+use super::{DESCRIPTOR_BUDGET, MAX_BATCH};
+use crate::{
+    device::{memory::Segment, ring::LONGEST},
+    net_header,
+};
+use std::{ops::Range, slice};
+
+/// How much of a frame is copied out of guest memory to be judged: through 20 bytes of TCP behind two VLAN tags and an
+/// IPv6 header with extension headers (DESIGN §2, law 1).
+pub const HEAD_BYTES: usize = 192;
+
+/// What makes a chain no frame although virtio allows the chain. It is completed like any other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// Longer than [`MAX_FRAME`](super::MAX_FRAME).
+    Oversize,
+    /// It has a buffer that the device is to write.
+    BadDirection,
+    /// The net header asks for a checksum or for segmentation, which were not negotiated (virtio 1.2 §5.1.6.2).
+    BadNetHeader,
+}
+
+/// Where the bytes behind a frame's head are.
+#[derive(Debug, Clone, Copy)]
+pub enum Payload<'a> {
+    /// In the sending guest's buffers, for this turn.
+    Guest {
+        /// Its buffers, in order.
+        segments: &'a [Segment],
+        /// Bytes of the first segment that belong to the head.
+        skip: u32,
+    },
+    /// In a buffer of ours.
+    Ours(&'a [u8]),
+}
+
+/// A frame of the current batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    chain: &'a Chain,
+    slot: &'a Slot,
+    segments: &'a [Segment],
+}
+
+impl<'a> Frame<'a> {
+    /// Its first bytes, at most [`HEAD_BYTES`]: private, fixed, what is judged and what is sent.
+    #[inline(always)]
+    pub fn head(self) -> &'a [u8] {
+        &self.slot.0[net_header::LEN..][..(self.chain.len as usize).min(HEAD_BYTES)]
+    }
+
+    /// Its first `N` bytes, if it has as many.
+    #[inline(always)]
+    pub fn first<const N: usize>(self) -> Option<&'a [u8; N]> {
+        if (self.chain.len as usize) < N { None } else { self.slot.0[net_header::LEN..].first_chunk() }
+    }
+
+    /// Its head, if that is all of it.
+    #[inline(always)]
+    pub(in crate::device::ring) fn short(self) -> Option<&'a [u8]> {
+        let len = self.chain.len as usize;
+        if len > HEAD_BYTES { None } else { Some(&self.slot.0[net_header::LEN..][..len]) }
+    }
+
+    /// Its length, from the destination address on.
+    #[inline(always)]
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "an empty frame is as wrong as any other that is too short"
+    )]
+    pub fn len(self) -> u32 {
+        self.chain.len
+    }
+
+    /// Why it is no frame.
+    #[inline(always)]
+    pub fn defect(self) -> Option<Defect> {
+        self.chain.defect
+    }
+
+    /// What follows the head.
+    pub fn payload(self) -> Payload<'a> {
+        match &self.chain.pieces {
+            _ if self.chain.len as usize <= HEAD_BYTES => Payload::Ours(&[]),
+            Pieces::One(segment) => Payload::Guest { segments: slice::from_ref(segment), skip: SLOT as u32 },
+            Pieces::Many { first, end, payload: (piece, skip) } => Payload::Guest {
+                segments: &self.segments[usize::from(first + piece)..usize::from(*end)],
+                skip: (*skip).into(),
+            },
+        }
+    }
+}
+
+/// Bytes of net header and head.
+const SLOT: usize = net_header::LEN + HEAD_BYTES;
+
+/// Net header and head of one frame, as they stood in the guest's buffers.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Slot([u8; SLOT]);
+
+/// One chain.
+#[derive(Debug)]
+pub(super) struct Chain {
+    pieces: Pieces,
+    /// Bytes of all its buffers but those of the net header.
+    len: u32,
+    pub(super) head: u16,
+    defect: Option<Defect>,
+}
+
+/// Where a chain's bytes are.
+#[derive(Debug)]
+enum Pieces {
+    /// In one piece: nearly every chain.
+    One(Segment),
+    /// In those of `Batch::segments` from `first` to before `end`.
+    Many {
+        first: u16,
+        end: u16,
+        /// The piece, counted from `first`, and the byte in it, where the payload begins.
+        payload: (u16, u16),
+    },
+}
+
+impl Chain {
+    /// One in one piece.
+    #[inline(always)]
+    pub(super) fn one(head: u16, segment: Segment) -> Self {
+        let len = segment.len().saturating_sub(net_header::LEN as u32);
+        Self { pieces: Pieces::One(segment), len, head, defect: None }
+    }
+
+    /// One of `bytes` bytes in the batch's segments from `first` to before `end`.
+    pub(super) fn many(head: u16, bytes: u32, first: u16, end: u16, defect: Option<Defect>) -> Self {
+        let len = bytes.saturating_sub(net_header::LEN as u32);
+        Self { pieces: Pieces::Many { first, end, payload: (0, 0) }, len, head, defect }
+    }
+
+    /// Copies net header and head, and judges the net header.
+    #[inline(always)]
+    fn copy_head(&mut self, segments: &[Segment], slot: &mut Slot) {
+        match &self.pieces {
+            // Most frames: the head is all of it, and there is a net header.
+            Pieces::One(segment) if (net_header::LEN..=SLOT).contains(&(segment.len() as usize)) => {
+                segment.read(0, &mut slot.0[..segment.len() as usize]);
+                if asks_for_offload(slot.0[0], slot.0[1]) {
+                    self.defect = Some(Defect::BadNetHeader);
+                }
+            }
+            _ => self.copy_any_head(segments, slot),
+        }
+    }
+
+    #[inline(never)]
+    fn copy_any_head(&mut self, segments: &[Segment], slot: &mut Slot) {
+        let copied = match &mut self.pieces {
+            Pieces::One(segment) => {
+                if segment.len() > LONGEST {
+                    self.defect = Some(Defect::Oversize);
+                }
+                let head = &mut slot.0[..SLOT.min(segment.len() as usize)];
+                segment.read(0, head);
+                head.len()
+            }
+            Pieces::Many { first, end, payload } => {
+                let (to, end) = gather(&segments[usize::from(*first)..usize::from(*end)], &mut slot.0);
+                *payload = end;
+                to
+            }
+        };
+        if copied >= 2 && asks_for_offload(slot.0[0], slot.0[1]) {
+            self.defect = self.defect.or(Some(Defect::BadNetHeader));
+        }
+    }
+}
+
+/// Whether a net header with these two fields asks for a checksum or for segmentation.
+#[inline(always)]
+fn asks_for_offload(flags: u8, gso_type: u8) -> bool {
+    flags & net_header::F_NEEDS_CSUM != 0 || gso_type != 0
+}
+
+/// Copies the first bytes of `segments`, as many as there are or fit; returns how many, and the segment, and the byte in it,
+/// that follow.
+fn gather(segments: &[Segment], to: &mut [u8]) -> (usize, (u16, u16)) {
+    let mut at = 0;
+    for (place, segment) in (0..).zip(segments) {
+        let here = (to.len() - at).min(segment.len() as usize);
+        segment.read(0, &mut to[at..at + here]);
+        at += here;
+        if here < segment.len() as usize {
+            return (at, (place, here as u16));
+        }
+    }
+    (at, (segments.len() as u16, 0))
+}
+
+/// The chains of one harvest.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// In order; the first `len` are there.
+    pub(super) chains: Box<[Chain; MAX_BATCH]>,
+    pub(super) len: usize,
+    /// Those of chains that are not in one piece.
+    pub(super) segments: Vec<Segment>,
+    slots: Box<[Slot; MAX_BATCH]>,
+}
+
+impl Batch {
+    pub(super) fn new() -> Self {
+        Self {
+            chains: Box::new(std::array::from_fn(|_| Chain::many(0, 0, 0, 0, None))),
+            len: 0,
+            segments: Vec::with_capacity(DESCRIPTOR_BUDGET as usize),
+            slots: Box::new([Slot([0; SLOT]); MAX_BATCH]),
+        }
+    }
+
+    pub(super) fn chains(&self) -> &[Chain] {
+        &self.chains[..self.len]
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+        self.segments.clear();
+    }
+
+    /// Copies the head of each chain.
+    pub(super) fn copy_heads(&mut self) {
+        for (chain, slot) in self.chains[..self.len].iter_mut().zip(self.slots.iter_mut()) {
+            chain.copy_head(&self.segments, slot);
+        }
+    }
+
+    /// Some frames.
+    #[inline(always)]
+    pub(super) fn frames(&self, frames: Range<usize>) -> impl Iterator<Item = Frame<'_>> {
+        let (chains, segments) = (&self.chains()[frames.clone()], self.segments.as_slice());
+        chains.iter().zip(&self.slots[frames]).map(|(chain, slot)| Frame { chain, slot, segments })
+    }
+}

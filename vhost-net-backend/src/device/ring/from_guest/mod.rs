@@ -1,0 +1,247 @@
+//! A transmitq: frames come from the guest, batch by batch, and their chains are completed in order.
+
+mod batch;
+
+pub use batch::{Defect, Frame, HEAD_BYTES, Payload};
+
+use super::{
+    Common, LONGEST, RingParts,
+    chain::{self, Direction},
+    raw::RawRing,
+    seen::Seen,
+};
+use crate::{
+    device::{fault::PortFault, memory::Segment},
+    features, prefetch,
+};
+use batch::{Batch, Chain};
+use std::{ops::Range, os::fd::BorrowedFd};
+
+/// The most chains that one harvest takes.
+pub const MAX_BATCH: usize = 64;
+
+/// The longest frame that virtio-net carries: 65,535 bytes of IP behind an Ethernet header (virtio 1.2 §5.1.6.3.1).
+pub const MAX_FRAME: u32 = 65_550;
+
+/// Descriptors (or pieces of their buffers) that one harvest reads before it stops early, so that long chains cannot stretch a turn.
+const DESCRIPTOR_BUDGET: u32 = 2048;
+
+/// Walks a chain that is not in one piece.
+#[inline(never)]
+fn walk(
+    ring: &RawRing,
+    head: u16,
+    hint: &mut usize,
+    segments: &mut Vec<Segment>,
+    budget: &mut u32,
+) -> Result<Chain, &'static str> {
+    let first = segments.len() as u16;
+    let walked = chain::walk(ring, head, Direction::DeviceReads, hint, segments)?;
+    let end = segments.len() as u16;
+    *budget = budget.saturating_sub((end - first).max(walked.descriptors).into());
+    segments.get(usize::from(first)).into_iter().for_each(fetch);
+    let defect = if !walked.direction_ok {
+        Some(Defect::BadDirection)
+    } else if walked.bytes > LONGEST {
+        Some(Defect::Oversize)
+    } else {
+        None
+    };
+    Ok(Chain::many(head, walked.bytes, first, end, defect))
+}
+
+/// Asks the CPU for the lines of net header and addresses, which may be two.
+#[inline(always)]
+fn fetch(segment: &Segment) {
+    prefetch::to_read(segment.host());
+    prefetch::to_read(segment.host().wrapping_add(64));
+}
+
+/// A running transmitq.
+#[derive(Debug)]
+pub struct FromGuest {
+    ring: RawRing,
+    common: Common,
+    next_avail: u16,
+    next_used: u16,
+    /// `next_used` when the driver was last told.
+    told: u16,
+    region_hint: usize,
+    batch: Batch,
+    seen: Seen,
+}
+
+impl FromGuest {
+    pub(super) fn new(ring: RawRing, parts: RingParts) -> Self {
+        let (next_avail, next_used) = (parts.next_avail, parts.next_used);
+        let common = Common::new(parts);
+        ring.suppress_kicks(common.has(features::EVENT_IDX));
+        Self {
+            seen: Seen::new(common.size),
+            ring,
+            common,
+            next_avail,
+            next_used,
+            told: next_used,
+            region_hint: 0,
+            batch: Batch::new(),
+        }
+    }
+
+    pub(super) fn common(&self) -> &Common {
+        &self.common
+    }
+
+    /// The ring's index in the device.
+    pub fn index(&self) -> u16 {
+        self.common.index
+    }
+
+    /// Entries.
+    pub fn size(&self) -> u16 {
+        self.common.size.entries()
+    }
+
+    pub(super) fn next_avail(&self) -> u16 {
+        self.next_avail.wrapping_sub(self.batch.len as u16)
+    }
+
+    pub(super) fn next_used(&self) -> u16 {
+        self.next_used
+    }
+
+    /// Takes up to `max` chains off the ring and copies their heads; returns how many.
+    ///
+    /// What the last harvest took and [`FromGuest::finish`] did not end goes back first. An error says what the guest
+    /// did that no driver may do; the port is then to be stopped.
+    pub fn harvest(&mut self, max: usize) -> Result<usize, PortFault> {
+        self.wind_back();
+        self.harvest_now(max).map_err(|fault| self.ring.cause(fault))
+    }
+
+    fn harvest_now(&mut self, max: usize) -> Result<usize, PortFault> {
+        let available = self.ring.avail_index().wrapping_sub(self.next_avail);
+        if available > self.common.size.entries() {
+            return Err(self.common.fault("avail.idx jumped by more than the ring's size"));
+        }
+        let count = usize::from(available).min(max).min(MAX_BATCH);
+        if count == 0 {
+            return Ok(0);
+        }
+        let taken = self.take(count);
+        match taken {
+            Ok(()) => self.next_avail = self.next_avail.wrapping_add(self.batch.len as u16),
+            // Nothing was taken: the index that GET_VRING_BASE answers must not move.
+            Err(_) => self.batch.clear(),
+        }
+        taken.map(|()| self.batch.len)
+    }
+
+    fn take(&mut self, count: usize) -> Result<(), PortFault> {
+        self.walk_chains(count as u16)?;
+        self.batch.copy_heads();
+        if self.ring.memory().vanished() { Err(PortFault::MemoryVanished) } else { Ok(()) }
+    }
+
+    fn walk_chains(&mut self, count: u16) -> Result<(), PortFault> {
+        let Self { ring, common, next_avail, region_hint, batch, seen, .. } = self;
+        let (avail, table, memory) = (ring.avail(), ring.table(), ring.memory());
+        let first = *next_avail;
+        // Four descriptors share a line, and a driver mostly hands them out in turn.
+        for place in (0..count).step_by(4) {
+            table.prefetch(avail.entry(first.wrapping_add(place)));
+        }
+        let mut window = memory.window(*region_hint);
+        let mut budget = DESCRIPTOR_BUDGET;
+        let mut row = seen.begin();
+        batch.len = usize::from(count);
+        for (place, chain) in (0..count).zip(batch.chains.iter_mut()) {
+            let head = avail.entry(first.wrapping_add(place));
+            row = seen.take(row, place, head).ok_or_else(|| common.fault(seen.why_not(head)))?;
+            if let Some(segment) = chain::direct(table, head, Direction::DeviceReads, window) {
+                fetch(&segment);
+                *chain = Chain::one(head, segment);
+            } else if budget > 0 {
+                *chain = walk(ring, head, region_hint, &mut batch.segments, &mut budget)
+                    .map_err(|what| common.fault(what))?;
+                window = memory.window(*region_hint);
+            } else {
+                batch.len = usize::from(place);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Some frames of the current batch.
+    #[inline(always)]
+    pub fn frames(&self, frames: Range<usize>) -> impl Iterator<Item = Frame<'_>> {
+        self.batch.frames(frames)
+    }
+
+    /// Frame `place` of the current batch.
+    ///
+    /// # Panics
+    /// If the batch has no such frame.
+    pub fn frame(&self, place: usize) -> Frame<'_> {
+        self.frames(place..place + 1).next().expect("the batch has it: its range was taken")
+    }
+
+    /// Frames in the current batch.
+    pub fn batch_len(&self) -> usize {
+        self.batch.len
+    }
+
+    /// Ends the current batch: its first `decided` chains are completed, in order; the others go back on the ring.
+    pub fn finish(&mut self, decided: usize) {
+        let decided = decided.min(self.batch.len);
+        if let Some(last) = decided.checked_sub(1) {
+            if self.common.has(features::IN_ORDER) {
+                // One element for the batch, at its first place, naming its last chain (virtio 1.2 §2.7.8).
+                self.ring.used().write(self.next_used, self.batch.chains()[last].head, 0);
+            } else {
+                for (place, chain) in self.batch.chains()[..decided].iter().enumerate() {
+                    self.ring.used().write(self.next_used.wrapping_add(place as u16), chain.head, 0);
+                }
+            }
+            self.next_used = self.next_used.wrapping_add(decided as u16);
+            self.ring.store_used_index(self.next_used);
+        }
+        let left = self.batch.len - decided;
+        self.next_avail = self.next_avail.wrapping_sub(left as u16);
+        self.batch.clear();
+    }
+
+    fn wind_back(&mut self) {
+        self.finish(0);
+    }
+
+    /// Tells the driver of what was completed since the last time, if it wants to know. What was completed must be
+    /// [visible](super::make_visible). Fails if the driver's eventfd held us up.
+    pub fn notify(&mut self) -> Result<(), PortFault> {
+        let told = std::mem::replace(&mut self.told, self.next_used);
+        self.common.notify(&self.ring, told, self.next_used)
+    }
+
+    /// Asks for a kick at the next frame. True if a frame is there already: then poll, do not sleep.
+    pub fn arm(&self) -> bool {
+        self.ring.request_kick(self.common.has(features::EVENT_IDX), self.next_avail());
+        self.has_work()
+    }
+
+    /// Whether the driver has made chains available that were not taken.
+    #[inline(always)]
+    pub fn has_work(&self) -> bool {
+        self.ring.avail_index() != self.next_avail()
+    }
+
+    /// Asks for no more kicks.
+    pub fn disarm(&self) {
+        self.ring.suppress_kicks(self.common.has(features::EVENT_IDX));
+    }
+
+    /// What the driver writes when it kicks. Edge-triggered: wait for it, never read it.
+    pub fn kick_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.common.kick_fd()
+    }
+}
