@@ -14,7 +14,7 @@ pub(crate) fn to_read(at: *const u8) {
     let _ = at;
 }
 
-/// Asks for a line that will be written: the other core's copy of it goes.
+/// Asks for a line that will be written, and for the one behind it: the other core's copies of them go.
 ///
 /// By its instruction: for baseline x86-64 the intrinsic becomes a prefetch for reading, and the store waits all the same. CPUs that
 /// lack it take it for a no-op.
@@ -23,7 +23,7 @@ pub(crate) fn to_write(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a hint; any address is allowed.
     unsafe {
-        std::arch::asm!("prefetchw [{0}]", in(reg) at, options(nostack, preserves_flags, readonly));
+        std::arch::asm!("prefetchw [{0}]", "prefetchw [{0} + 64]", in(reg) at, options(nostack, preserves_flags, readonly));
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;

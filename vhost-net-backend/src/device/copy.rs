@@ -72,19 +72,26 @@ pub(super) unsafe fn from_guest(from: *const u8, to: &mut [u8]) {
     settle();
 }
 
-/// Two little-endian words of guest memory, wherever they lie.
+/// A descriptor in guest memory, wherever it lies: address, length, and flags and next in one word.
 ///
 /// # Safety
 /// `from` must be valid for reads of 16 bytes (guest memory of a live epoch).
 #[inline(always)]
-pub(super) unsafe fn two_words(from: *const u8) -> [u64; 2] {
+pub(super) unsafe fn descriptor(from: *const u8) -> (u64, u32, u32) {
     // SAFETY: the caller's promise.
-    let [mut low, mut high] = unsafe { from.cast::<[u64; 2]>().read_unaligned() };
+    let (mut addr, mut len, mut rest) = unsafe {
+        (
+            from.cast::<u64>().read_unaligned(),
+            from.add(8).cast::<u32>().read_unaligned(),
+            from.add(12).cast::<u32>().read_unaligned(),
+        )
+    };
     // SAFETY: no instruction. What comes out is no longer what was read, for all the compiler knows: it cannot be read again.
     unsafe {
-        asm!("/* {0} {1} */", inout(reg) low, inout(reg) high, options(pure, nomem, nostack, preserves_flags));
+        asm!("/* {0} {1:e} {2:e} */", inout(reg) addr, inout(reg) len, inout(reg) rest,
+            options(pure, nomem, nostack, preserves_flags));
     }
-    [u64::from_le(low), u64::from_le(high)]
+    (u64::from_le(addr), u32::from_le(len), u32::from_le(rest))
 }
 
 /// Copies `from` into guest memory.

@@ -105,11 +105,16 @@ impl Segment {
     }
 }
 
+/// No buffer of a frame is longer: 64 KiB, and headers.
+const FRAME_BYTES: u32 = 0x1_0100;
+
 /// One region, at hand while a batch of buffers is resolved.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window<'m> {
     start: u64,
     len: u64,
+    /// Offsets below have [`FRAME_BYTES`] behind them.
+    roomy: u64,
     host: NonNull<u8>,
     _memory: PhantomData<&'m GuestMemory>,
 }
@@ -119,7 +124,13 @@ impl Window<'_> {
     #[inline(always)]
     pub(super) fn resolve(self, addr: u64, len: u32) -> Option<Segment> {
         let offset = addr.wrapping_sub(self.start);
-        if len == 0 || offset >= self.len || u64::from(len) > self.len - offset {
+        // Far from the region's end one look at each does; behind that, or for a buffer that is longer than any frame, the exact rule.
+        if (offset >= self.roomy || len > FRAME_BYTES)
+            && (offset >= self.len || u64::from(len) > self.len - offset)
+        {
+            return None;
+        }
+        if len == 0 {
             return None;
         }
         // SAFETY: `offset .. offset + len` is inside the region's mapping.
@@ -168,9 +179,10 @@ impl GuestMemory {
     pub(super) fn window(&self, hint: usize) -> Window<'_> {
         match self.regions.get(hint) {
             Some(Region { start, len, host, .. }) => {
-                Window { start: *start, len: *len, host: *host, _memory: PhantomData }
+                let roomy = len.saturating_sub(FRAME_BYTES.into());
+                Window { start: *start, len: *len, roomy, host: *host, _memory: PhantomData }
             }
-            None => Window { start: 0, len: 0, host: NonNull::dangling(), _memory: PhantomData },
+            None => Window { start: 0, len: 0, roomy: 0, host: NonNull::dangling(), _memory: PhantomData },
         }
     }
 

@@ -19,7 +19,7 @@ use vhost_net_backend::{
         Connection, PortHost,
         fault::PortFault,
         port::{FaultHandle, Port, PortConfig},
-        ring::{Frame, FromGuest, MAX_BATCH, Published, Rooms, RunningRing, ToGuest, make_visible},
+        ring::{FromGuest, MAX_BATCH, Published, Rooms, RunningRing, ToGuest, make_visible},
     },
 };
 
@@ -240,7 +240,7 @@ impl Rings {
         self.tell()?;
         let (Some(from), Some(to)) = (&mut self.from[port], &self.to[other]) else { return Ok(0) };
         let mut lease = to
-            .reserve(&mut self.rooms, count, |claim| claim.frames(from.frames(0..count).map(Frame::len)))
+            .reserve(&mut self.rooms, count, |claim| claim.frames(from.lens(0..count)))
             .map_err(|fault| (other, fault))?;
         // All buffers are alike, so room ends once and for all.
         let roomy = lease.granted().frames as usize;

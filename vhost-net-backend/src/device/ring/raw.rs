@@ -8,10 +8,10 @@ use crate::{
     prefetch,
 };
 use std::{
-    ptr,
+    slice,
     sync::{
         Arc,
-        atomic::{AtomicU16, Ordering, fence},
+        atomic::{AtomicU16, AtomicU32, Ordering, fence},
     },
 };
 
@@ -43,8 +43,8 @@ impl Table {
             return None;
         }
         // SAFETY: inside the table, which was resolved in the ring's memory epoch. This is the one look that we take.
-        let [addr, rest] = unsafe { copy::two_words(self.base.add(usize::from(index) * DESC_SIZE)) };
-        Some(Descriptor { addr, len: rest as u32, flags: (rest >> 32) as u16, next: (rest >> 48) as u16 })
+        let (addr, len, rest) = unsafe { copy::descriptor(self.base.add(usize::from(index) * DESC_SIZE)) };
+        Some(Descriptor { addr, len, flags: rest as u16, next: (rest >> 16) as u16 })
     }
 
     /// Asks the CPU for the line of the descriptor in place `index`.
@@ -57,44 +57,46 @@ impl Table {
     }
 }
 
-/// The entries of the avail ring.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Avail {
-    base: *const u8,
-    mask: u16,
-}
+/// An entry of the avail ring: the head of a chain.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(super) struct AvailEntry(AtomicU16);
 
-impl Avail {
-    /// The head of the chain at free-running index `index`.
+impl AvailEntry {
     #[inline(always)]
-    pub(super) fn entry(self, index: u16) -> u16 {
-        // SAFETY: the entry lies inside the avail ring, which is aligned to 2 and outlives the ring that made this view.
-        let entry = unsafe {
-            AtomicU16::from_ptr(self.base.add(usize::from(index & self.mask) * 2).cast_mut().cast())
-        };
-        u16::from_le(entry.load(Ordering::Relaxed))
+    pub(super) fn head(&self) -> u16 {
+        u16::from_le(self.0.load(Ordering::Relaxed))
     }
 }
 
-/// The elements of the used ring.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Used {
-    base: *mut u8,
-    mask: u16,
+/// An element of the used ring (virtio 1.2 §2.7.8).
+#[derive(Debug)]
+#[repr(C)]
+pub(super) struct UsedElement {
+    id: AtomicU32,
+    len: AtomicU32,
 }
 
-impl Used {
-    /// Writes the element at free-running index `index`. The driver does not look until the index is stored.
+impl UsedElement {
+    /// The driver does not look before `used.idx` is stored.
     #[inline(always)]
-    pub(super) fn write(self, index: u16, head: u16, len: u32) {
-        let element = (u64::from(head) | u64::from(len) << 32).to_le();
-        // SAFETY: inside the used ring, which outlives the ring that made this view. Its elements are aligned to 4 only,
-        // hence unaligned; nobody else writes here (the guest may, and hurts itself).
-        unsafe {
-            let at = self.base.add(usize::from(index & self.mask) * USED_ELEM_SIZE);
-            ptr::write_unaligned(at.cast::<u64>(), element);
-        }
+    pub(super) fn write(&self, head: u16, len: u32) {
+        self.id.store(u32::from(head).to_le(), Ordering::Relaxed);
+        self.len.store(len.to_le(), Ordering::Relaxed);
     }
+}
+
+/// The place of the free-running `index` in a ring of a power of two places (virtio 1.2 §2.7).
+#[inline(always)]
+pub(super) fn place<T>(ring: &[T], index: u16) -> &T {
+    &ring[usize::from(index) & (ring.len() - 1)]
+}
+
+/// At most `most` places that follow each other, from that of the free-running `index` to the ring's end.
+#[inline(always)]
+pub(super) fn stretch<T>(ring: &[T], index: u16, most: u16) -> &[T] {
+    let behind = &ring[usize::from(index) & (ring.len() - 1)..];
+    &behind[..behind.len().min(usize::from(most))]
 }
 
 /// The resolved ring. Holds the memory epoch, so its pointers stay valid.
@@ -166,16 +168,24 @@ impl RawRing {
 
     /// The entries of the avail ring.
     #[inline(always)]
-    pub(super) fn avail(&self) -> Avail {
-        // SAFETY: the entries begin inside the avail ring, behind flags and idx.
-        Avail { base: unsafe { self.avail.add(4) }, mask: self.size.entries() - 1 }
+    pub(super) fn avail(&self) -> &[AvailEntry] {
+        // SAFETY: the entries lie behind flags and idx inside the avail ring, which is aligned to 2 and outlives `self`. Others
+        // write to them while we look, hence atomics.
+        unsafe { slice::from_raw_parts(self.avail.add(4).cast(), usize::from(self.size.entries())) }
     }
 
     /// The elements of the used ring.
     #[inline(always)]
-    pub(super) fn used(&self) -> Used {
-        // SAFETY: the elements begin inside the used ring, behind flags and idx.
-        Used { base: unsafe { self.used.add(4) }, mask: self.size.entries() - 1 }
+    pub(super) fn used(&self) -> &[UsedElement] {
+        // SAFETY: as for `avail`; the used ring is aligned to 4. Where a guest lays one ring over another, atomics of two sizes
+        // meet, and it hurts itself.
+        unsafe { slice::from_raw_parts(self.used.add(4).cast(), usize::from(self.size.entries())) }
+    }
+
+    /// Asks the CPU for the descriptors at these heads. Four of them share a line, and a driver mostly hands them out in turn.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, entries: &[AvailEntry]) {
+        entries.iter().step_by(4).for_each(|entry| self.table.prefetch(entry.head()));
     }
 
     /// Stores `used.idx`, behind everything that was written before (release).

@@ -10,6 +10,8 @@ use crate::layout::RingSize;
 pub(super) struct Seen {
     batch_of: Box<[u32]>,
     batch: u32,
+    /// Sizes are powers of two (virtio 1.2 §2.7): the size less one.
+    mask: u32,
     /// The first head of the row.
     first: u16,
 }
@@ -28,7 +30,13 @@ impl Row {
 
 impl Seen {
     pub(super) fn new(size: RingSize) -> Self {
-        Self { batch_of: vec![0; usize::from(size.entries())].into(), batch: 0, first: 0 }
+        let entries = size.entries();
+        Self {
+            batch_of: vec![0; usize::from(entries)].into(),
+            batch: 0,
+            mask: u32::from(entries) - 1,
+            first: 0,
+        }
     }
 
     /// A new batch begins.
@@ -50,8 +58,7 @@ impl Seen {
 
     #[inline(always)]
     fn after(&self, head: u16) -> Row {
-        // Sizes are powers of two (virtio 1.2 §2.7).
-        Row((u32::from(head) + 1) & (self.batch_of.len() as u32 - 1))
+        Row((u32::from(head) + 1) & self.mask)
     }
 
     #[inline(never)]
@@ -80,9 +87,8 @@ impl Seen {
     /// Marks the `taken` heads of a row, if it was none before, so that single ones can be [given back](Self::give_back).
     pub(super) fn broken(&mut self, row: Row, taken: u16) -> Row {
         if row != Row::BROKEN {
-            let size = self.batch_of.len();
-            let row = (0..usize::from(taken)).map(|n| (usize::from(self.first) + n) & (size - 1));
-            row.for_each(|head| self.batch_of[head] = self.batch);
+            let row = (0..u32::from(taken)).map(|n| (u32::from(self.first) + n) & self.mask);
+            row.for_each(|head| self.batch_of[head as usize] = self.batch);
         }
         Row::BROKEN
     }

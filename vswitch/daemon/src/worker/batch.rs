@@ -341,9 +341,9 @@ fn fill(
     let ask = |claim: &mut Claim<'_>| {
         for run in &heap.runs {
             match run.edit {
-                TagEdit::Keep => claim.frames(from.frames(run.frames.clone()).map(Frame::len)),
+                TagEdit::Keep => claim.frames(from.lens(run.frames.clone())),
                 edit => {
-                    claim.frames(from.frames(run.frames.clone()).map(|frame| edit.frame_len(frame.len())));
+                    claim.frames(from.lens(run.frames.clone()).map(|len| edit.frame_len(len)));
                 }
             }
         }

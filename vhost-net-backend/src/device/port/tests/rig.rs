@@ -12,7 +12,7 @@ use super::super::{FaultHandle, Port, PortConfig};
 use crate::device::fault::PortFault;
 use crate::device::gate::link::{read_reply, send_request};
 use crate::device::gate::wire::{Region, code, request_bytes, state_payload, table_payload};
-use crate::device::ring::{Frame, FromGuest, Rooms, RunningRing, ToGuest, make_visible};
+use crate::device::ring::{FromGuest, Rooms, RunningRing, ToGuest, make_visible};
 use crate::device::{Connection, PortHost};
 use crate::features;
 
@@ -147,8 +147,7 @@ impl Hub {
 
 fn deliver(from: &FromGuest, count: usize, to: &ToGuest) -> Result<(), PortFault> {
     let mut rooms = Rooms::default();
-    let mut lease =
-        to.reserve(&mut rooms, count, |room| room.frames(from.frames(0..count).map(Frame::len)))?;
+    let mut lease = to.reserve(&mut rooms, count, |room| room.frames(from.lens(0..count)))?;
     lease.write_frames(0, from.frames(0..count), |_| {});
     let published = lease.publish()?;
     make_visible();

@@ -235,6 +235,12 @@ impl Batch {
         }
     }
 
+    /// The lengths of some frames.
+    #[inline(always)]
+    pub(super) fn lens(&self, frames: Range<usize>) -> impl Iterator<Item = u32> + Clone {
+        self.chains()[frames].iter().map(|chain| chain.len)
+    }
+
     /// Some frames.
     #[inline(always)]
     pub(super) fn frames(&self, frames: Range<usize>) -> impl Iterator<Item = Frame<'_>> {

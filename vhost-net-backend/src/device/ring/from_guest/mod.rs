@@ -7,7 +7,7 @@ pub use batch::{Defect, Frame, HEAD_BYTES, Payload};
 use super::{
     Common, LONGEST, RingParts,
     chain::{self, Direction},
-    raw::RawRing,
+    raw::{RawRing, place, stretch},
     seen::Seen,
 };
 use crate::{
@@ -145,32 +145,40 @@ impl FromGuest {
 
     fn walk_chains(&mut self, count: u16) -> Result<(), PortFault> {
         let Self { ring, common, next_avail, region_hint, batch, seen, .. } = self;
-        let (avail, table, memory) = (ring.avail(), ring.table(), ring.memory());
-        let first = *next_avail;
-        // Four descriptors share a line, and a driver mostly hands them out in turn.
-        for place in (0..count).step_by(4) {
-            table.prefetch(avail.entry(first.wrapping_add(place)));
-        }
+        let (first, memory) = (*next_avail, ring.memory());
+        // To the ring's end, and from its start.
+        let ahead = stretch(ring.avail(), first, count);
+        let around = stretch(ring.avail(), 0, count - ahead.len() as u16);
+        [ahead, around].into_iter().for_each(|entries| ring.prefetch(entries));
         let mut window = memory.window(*region_hint);
         let mut budget = DESCRIPTOR_BUDGET;
         let mut row = seen.begin();
-        batch.len = usize::from(count);
-        for (place, chain) in (0..count).zip(batch.chains.iter_mut()) {
-            let head = avail.entry(first.wrapping_add(place));
-            row = seen.take(row, place, head).ok_or_else(|| common.fault(seen.why_not(head)))?;
-            if let Some(segment) = chain::direct(table, head, Direction::DeviceReads, window) {
-                fetch(&segment);
-                *chain = Chain::one(head, segment);
-            } else if budget > 0 {
-                *chain = walk(ring, head, region_hint, &mut batch.segments, &mut budget)
-                    .map_err(|what| common.fault(what))?;
-                window = memory.window(*region_hint);
-            } else {
-                batch.len = usize::from(place);
-                break;
+        for entries in [ahead, around] {
+            let taken = batch.len as u16;
+            for ((place, entry), chain) in (taken..).zip(entries).zip(&mut batch.chains[batch.len..]) {
+                let head = entry.head();
+                row = seen.take(row, place, head).ok_or_else(|| common.fault(seen.why_not(head)))?;
+                if let Some(segment) = chain::direct(ring.table(), head, Direction::DeviceReads, window) {
+                    fetch(&segment);
+                    *chain = Chain::one(head, segment);
+                } else if budget > 0 {
+                    *chain = walk(ring, head, region_hint, &mut batch.segments, &mut budget)
+                        .map_err(|what| common.fault(what))?;
+                    window = memory.window(*region_hint);
+                } else {
+                    batch.len = place.into();
+                    return Ok(());
+                }
             }
+            batch.len += entries.len();
         }
         Ok(())
+    }
+
+    /// The lengths of some frames of the current batch.
+    #[inline(always)]
+    pub fn lens(&self, frames: Range<usize>) -> impl Iterator<Item = u32> + Clone {
+        self.batch.lens(frames)
     }
 
     /// Some frames of the current batch.
@@ -198,10 +206,10 @@ impl FromGuest {
         if let Some(last) = decided.checked_sub(1) {
             if self.common.has(features::IN_ORDER) {
                 // One element for the batch, at its first place, naming its last chain (virtio 1.2 §2.7.8).
-                self.ring.used().write(self.next_used, self.batch.chains()[last].head, 0);
+                place(self.ring.used(), self.next_used).write(self.batch.chains()[last].head, 0);
             } else {
-                for (place, chain) in self.batch.chains()[..decided].iter().enumerate() {
-                    self.ring.used().write(self.next_used.wrapping_add(place as u16), chain.head, 0);
+                for (n, chain) in (0..).zip(&self.batch.chains()[..decided]) {
+                    place(self.ring.used(), self.next_used.wrapping_add(n)).write(chain.head, 0);
                 }
             }
             self.next_used = self.next_used.wrapping_add(decided as u16);

@@ -2,12 +2,13 @@
 
 use super::{
     MAX_LEASES, State, ToGuest,
-    lease::{Chain, Room, Rooms},
+    lease::{Chain, Odd, Room, Rooms},
 };
 use crate::{
     device::ring::{
         LONGEST, MAX_FRAME,
         chain::{self, Direction},
+        raw::{place, stretch},
         seen::Row,
     },
     features, net_header, prefetch,
@@ -56,11 +57,8 @@ impl<'r> Claim<'r> {
         let broken =
             (asked > ring.common.size.entries()).then_some("avail.idx jumped by more than the ring's size");
         let available = if broken.is_none() && state.open.len() < MAX_LEASES { asked } else { 0 };
-        let (table, avail) = (ring.ring.table(), ring.ring.avail());
-        // Four descriptors share a line, and a driver mostly hands them out in turn.
-        for place in (0..available.min(u16::try_from(count).unwrap_or(u16::MAX))).step_by(4) {
-            table.prefetch(avail.entry(first.wrapping_add(place)));
-        }
+        let wanted = available.min(u16::try_from(count).unwrap_or(u16::MAX));
+        ring.ring.prefetch(stretch(ring.ring.avail(), first, wanted));
         let row = state.seen.begin();
         Self { ring, state, rooms, first, row, available, budget: DESCRIPTOR_BUDGET, broken }
     }
@@ -74,49 +72,53 @@ impl<'r> Claim<'r> {
     /// Asks for room for a frame of each of these lengths (without net header). [`Lease::room`](super::Lease::room) tells
     /// whether there was any.
     #[inline(always)]
-    pub fn frames(&mut self, lengths: impl Iterator<Item = u32>) {
-        let mut lengths = lengths;
-        while let Some(len) = self.direct_frames(&mut lengths) {
-            self.any_buffers(len);
+    pub fn frames(&mut self, mut lengths: impl Iterator<Item = u32> + Clone) {
+        while let Some(len) = lengths.clone().next() {
+            let (taken, left) = self.direct_frames(lengths);
+            lengths = left;
+            if taken == 0 {
+                lengths.next();
+                self.any_buffers(len);
+            }
         }
     }
 
-    /// Claims room while frame after frame fits a chain that is one buffer in one piece, as nearly every one does. The length
-    /// of the first that does not is returned. A function of its own, so that it has the registers for itself.
+    /// Claims room while frame after frame fits a chain that is one buffer in one piece, as nearly every one does, and the rings go
+    /// on. How many, and the lengths that are left. A function of its own, so that it has the registers for itself.
     #[inline(never)]
-    fn direct_frames(&mut self, lengths: &mut impl Iterator<Item = u32>) -> Option<u32> {
+    fn direct_frames<L: Iterator<Item = u32> + Clone>(&mut self, mut lengths: L) -> (u16, L) {
         let Self { ring: ToGuest { ring, .. }, state, rooms, first, row, available, .. } = self;
-        let (table, avail, used) = (ring.table(), ring.avail(), ring.used());
+        let avail = stretch(ring.avail(), state.next_avail, *available);
+        let used = stretch(ring.used(), state.next_used, *available);
         let window = ring.memory().window(state.region_hint);
-        let (next_avail, next_used, most) = (state.next_avail, state.next_used, *available);
-        let before = next_avail.wrapping_sub(*first);
+        let before = state.next_avail.wrapping_sub(*first);
         let (mut taken, mut bytes, mut heads) = (0u16, 0u64, *row);
-        let mut odd = None;
-        for place in rooms.unfilled() {
-            odd = lengths.next();
-            let Some(len) = odd.filter(|len| taken < most && *len <= MAX_FRAME) else { break };
+        for ((entry, element), place) in avail.iter().zip(used).zip(rooms.unfilled()) {
+            let mut ahead = lengths.clone();
+            let Some(len) = ahead.next().filter(|len| *len <= MAX_FRAME) else { break };
             let total = len + net_header::LEN as u32;
-            let head = avail.entry(next_avail.wrapping_add(taken));
-            let Some(segment) = chain::direct(table, head, Direction::DeviceWrites, window) else { break };
+            let head = entry.head();
+            let Some(segment) = chain::direct(ring.table(), head, Direction::DeviceWrites, window) else {
+                break;
+            };
             if segment.len() < total {
                 break;
             }
             let Some(row) = state.seen.take(heads, before.wrapping_add(taken), head) else { break };
             heads = row;
             // The driver does not look at this place before the lease is published.
-            used.write(next_used.wrapping_add(taken), head, total);
+            element.write(head, total);
             // The lines of header and head; what follows comes in a run that the CPU foresees.
             prefetch::to_write(segment.host());
-            prefetch::to_write(segment.host().wrapping_add(64));
             *place = Room::One(segment);
             taken += 1;
             bytes += u64::from(len);
-            odd = None;
+            lengths = ahead;
         }
         *row = heads;
         rooms.grant(taken.into(), bytes);
         self.take(taken);
-        odd.or_else(|| lengths.next())
+        (taken, lengths)
     }
 
     fn take(&mut self, chains: u16) {
@@ -137,16 +139,17 @@ impl<'r> Claim<'r> {
             Ok(Err(no_room)) => {
                 self.rooms.chains.iter().for_each(|chain| self.state.seen.give_back(chain.head));
                 self.rooms.segments.truncate(first);
-                self.rooms.put(Room::No(no_room));
+                self.rooms.put(Odd::No(no_room));
             }
             Ok(Ok(chains)) => {
                 let mut left = total;
-                for (place, chain) in (0..).zip(&self.rooms.chains) {
+                for (n, chain) in (0..).zip(&self.rooms.chains) {
                     let here = left.min(chain.bytes);
-                    self.ring.ring.used().write(self.state.next_used.wrapping_add(place), chain.head, here);
+                    place(self.ring.ring.used(), self.state.next_used.wrapping_add(n))
+                        .write(chain.head, here);
                     left -= here;
                 }
-                self.rooms.put(Room::Many { chains, first, end: self.rooms.segments.len() });
+                self.rooms.put(Odd::Many { chains, first, end: self.rooms.segments.len() });
                 self.rooms.granted.frames += 1;
                 self.rooms.granted.bytes += u64::from(len);
                 self.take(chains.get());
@@ -171,7 +174,7 @@ impl<'r> Claim<'r> {
             if taken == *available || *budget == 0 {
                 return Ok(Err(NoRoom::Empty));
             }
-            let head = ring.ring.avail().entry(state.next_avail.wrapping_add(taken));
+            let head = place(ring.ring.avail(), state.next_avail.wrapping_add(taken)).head();
             *row = state.seen.take(*row, 0, head).ok_or_else(|| state.seen.why_not(head))?;
             let hint = &mut state.region_hint;
             let walked = chain::walk(&ring.ring, head, Direction::DeviceWrites, hint, &mut rooms.segments)?;

@@ -34,6 +34,7 @@ pub struct Rooms {
     /// Each frame's; behind the first `filled` ones they are old.
     frames: Vec<Room>,
     filled: usize,
+    odd: Vec<Odd>,
     pub(super) segments: Vec<Segment>,
     /// Those of the frame that is being claimed.
     pub(super) chains: Vec<Chain>,
@@ -52,7 +53,14 @@ pub(super) struct Chain {
 pub(super) enum Room {
     /// One chain, in one piece.
     One(Segment),
-    /// Several, or in several: the rooms' segments from `first` to before `end`.
+    /// That in this place of `Rooms::odd`.
+    Odd(u32),
+}
+
+/// A room that is not one chain in one piece.
+#[derive(Debug)]
+pub(super) enum Odd {
+    /// Several chains, or in several pieces: the rooms' segments from `first` to before `end`.
     Many { chains: NonZeroU16, first: usize, end: usize },
     /// None.
     No(NoRoom),
@@ -63,10 +71,11 @@ impl Rooms {
     #[inline(always)]
     pub(super) fn begin(&mut self, count: usize) {
         self.filled = 0;
+        self.odd.clear();
         self.segments.clear();
         self.granted = Granted::default();
         if self.frames.len() < count {
-            self.frames.resize_with(count, || Room::No(NoRoom::Empty));
+            self.frames.resize_with(count, || Room::Odd(0));
         }
     }
 
@@ -85,7 +94,9 @@ impl Rooms {
     }
 
     /// Fills the next place.
-    pub(super) fn put(&mut self, room: Room) {
+    pub(super) fn put(&mut self, odd: Odd) {
+        let room = Room::Odd(self.odd.len() as u32);
+        self.odd.push(odd);
         match self.frames.get_mut(self.filled) {
             Some(place) => *place = room,
             None => self.frames.push(room),
@@ -103,8 +114,10 @@ impl Rooms {
     fn begin_frame<'a>(&'a self, room: &'a Room) -> Result<Scatter<'a>, NoRoom> {
         let (segments, chains) = match room {
             Room::One(segment) => (slice::from_ref(segment), 1),
-            Room::Many { chains, first, end } => (&self.segments[*first..*end], chains.get()),
-            Room::No(why) => return Err(*why),
+            Room::Odd(place) => match self.odd[*place as usize] {
+                Odd::Many { chains, first, end } => (&self.segments[first..end], chains.get()),
+                Odd::No(why) => return Err(why),
+            },
         };
         let mut scatter = Scatter { segments, offset: 0 };
         let header = NetHeader::plain(chains).to_bytes();
@@ -165,8 +178,11 @@ impl<'r> Lease<'r> {
     /// Whether frame `place` got room.
     pub fn room(&self, place: usize) -> Result<(), NoRoom> {
         match self.rooms.frames().get(place) {
-            Some(Room::One(_) | Room::Many { .. }) => Ok(()),
-            Some(Room::No(why)) => Err(*why),
+            Some(Room::One(_)) => Ok(()),
+            Some(Room::Odd(place)) => match self.rooms.odd[*place as usize] {
+                Odd::Many { .. } => Ok(()),
+                Odd::No(why) => Err(why),
+            },
             None => Err(NoRoom::Empty),
         }
     }

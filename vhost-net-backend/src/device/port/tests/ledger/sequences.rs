@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::super::rig::{Answer, DEADLINE, Host, MIB, addresses, adopt, event, greet, memory, region, say};
 use super::patient;
-use crate::device::Connection;
 use crate::device::gate::wire::{code, state_payload, table_payload};
+use crate::device::{Connection, fault::PortFault};
 use crate::features;
 
 /// A well-formed message, by a number: the request, its payload, its descriptor.
@@ -44,7 +44,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// In whatever order: each is done or refused, the daemon never ends the connection on its own, and the port
-    /// takes every ring back.
+    /// takes every ring back. Only a ring that starts outside of the memory that came last ends it, by its name.
     #[test]
     fn p21_messages_in_any_order_are_done_or_refused(order in prop::collection::vec(0usize..40, 0..60)) {
         let host = std::sync::Arc::<Host>::default();
@@ -54,10 +54,14 @@ proptest! {
             let (code, payload, fd) = message(number);
             let fds: Vec<_> = fd.iter().map(AsFd::as_fd).collect();
             let answer = say(&socket, code, &payload, &fds);
-            prop_assert_ne!(&answer, &Answer::Closed, "request {} with {:?}: {:?}", code, payload, host.told());
+            if answer == Answer::Closed {
+                let fault = host.fault(0);
+                let outside = matches!(fault, PortFault::Ring { what, .. } if what.ends_with("leaves guest memory"));
+                prop_assert!(outside, "request {code} with {payload:?}: {:?}", host.told());
+                break;
+            }
         }
-        let ended = |told: &Connection| matches!(told, Connection::Faulted(_) | Connection::Disconnected);
-        prop_assert!(!host.told().iter().any(ended));
+        prop_assert!(!host.told().contains(&Connection::Disconnected));
         socket.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         drop(port);
         prop_assert_eq!(host.rings(), 0);
