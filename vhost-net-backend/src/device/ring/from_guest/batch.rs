@@ -40,7 +40,6 @@ pub enum Payload<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {
     chain: &'a Chain,
-    slot: &'a Slot,
     segments: &'a [Segment],
 }
 
@@ -48,20 +47,20 @@ impl<'a> Frame<'a> {
     /// Its first bytes, at most [`HEAD_BYTES`]: private, fixed, what is judged and what is sent.
     #[inline(always)]
     pub fn head(self) -> &'a [u8] {
-        &self.slot.0[net_header::LEN..][..(self.chain.len as usize).min(HEAD_BYTES)]
+        &self.chain.copy[net_header::LEN..][..(self.chain.len as usize).min(HEAD_BYTES)]
     }
 
     /// Its first `N` bytes, if it has as many.
     #[inline(always)]
     pub fn first<const N: usize>(self) -> Option<&'a [u8; N]> {
-        if (self.chain.len as usize) < N { None } else { self.slot.0[net_header::LEN..].first_chunk() }
+        if (self.chain.len as usize) < N { None } else { self.chain.copy[net_header::LEN..].first_chunk() }
     }
 
     /// Its head, if that is all of it.
     #[inline(always)]
     pub(in crate::device::ring) fn short(self) -> Option<&'a [u8]> {
         let len = self.chain.len as usize;
-        if len > HEAD_BYTES { None } else { Some(&self.slot.0[net_header::LEN..][..len]) }
+        if len > HEAD_BYTES { None } else { Some(&self.chain.copy[net_header::LEN..][..len]) }
     }
 
     /// Its length, from the destination address on.
@@ -84,7 +83,9 @@ impl<'a> Frame<'a> {
     pub fn payload(self) -> Payload<'a> {
         match &self.chain.pieces {
             _ if self.chain.len as usize <= HEAD_BYTES => Payload::Ours(&[]),
-            Pieces::One(segment) => Payload::Guest { segments: slice::from_ref(segment), skip: SLOT as u32 },
+            Pieces::One(segment) => {
+                Payload::Guest { segments: slice::from_ref(segment), skip: COPIED as u32 }
+            }
             Pieces::Many { first, end, payload: (piece, skip) } => Payload::Guest {
                 segments: &self.segments[usize::from(first + piece)..usize::from(*end)],
                 skip: (*skip).into(),
@@ -94,21 +95,19 @@ impl<'a> Frame<'a> {
 }
 
 /// Bytes of net header and head.
-const SLOT: usize = net_header::LEN + HEAD_BYTES;
+const COPIED: usize = net_header::LEN + HEAD_BYTES;
 
-/// Net header and head of one frame, as they stood in the guest's buffers.
-#[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
-struct Slot([u8; SLOT]);
-
-/// One chain.
+/// One chain, and a copy of its head behind it, so that one pointer leads through a batch.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Chain {
     pieces: Pieces,
     /// Bytes of all its buffers but those of the net header.
     len: u32,
     pub(super) head: u16,
     defect: Option<Defect>,
+    /// Net header and head, as they stood in the guest's buffers; behind them what is old.
+    copy: [u8; COPIED],
 }
 
 /// Where a chain's bytes are.
@@ -126,52 +125,61 @@ enum Pieces {
 }
 
 impl Chain {
-    /// One in one piece.
-    #[inline(always)]
-    pub(super) fn one(head: u16, segment: Segment) -> Self {
-        let len = segment.len().saturating_sub(net_header::LEN as u32);
-        Self { pieces: Pieces::One(segment), len, head, defect: None }
+    fn nothing() -> Self {
+        let pieces = Pieces::Many { first: 0, end: 0, payload: (0, 0) };
+        Self { pieces, len: 0, head: 0, defect: None, copy: [0; COPIED] }
     }
 
-    /// One of `bytes` bytes in the batch's segments from `first` to before `end`.
-    pub(super) fn many(head: u16, bytes: u32, first: u16, end: u16, defect: Option<Defect>) -> Self {
-        let len = bytes.saturating_sub(net_header::LEN as u32);
-        Self { pieces: Pieces::Many { first, end, payload: (0, 0) }, len, head, defect }
+    /// It is in one piece.
+    #[inline(always)]
+    pub(super) fn set_one(&mut self, head: u16, segment: Segment) {
+        self.len = segment.len().saturating_sub(net_header::LEN as u32);
+        self.pieces = Pieces::One(segment);
+        self.head = head;
+        self.defect = None;
+    }
+
+    /// It has `bytes` bytes in the batch's segments from `first` to before `end`.
+    pub(super) fn set_many(&mut self, head: u16, bytes: u32, first: u16, end: u16, defect: Option<Defect>) {
+        self.len = bytes.saturating_sub(net_header::LEN as u32);
+        self.pieces = Pieces::Many { first, end, payload: (0, 0) };
+        self.head = head;
+        self.defect = defect;
     }
 
     /// Copies net header and head, and judges the net header.
     #[inline(always)]
-    fn copy_head(&mut self, segments: &[Segment], slot: &mut Slot) {
+    fn copy_head(&mut self, segments: &[Segment]) {
         match &self.pieces {
             // Most frames: the head is all of it, and there is a net header.
-            Pieces::One(segment) if (net_header::LEN..=SLOT).contains(&(segment.len() as usize)) => {
-                segment.read(0, &mut slot.0[..segment.len() as usize]);
-                if asks_for_offload(slot.0[0], slot.0[1]) {
+            Pieces::One(segment) if (net_header::LEN..=COPIED).contains(&(segment.len() as usize)) => {
+                segment.read(0, &mut self.copy[..segment.len() as usize]);
+                if asks_for_offload(self.copy[0], self.copy[1]) {
                     self.defect = Some(Defect::BadNetHeader);
                 }
             }
-            _ => self.copy_any_head(segments, slot),
+            _ => self.copy_any_head(segments),
         }
     }
 
     #[inline(never)]
-    fn copy_any_head(&mut self, segments: &[Segment], slot: &mut Slot) {
+    fn copy_any_head(&mut self, segments: &[Segment]) {
         let copied = match &mut self.pieces {
             Pieces::One(segment) => {
                 if segment.len() > LONGEST {
                     self.defect = Some(Defect::Oversize);
                 }
-                let head = &mut slot.0[..SLOT.min(segment.len() as usize)];
+                let head = &mut self.copy[..COPIED.min(segment.len() as usize)];
                 segment.read(0, head);
                 head.len()
             }
             Pieces::Many { first, end, payload } => {
-                let (to, end) = gather(&segments[usize::from(*first)..usize::from(*end)], &mut slot.0);
+                let (copied, end) = gather(&segments[usize::from(*first)..usize::from(*end)], &mut self.copy);
                 *payload = end;
-                to
+                copied
             }
         };
-        if copied >= 2 && asks_for_offload(slot.0[0], slot.0[1]) {
+        if copied >= 2 && asks_for_offload(self.copy[0], self.copy[1]) {
             self.defect = self.defect.or(Some(Defect::BadNetHeader));
         }
     }
@@ -206,16 +214,14 @@ pub(super) struct Batch {
     pub(super) len: usize,
     /// Those of chains that are not in one piece.
     pub(super) segments: Vec<Segment>,
-    slots: Box<[Slot; MAX_BATCH]>,
 }
 
 impl Batch {
     pub(super) fn new() -> Self {
         Self {
-            chains: Box::new(std::array::from_fn(|_| Chain::many(0, 0, 0, 0, None))),
+            chains: Box::new(std::array::from_fn(|_| Chain::nothing())),
             len: 0,
             segments: Vec::with_capacity(DESCRIPTOR_BUDGET as usize),
-            slots: Box::new([Slot([0; SLOT]); MAX_BATCH]),
         }
     }
 
@@ -230,9 +236,7 @@ impl Batch {
 
     /// Copies the head of each chain.
     pub(super) fn copy_heads(&mut self) {
-        for (chain, slot) in self.chains[..self.len].iter_mut().zip(self.slots.iter_mut()) {
-            chain.copy_head(&self.segments, slot);
-        }
+        self.chains[..self.len].iter_mut().for_each(|chain| chain.copy_head(&self.segments));
     }
 
     /// The lengths of some frames.
@@ -244,7 +248,7 @@ impl Batch {
     /// Some frames.
     #[inline(always)]
     pub(super) fn frames(&self, frames: Range<usize>) -> impl Iterator<Item = Frame<'_>> {
-        let (chains, segments) = (&self.chains()[frames.clone()], self.segments.as_slice());
-        chains.iter().zip(&self.slots[frames]).map(|(chain, slot)| Frame { chain, slot, segments })
+        let segments = self.segments.as_slice();
+        self.chains()[frames].iter().map(move |chain| Frame { chain, segments })
     }
 }

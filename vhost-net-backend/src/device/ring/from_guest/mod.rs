@@ -8,13 +8,13 @@ use super::{
     Common, LONGEST, RingParts,
     chain::{self, Direction},
     raw::{RawRing, place, stretch},
-    seen::Seen,
+    seen::{Row, Seen},
 };
 use crate::{
     device::{fault::PortFault, memory::Segment},
     features, prefetch,
 };
-use batch::{Batch, Chain};
+use batch::Batch;
 use std::{ops::Range, os::fd::BorrowedFd};
 
 /// The most chains that one harvest takes.
@@ -25,30 +25,6 @@ pub const MAX_FRAME: u32 = 65_550;
 
 /// Descriptors (or pieces of their buffers) that one harvest reads before it stops early, so that long chains cannot stretch a turn.
 const DESCRIPTOR_BUDGET: u32 = 2048;
-
-/// Walks a chain that is not in one piece.
-#[inline(never)]
-fn walk(
-    ring: &RawRing,
-    head: u16,
-    hint: &mut usize,
-    segments: &mut Vec<Segment>,
-    budget: &mut u32,
-) -> Result<Chain, &'static str> {
-    let first = segments.len() as u16;
-    let walked = chain::walk(ring, head, Direction::DeviceReads, hint, segments)?;
-    let end = segments.len() as u16;
-    *budget = budget.saturating_sub((end - first).max(walked.descriptors).into());
-    segments.get(usize::from(first)).into_iter().for_each(fetch);
-    let defect = if !walked.direction_ok {
-        Some(Defect::BadDirection)
-    } else if walked.bytes > LONGEST {
-        Some(Defect::Oversize)
-    } else {
-        None
-    };
-    Ok(Chain::many(head, walked.bytes, first, end, defect))
-}
 
 /// Asks the CPU for the lines of net header and addresses, which may be two.
 #[inline(always)]
@@ -144,35 +120,66 @@ impl FromGuest {
     }
 
     fn walk_chains(&mut self, count: u16) -> Result<(), PortFault> {
-        let Self { ring, common, next_avail, region_hint, batch, seen, .. } = self;
-        let (first, memory) = (*next_avail, ring.memory());
-        // To the ring's end, and from its start.
-        let ahead = stretch(ring.avail(), first, count);
-        let around = stretch(ring.avail(), 0, count - ahead.len() as u16);
-        [ahead, around].into_iter().for_each(|entries| ring.prefetch(entries));
-        let mut window = memory.window(*region_hint);
+        let ahead = stretch(self.ring.avail(), self.next_avail, count);
+        self.ring.prefetch(ahead);
+        self.ring.prefetch(stretch(self.ring.avail(), 0, count - ahead.len() as u16));
+        let mut row = self.seen.begin();
         let mut budget = DESCRIPTOR_BUDGET;
-        let mut row = seen.begin();
-        for entries in [ahead, around] {
-            let taken = batch.len as u16;
-            for ((place, entry), chain) in (taken..).zip(entries).zip(&mut batch.chains[batch.len..]) {
-                let head = entry.head();
-                row = seen.take(row, place, head).ok_or_else(|| common.fault(seen.why_not(head)))?;
-                if let Some(segment) = chain::direct(ring.table(), head, Direction::DeviceReads, window) {
-                    fetch(&segment);
-                    *chain = Chain::one(head, segment);
-                } else if budget > 0 {
-                    *chain = walk(ring, head, region_hint, &mut batch.segments, &mut budget)
-                        .map_err(|what| common.fault(what))?;
-                    window = memory.window(*region_hint);
-                } else {
-                    batch.len = place.into();
-                    return Ok(());
-                }
+        while self.batch.len < usize::from(count) && budget > 0 {
+            let before = self.batch.len;
+            row = self.take_direct(count, row);
+            if self.batch.len == before {
+                row = self.take_any(row, &mut budget).map_err(|what| self.common.fault(what))?;
             }
-            batch.len += entries.len();
         }
         Ok(())
+    }
+
+    /// Takes chain after chain, up to the `count`th, while each is one buffer in one piece, as nearly every one is, and the ring
+    /// goes on. A function of its own, so that it has the registers for itself.
+    #[inline(never)]
+    fn take_direct(&mut self, count: u16, row: Row) -> Row {
+        let Self { ring, next_avail, region_hint, batch, seen, .. } = self;
+        let before = batch.len as u16;
+        let window = ring.memory().window(*region_hint);
+        let entries = stretch(ring.avail(), next_avail.wrapping_add(before), count - before);
+        let (mut taken, mut row) = (0, row);
+        for (entry, chain) in entries.iter().zip(&mut batch.chains[batch.len..]) {
+            let head = entry.head();
+            let Some(segment) = chain::direct(ring.table(), head, Direction::DeviceReads, window) else {
+                break;
+            };
+            let Some(on) = seen.take(row, before + taken, head) else { break };
+            row = on;
+            fetch(&segment);
+            chain.set_one(head, segment);
+            taken += 1;
+        }
+        batch.len += usize::from(taken);
+        row
+    }
+
+    /// Takes the next chain, of any shape.
+    #[inline(never)]
+    fn take_any(&mut self, row: Row, budget: &mut u32) -> Result<Row, &'static str> {
+        let Self { ring, next_avail, region_hint, batch, seen, .. } = self;
+        let (taken, first) = (batch.len as u16, batch.segments.len() as u16);
+        let head = place(ring.avail(), next_avail.wrapping_add(taken)).head();
+        let row = seen.take(row, taken, head).ok_or_else(|| seen.why_not(head))?;
+        let walked = chain::walk(ring, head, Direction::DeviceReads, region_hint, &mut batch.segments)?;
+        let end = batch.segments.len() as u16;
+        *budget = budget.saturating_sub((end - first).max(walked.descriptors).into());
+        batch.segments.get(usize::from(first)).into_iter().for_each(fetch);
+        let defect = if !walked.direction_ok {
+            Some(Defect::BadDirection)
+        } else if walked.bytes > LONGEST {
+            Some(Defect::Oversize)
+        } else {
+            None
+        };
+        batch.chains[batch.len].set_many(head, walked.bytes, first, end, defect);
+        batch.len += 1;
+        Ok(row)
     }
 
     /// The lengths of some frames of the current batch.

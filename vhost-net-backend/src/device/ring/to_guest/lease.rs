@@ -204,8 +204,10 @@ impl<'r> Lease<'r> {
         frames: impl Iterator<Item = Frame<'f>>,
         mut lost: impl FnMut(NoRoom),
     ) {
+        let mut rooms = self.rooms.frames()[place..].iter();
         let mut written = 0;
-        for (room, frame) in self.rooms.frames()[place..].iter().zip(frames) {
+        for frame in frames {
+            let Some(room) = rooms.next() else { break };
             if !write_short(room, frame)
                 && let Err(why) = self.rooms.write_any(room, frame.head(), frame.payload())
             {
