@@ -13,6 +13,9 @@ use crate::{
     world::{Port, Role},
 };
 
+/// The group bit of an address on top of a word (IEEE 802-2014 §8.2.2).
+const GROUP: u64 = 1 << 56;
+
 /// Where one copy of a frame goes, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
@@ -83,11 +86,13 @@ impl<'a> Ingress<'a> {
     pub fn way(&mut self, bytes: &[u8], len: u32) -> Option<Way> {
         let Home { port, switch, vlans } = self.home?;
         let header = words(bytes.first_chunk()?)?;
-        let [dst, src] = header.map(|word| MacAddr::from_u64(u64::from_be(word) >> 16));
-        if dst.is_group() || src.is_group() || src.is_zero() {
+        // Each has an address on top; behind the source stands the EtherType.
+        let [first, second] = header.map(u64::from_be);
+        let (dst, src) = (MacAddr::from_u64(first >> 16), MacAddr::from_u64(second >> 16));
+        if (first | second) & GROUP != 0 || second >> 16 == 0 {
             return None;
         }
-        let tag = match u64::from_be(header[1]) as u16 {
+        let tag = match second as u16 {
             ethertype::S_TAG => return None,
             ethertype::C_TAG => Some(lone_tag(bytes)?),
             _ => None,
