@@ -183,6 +183,7 @@ impl Show for DatapathView {
             [
                 worker.worker.to_string(),
                 or_dash(worker.cpu),
+                worker.rings.to_string(),
                 worker.frames.to_string(),
                 format!("{:.0}", worker.cycles_per_frame),
                 worker.busy_turns.to_string(),
@@ -190,7 +191,7 @@ impl Show for DatapathView {
                 worker.panics.to_string(),
             ]
         });
-        let header = ["WORKER", "CPU", "FRAMES", "CYCLES/FRAME", "BUSY TURNS", "SLEEPS", "PANICS"];
+        let header = ["WORKER", "CPU", "RINGS", "FRAMES", "CYCLES/FRAME", "BUSY TURNS", "SLEEPS", "PANICS"];
         let fdb = &self.fdb;
         format!(
             "switch process {} (restarted {} times), configuration {}\n{}\nFDB: {} entries, {} learned, {} moves, {} refused",

@@ -73,7 +73,7 @@ struct Shared {
 #[derive(Default)]
 struct Rings {
     from: [Option<FromGuest>; 2],
-    to: [Option<ToGuest>; 2],
+    to: [Option<Arc<ToGuest>>; 2],
     handles: [Option<FaultHandle>; 2],
     rooms: Rooms,
     /// What was moved to each port and not told yet.

@@ -3,14 +3,12 @@
 use crate::{
     control::protocol::{
         Attachment, AttachmentKind, DatapathSettings, FdbRow, FdbView, Journey, PortState, PortView,
-        Sighting, Snapshot, Watch, WorkerView,
+        Sighting, Snapshot, Watch,
     },
     host::Host,
     ports::tap::{TapAdapter, TapState},
-    worker::{
-        mailbox::{Message, PortTally},
-        thread::WorkerThread,
-    },
+    worker::{mailbox::PortTally, ports::Healths},
+    workers::Workers,
 };
 use anyhow::{Context, anyhow, bail};
 use std::{
@@ -23,10 +21,7 @@ use std::{
     sync::Arc,
     time::Instant,
 };
-use vhost_net_backend::device::{
-    fault::PortFault,
-    port::{Port, PortConfig},
-};
+use vhost_net_backend::device::port::{Port, PortConfig};
 use vswitch_core::{
     clock,
     decide::{Fate, Switch},
@@ -41,10 +36,13 @@ use vswitch_core::{
 /// Buckets of the FDB: room for 64 Ki addresses in 1 MiB.
 const FDB_BUCKETS: usize = 1 << 14;
 
+/// The most workers that a datapath may have.
+const MAX_WORKERS: u16 = 64;
+
 /// One datapath. Dropped, it gives every ring back and ends its threads.
 pub struct Datapath {
     origin: Instant,
-    /// Closed before the worker ends: a port that closes asks the worker for its rings.
+    /// Closed before the workers end: a port that closes asks them for its rings.
     ports: BTreeMap<PortId, Attached>,
     running: Option<Running>,
     watches: u32,
@@ -55,7 +53,9 @@ struct Running {
     world: Arc<World>,
     fdb: Arc<Fdb>,
     settings: DatapathSettings,
-    worker: WorkerThread,
+    workers: Arc<Workers>,
+    /// Of all ports of the World.
+    healths: Healths,
 }
 
 /// A port and what stands around it. The adapter, if there is one, goes first.
@@ -68,11 +68,11 @@ struct Attached {
 
 impl Attached {
     /// The port's state, why, and the features in force.
-    fn state(&self, running: bool, fault: Option<&PortFault>) -> (PortState, String, u64) {
+    fn state(&self, running: bool) -> (PortState, String, u64) {
         if let Some(TapState::Ended(why)) = self.adapter.as_ref().map(TapAdapter::state) {
             return (PortState::Faulted, why.to_string(), 0);
         }
-        if let Some(why) = fault {
+        if let Some(why) = self.host.health().fault() {
             return (PortState::Faulted, why.to_string(), 0);
         }
         let (state, mut detail, features) = self.host.state(running);
@@ -112,7 +112,7 @@ impl Datapath {
     /// that ports which are new in this lab may be missing.
     ///
     /// # Errors
-    /// The description cannot be compiled, a setting cannot change while the worker runs, or a port cannot start.
+    /// The description cannot be compiled, the settings cannot be or cannot change while the workers run, or a port cannot start.
     pub fn apply(
         &mut self,
         description: &Description,
@@ -121,9 +121,7 @@ impl Datapath {
         settings: DatapathSettings,
     ) -> anyhow::Result<()> {
         let world = Arc::new(World::compile(description)?);
-        if settings.workers != 1 {
-            bail!("this version runs one worker, not {}", settings.workers);
-        }
+        check(&settings)?;
         let running = match self.running.take() {
             Some(running) if running.settings != settings => {
                 self.running = Some(running);
@@ -138,8 +136,10 @@ impl Datapath {
         };
         self.ports.retain(|id, attached| keeps(id, attached));
         running.fdb.install(&world);
-        running.worker.mailbox.ask(|answer| Message::Adopt { world: world.clone(), answer });
-        self.running = Some(Running { world, ..running });
+        let health = |id| running.healths.get(&id).cloned().unwrap_or_default();
+        let healths: Healths = world.ports().map(|port| (port.id, health(port.id))).collect();
+        running.workers.adopt(&world, &healths);
+        self.running = Some(Running { world, healths, ..running });
         let mut descriptors = VecDeque::from(descriptors);
         for attachment in attachments {
             let descriptor = match attachment.kind {
@@ -160,10 +160,8 @@ impl Datapath {
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
             .context("no random seed for the FDB")?;
         let fdb = Arc::new(Fdb::new(u64::from_ne_bytes(seed), FDB_BUCKETS));
-        let cpu = settings.cpus.first().copied();
-        let worker = WorkerThread::start(0, cpu, settings.poll, world.clone(), fdb.clone(), self.origin)
-            .context("a worker")?;
-        Ok(Running { world, fdb, settings, worker })
+        let workers = Workers::start(&settings, &world, &fdb, self.origin).context("a worker")?;
+        Ok(Running { world, fdb, settings, workers: Arc::new(workers), healths: Healths::new() })
     }
 
     fn attach(&mut self, attachment: Attachment, descriptor: Option<OwnedFd>) -> anyhow::Result<()> {
@@ -173,8 +171,8 @@ impl Datapath {
             return Ok(());
         }
         let name = described.name();
-        let mailbox = running.worker.mailbox.clone();
-        let host = Host::new(attachment.port, name.clone(), mailbox.clone());
+        let health = running.healths.get(&attachment.port).cloned().unwrap_or_default();
+        let host = Host::new(attachment.port, name.clone(), health, running.workers.clone());
         let mut config = PortConfig::new(&name);
         config.queue_pairs = described.queues;
         config.mtu = described.mtu;
@@ -197,31 +195,20 @@ impl Datapath {
             }
         }
         .with_context(|| name.clone())?;
-        mailbox.send(Message::Handle { port: attachment.port, handle: port.fault_handle() });
+        host.health().tell(port.fault_handle());
         self.ports.insert(attachment.port, Attached { kind: attachment.kind, adapter, port, host });
         Ok(())
     }
 
-    /// Everything countable, consistent at one moment between two turns.
+    /// Everything countable. The accounting law holds in it at any moment.
     ///
     /// # Errors
     /// No lab was applied yet.
     pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
         let running = self.running()?;
-        let tally = running.worker.mailbox.ask(|answer| Message::Count { answer });
+        let counted = running.workers.counted();
         let described = running.world.description().ports.iter().flatten();
-        let ports = described.map(|port| self.port_view(port, tally.ports.get(&port.id))).collect();
-        let cycles = if tally.frames == 0 { 0.0 } else { tally.busy_cycles as f64 / tally.frames as f64 };
-        let worker = WorkerView {
-            worker: 0,
-            cpu: running.worker.cpu,
-            busy_turns: tally.busy_turns,
-            frames: tally.frames,
-            busy_cycles: tally.busy_cycles,
-            cycles_per_frame: cycles,
-            sleeps: tally.sleeps,
-            panics: tally.panics,
-        };
+        let ports = described.map(|port| self.port_view(port, counted.ports.get(&port.id))).collect();
         let counts = running.fdb.counts(self.now());
         let fdb = FdbView {
             entries: counts.entries,
@@ -229,16 +216,15 @@ impl Datapath {
             moves: counts.moves,
             refused: counts.refused,
         };
-        Ok(Snapshot { epoch: Some(running.world.epoch()), ports, workers: vec![worker], fdb })
+        Ok(Snapshot { epoch: Some(running.world.epoch()), ports, workers: counted.workers, fdb })
     }
 
     fn port_view(&self, described: &PortDescription, tally: Option<&PortTally>) -> PortView {
-        let rings = tally.map(|tally| tally.rings.clone()).unwrap_or_default();
+        let rings: BTreeMap<u16, u16> = tally.map(PortTally::rings).unwrap_or_default();
         // A frame flows both ways only with a ring for each direction.
         let both = rings.keys().any(|index| index % 2 == 0) && rings.keys().any(|index| index % 2 == 1);
-        let fault = tally.and_then(|tally| tally.fault.as_ref());
         let (state, detail, features) = match self.ports.get(&described.id) {
-            Some(attached) => attached.state(both, fault),
+            Some(attached) => attached.state(both),
             None if !described.up => (PortState::Down, "down by configuration (`state: down`)".into(), 0),
             None => (PortState::Waiting, "it has no attachment".into(), 0),
         };
@@ -297,10 +283,10 @@ impl Datapath {
     ///
     /// # Errors
     /// No lab was applied yet.
-    pub fn watch(&mut self, watch: Watch) -> anyhow::Result<u32> {
+    pub fn watch(&mut self, watch: &Watch) -> anyhow::Result<u32> {
         self.watches += 1;
         let number = self.watches;
-        self.running()?.worker.mailbox.ask(|answer| Message::Watch { number, watch, answer });
+        self.running()?.workers.watch(number, watch);
         Ok(number)
     }
 
@@ -309,7 +295,7 @@ impl Datapath {
     /// # Errors
     /// There is no such watch.
     pub fn sightings(&self, number: u32, end: bool) -> anyhow::Result<(Vec<Sighting>, u64)> {
-        let seen = self.running()?.worker.mailbox.ask(|answer| Message::Sightings { number, end, answer });
+        let seen = self.running()?.workers.sightings(number, end);
         seen.with_context(|| format!("there is no watch {number}"))
     }
 
@@ -319,9 +305,21 @@ impl Datapath {
     /// No lab was applied yet.
     #[cfg(feature = "injection")]
     pub fn inject_panic(&self, port: PortId) -> anyhow::Result<()> {
-        self.running()?.worker.mailbox.ask(|answer| Message::Panic { port, answer });
+        self.running()?.workers.inject_panic(port);
         Ok(())
     }
+}
+
+/// Whether there can be such workers; the topology file was checked for the same.
+fn check(settings: &DatapathSettings) -> anyhow::Result<()> {
+    let DatapathSettings { workers, cpus, .. } = settings;
+    if !(1..=MAX_WORKERS).contains(workers) {
+        bail!("a datapath has 1 to {MAX_WORKERS} workers, not {workers}");
+    }
+    if !cpus.is_empty() && cpus.len() != usize::from(*workers) {
+        bail!("{} CPUs were given for {workers} workers", cpus.len());
+    }
+    Ok(())
 }
 
 fn fdb_row(world: &World, row: Row) -> FdbRow {

@@ -1,9 +1,6 @@
-//! What a port's control thread sees of us: it hands rings to the worker and fetches them back.
+//! What a port's control thread sees of us: it hands rings to the workers and fetches them back.
 
-use crate::{
-    control::protocol::PortState,
-    worker::mailbox::{Mailbox, Message},
-};
+use crate::{control::protocol::PortState, worker::health::Health, workers::Workers};
 use std::sync::{Arc, Mutex, PoisonError};
 use vhost_net_backend::device::{Connection, PortHost, ring::RunningRing};
 use vswitch_core::id::PortId;
@@ -12,13 +9,19 @@ use vswitch_core::id::PortId;
 pub(crate) struct Host {
     port: PortId,
     name: String,
-    worker: Arc<Mailbox>,
+    health: Arc<Health>,
+    workers: Arc<Workers>,
     connection: Mutex<Connection>,
 }
 
 impl Host {
-    pub(crate) fn new(port: PortId, name: String, worker: Arc<Mailbox>) -> Arc<Self> {
-        Arc::new(Self { port, name, worker, connection: Mutex::new(Connection::Listening) })
+    pub(crate) fn new(port: PortId, name: String, health: Arc<Health>, workers: Arc<Workers>) -> Arc<Self> {
+        Arc::new(Self { port, name, health, workers, connection: Mutex::new(Connection::Listening) })
+    }
+
+    /// Whether the port may run.
+    pub(crate) fn health(&self) -> &Health {
+        &self.health
     }
 
     /// The port's state and why, given whether rings run.
@@ -41,11 +44,11 @@ impl Host {
 
 impl PortHost for Host {
     fn attach(&self, _index: u16, ring: RunningRing) {
-        self.worker.send(Message::Attach { port: self.port, ring });
+        self.workers.attach(self.port, ring);
     }
 
     fn detach(&self, index: u16) -> Option<RunningRing> {
-        self.worker.ask(|answer| Message::Detach { port: self.port, index, answer })
+        self.workers.detach(self.port, index)
     }
 
     fn connection(&self, state: Connection) {
@@ -53,7 +56,7 @@ impl PortHost for Host {
         if *now != state {
             tracing::info!(port = %self.name, "{state:?}");
             if state == (Connection::Connected { features: 0 }) {
-                self.worker.send(Message::Renew { port: self.port });
+                self.health.renew();
             }
             *now = state;
         }

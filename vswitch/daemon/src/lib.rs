@@ -3,7 +3,7 @@
 //! ```text
 //! control (socket) -> datapath (what there is) -> port / tap adapter (their own threads)
 //!                                  |                  | rings, as values
-//!                                  `- mailbox -> worker: turn, batch by batch
+//!                                  `- workers (who serves which ring) - mailbox -> worker: turn, batch by batch
 //! ```
 
 pub mod control;
@@ -12,6 +12,7 @@ pub mod datapath;
 mod host;
 mod ports;
 pub mod worker;
+mod workers;
 
 use anyhow::Context;
 use std::os::{fd::OwnedFd, unix::net::UnixStream};

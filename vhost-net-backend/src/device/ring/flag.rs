@@ -1,13 +1,20 @@
 //! A value behind a short flag: held for a few dozen instructions, never across a copy, a call or a wait.
 #![expect(unsafe_code, reason = "the flag makes the cell's value exclusive")]
 
-use std::{
+#[cfg(loom)]
+use loom::{
     cell::UnsafeCell,
-    fmt, hint,
     sync::atomic::{AtomicBool, Ordering},
 };
+use std::fmt;
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// `T` behind a flag. Who finds it up spins: whoever holds it is a running worker in the middle of a few instructions.
+/// How often who finds the flag up looks again before it gives up its CPU: whoever holds it may have been taken off that very one.
+#[cfg(not(loom))]
+const LOOKS: u32 = 100;
+
+/// `T` behind a flag. Who finds it up spins: whoever holds it is a worker in the middle of a few instructions.
 pub(super) struct Flagged<T> {
     up: AtomicBool,
     value: UnsafeCell<T>,
@@ -17,7 +24,7 @@ pub(super) struct Flagged<T> {
 unsafe impl<T: Send> Sync for Flagged<T> {}
 
 impl<T> Flagged<T> {
-    pub(super) const fn new(value: T) -> Self {
+    pub(super) fn new(value: T) -> Self {
         Self { up: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
@@ -31,17 +38,64 @@ impl<T> Flagged<T> {
                 self.0.store(false, Ordering::Release);
             }
         }
-        while self.up.swap(true, Ordering::Acquire) {
-            hint::spin_loop();
+        if self.up.swap(true, Ordering::Acquire) {
+            self.wait();
         }
         let _lower = Lower(&self.up);
         // SAFETY: the flag was down and we raised it, so no other reference to the value exists until `Lower` drops.
-        work(unsafe { &mut *self.value.get() })
+        self.value.with_mut(|value| work(unsafe { &mut *value }))
+    }
+
+    /// Until the flag was down, and is up for us.
+    #[cold]
+    fn wait(&self) {
+        let mut pause = Pause::default();
+        while self.up.swap(true, Ordering::Acquire) {
+            pause.next();
+        }
     }
 }
 
 impl<T> fmt::Debug for Flagged<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Flagged").finish_non_exhaustive()
+    }
+}
+
+/// What lies between two looks at a flag that is up.
+#[derive(Default)]
+struct Pause {
+    #[cfg(not(loom))]
+    looks: u32,
+}
+
+#[cfg(not(loom))]
+impl Pause {
+    fn next(&mut self) {
+        self.looks += 1;
+        if self.looks < LOOKS { std::hint::spin_loop() } else { std::thread::yield_now() }
+    }
+}
+
+#[cfg(loom)]
+impl Pause {
+    fn next(&mut self) {
+        loom::thread::yield_now();
+    }
+}
+
+/// The standard cell, with the face of loom's.
+#[cfg(not(loom))]
+struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    fn new(value: T) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    #[inline(always)]
+    fn with_mut<R>(&self, work: impl FnOnce(*mut T) -> R) -> R {
+        work(self.0.get())
     }
 }

@@ -1,4 +1,4 @@
-//! Running split rings (virtio 1.2 §2.7), as values that one worker owns.
+//! Running split rings (virtio 1.2 §2.7), as values that workers own: a transmitq one worker, a receiveq all of them.
 //!
 //! ```text
 //! RingParts --start--> RunningRing: FromGuest (transmitq)  harvest -> frames -> finish             -> make_visible -> notify
@@ -75,8 +75,8 @@ pub struct RingParts {
 pub enum RunningRing {
     /// A transmitq: frames come from the guest.
     From(FromGuest),
-    /// A receiveq: frames go to the guest.
-    To(ToGuest),
+    /// A receiveq: frames go to the guest, from as many workers as hold it.
+    To(Arc<ToGuest>),
 }
 
 impl RunningRing {
@@ -94,7 +94,7 @@ impl RunningRing {
             });
         }
         Ok(if index.is_multiple_of(2) {
-            Self::To(ToGuest::new(ring, parts))
+            Self::To(Arc::new(ToGuest::new(ring, parts)))
         } else {
             Self::From(FromGuest::new(ring, parts))
         })

@@ -33,7 +33,7 @@ pub enum Request {
         /// Workers, CPUs, polling.
         datapath: DatapathSettings,
     },
-    /// Everything countable, consistent at one moment between two turns.
+    /// Everything countable: of each worker at a moment between two of its turns.
     Snapshot,
     /// The learned addresses.
     Fdb,
@@ -101,9 +101,9 @@ pub enum Reply {
 /// `datapath:` of the topology file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatapathSettings {
-    /// How many workers; this version runs one.
+    /// How many workers: from 1 to 64.
     pub workers: u16,
-    /// The CPUs that the workers are pinned to, in order; none: not pinned.
+    /// The CPUs that the workers are pinned to, one each, in order; none: not pinned.
     pub cpus: Vec<u16>,
     /// How a worker waits.
     pub poll: PollMode,
@@ -245,6 +245,8 @@ pub struct WorkerView {
     pub worker: u16,
     /// The CPU that it is pinned to.
     pub cpu: Option<u16>,
+    /// Transmitqs that it serves now.
+    pub rings: u16,
     /// Turns that moved at least one frame.
     pub busy_turns: u64,
     /// Frames that came in.

@@ -51,7 +51,7 @@ fn answer(datapath: &mut Datapath, request: Request, descriptors: Vec<OwnedFd>) 
         Request::Snapshot => Reply::Snapshot(datapath.snapshot()?),
         Request::Fdb => Reply::Fdb(datapath.fdb()?),
         Request::Trace { port, frame } => Reply::Trace(datapath.trace(port, &frame)?),
-        Request::Watch(watch) => Reply::Watching { watch: datapath.watch(watch)? },
+        Request::Watch(watch) => Reply::Watching { watch: datapath.watch(&watch)? },
         Request::Sightings { watch } => sightings(datapath, watch, false)?,
         Request::Unwatch { watch } => sightings(datapath, watch, true)?,
         Request::Stop => Reply::Done,

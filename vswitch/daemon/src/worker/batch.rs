@@ -6,7 +6,7 @@ use super::{
     ports::{Life, Ports},
     watches::Watches,
 };
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 use vhost_net_backend::device::{
     fault::PortFault,
     ring::{
@@ -262,7 +262,7 @@ impl Batch {
     }
 
     #[inline(always)]
-    fn deliver(&mut self, ring: &FromGuest, destinations: &[Vec<ToGuest>]) {
+    fn deliver(&mut self, ring: &FromGuest, destinations: &[Vec<Arc<ToGuest>>]) {
         let Self { copies, heaps, touched, rooms, lost, faults, untold, .. } = self;
         for &port in &*touched {
             let heap = &mut heaps[usize::from(port)];

@@ -1,5 +1,6 @@
 //! How control threads reach a worker: a message is left, the worker is woken, and it answers at a turn's end.
 
+use super::ports::Healths;
 use crate::control::protocol::{Sighting, Watch};
 use crate::counters::Counters;
 use std::{
@@ -8,11 +9,11 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Sender},
+        mpsc::{self, Receiver, Sender},
     },
     time::Duration,
 };
-use vhost_net_backend::device::{fault::PortFault, port::FaultHandle, ring::RunningRing};
+use vhost_net_backend::device::ring::RunningRing;
 use vswitch_core::{id::PortId, world::World};
 
 /// How long a worker may take to answer. One that does not is stuck in our own bug: the process gives up, and is
@@ -21,16 +22,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a worker can be told.
 pub(crate) enum Message {
-    /// A new connection begins: what stopped the last one is over.
-    Renew { port: PortId },
     /// Serve this ring.
     Attach { port: PortId, ring: RunningRing },
     /// Give that ring back.
     Detach { port: PortId, index: u16, answer: Sender<Option<RunningRing>> },
-    /// Decide by this World from the next turn on.
-    Adopt { world: Arc<World>, answer: Sender<()> },
-    /// Tell this port through that handle when it must stop.
-    Handle { port: PortId, handle: FaultHandle },
+    /// Decide by this World, which has these ports, from the next turn on.
+    Adopt { world: Arc<World>, healths: Healths, answer: Sender<()> },
     /// What was counted so far.
     Count { answer: Sender<Tally> },
     /// Note frames like these.
@@ -59,10 +56,17 @@ pub(crate) struct Tally {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PortTally {
     pub(crate) counters: Counters,
+    /// Entries of the transmitqs that this worker serves, by ring index.
+    pub(crate) sources: BTreeMap<u16, u16>,
+    /// Entries of the receiveqs that it delivers to, by ring index.
+    pub(crate) destinations: BTreeMap<u16, u16>,
+}
+
+impl PortTally {
     /// Entries of the rings that run, by ring index.
-    pub(crate) rings: BTreeMap<u16, u16>,
-    /// Why the worker stopped it, if it did.
-    pub(crate) fault: Option<PortFault>,
+    pub(crate) fn rings(&self) -> BTreeMap<u16, u16> {
+        self.sources.iter().chain(&self.destinations).map(|(index, entries)| (*index, *entries)).collect()
+    }
 }
 
 /// The worker's letter box.
@@ -91,15 +95,14 @@ impl Mailbox {
 
     /// Leaves the message that `make` builds around an answering end, and waits for the answer.
     pub(crate) fn ask<T>(&self, make: impl FnOnce(Sender<T>) -> Message) -> T {
+        self.question(make).wait()
+    }
+
+    /// The same without waiting yet.
+    pub(crate) fn question<T>(&self, make: impl FnOnce(Sender<T>) -> Message) -> Answer<T> {
         let (answer, answered) = mpsc::channel();
         self.send(make(answer));
-        match answered.recv_timeout(PATIENCE) {
-            Ok(value) => value,
-            Err(_) => {
-                tracing::error!("a worker did not answer within {PATIENCE:?}; giving up, to be started anew");
-                std::process::abort()
-            }
-        }
+        Answer(answered)
     }
 
     /// Whether there is a message.
@@ -112,5 +115,21 @@ impl Mailbox {
     pub(crate) fn take(&self) -> Vec<Message> {
         self.waiting.store(false, Ordering::Relaxed);
         std::mem::take(&mut self.messages.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// An answer that a worker owes.
+pub(crate) struct Answer<T>(Receiver<T>);
+
+impl<T> Answer<T> {
+    /// Waits for it.
+    pub(crate) fn wait(self) -> T {
+        match self.0.recv_timeout(PATIENCE) {
+            Ok(value) => value,
+            Err(_) => {
+                tracing::error!("a worker did not answer within {PATIENCE:?}; giving up, to be started anew");
+                std::process::abort()
+            }
+        }
     }
 }

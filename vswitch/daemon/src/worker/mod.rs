@@ -5,16 +5,17 @@
 //! ```
 
 mod batch;
+pub(crate) mod health;
 #[cfg(feature = "injection")]
 mod injection;
 pub(crate) mod mailbox;
-mod ports;
+pub(crate) mod ports;
 pub(crate) mod thread;
 mod watches;
 
 use batch::Batch;
 use mailbox::{Mailbox, Message, Tally};
-use ports::Ports;
+use ports::{Healths, Ports};
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -92,7 +93,8 @@ impl Worker {
         let poll = mio::Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(&poll, thread::WAKE)?);
         let mut worker = Self::new(mailbox, poll.registry().try_clone()?, world.clone(), fdb);
-        worker.adopt(world);
+        let healths = world.ports().map(|port| (port.id, Arc::default())).collect();
+        worker.adopt(world, healths);
         Ok(worker)
     }
 
@@ -101,8 +103,8 @@ impl Worker {
         self.ports.attach(port, ring);
     }
 
-    fn adopt(&mut self, world: Arc<World>) {
-        self.ports.adopt(world.ports().map(|port| port.id));
+    fn adopt(&mut self, world: Arc<World>, healths: Healths) {
+        self.ports.adopt(healths);
         self.world = world;
     }
 
@@ -175,16 +177,14 @@ impl Worker {
         let mut go_on = true;
         for message in self.mailbox.take() {
             match message {
-                Message::Renew { port } => self.ports.renew(port),
                 Message::Attach { port, ring } => self.attach(port, ring),
                 Message::Detach { port, index, answer } => {
                     let _ = answer.send(self.ports.detach(port, index));
                 }
-                Message::Adopt { world, answer } => {
-                    self.adopt(world);
+                Message::Adopt { world, healths, answer } => {
+                    self.adopt(world, healths);
                     let _ = answer.send(());
                 }
-                Message::Handle { port, handle } => self.ports.set_handle(port, handle),
                 Message::Count { answer } => {
                     let _ = answer.send(self.tally());
                 }

@@ -1,12 +1,11 @@
 //! The rings and counters of each port, as one worker holds them.
 
-use super::mailbox::PortTally;
+use super::{health::Health, mailbox::PortTally};
 use crate::counters::Counters;
 use mio::{Interest, Registry, Token, unix::SourceFd};
-use std::{collections::BTreeMap, os::fd::AsRawFd};
+use std::{collections::BTreeMap, os::fd::AsRawFd, sync::Arc};
 use vhost_net_backend::device::{
     fault::PortFault,
-    port::FaultHandle,
     ring::{FromGuest, RunningRing, ToGuest},
 };
 use vswitch_core::id::PortId;
@@ -20,25 +19,27 @@ pub(super) struct Source {
     pub(super) ring: FromGuest,
 }
 
-/// Every ring that this worker serves. Sources and destinations stand apart, so that frames of one ring can be written
-/// into others while the batch borrows it.
+/// The ports that there are, each with its health.
+pub(crate) type Healths = BTreeMap<PortId, Arc<Health>>;
+
+/// Every ring that this worker serves: its share of the sources, and all destinations, which it shares with the other workers.
+/// The two stand apart, so that frames of one ring can be written into others while the batch borrows it.
 pub(super) struct Ports {
     /// Where the kick descriptors of sources are waited for: as long as a ring is served and no longer, since closing
     /// our descriptor does not end the wait for one that the frontend holds too.
     registry: Registry,
     pub(super) sources: Vec<Source>,
     /// By place of the port; a port's receiveqs in order of their index.
-    pub(super) destinations: Vec<Vec<ToGuest>>,
+    pub(super) destinations: Vec<Vec<Arc<ToGuest>>>,
     pub(super) lives: Vec<Option<Life>>,
 }
 
-/// One port's life: what outlasts its rings.
+/// One port's life, as this worker sees it: what outlasts its rings.
 pub(super) struct Life {
     pub(super) id: PortId,
+    /// What this worker counted.
     pub(super) counters: Counters,
-    pub(super) fault: Option<PortFault>,
-    /// How the port is told that it must stop.
-    pub(super) handle: Option<FaultHandle>,
+    pub(super) health: Arc<Health>,
     /// Rings that the worker no longer serves and that were not fetched yet.
     pub(super) parked: Vec<RunningRing>,
     /// Fail inside at the next frame (a test's wish).
@@ -47,12 +48,11 @@ pub(super) struct Life {
 }
 
 impl Life {
-    fn new(id: PortId) -> Self {
+    fn new(id: PortId, health: Arc<Health>) -> Self {
         Self {
             id,
             counters: Counters::default(),
-            fault: None,
-            handle: None,
+            health,
             parked: Vec::new(),
             #[cfg(feature = "injection")]
             panic: false,
@@ -65,24 +65,17 @@ impl Ports {
         Self { registry, sources: Vec::new(), destinations: Vec::new(), lives: Vec::new() }
     }
 
-    /// Makes room for the ports `ids`; others end, and with them what was counted of them.
-    pub(super) fn adopt(&mut self, ids: impl Iterator<Item = PortId>) {
+    /// Makes room for these ports; others end, and with them what was counted of them.
+    pub(super) fn adopt(&mut self, healths: Healths) {
         let mut kept: Vec<Option<Life>> = Vec::new();
-        for id in ids {
+        for (id, health) in healths {
             let place = usize::from(id.index());
             kept.resize_with(kept.len().max(place + 1), || None);
             let old = self.lives.get_mut(place).and_then(Option::take).filter(|life| life.id == id);
-            kept[place] = Some(old.unwrap_or_else(|| Life::new(id)));
+            kept[place] = Some(old.unwrap_or_else(|| Life::new(id, health)));
         }
         self.destinations.resize_with(kept.len().max(self.destinations.len()), Vec::new);
         self.lives = kept;
-    }
-
-    /// How to tell `port` that it must stop.
-    pub(super) fn set_handle(&mut self, port: PortId, handle: FaultHandle) {
-        if let Some(life) = self.life(port.index()).filter(|life| life.id == port) {
-            life.handle = Some(handle);
-        }
     }
 
     /// The port in place `index`, if there is one.
@@ -90,19 +83,12 @@ impl Ports {
         self.lives.get_mut(usize::from(index)).and_then(Option::as_mut)
     }
 
-    /// A new connection of `port` begins.
-    pub(super) fn renew(&mut self, port: PortId) {
-        if let Some(life) = self.life(port.index()).filter(|life| life.id == port) {
-            life.fault = None;
-        }
-    }
-
     /// Starts to serve a ring. A ring of a port that is not there stays parked nowhere: it is dropped with its memory. One that
     /// was on its way when its port was stopped waits with the others.
     pub(super) fn attach(&mut self, port: PortId, ring: RunningRing) {
         let place = port.index();
         let Some(life) = self.life(place).filter(|life| life.id == port) else { return };
-        if life.fault.is_some() {
+        if life.health.fault().is_some() {
             return life.parked.push(ring);
         }
         match ring {
@@ -133,7 +119,7 @@ impl Ports {
         Some(RunningRing::To(rings.remove(at)))
     }
 
-    /// Stops serving the port in place `index` because of `why`, and tells it so. Its rings wait to be fetched.
+    /// Stops serving the port in place `index` because of `why`, and says so. Its rings wait to be fetched.
     pub(super) fn stop(&mut self, index: u16, why: PortFault) {
         let place = usize::from(index);
         let mut parked: Vec<RunningRing> = Vec::new();
@@ -147,11 +133,7 @@ impl Ports {
         }
         let Some(life) = self.life(index) else { return };
         life.parked.append(&mut parked);
-        life.counters.faults += 1;
-        if let Some(handle) = &life.handle {
-            handle.fault(why.clone());
-        }
-        life.fault = Some(why);
+        life.counters.faults += u64::from(life.health.fail(why));
     }
 
     /// Edge-triggered: the descriptor is never read, so that its frontend cannot make us wait for it.
@@ -175,11 +157,12 @@ impl Ports {
             let place = life.id.index();
             let from = self.sources.iter().filter(|source| source.port == place);
             let to = self.destinations.get(usize::from(place)).into_iter().flatten();
-            let rings = from
-                .map(|source| (source.ring.index(), source.ring.size()))
-                .chain(to.map(|ring| (ring.index(), ring.size())))
-                .collect();
-            (life.id, PortTally { counters: life.counters.clone(), rings, fault: life.fault.clone() })
+            let tally = PortTally {
+                counters: life.counters.clone(),
+                sources: from.map(|source| (source.ring.index(), source.ring.size())).collect(),
+                destinations: to.map(|ring| (ring.index(), ring.size())).collect(),
+            };
+            (life.id, tally)
         };
         self.lives.iter().flatten().map(one).collect()
     }

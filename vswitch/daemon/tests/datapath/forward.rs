@@ -38,7 +38,7 @@ fn a_flood_stays_in_its_vlan_and_the_answer_is_unicast() {
 fn a_watched_frame_says_where_it_went() {
     let mut lab = Lab::new(&[access(10), access(10)]);
     let mut guests: Vec<_> = (0..2).map(|place| lab.attach(place, &Config::default())).collect();
-    let watch = lab.datapath.watch(Watch { src: Some(mac(0)), ..Watch::default() }).unwrap();
+    let watch = lab.datapath.watch(&Watch { src: Some(mac(0)), ..Watch::default() }).unwrap();
     send(&mut guests[0], &frame(mac(9), mac(0), 60, 0));
     receive(&mut guests[1], 1);
     let (sightings, lost) = lab.datapath.sightings(watch, true).unwrap();

@@ -1,6 +1,7 @@
 //! Guests that are killed, stopped or lose their memory under traffic: their ports say so, and nobody else notices.
 
 use crate::{
+    description::description,
     lab::{DEADLINE, Lab, access, frame, mac, send},
     process::{Guest, Holdings, alone, guest_socket, left_out, status},
     traffic::{Pair, Running},
@@ -52,8 +53,8 @@ struct Scene {
 }
 
 impl Scene {
-    fn new() -> Self {
-        let lab = Lab::new(&links());
+    fn new(workers: u16) -> Self {
+        let lab = Lab::with_workers(&description(&links()), workers);
         let neighbours = Pair::new(&lab, NEIGHBOURS);
         let mut partner = lab.attach(PARTNER, &Config::default());
         send(&mut partner, &frame(MacAddr::BROADCAST, mac(PARTNER), 60, 0));
@@ -82,7 +83,7 @@ impl Scene {
         let neighbours = self.neighbours.stop();
         let end = self.lab.lawful();
         neighbours.lost_nothing(&end);
-        assert_eq!(end.workers[0].panics, 0);
+        assert!(end.workers.iter().all(|worker| worker.panics == 0), "{:#?}", end.workers);
         end
     }
 }
@@ -107,7 +108,7 @@ fn two_hundred_killed_guests_leave_nothing_behind() {
         return be_a_guest(&socket);
     }
     alone(NAME, || {
-        let mut scene = Scene::new();
+        let mut scene = Scene::new(1);
         let before = Holdings::settled();
         // The first round warms up what is kept on purpose: the allocator's and the threads' caches.
         a_round_of_kills(&mut scene, NAME);
@@ -149,9 +150,9 @@ impl Loss {
     }
 }
 
-/// One victim after the other loses its memory under traffic, `rounds` in all.
-fn lose_memory(memory: MemoryConfig, losses: &[Loss], rounds: usize) {
-    let mut scene = Scene::new();
+/// One victim after the other loses its memory under traffic, `rounds` in all. Whoever of the workers finds out, it is one fault.
+fn lose_memory(workers: u16, memory: MemoryConfig, losses: &[Loss], rounds: usize) {
+    let mut scene = Scene::new(workers);
     let config = Config { memory, ..Config::default() };
     for round in 0..rounds {
         let port = VICTIMS.start + round % VICTIMS.len();
@@ -191,7 +192,8 @@ fn lose_memory(memory: MemoryConfig, losses: &[Loss], rounds: usize) {
 fn memory_that_vanishes_under_traffic_stops_that_port_only() {
     let losses = [Loss::Truncated(0), Loss::Truncated(4096), Loss::Truncated(64 << 10), Loss::Punched];
     let memory = MemoryConfig { sealed: false, ..MemoryConfig::default() };
-    lose_memory(memory, &losses, LOSSES_OF_MEMORY);
+    lose_memory(1, memory.clone(), &losses, LOSSES_OF_MEMORY);
+    lose_memory(2, memory, &losses, LOSSES_OF_MEMORY);
 }
 
 #[test]
@@ -201,7 +203,7 @@ fn huge_pages_that_vanish_under_traffic_stop_that_port_only() {
         return left_out("guest memory of huge pages: 8 of 2 MiB must be free (sysctl vm.nr_hugepages=16)");
     }
     let memory = MemoryConfig { sealed: false, huge_pages: true, ..MemoryConfig::default() };
-    lose_memory(memory, &[Loss::Truncated(0)], LOSSES_OF_MEMORY / 4);
+    lose_memory(1, memory, &[Loss::Truncated(0)], LOSSES_OF_MEMORY / 4);
 }
 
 #[test]
@@ -210,7 +212,7 @@ fn a_stopped_guest_costs_the_others_nothing() {
     if let Some(socket) = guest_socket() {
         return be_a_guest(&socket);
     }
-    let mut scene = Scene::new();
+    let mut scene = Scene::new(1);
     let port = VICTIMS.start;
     let guest = Guest::start(NAME, scene.lab.socket(port));
     scene.frames_come(&[port], 100);
@@ -234,4 +236,47 @@ fn a_stopped_guest_costs_the_others_nothing() {
     guest.signal(Signal::CONT);
     scene.frames_come(&[port], 100);
     scene.end();
+}
+
+#[test]
+fn a_guest_that_is_killed_while_two_workers_deliver_to_it_costs_the_others_nothing() {
+    const NAME: &str =
+        "kills::a_guest_that_is_killed_while_two_workers_deliver_to_it_costs_the_others_nothing";
+    if let Some(socket) = guest_socket() {
+        return be_a_guest(&socket);
+    }
+    // Rings are given out in turn: the two who send have a worker each.
+    const OTHER: usize = 3;
+    let mut scene = Scene::new(2);
+    let mut other = scene.lab.attach(OTHER, &Config::default());
+    for port in (4..VICTIMS.end).chain(4..VICTIMS.end) {
+        let guest = Guest::start(NAME, scene.lab.socket(port));
+        scene.frames_come(&[port], 1);
+        let victim = station(guest.id());
+        let mut send_on = |scene: &mut Scene, so: &dyn Fn(&Snapshot) -> bool| {
+            scene.lab.wait(|seen| {
+                for (place, sender) in [(PARTNER, &mut scene.partner), (OTHER, &mut other)] {
+                    let pair = sender.pair();
+                    let sent = frame(victim, mac(place), 300, 0);
+                    (0..32).take_while(|_| pair.transmit(&sent)).for_each(drop);
+                    pair.flush();
+                    pair.receive(|_, _| {});
+                }
+                so(seen)
+            })
+        };
+        let sent = |seen: &Snapshot, place: usize| seen.ports[place].counters.from_port.unicast;
+        let before = scene.lab.lawful();
+        let enough = |seen: &Snapshot| {
+            [PARTNER, OTHER].iter().all(|place| sent(seen, *place) >= sent(&before, *place) + 100)
+        };
+        let under_way = send_on(&mut scene, &enough);
+        let delivered = |seen: &Snapshot| seen.ports[port].counters.to_port.delivered;
+        assert!(delivered(&under_way) > delivered(&before), "{:#?}", under_way.ports[port]);
+        guest.signal(Signal::KILL);
+        send_on(&mut scene, &|seen| seen.ports[port].detail == "the VMM closed its socket");
+        scene.lab.lawful();
+    }
+    let end = scene.end();
+    assert!(end.ports.iter().all(|port| port.counters.faults == 0), "a kill is no fault");
 }

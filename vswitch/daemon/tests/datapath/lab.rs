@@ -69,6 +69,11 @@ impl Lab {
     }
 
     pub(crate) fn of(description: &Description) -> Self {
+        Self::with_workers(description, 1)
+    }
+
+    /// A lab whose ports are spread over so many workers.
+    pub(crate) fn with_workers(description: &Description, workers: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut datapath = Datapath::new();
         let (mut attachments, mut descriptors, mut sockets) =
@@ -80,7 +85,7 @@ impl Lab {
             let port = port.as_ref().unwrap().id;
             attachments.push(Attachment { port, kind: AttachmentKind::VhostUserListen });
         }
-        let settings = DatapathSettings { workers: 1, cpus: vec![], poll: PollMode::Adaptive };
+        let settings = DatapathSettings { workers, cpus: vec![], poll: PollMode::Adaptive };
         datapath.apply(description, attachments, descriptors, settings).unwrap();
         Self { datapath, sockets, _dir: dir }
     }

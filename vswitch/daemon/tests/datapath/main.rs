@@ -10,3 +10,4 @@ mod process;
 mod shapes;
 mod tags;
 mod traffic;
+mod workers;

@@ -44,7 +44,7 @@ const WAYS: &[Way] = &[
 ];
 
 /// `untagged` with a C-tag behind its addresses.
-fn tagged(mut untagged: Vec<u8>, tci: Option<u16>) -> Vec<u8> {
+pub(crate) fn tagged(mut untagged: Vec<u8>, tci: Option<u16>) -> Vec<u8> {
     if let Some(tci) = tci {
         let [high, low] = Tci::from_bits(tci).bits().to_be_bytes();
         untagged.splice(12..12, [0x81, 0x00, high, low]);

@@ -13,6 +13,7 @@ use crate::{
     features::{EVENT_IDX, IN_ORDER, INDIRECT_DESC, NET_MRG_RXBUF, VERSION_1},
     layout::RingSize,
 };
+use std::sync::Arc;
 
 const ALL: u64 = VERSION_1 | INDIRECT_DESC | NET_MRG_RXBUF | EVENT_IDX | IN_ORDER;
 
@@ -23,7 +24,7 @@ fn config(features: u64, entries: u16) -> Config {
 /// A guest's driver, and the device's end of both its rings.
 struct Wired {
     driver: Unwired,
-    to: ToGuest,
+    to: Arc<ToGuest>,
     from: FromGuest,
 }
 

@@ -1,7 +1,7 @@
 //! Claiming room in a receiveq, frame by frame.
 
 use super::{
-    MAX_LEASES, State, ToGuest,
+    State, ToGuest,
     lease::{Chain, Odd, Room, Rooms},
 };
 use crate::{
@@ -56,7 +56,7 @@ impl<'r> Claim<'r> {
         let asked = ring.ring.avail_index().wrapping_sub(first);
         let broken =
             (asked > ring.common.size.entries()).then_some("avail.idx jumped by more than the ring's size");
-        let available = if broken.is_none() && state.open.len() < MAX_LEASES { asked } else { 0 };
+        let available = if broken.is_none() && !state.leases.all_open() { asked } else { 0 };
         let wanted = available.min(u16::try_from(count).unwrap_or(u16::MAX));
         ring.ring.prefetch(stretch(ring.ring.avail(), first, wanted));
         let row = state.seen.begin();

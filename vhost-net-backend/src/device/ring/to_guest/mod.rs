@@ -6,31 +6,22 @@
 
 mod claim;
 mod lease;
+mod leases;
 
 pub use claim::{Claim, NoRoom};
 pub use lease::{Granted, Lease, Published, Rooms};
 
 use super::{Common, RingParts, flag::Flagged, raw::RawRing, seen::Seen};
 use crate::{device::fault::PortFault, features};
-use std::collections::VecDeque;
-
-/// Leases that may be open at once: far more than there are workers.
-const MAX_LEASES: usize = 64;
+use leases::Leases;
 
 #[derive(Debug)]
 struct State {
     next_avail: u16,
     /// The next place in the used ring to give away.
     next_used: u16,
-    /// What `used.idx` says.
-    published: u16,
-    /// `published` when the driver was last told.
-    told: u16,
+    leases: Leases,
     region_hint: usize,
-    /// Open leases, oldest first: places taken, and whether they are written.
-    open: VecDeque<(u16, bool)>,
-    /// The number of the oldest open lease.
-    oldest: u64,
     seen: Seen,
 }
 
@@ -51,11 +42,8 @@ impl ToGuest {
         let state = State {
             next_avail,
             next_used,
-            published: next_used,
-            told: next_used,
+            leases: Leases::new(next_used),
             region_hint: 0,
-            open: VecDeque::with_capacity(MAX_LEASES),
-            oldest: 0,
             seen: Seen::new(common.size),
         };
         Self { ring, common, state: Flagged::new(state) }
@@ -80,7 +68,7 @@ impl ToGuest {
     }
 
     pub(super) fn next_used(&self) -> u16 {
-        self.state.with(|state| state.published)
+        self.state.with(|state| state.leases.published())
     }
 
     /// Claims room for about `count` frames; `ask` asks for each, one after the other. `rooms` is what the lease is kept in.
@@ -98,11 +86,7 @@ impl ToGuest {
             let mut claim = Claim::begin(self, state, rooms, count);
             ask(&mut claim);
             match claim.broken() {
-                None => {
-                    let number = state.oldest + state.open.len() as u64;
-                    state.open.push_back((state.next_used.wrapping_sub(before.1), false));
-                    Ok(number)
-                }
+                None => Ok(state.leases.open(state.next_used.wrapping_sub(before.1))),
                 Some(what) => {
                     (state.next_avail, state.next_used) = before;
                     Err(self.ring.cause(self.common.fault(what)))
@@ -115,20 +99,8 @@ impl ToGuest {
     /// Ends lease `number`; returns the used indices between which the driver is to be told.
     fn end(&self, number: u64) -> Published {
         self.state.with(|state| {
-            if let Some(lease) = state.open.get_mut((number - state.oldest) as usize) {
-                lease.1 = true;
-            }
-            while let Some((places, true)) = state.open.front().copied() {
-                state.open.pop_front();
-                state.published = state.published.wrapping_add(places);
-                state.oldest += 1;
-            }
-            let old = state.told;
-            state.told = state.published;
-            if old != state.published {
-                self.ring.store_used_index(state.published);
-            }
-            Published { old, new: state.published }
+            let (old, new) = state.leases.end(number, |index| self.ring.store_used_index(index));
+            Published { old, new }
         })
     }
 

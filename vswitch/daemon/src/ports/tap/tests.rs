@@ -43,7 +43,7 @@ impl PortHost for Host {
 
 impl Host {
     /// Runs `work` on both rings once they are there.
-    fn with<R>(&self, work: impl FnOnce(&mut FromGuest, &mut ToGuest) -> R) -> R {
+    fn with<R>(&self, work: impl FnOnce(&mut FromGuest, &ToGuest) -> R) -> R {
         let rings = self.rings.lock().expect("no test panics with it");
         let (mut rings, timeout) = self
             .changed
