@@ -38,7 +38,7 @@ impl<T> Flagged<T> {
                 self.0.store(false, Ordering::Release);
             }
         }
-        if self.up.swap(true, Ordering::Acquire) {
+        if !self.raise() {
             self.wait();
         }
         let _lower = Lower(&self.up);
@@ -46,11 +46,17 @@ impl<T> Flagged<T> {
         self.value.with_mut(|value| work(unsafe { &mut *value }))
     }
 
+    /// Raises the flag, if it is down.
+    #[inline(always)]
+    fn raise(&self) -> bool {
+        self.up.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
     /// Until the flag was down, and is up for us.
     #[cold]
     fn wait(&self) {
         let mut pause = Pause::default();
-        while self.up.swap(true, Ordering::Acquire) {
+        while self.up.load(Ordering::Relaxed) || !self.raise() {
             pause.next();
         }
     }

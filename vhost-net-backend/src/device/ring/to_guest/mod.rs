@@ -7,6 +7,8 @@
 mod claim;
 mod lease;
 mod leases;
+#[cfg(all(loom, test))]
+mod model;
 
 pub use claim::{Claim, NoRoom};
 pub use lease::{Granted, Lease, Published, Rooms};
