@@ -1,14 +1,13 @@
 //! How control threads reach a worker: a message is left, the worker is woken, and it answers at a turn's end.
 
-use super::ports::Healths;
+use super::{letterbox::Letterbox, ports::Healths};
 use crate::control::protocol::{Sighting, Watch};
 use crate::counters::Counters;
 use std::{
     collections::BTreeMap,
     io,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc,
         mpsc::{self, Receiver, Sender},
     },
     time::Duration,
@@ -71,9 +70,7 @@ impl PortTally {
 
 /// The worker's letter box.
 pub(crate) struct Mailbox {
-    messages: Mutex<Vec<Message>>,
-    /// Whether there are any: all that a busy worker looks at.
-    waiting: AtomicBool,
+    messages: Letterbox<Message>,
     waker: mio::Waker,
 }
 
@@ -81,13 +78,12 @@ impl Mailbox {
     /// A box whose worker sleeps on `poll` and is woken by `token`.
     pub(crate) fn new(poll: &mio::Poll, token: mio::Token) -> io::Result<Self> {
         let waker = mio::Waker::new(poll.registry(), token)?;
-        Ok(Self { messages: Mutex::new(Vec::new()), waiting: AtomicBool::new(false), waker })
+        Ok(Self { messages: Letterbox::new(), waker })
     }
 
     /// Leaves a message and wakes the worker.
     pub(crate) fn send(&self, message: Message) {
-        self.messages.lock().unwrap_or_else(PoisonError::into_inner).push(message);
-        self.waiting.store(true, Ordering::Release);
+        self.messages.leave(message);
         if let Err(why) = self.waker.wake() {
             tracing::error!("a worker cannot be woken: {why}");
         }
@@ -108,13 +104,12 @@ impl Mailbox {
     /// Whether there is a message.
     #[inline(always)]
     pub(crate) fn waiting(&self) -> bool {
-        self.waiting.load(Ordering::Acquire)
+        self.messages.waiting()
     }
 
     /// All messages, oldest first.
     pub(crate) fn take(&self) -> Vec<Message> {
-        self.waiting.store(false, Ordering::Relaxed);
-        std::mem::take(&mut self.messages.lock().unwrap_or_else(PoisonError::into_inner))
+        self.messages.take()
     }
 }
 

@@ -8,6 +8,7 @@ mod batch;
 pub(crate) mod health;
 #[cfg(feature = "injection")]
 mod injection;
+mod letterbox;
 pub(crate) mod mailbox;
 pub(crate) mod ports;
 pub(crate) mod thread;

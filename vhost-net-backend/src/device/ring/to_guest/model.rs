@@ -80,6 +80,9 @@ fn the_used_index_passes_no_unwritten_place_and_all_is_published_once() {
         assert!(ring.look() >= early, "the used index goes back");
         workers.into_iter().for_each(|worker| worker.join().unwrap());
         assert_eq!(usize::from(ring.look()), PLACES, "all is published");
-        assert!(ring.told.iter().all(|told| told.load(Ordering::Relaxed) == 1), "the driver is told once of each");
+        assert!(
+            ring.told.iter().all(|told| told.load(Ordering::Relaxed) == 1),
+            "the driver is told once of each"
+        );
     });
 }
