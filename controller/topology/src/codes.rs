@@ -1,7 +1,7 @@
 //! Every code that a topology file's error can have: one closed list, in which code, title, explanation and mend are born together.
 //!
 //! Codes are a contract: a code keeps its meaning for ever, and `vnet explain CODE` prints its explanation.
-//! T01xx is how the file is written, T02xx nodes and names, T03xx VLANs, T04xx links, T05xx addresses, T06xx `expect`.
+//! T01xx is how the file is written, T02xx nodes and names, T03xx VLANs, T04xx links, T05xx addresses, T06xx `expect`, T07xx `datapath`.
 
 use serde::{Serialize, Serializer};
 use std::{fmt, str::FromStr};
@@ -194,6 +194,10 @@ codes! {
         "The expectation holds only if the guest answers by itself: we did not make what runs in it. Be sure that it has \
          the addresses of the file and answers what is asked.",
         mend "be sure that it has these addresses and answers; else probe with l2";
+    CpusAndWorkers = "T0701", "not one CPU for each worker",
+        "`datapath: { workers: 2, cpus: [2, 3] }` pins the first worker to CPU 2 and the second to CPU 3. A worker without a CPU \
+         would run anywhere beside pinned ones, and a CPU without a worker would do nothing.",
+        mend "list as many CPUs as there are workers, or leave `cpus` out";
 }
 
 /// The explanation of the code of that name, if there is one; upper and lower case are the same.

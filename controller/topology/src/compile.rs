@@ -2,7 +2,7 @@
 
 use crate::{
     check::{
-        addresses, expect,
+        addresses, datapath, expect,
         interfaces::{self, NodeInterface},
         links::{self, Checked},
         names::{self, Names},
@@ -43,6 +43,7 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     let links = links::check(lab, &names, &vlans, sink);
     let interfaces = interfaces::check(lab, &links, sink);
     addresses::check(&interfaces, &links, sink);
+    datapath::check(lab, sink);
     let mut host = nodes::Host::default();
     let entries = lab.nodes.iter().flat_map(|nodes| &nodes.0);
     let kinds: Vec<Option<NodeKind>> =
@@ -75,7 +76,7 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
         ports: ports(&nodes, &interfaces, &links),
         trunks: links.iter().filter_map(trunk).collect(),
     };
-    (!sink.failed()).then(|| Plan { description, datapath: datapath(lab), nodes, expectations })
+    (!sink.failed()).then(|| Plan { description, datapath: compile_datapath(lab), nodes, expectations })
 }
 
 /// `name:`, or the file's name made into one.
@@ -112,7 +113,7 @@ fn check_size(lab: &Lab, start: Span, sink: &mut Sink) -> Option<()> {
     counts.iter().all(|(count, most, _)| count <= most).then_some(())
 }
 
-fn datapath(lab: &Lab) -> Datapath {
+fn compile_datapath(lab: &Lab) -> Datapath {
     let said = lab.datapath.clone().unwrap_or_default();
     Datapath {
         workers: said.workers.map_or(1, |workers| workers.value.0),

@@ -28,7 +28,7 @@ pub struct Plan {
 pub struct Datapath {
     /// Workers.
     pub workers: u16,
-    /// The CPUs they are pinned to, in order.
+    /// The CPUs they are pinned to, one each, in order; none: they are not pinned.
     pub cpus: Vec<u16>,
     /// True: never sleep (`poll: always`).
     pub always_poll: bool,

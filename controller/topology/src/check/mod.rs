@@ -1,6 +1,7 @@
 //! From said to checked: every reference resolved, every rule of the file kept, each violation told once.
 
 pub(crate) mod addresses;
+pub(crate) mod datapath;
 pub(crate) mod expect;
 pub(crate) mod interfaces;
 pub(crate) mod links;

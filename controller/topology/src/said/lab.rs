@@ -40,9 +40,9 @@ said_map! {
 said_map! {
     /// How frames are moved.
     Datapath is "`datapath`" {
-        /// Threads that move frames.
+        /// Threads that move frames: ports are spread over them.
         workers: Said<Whole<1, 64>> = "workers";
-        /// The CPUs that they are pinned to, in order.
+        /// The CPUs that they are pinned to, one for each worker, in order.
         cpus: Vec<Said<Whole<0, 4095>>> = "cpus";
         /// Whether an idle worker sleeps.
         poll: Said<Poll> = "poll";

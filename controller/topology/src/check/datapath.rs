@@ -1,0 +1,26 @@
+//! `datapath:`: where its words belong together.
+
+use crate::{codes::Code, report::Sink, said::lab::Lab};
+
+/// Refuses CPUs that are not one for each worker.
+pub(crate) fn check(lab: &Lab, sink: &mut Sink) {
+    let Some(datapath) = &lab.datapath else { return };
+    let said = datapath.workers.as_ref();
+    let workers = said.map_or(1, |workers| usize::from(workers.value.0));
+    let cpus = datapath.cpus.as_deref().unwrap_or_default();
+    let what = format!("{} for {}", count(cpus.len(), "CPU"), count(workers, "worker"));
+    if let Some(surplus) = cpus.get(workers) {
+        let told = sink.error(Code::CpusAndWorkers, surplus.span, what);
+        if let Some(said) = said {
+            told.label(said.span, "so many workers");
+        }
+    } else if let (Some(last), Some(said)) = (cpus.last(), said)
+        && cpus.len() < workers
+    {
+        sink.error(Code::CpusAndWorkers, said.span, what).label(last.span, "the last CPU");
+    }
+}
+
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
