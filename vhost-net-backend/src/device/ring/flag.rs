@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(not(loom))]
 const LOOKS: u32 = 100;
 
-/// `T` behind a flag. Who finds it up spins: whoever holds it is a worker in the middle of a few instructions.
+/// `T` behind a flag. Who finds it up spins: whoever holds it is a worker in the middle of a few instructions. What only changes
+/// behind the flag has lines of its own, so that what stands beside it stays in every worker's cache.
+#[repr(align(64))]
 pub(super) struct Flagged<T> {
     up: AtomicBool,
     value: UnsafeCell<T>,
