@@ -116,7 +116,7 @@ impl Batch {
         which: usize,
         watches: &mut Watches,
     ) -> Result<usize, PortFault> {
-        let source = &mut ports.sources[which];
+        let Some(source) = ports.sources.get_mut(which) else { return Ok(0) };
         let port = source.port;
         if source.ring.harvest(MAX_BATCH)? == 0 {
             return Ok(0);

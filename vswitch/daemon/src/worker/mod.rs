@@ -11,6 +11,7 @@ mod injection;
 mod letterbox;
 pub(crate) mod mailbox;
 pub(crate) mod ports;
+mod sources;
 pub(crate) mod thread;
 mod watches;
 
@@ -120,15 +121,21 @@ impl Worker {
         }
         self.watches.now_nanos = now.as_nanos();
         let mut frames = 0;
+        self.ports.sources.look_around();
         let mut which = 0;
-        while which < self.ports.sources.len() {
-            // A ring that is stopped leaves the list, and the next one is in its place.
-            let port = self.ports.sources[which].port;
+        while which < self.ports.sources.active()
+            && let Some(port) = self.ports.sources.get_mut(which).map(|source| source.port)
+        {
             match self.batch(now, which) {
                 Ok(moved) => {
                     frames += moved;
+                    if self.ports.sources.note(which, moved) {
+                        self.batch.tell(&mut self.ports);
+                        self.ports.sources.quiet(which);
+                    }
                     which += 1;
                 }
+                // It leaves the list, and another one is in its place.
                 Err(why) => {
                     self.batch.tell(&mut self.ports);
                     self.ports.stop(port, why);
@@ -220,13 +227,11 @@ impl Worker {
 
     /// Asks every driver for a kick at its next frame. True if there is something to do already.
     fn arm(&self) -> bool {
-        // Not `any`: each ring must be armed, also behind one that has work.
-        let work = self.ports.sources.iter().fold(false, |work, source| source.ring.arm() | work);
-        work || self.mailbox.waiting()
+        self.ports.sources.arm() || self.mailbox.waiting()
     }
 
     fn disarm(&self) {
-        self.ports.sources.iter().for_each(|source| source.ring.disarm());
+        self.ports.sources.disarm();
     }
 
     /// Whether some driver gave no kick descriptor: it expects its ring to be polled.

@@ -1,6 +1,6 @@
 //! The rings and counters of each port, as one worker holds them.
 
-use super::{health::Health, mailbox::PortTally};
+use super::{health::Health, mailbox::PortTally, sources::Sources};
 use crate::counters::Counters;
 use mio::{Interest, Registry, Token, unix::SourceFd};
 use std::{collections::BTreeMap, os::fd::AsRawFd, sync::Arc};
@@ -13,12 +13,6 @@ use vswitch_core::id::PortId;
 /// What a kick wakes the worker with.
 pub(super) const KICK: Token = Token(1);
 
-/// A transmitq and the place of the port that it belongs to.
-pub(super) struct Source {
-    pub(super) port: u16,
-    pub(super) ring: FromGuest,
-}
-
 /// The ports that there are, each with its health.
 pub(crate) type Healths = BTreeMap<PortId, Arc<Health>>;
 
@@ -28,7 +22,7 @@ pub(super) struct Ports {
     /// Where the kick descriptors of sources are waited for: as long as a ring is served and no longer, since closing
     /// our descriptor does not end the wait for one that the frontend holds too.
     registry: Registry,
-    pub(super) sources: Vec<Source>,
+    pub(super) sources: Sources,
     /// By place of the port; a port's receiveqs in order of their index.
     pub(super) destinations: Vec<Vec<Arc<ToGuest>>>,
     pub(super) lives: Vec<Option<Life>>,
@@ -62,7 +56,7 @@ impl Life {
 
 impl Ports {
     pub(super) fn new(registry: Registry) -> Self {
-        Self { registry, sources: Vec::new(), destinations: Vec::new(), lives: Vec::new() }
+        Self { registry, sources: Sources::default(), destinations: Vec::new(), lives: Vec::new() }
     }
 
     /// Makes room for these ports; others end, and with them what was counted of them.
@@ -94,7 +88,7 @@ impl Ports {
         match ring {
             RunningRing::From(ring) => {
                 self.wait_for_kicks(&ring);
-                self.sources.push(Source { port: place, ring });
+                self.sources.push(place, ring);
             }
             RunningRing::To(ring) => self.destinations[usize::from(place)].push(ring),
         }
@@ -107,10 +101,8 @@ impl Ports {
         if let Some(at) = life.parked.iter().position(|ring| ring.index() == index) {
             return Some(life.parked.swap_remove(at));
         }
-        let source =
-            self.sources.iter().position(|source| source.port == place && source.ring.index() == index);
-        if let Some(at) = source {
-            let ring = self.sources.remove(at).ring;
+        let source = self.sources.remove(|source| source.port == place && source.ring.index() == index);
+        if let Some(ring) = source.into_iter().next() {
             self.forget_kicks(&ring);
             return Some(RunningRing::From(ring));
         }
@@ -123,11 +115,9 @@ impl Ports {
     pub(super) fn stop(&mut self, index: u16, why: PortFault) {
         let place = usize::from(index);
         let mut parked: Vec<RunningRing> = Vec::new();
-        let (stopped, going): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.sources).into_iter().partition(|source| source.port == index);
-        self.sources = going;
-        stopped.iter().for_each(|source| self.forget_kicks(&source.ring));
-        parked.extend(stopped.into_iter().map(|source| RunningRing::From(source.ring)));
+        let stopped = self.sources.remove(|source| source.port == index);
+        stopped.iter().for_each(|ring| self.forget_kicks(ring));
+        parked.extend(stopped.into_iter().map(RunningRing::From));
         if let Some(rings) = self.destinations.get_mut(place) {
             parked.extend(rings.drain(..).map(RunningRing::To));
         }

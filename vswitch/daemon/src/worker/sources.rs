@@ -1,0 +1,126 @@
+//! A worker's transmitqs: those that had frames lately are polled at every turn, and of the others a few.
+//!
+//! So a port that is attached and silent costs next to nothing, however many there are. A quiet ring stays armed: its driver kicks
+//! at its next frame, which wakes a worker that sleeps; a busy one comes by.
+
+use vhost_net_backend::device::ring::FromGuest;
+
+/// Turns in a row without a frame after which a ring is quiet.
+const PATIENCE: u16 = 256;
+
+/// Quiet rings that are looked at in a turn.
+const LOOKS: usize = 8;
+
+/// A transmitq and the place of the port that it belongs to.
+pub(super) struct Source {
+    pub(super) port: u16,
+    pub(super) ring: FromGuest,
+    /// Turns in a row without a frame.
+    idle: u16,
+}
+
+/// All transmitqs that a worker serves.
+#[derive(Default)]
+pub(super) struct Sources {
+    /// The first `active` are polled at every turn; the others are quiet and armed.
+    all: Vec<Source>,
+    active: usize,
+    /// Where the next look at quiet ones goes on, counted from `active`.
+    next_look: usize,
+}
+
+impl Sources {
+    /// How many are polled at every turn.
+    #[inline(always)]
+    pub(super) fn active(&self) -> usize {
+        self.active
+    }
+
+    /// All of them, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Source> {
+        self.all.iter()
+    }
+
+    /// The one in place `at`.
+    #[inline(always)]
+    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut Source> {
+        self.all.get_mut(at)
+    }
+
+    /// Serves one more.
+    pub(super) fn push(&mut self, port: u16, ring: FromGuest) {
+        self.all.push(Source { port, ring, idle: 0 });
+        let last = self.all.len() - 1;
+        self.promote(last);
+    }
+
+    /// Stops serving those that `which` picks.
+    pub(super) fn remove(&mut self, which: impl Fn(&Source) -> bool) -> Vec<FromGuest> {
+        let mut removed = Vec::new();
+        while let Some(mut at) = self.all.iter().position(&which) {
+            if at < self.active {
+                self.active -= 1;
+                self.all.swap(at, self.active);
+                at = self.active;
+            }
+            removed.push(self.all.swap_remove(at).ring);
+        }
+        removed
+    }
+
+    /// Looks at some of the quiet ones; those that have frames are polled from now on. No place of an active one changes.
+    #[inline]
+    pub(super) fn look_around(&mut self) {
+        for _ in 0..LOOKS.min(self.all.len() - self.active) {
+            let quiet = self.all.len() - self.active;
+            self.next_look = if self.next_look + 1 < quiet { self.next_look + 1 } else { 0 };
+            let at = self.active + self.next_look;
+            if self.all[at].ring.has_work() {
+                self.all[at].ring.disarm();
+                self.promote(at);
+            }
+        }
+    }
+
+    fn promote(&mut self, at: usize) {
+        self.all[at].idle = 0;
+        self.all.swap(at, self.active);
+        self.active += 1;
+    }
+
+    /// Notes whether the ring in place `at` had frames. True if it had none for so long that it can be made
+    /// [quiet](Self::quiet).
+    #[inline(always)]
+    pub(super) fn note(&mut self, at: usize, frames: usize) -> bool {
+        let Some(source) = self.all.get_mut(at) else { return false };
+        source.idle = if frames > 0 { 0 } else { source.idle.saturating_add(1) };
+        source.idle > PATIENCE
+    }
+
+    /// No longer polls the ring in place `at` at every turn, if it has no frames still; another one may then be in its place.
+    #[cold]
+    pub(super) fn quiet(&mut self, at: usize) {
+        if at >= self.active {
+            // Another one turned out to be broken meanwhile, and was taken out.
+            return;
+        }
+        if self.all[at].ring.arm() {
+            self.all[at].ring.disarm();
+            self.all[at].idle = 0;
+        } else {
+            self.active -= 1;
+            self.all.swap(at, self.active);
+        }
+    }
+
+    /// Asks every driver for a kick at its next frame. True if there is one already.
+    pub(super) fn arm(&self) -> bool {
+        // Not `any`: each ring must be armed, also behind one that has work. The quiet ones are.
+        self.all[..self.active].iter().fold(false, |work, source| source.ring.arm() | work)
+    }
+
+    /// Asks those that are polled for no more kicks.
+    pub(super) fn disarm(&self) {
+        self.all[..self.active].iter().for_each(|source| source.ring.disarm());
+    }
+}
