@@ -14,11 +14,49 @@ fn settle() {
     unsafe { asm!("", options(nostack, preserves_flags)) }
 }
 
-/// What one instruction moves.
+/// What one instruction moves: 16 bytes anywhere, 32 in a function that was compiled for AVX2.
+pub(super) trait Lane: Copy {}
+
+/// 16 bytes.
 #[cfg(target_arch = "x86_64")]
-type Lane = std::arch::x86_64::__m128i;
+pub(super) type Narrow = std::arch::x86_64::__m128i;
 #[cfg(not(target_arch = "x86_64"))]
-type Lane = u128;
+pub(super) type Narrow = u128;
+impl Lane for Narrow {}
+
+/// 32 bytes.
+#[cfg(target_arch = "x86_64")]
+type Wide = std::arch::x86_64::__m256i;
+#[cfg(target_arch = "x86_64")]
+impl Lane for Wide {}
+
+/// Work on many short copies, which can be done by lanes of either width.
+pub(super) trait ByLane {
+    /// Does it. To be inlined always: so it becomes part of a function that is compiled for the width.
+    fn run<L: Lane>(self);
+}
+
+/// Does `work` by the widest lanes that this CPU has.
+#[inline(always)]
+pub(super) fn by_widest_lane<W: ByLane>(work: W) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2")]
+        fn wide<W: ByLane>(work: W) {
+            work.run::<Wide>();
+        }
+        if std::arch::is_x86_feature_detected!("avx2") {
+            // SAFETY: the CPU has AVX2.
+            return unsafe { wide(work) };
+        }
+    }
+    narrow(work);
+}
+
+#[inline(never)]
+fn narrow<W: ByLane>(work: W) {
+    work.run::<Narrow>();
+}
 
 /// Copies `len` bytes, and what is short (most heads are) without a call: `N` lanes from the front and `N` from the back, which may
 /// overlap. All are read before one is written, so source and destination may overlap too.
@@ -26,18 +64,17 @@ type Lane = u128;
 /// # Safety
 /// `from` must be valid for reads and `to` for writes of `len` bytes, and `len` lie between `N` and `2 * N` lanes.
 #[inline(always)]
-unsafe fn lanes<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
-    let back = len - N * size_of::<Lane>();
+unsafe fn lanes<const N: usize, L: Lane>(from: *const u8, to: *mut u8, len: usize) {
+    let back = len - N * size_of::<L>();
     let read = |at: usize| {
         // SAFETY: `at` is a lane of the front or of the back, within `len` bytes.
-        move |lane: usize| unsafe { from.add(at + lane * size_of::<Lane>()).cast::<Lane>().read_unaligned() }
+        move |lane: usize| unsafe { from.add(at + lane * size_of::<L>()).cast::<L>().read_unaligned() }
     };
-    let (front, last): ([Lane; N], [Lane; N]) =
-        (std::array::from_fn(read(0)), std::array::from_fn(read(back)));
+    let (front, last): ([L; N], [L; N]) = (std::array::from_fn(read(0)), std::array::from_fn(read(back)));
     for (at, block) in [(0, front), (back, last)] {
         for (lane, bytes) in block.into_iter().enumerate() {
             // SAFETY: as above.
-            unsafe { to.add(at + lane * size_of::<Lane>()).cast::<Lane>().write_unaligned(bytes) };
+            unsafe { to.add(at + lane * size_of::<L>()).cast::<L>().write_unaligned(bytes) };
         }
     }
 }
@@ -47,16 +84,26 @@ unsafe fn lanes<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
 /// # Safety
 /// `from` must be valid for reads and `to` for writes of `len` bytes.
 #[inline(always)]
-unsafe fn short(from: *const u8, to: *mut u8, len: usize) {
+unsafe fn short<L: Lane>(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: the caller's promise, and the lengths that each arm is for.
     unsafe {
-        match len {
-            33..=64 => lanes::<2>(from, to, len),
-            65..=96 => lanes::<3>(from, to, len),
-            97..=128 => lanes::<4>(from, to, len),
-            129..=256 => lanes::<8>(from, to, len),
-            16..=32 => lanes::<1>(from, to, len),
-            _ => ptr::copy(from, to, len),
+        if size_of::<L>() == 32 {
+            match len {
+                32..=64 => lanes::<1, L>(from, to, len),
+                65..=128 => lanes::<2, L>(from, to, len),
+                129..=256 => lanes::<4, L>(from, to, len),
+                16..=31 => lanes::<1, Narrow>(from, to, len),
+                _ => ptr::copy(from, to, len),
+            }
+        } else {
+            match len {
+                32..=64 => lanes::<2, L>(from, to, len),
+                65..=96 => lanes::<3, L>(from, to, len),
+                97..=128 => lanes::<4, L>(from, to, len),
+                129..=256 => lanes::<8, L>(from, to, len),
+                16..=31 => lanes::<1, L>(from, to, len),
+                _ => ptr::copy(from, to, len),
+            }
         }
     }
 }
@@ -66,9 +113,9 @@ unsafe fn short(from: *const u8, to: *mut u8, len: usize) {
 /// # Safety
 /// `from` must be valid for reads of `to.len()` bytes (guest memory of a live epoch), and not overlap `to`.
 #[inline(always)]
-pub(super) unsafe fn from_guest(from: *const u8, to: &mut [u8]) {
+pub(super) unsafe fn from_guest<L: Lane>(from: *const u8, to: &mut [u8]) {
     // SAFETY: the caller's promise; `to` is ours alone.
-    unsafe { short(from, to.as_mut_ptr(), to.len()) };
+    unsafe { short::<L>(from, to.as_mut_ptr(), to.len()) };
     settle();
 }
 
@@ -99,9 +146,9 @@ pub(super) unsafe fn descriptor(from: *const u8) -> (u64, u32, u32) {
 /// # Safety
 /// `to` must be valid for writes of `from.len()` bytes (guest memory of a live epoch), and not overlap `from`.
 #[inline(always)]
-pub(super) unsafe fn to_guest(from: &[u8], to: *mut u8) {
+pub(super) unsafe fn to_guest<L: Lane>(from: &[u8], to: *mut u8) {
     // SAFETY: the caller's promise; `from` is ours.
-    unsafe { short(from.as_ptr(), to, from.len()) };
+    unsafe { short::<L>(from.as_ptr(), to, from.len()) };
 }
 
 /// Copies `len` bytes from one guest's memory into another's. Two guests may be given the same memory by one VMM, so
@@ -112,7 +159,7 @@ pub(super) unsafe fn to_guest(from: &[u8], to: *mut u8) {
 #[inline(always)]
 pub(super) unsafe fn guest_to_guest(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: the caller's promise.
-    unsafe { short(from, to, len) };
+    unsafe { short::<Narrow>(from, to, len) };
 }
 
 /// Makes `N` bytes of guest memory say `from`, writing only if they say something else: what nobody writes stays in both

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "guest addresses become pointers here")]
 
 use super::{
-    copy,
+    copy::{self, Lane},
     fault::PortFault,
     sigbus::{self, Guarded},
 };
@@ -62,19 +62,19 @@ impl Segment {
 
     /// Copies `to.len()` bytes from `offset` on. The range must lie inside; else nothing is copied.
     #[inline(always)]
-    pub(super) fn read(&self, offset: u32, to: &mut [u8]) {
+    pub(super) fn read<L: Lane>(&self, offset: u32, to: &mut [u8]) {
         if to.len() as u64 + u64::from(offset) <= u64::from(self.len) {
             // SAFETY: inside the segment, which was resolved in an epoch that the borrower's ring keeps alive.
-            unsafe { copy::from_guest(self.host().add(offset as usize), to) };
+            unsafe { copy::from_guest::<L>(self.host().add(offset as usize), to) };
         }
     }
 
     /// Copies `from` to `offset` on. The range must lie inside; else nothing is copied.
     #[inline(always)]
-    pub(super) fn write(&self, offset: u32, from: &[u8]) {
+    pub(super) fn write<L: Lane>(&self, offset: u32, from: &[u8]) {
         if from.len() as u64 + u64::from(offset) <= u64::from(self.len) {
             // SAFETY: inside the segment, which was resolved in an epoch that the borrower's ring keeps alive.
-            unsafe { copy::to_guest(from, self.host().add(offset as usize)) };
+            unsafe { copy::to_guest::<L>(from, self.host().add(offset as usize)) };
         }
     }
 
@@ -112,7 +112,6 @@ const FRAME_BYTES: u32 = 0x1_0100;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Window<'m> {
     start: u64,
-    len: u64,
     /// Offsets below have [`FRAME_BYTES`] behind them.
     roomy: u64,
     host: NonNull<u8>,
@@ -120,20 +119,15 @@ pub(super) struct Window<'m> {
 }
 
 impl Window<'_> {
-    /// A buffer that is not empty and lies within the region; None if it does not.
+    /// A buffer of at least `least` bytes, which are not 0, that lies within the region. None of one that does not, or that is longer
+    /// than any frame's or close to the region's end: then [`GuestMemory::resolve`] knows.
     #[inline(always)]
-    pub(super) fn resolve(self, addr: u64, len: u32) -> Option<Segment> {
+    pub(super) fn resolve(self, addr: u64, len: u32, least: u32) -> Option<Segment> {
         let offset = addr.wrapping_sub(self.start);
-        // Far from the region's end one look at each does; behind that, or for a buffer that is longer than any frame, the exact rule.
-        if (offset >= self.roomy || len > FRAME_BYTES)
-            && (offset >= self.len || u64::from(len) > self.len - offset)
-        {
+        if len < least || len > FRAME_BYTES || offset >= self.roomy {
             return None;
         }
-        if len == 0 {
-            return None;
-        }
-        // SAFETY: `offset .. offset + len` is inside the region's mapping.
+        // SAFETY: `offset .. offset + len` is inside the region's mapping: there is room for as many as `FRAME_BYTES`.
         Some(Segment { host: unsafe { self.host.add(offset as usize) }, len })
     }
 }
@@ -180,9 +174,9 @@ impl GuestMemory {
         match self.regions.get(hint) {
             Some(Region { start, len, host, .. }) => {
                 let roomy = len.saturating_sub(FRAME_BYTES.into());
-                Window { start: *start, len: *len, roomy, host: *host, _memory: PhantomData }
+                Window { start: *start, roomy, host: *host, _memory: PhantomData }
             }
-            None => Window { start: 0, len: 0, roomy: 0, host: NonNull::dangling(), _memory: PhantomData },
+            None => Window { start: 0, roomy: 0, host: NonNull::dangling(), _memory: PhantomData },
         }
     }
 

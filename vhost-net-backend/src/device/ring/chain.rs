@@ -35,16 +35,22 @@ pub(super) struct Walked {
     pub(super) direction_ok: bool,
 }
 
-/// The only buffer of the chain at `head`, if the chain is one descriptor of this direction whose buffer lies in one piece
-/// in the `window`. Nearly every chain is; any other is to be walked.
+/// The only buffer of the chain at `head`, if the chain is one descriptor of this direction whose buffer has at least `least` bytes
+/// and lies in one piece in the `window`. Nearly every chain is; any other is to be walked.
 #[inline(always)]
-pub(super) fn direct(table: Table, head: u16, direction: Direction, window: Window<'_>) -> Option<Segment> {
-    let only = table.get(head)?;
+pub(super) fn direct(
+    ring: &RawRing,
+    head: u16,
+    direction: Direction,
+    window: Window<'_>,
+    least: u32,
+) -> Option<Segment> {
+    let only = ring.descriptor(head);
     let wanted = if direction == Direction::DeviceWrites { DESC_WRITE } else { 0 };
     if only.flags & (DESC_NEXT | DESC_INDIRECT | DESC_WRITE) != wanted {
         return None;
     }
-    window.resolve(only.addr, only.len)
+    window.resolve(only.addr, only.len, least)
 }
 
 /// Walks the chain whose first descriptor is `head`, pushing its buffers' segments in order, at least those of the

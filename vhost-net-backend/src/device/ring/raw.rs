@@ -39,21 +39,19 @@ impl Table {
     /// The descriptor in place `index`; None outside of the table.
     #[inline(always)]
     pub(super) fn get(self, index: u16) -> Option<Descriptor> {
-        if index >= self.entries {
-            return None;
-        }
-        // SAFETY: inside the table, which was resolved in the ring's memory epoch. This is the one look that we take.
-        let (addr, len, rest) = unsafe { copy::descriptor(self.base.add(usize::from(index) * DESC_SIZE)) };
-        Some(Descriptor { addr, len, flags: rest as u16, next: (rest >> 16) as u16 })
+        // SAFETY: inside the table.
+        (index < self.entries).then(|| unsafe { self.read(index) })
     }
 
-    /// Asks the CPU for the line of the descriptor in place `index`.
+    /// The one look that we take at a descriptor.
+    ///
+    /// # Safety
+    /// `index` must be inside the table, which was resolved in the ring's memory epoch.
     #[inline(always)]
-    pub(super) fn prefetch(self, index: u16) {
-        if index < self.entries {
-            // SAFETY: inside the table.
-            prefetch::to_read(unsafe { self.base.add(usize::from(index) * DESC_SIZE) });
-        }
+    unsafe fn read(self, index: u16) -> Descriptor {
+        // SAFETY: the caller's promise.
+        let (addr, len, rest) = unsafe { copy::descriptor(self.base.add(usize::from(index) * DESC_SIZE)) };
+        Descriptor { addr, len, flags: rest as u16, next: (rest >> 16) as u16 }
     }
 }
 
@@ -182,10 +180,18 @@ impl RawRing {
         unsafe { slice::from_raw_parts(self.used.add(4).cast(), usize::from(self.size.entries())) }
     }
 
+    /// The descriptor at `head` in the ring's own table, of which only as many bits are looked at as it has places for.
+    #[inline(always)]
+    pub(super) fn descriptor(&self, head: u16) -> Descriptor {
+        // SAFETY: the table has a power of two of places (virtio 1.2 §2.7).
+        unsafe { self.table.read(head & (self.table.entries - 1)) }
+    }
+
     /// Asks the CPU for the descriptors at these heads. Four of them share a line, and a driver mostly hands them out in turn.
     #[inline(always)]
     pub(super) fn prefetch(&self, entries: &[AvailEntry]) {
-        entries.iter().step_by(4).for_each(|entry| self.table.prefetch(entry.head()));
+        let at = |head: u16| self.table.base.wrapping_add(usize::from(head) * DESC_SIZE);
+        entries.iter().step_by(4).for_each(|entry| prefetch::to_read(at(entry.head())));
     }
 
     /// Stores `used.idx`, behind everything that was written before (release).

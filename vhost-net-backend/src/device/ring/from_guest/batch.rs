@@ -2,7 +2,11 @@
 
 use super::{DESCRIPTOR_BUDGET, MAX_BATCH};
 use crate::{
-    device::{memory::Segment, ring::LONGEST},
+    device::{
+        copy::{ByLane, Lane, Narrow, by_widest_lane},
+        memory::Segment,
+        ring::LONGEST,
+    },
     net_header,
 };
 use std::{ops::Range, slice};
@@ -149,11 +153,11 @@ impl Chain {
 
     /// Copies net header and head, and judges the net header.
     #[inline(always)]
-    fn copy_head(&mut self, segments: &[Segment]) {
+    fn copy_head<L: Lane>(&mut self, segments: &[Segment]) {
         match &self.pieces {
             // Most frames: the head is all of it, and there is a net header.
             Pieces::One(segment) if (net_header::LEN..=COPIED).contains(&(segment.len() as usize)) => {
-                segment.read(0, &mut self.copy[..segment.len() as usize]);
+                segment.read::<L>(0, &mut self.copy[..segment.len() as usize]);
                 if asks_for_offload(self.copy[0], self.copy[1]) {
                     self.defect = Some(Defect::BadNetHeader);
                 }
@@ -170,7 +174,7 @@ impl Chain {
                     self.defect = Some(Defect::Oversize);
                 }
                 let head = &mut self.copy[..COPIED.min(segment.len() as usize)];
-                segment.read(0, head);
+                segment.read::<Narrow>(0, head);
                 head.len()
             }
             Pieces::Many { first, end, payload } => {
@@ -197,13 +201,24 @@ fn gather(segments: &[Segment], to: &mut [u8]) -> (usize, (u16, u16)) {
     let mut at = 0;
     for (place, segment) in (0..).zip(segments) {
         let here = (to.len() - at).min(segment.len() as usize);
-        segment.read(0, &mut to[at..at + here]);
+        segment.read::<Narrow>(0, &mut to[at..at + here]);
         at += here;
         if here < segment.len() as usize {
             return (at, (place, here as u16));
         }
     }
     (at, (segments.len() as u16, 0))
+}
+
+/// Copies the heads of a batch.
+struct CopyHeads<'a>(&'a mut Batch);
+
+impl ByLane for CopyHeads<'_> {
+    #[inline(always)]
+    fn run<L: Lane>(self) {
+        let Batch { chains, len, segments } = self.0;
+        chains[..*len].iter_mut().for_each(|chain| chain.copy_head::<L>(segments));
+    }
 }
 
 /// The chains of one harvest.
@@ -235,8 +250,9 @@ impl Batch {
     }
 
     /// Copies the head of each chain.
+    #[inline(always)]
     pub(super) fn copy_heads(&mut self) {
-        self.chains[..self.len].iter_mut().for_each(|chain| chain.copy_head(&self.segments));
+        by_widest_lane(CopyHeads(self));
     }
 
     /// The lengths of some frames.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     device::{fault::PortFault, memory::Segment},
-    features, prefetch,
+    features, net_header, prefetch,
 };
 use batch::Batch;
 use std::{ops::Range, os::fd::BorrowedFd};
@@ -32,6 +32,9 @@ fn fetch(segment: &Segment) {
     prefetch::to_read(segment.host());
     prefetch::to_read(segment.host().wrapping_add(64));
 }
+
+/// What is shorter has no net header, and is none of nearly all.
+const LEAST: u32 = net_header::LEN as u32;
 
 /// A running transmitq.
 #[derive(Debug)]
@@ -146,7 +149,7 @@ impl FromGuest {
         let (mut taken, mut row) = (0, row);
         for (entry, chain) in entries.iter().zip(&mut batch.chains[batch.len..]) {
             let head = entry.head();
-            let Some(segment) = chain::direct(ring.table(), head, Direction::DeviceReads, window) else {
+            let Some(segment) = chain::direct(ring, head, Direction::DeviceReads, window, LEAST) else {
                 break;
             };
             let Some(on) = seen.take(row, before + taken, head) else { break };

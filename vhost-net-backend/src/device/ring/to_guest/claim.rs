@@ -98,12 +98,9 @@ impl<'r> Claim<'r> {
             let Some(len) = ahead.next().filter(|len| *len <= MAX_FRAME) else { break };
             let total = len + net_header::LEN as u32;
             let head = entry.head();
-            let Some(segment) = chain::direct(ring.table(), head, Direction::DeviceWrites, window) else {
+            let Some(segment) = chain::direct(ring, head, Direction::DeviceWrites, window, total) else {
                 break;
             };
-            if segment.len() < total {
-                break;
-            }
             let Some(row) = state.seen.take(heads, before.wrapping_add(taken), head) else { break };
             heads = row;
             // The driver does not look at this place before the lease is published.

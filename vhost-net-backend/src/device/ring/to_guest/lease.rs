@@ -3,6 +3,7 @@
 use super::{ToGuest, claim::NoRoom};
 use crate::{
     device::{
+        copy::{ByLane, Lane, Narrow, by_widest_lane},
         fault::PortFault,
         memory::Segment,
         ring::{Frame, Payload, make_visible},
@@ -141,13 +142,13 @@ impl Rooms {
 
 /// Writes a frame whose head is all of it into a room that is one buffer. False if it is not so.
 #[inline(always)]
-fn write_short(room: &Room, frame: Frame<'_>) -> bool {
+fn write_short<L: Lane>(room: &Room, frame: Frame<'_>) -> bool {
     let (Room::One(segment), Some(head)) = (room, frame.short()) else { return false };
     if head.len() + net_header::LEN > segment.len() as usize {
         return false;
     }
     segment.write_if_unlike(&const { NetHeader::plain(1).to_bytes() });
-    segment.write(net_header::LEN as u32, head);
+    segment.write::<L>(net_header::LEN as u32, head);
     true
 }
 
@@ -197,26 +198,14 @@ impl<'r> Lease<'r> {
     }
 
     /// As [`Lease::write`], the frames from `place` on. Of each that got no room, `lost` is told why.
-    #[inline(never)]
+    #[inline(always)]
     pub fn write_frames<'f>(
         &mut self,
         place: usize,
         frames: impl Iterator<Item = Frame<'f>>,
-        mut lost: impl FnMut(NoRoom),
+        lost: impl FnMut(NoRoom),
     ) {
-        let mut rooms = self.rooms.frames()[place..].iter();
-        let mut written = 0;
-        for frame in frames {
-            let Some(room) = rooms.next() else { break };
-            if !write_short(room, frame)
-                && let Err(why) = self.rooms.write_any(room, frame.head(), frame.payload())
-            {
-                lost(why);
-                continue;
-            }
-            written += 1;
-        }
-        self.unwritten = self.unwritten.saturating_sub(written);
+        by_widest_lane(WriteFrames { lease: self, place, frames, lost });
     }
 
     /// Hands the written frames to the guest, which is to be [told](ToGuest::notify) of it. Fails if its memory vanished meanwhile.
@@ -239,6 +228,34 @@ impl<'r> Lease<'r> {
     #[cold]
     fn true_headers(&self) {
         self.rooms.frames().iter().for_each(|room| drop(self.rooms.begin_frame(room)));
+    }
+}
+
+/// Writes frames into the rooms from `place` on.
+struct WriteFrames<'l, 'r, I, F> {
+    lease: &'l mut Lease<'r>,
+    place: usize,
+    frames: I,
+    lost: F,
+}
+
+impl<'f, I: Iterator<Item = Frame<'f>>, F: FnMut(NoRoom)> ByLane for WriteFrames<'_, '_, I, F> {
+    #[inline(always)]
+    fn run<L: Lane>(self) {
+        let Self { lease, place, frames, mut lost } = self;
+        let mut rooms = lease.rooms.frames()[place..].iter();
+        let mut written = 0;
+        for frame in frames {
+            let Some(room) = rooms.next() else { break };
+            if !write_short::<L>(room, frame)
+                && let Err(why) = lease.rooms.write_any(room, frame.head(), frame.payload())
+            {
+                lost(why);
+                continue;
+            }
+            written += 1;
+        }
+        lease.unwritten = lease.unwritten.saturating_sub(written);
     }
 }
 
@@ -278,7 +295,7 @@ impl Scatter<'_> {
     fn put(&mut self, mut bytes: &[u8]) {
         while let Some(segment) = self.segments.first().filter(|_| !bytes.is_empty()) {
             let (now, later) = bytes.split_at(bytes.len().min((segment.len() - self.offset) as usize));
-            segment.write(self.offset, now);
+            segment.write::<Narrow>(self.offset, now);
             self.advance(segment.len(), now.len() as u32);
             bytes = later;
         }
