@@ -21,9 +21,10 @@ pub(crate) fn to_read(at: *const u8) {
 #[inline(always)]
 pub(crate) fn to_write(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
+    #[expect(clippy::pointers_in_nomem_asm_block, reason = "a hint reads and writes nothing")]
     // SAFETY: a hint; any address is allowed.
     unsafe {
-        std::arch::asm!("prefetchw [{0}]", "prefetchw [{0} + 64]", in(reg) at, options(nostack, preserves_flags, readonly));
+        std::arch::asm!("prefetchw [{0}]", "prefetchw [{0} + 64]", in(reg) at, options(nostack, preserves_flags, nomem));
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;

@@ -2,7 +2,7 @@
 
 use super::{
     LONGEST,
-    raw::{RawRing, Table},
+    raw::{Descriptors, RawRing, Table},
 };
 use crate::{
     device::memory::{Segment, Window},
@@ -39,13 +39,13 @@ pub(super) struct Walked {
 /// and lies in one piece in the `window`. Nearly every chain is; any other is to be walked.
 #[inline(always)]
 pub(super) fn direct(
-    ring: &RawRing,
+    descriptors: Descriptors<'_>,
     head: u16,
     direction: Direction,
     window: Window<'_>,
     least: u32,
 ) -> Option<Segment> {
-    let only = ring.descriptor(head);
+    let only = descriptors.at(head);
     let wanted = if direction == Direction::DeviceWrites { DESC_WRITE } else { 0 };
     if only.flags & (DESC_NEXT | DESC_INDIRECT | DESC_WRITE) != wanted {
         return None;

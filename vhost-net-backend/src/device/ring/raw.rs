@@ -8,6 +8,7 @@ use crate::{
     prefetch,
 };
 use std::{
+    marker::PhantomData,
     slice,
     sync::{
         Arc,
@@ -52,6 +53,23 @@ impl Table {
         // SAFETY: the caller's promise.
         let (addr, len, rest) = unsafe { copy::descriptor(self.base.add(usize::from(index) * DESC_SIZE)) };
         Descriptor { addr, len, flags: rest as u16, next: (rest >> 16) as u16 }
+    }
+}
+
+/// A ring's own table, which has a power of two of places (virtio 1.2 §2.7).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Descriptors<'r> {
+    table: Table,
+    mask: u16,
+    _ring: PhantomData<&'r RawRing>,
+}
+
+impl Descriptors<'_> {
+    /// The descriptor at `head`, of which only as many bits are looked at as there are places.
+    #[inline(always)]
+    pub(super) fn at(self, head: u16) -> Descriptor {
+        // SAFETY: the masked head is inside the table, which the ring keeps.
+        unsafe { self.table.read(head & self.mask) }
     }
 }
 
@@ -180,11 +198,10 @@ impl RawRing {
         unsafe { slice::from_raw_parts(self.used.add(4).cast(), usize::from(self.size.entries())) }
     }
 
-    /// The descriptor at `head` in the ring's own table, of which only as many bits are looked at as it has places for.
+    /// The ring's own table, at hand while a batch is taken.
     #[inline(always)]
-    pub(super) fn descriptor(&self, head: u16) -> Descriptor {
-        // SAFETY: the table has a power of two of places (virtio 1.2 §2.7).
-        unsafe { self.table.read(head & (self.table.entries - 1)) }
+    pub(super) fn descriptors(&self) -> Descriptors<'_> {
+        Descriptors { table: self.table, mask: self.table.entries - 1, _ring: PhantomData }
     }
 
     /// Asks the CPU for the descriptors at these heads. Four of them share a line, and a driver mostly hands them out in turn.

@@ -146,10 +146,12 @@ impl FromGuest {
         let before = batch.len as u16;
         let window = ring.memory().window(*region_hint);
         let entries = stretch(ring.avail(), next_avail.wrapping_add(before), count - before);
+        let descriptors = ring.descriptors();
         let (mut taken, mut row) = (0, row);
         for (entry, chain) in entries.iter().zip(&mut batch.chains[batch.len..]) {
             let head = entry.head();
-            let Some(segment) = chain::direct(ring, head, Direction::DeviceReads, window, LEAST) else {
+            let Some(segment) = chain::direct(descriptors, head, Direction::DeviceReads, window, LEAST)
+            else {
                 break;
             };
             let Some(on) = seen.take(row, before + taken, head) else { break };

@@ -90,7 +90,7 @@ impl<'r> Claim<'r> {
         let Self { ring: ToGuest { ring, .. }, state, rooms, first, row, available, .. } = self;
         let avail = stretch(ring.avail(), state.next_avail, *available);
         let used = stretch(ring.used(), state.next_used, *available);
-        let window = ring.memory().window(state.region_hint);
+        let (descriptors, window) = (ring.descriptors(), ring.memory().window(state.region_hint));
         let before = state.next_avail.wrapping_sub(*first);
         let (mut taken, mut bytes, mut heads) = (0u16, 0u64, *row);
         for ((entry, element), place) in avail.iter().zip(used).zip(rooms.unfilled()) {
@@ -98,7 +98,8 @@ impl<'r> Claim<'r> {
             let Some(len) = ahead.next().filter(|len| *len <= MAX_FRAME) else { break };
             let total = len + net_header::LEN as u32;
             let head = entry.head();
-            let Some(segment) = chain::direct(ring, head, Direction::DeviceWrites, window, total) else {
+            let Some(segment) = chain::direct(descriptors, head, Direction::DeviceWrites, window, total)
+            else {
                 break;
             };
             let Some(row) = state.seen.take(heads, before.wrapping_add(taken), head) else { break };
