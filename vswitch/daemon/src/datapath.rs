@@ -209,9 +209,12 @@ impl Datapath {
         let counted = running.workers.counted();
         let described = running.world.description().ports.iter().flatten();
         let ports = described.map(|port| self.port_view(port, counted.ports.get(&port.id))).collect();
+        let switches = &running.world.description().switches;
+        let by_switch = running.fdb.entries_by_switch(switches.len(), self.now());
         let counts = running.fdb.counts(self.now());
         let fdb = FdbView {
             entries: counts.entries,
+            by_switch: switches.iter().map(|switch| switch.name.clone()).zip(by_switch).collect(),
             learned: counts.learned,
             moves: counts.moves,
             refused: counts.refused,

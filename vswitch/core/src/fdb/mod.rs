@@ -216,6 +216,16 @@ impl Fdb {
         }
     }
 
+    /// How many entries each of the first `switches` switches has that are not aged out, static ones included.
+    pub fn entries_by_switch(&self, switches: usize, now: Instant) -> Vec<u64> {
+        let mut entries = vec![0; switches];
+        for entry in self.live(now) {
+            let of = entries.get_mut(usize::from(entry.second.place().switch().index()));
+            of.into_iter().for_each(|count| *count += 1);
+        }
+        entries
+    }
+
     fn live(&self, now: Instant) -> impl Iterator<Item = Entry> {
         let entries = self.buckets.iter().flat_map(|bucket| &bucket.0).filter_map(Slot::read);
         entries.filter(move |entry| !self.is_aged(*entry, now.as_secs()))

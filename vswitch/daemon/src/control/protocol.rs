@@ -253,6 +253,8 @@ pub struct WorkerView {
     pub frames: u64,
     /// TSC cycles of busy turns.
     pub busy_cycles: u64,
+    /// Nanoseconds of busy turns, by the clock.
+    pub busy_nanos: u64,
     /// `busy_cycles / frames`.
     pub cycles_per_frame: f64,
     /// How often it went to sleep, and so woke.
@@ -266,6 +268,8 @@ pub struct WorkerView {
 pub struct FdbView {
     /// Entries that are not aged out.
     pub entries: u64,
+    /// The same by the switch's name.
+    pub by_switch: BTreeMap<String, u64>,
     /// Addresses learned since the start.
     pub learned: u64,
     /// Times that a known address moved to another port.

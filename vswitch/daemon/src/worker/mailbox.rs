@@ -47,6 +47,7 @@ pub(crate) struct Tally {
     pub(crate) busy_turns: u64,
     pub(crate) frames: u64,
     pub(crate) busy_cycles: u64,
+    pub(crate) busy: Duration,
     pub(crate) sleeps: u64,
     pub(crate) panics: u64,
 }

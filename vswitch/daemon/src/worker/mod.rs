@@ -62,6 +62,9 @@ pub struct Worker {
     busy_turns: u64,
     frames: u64,
     busy_cycles: u64,
+    /// When the last turn began, if it moved frames: it has lasted until the next one begins.
+    busy_since: Option<Instant>,
+    busy: Duration,
     sleeps: u64,
     panics: u64,
 }
@@ -84,6 +87,8 @@ impl Worker {
             busy_turns: 0,
             frames: 0,
             busy_cycles: 0,
+            busy_since: None,
+            busy: Duration::ZERO,
             sleeps: 0,
             panics: 0,
         }
@@ -113,6 +118,9 @@ impl Worker {
     /// One round over all rings at the moment `now`: at most one batch from each.
     pub fn turn(&mut self, now: Instant) -> Turn {
         let begin = cycles::now();
+        if let Some(since) = self.busy_since.take() {
+            self.busy += now.since(since);
+        }
         if self.mailbox.waiting() {
             self.batch.tell(&mut self.ports);
             if !self.read_mail() {
@@ -151,6 +159,7 @@ impl Worker {
             self.next_sweep = now + SWEEP_EVERY;
         }
         self.busy_turns += 1;
+        self.busy_since = Some(now);
         self.frames += frames as u64;
         self.busy_cycles += cycles::now().wrapping_sub(begin);
         Turn::Busy(frames)
@@ -220,6 +229,7 @@ impl Worker {
             busy_turns: self.busy_turns,
             frames: self.frames,
             busy_cycles: self.busy_cycles,
+            busy: self.busy,
             sleeps: self.sleeps,
             panics: self.panics,
         }

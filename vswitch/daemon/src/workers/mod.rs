@@ -171,6 +171,7 @@ fn view(number: u16, cpu: Option<u16>, tally: &Tally) -> WorkerView {
         busy_turns: tally.busy_turns,
         frames: tally.frames,
         busy_cycles: tally.busy_cycles,
+        busy_nanos: u64::try_from(tally.busy.as_nanos()).unwrap_or(u64::MAX),
         cycles_per_frame: cycles,
         sleeps: tally.sleeps,
         panics: tally.panics,
