@@ -90,6 +90,15 @@ impl Client {
         self.json(Method::GET, &format!("/{view}"), None::<&()>).await
     }
 
+    /// What is counted, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// The lab does not answer.
+    pub async fn metrics(&self) -> Result<String, Failure> {
+        let bytes = self.whole(LOOKING, Method::GET, "/metrics", Bytes::new()).await?;
+        String::from_utf8(bytes.into()).context("api", || "the metrics are no text".into())
+    }
+
     /// `test` or `pingall`.
     ///
     /// # Errors
@@ -150,13 +159,23 @@ impl Client {
             None => Bytes::new(),
         };
         let patience = if method == Method::GET { LOOKING } else { ACTING };
-        let bytes = tokio::time::timeout(patience, async {
+        let bytes = self.whole(patience, method, path, body).await?;
+        serde_json::from_slice(&bytes).context("api", || "the controller's answer is not understood".into())
+    }
+
+    /// The whole body of a successful answer.
+    async fn whole(
+        &self,
+        patience: Duration,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, Failure> {
+        let answered = tokio::time::timeout(patience, async {
             let answer = self.request(method, path, body).await?;
             Ok(answer.collect().await.context("api", || self.broke_off())?.to_bytes())
         });
-        let bytes =
-            bytes.await.unwrap_or_else(|_| Err(self.nobody(&format!("no answer within {patience:?}"))))?;
-        serde_json::from_slice(&bytes).context("api", || "the controller's answer is not understood".into())
+        answered.await.unwrap_or_else(|_| Err(self.nobody(&format!("no answer within {patience:?}"))))
     }
 
     /// The body of a successful answer; a problem is a failure.

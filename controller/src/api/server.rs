@@ -64,6 +64,8 @@ pub trait Service: Clone + Send + Sync + 'static {
     fn delete(&self) -> impl Future<Output = Result<LabView, Failure>> + Send;
     /// Answers a question, in the JSON form of the matching view in [`super::types`].
     fn ask(&self, question: Question) -> impl Future<Output = Result<serde_json::Value, Failure>> + Send;
+    /// What is counted, in the text format of Prometheus.
+    fn metrics(&self) -> impl Future<Output = Result<String, Failure>> + Send;
     /// What happens.
     fn events(&self) -> Events;
 }
@@ -72,9 +74,11 @@ pub trait Service: Clone + Send + Sync + 'static {
 pub fn router<S: Service>(service: S) -> Router {
     let lab = put(put_lab::<S>).get(get_lab::<S>).delete(delete_lab::<S>);
     Router::new()
+        .route("/metrics", get(metrics::<S>))
         .route("/v1/labs", get(list::<S>))
         .route("/v1/labs/{lab}", lab)
         .route("/v1/labs/{lab}/events", get(events::<S>))
+        .route("/v1/labs/{lab}/metrics", get(metrics_of_lab::<S>))
         .route("/v1/labs/{lab}/{view}", get(look::<S>))
         .route("/v1/labs/{lab}/trace", post(trace::<S>))
         .route("/v1/labs/{lab}/test", post(|s, p| act::<S>(s, p, Question::Test)))
@@ -146,6 +150,20 @@ async fn look<S: Service>(
         other => return Err(no_such(other).into()),
     };
     Ok(Json(service.ask(question).await?))
+}
+
+/// Where a collector looks that knows of no labs: this controller has one.
+async fn metrics<S: Service>(State(service): State<S>) -> Result<Response, Problem> {
+    let text = service.metrics().await?;
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
+}
+
+async fn metrics_of_lab<S: Service>(
+    State(service): State<S>,
+    Path(lab): Path<String>,
+) -> Result<Response, Problem> {
+    must_be(&service, &lab)?;
+    metrics(State(service)).await
 }
 
 async fn act<S: Service>(

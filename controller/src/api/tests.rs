@@ -91,6 +91,10 @@ impl Service for Pretender {
         }
     }
 
+    async fn metrics(&self) -> Result<String, Failure> {
+        Ok("vnet_build_info 1\n".into())
+    }
+
     fn events(&self) -> Events {
         self.events.clone()
     }
@@ -117,6 +121,7 @@ async fn a_lab_comes_up_is_looked_at_and_goes_down() {
     for name in ["ports", "nodes", "links", "fdb", "vlans", "drops", "datapath"] {
         assert_eq!(client.look::<String>(name).await.unwrap().to_lowercase(), name);
     }
+    assert_eq!(client.metrics().await.unwrap(), "vnet_build_info 1\n");
     assert_eq!(client.act::<String>("test").await.unwrap(), "Test");
     assert_eq!(client.act::<String>("pingall").await.unwrap(), "Pingall");
     let request = ExecRequest { node: "pc1".into(), command: vec!["uname".into(), "-r".into()] };

@@ -117,6 +117,8 @@ pub(super) enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Print what is counted, in the text format of Prometheus.
+    Metrics,
     /// Measure how fast a switch is, beside how fast this machine could be.
     Bench(Box<BenchArgs>),
     /// Say what a drop reason or an error code means, and what to do about it.
@@ -211,6 +213,7 @@ impl Verb {
             | Self::Pingall { .. }
             | Self::Show { .. }
             | Self::Trace { .. }
+            | Self::Metrics
             | Self::Transfer { .. }
             | Self::Logs { .. }
             | Self::Console { .. }

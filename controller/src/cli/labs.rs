@@ -1,4 +1,4 @@
-//! The verbs that look at labs or ask one: `ls`, `logs`, `show`, `trace`, `exec`, `export`.
+//! The verbs that look at labs or ask one: `ls`, `logs`, `show`, `metrics`, `trace`, `exec`, `export`.
 
 use super::{
     args::{ExportTo, Format, View},
@@ -132,6 +132,12 @@ pub(super) fn api(name: Option<&LabName>) -> Result<Client, Failure> {
 /// `test --running`, `pingall`.
 pub(super) async fn act<T: DeserializeOwned>(name: Option<&LabName>, action: &str) -> Result<T, Failure> {
     api(name)?.act(action).await
+}
+
+/// Prints what is counted, for a program that collects it.
+pub(super) async fn metrics(name: Option<&LabName>) -> Result<(), Failure> {
+    out::bytes(api(name)?.metrics().await?.as_bytes());
+    Ok(())
 }
 
 /// Shows a part of a lab.

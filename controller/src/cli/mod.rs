@@ -100,6 +100,7 @@ fn run(args: Args) -> Result<u8, Failure> {
             let view = runtime.block_on(labs::trace(name, &TraceRequest { src, dst, what }))?;
             done(render::print(&view, output.format))
         }
+        Verb::Metrics => done(runtime.block_on(labs::metrics(name))),
         Verb::Bench(args) => runtime.block_on(bench::bench(name, *args)),
         Verb::Exec { node, command } => {
             return runtime.block_on(labs::exec(name, ExecRequest { node, command }));

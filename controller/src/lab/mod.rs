@@ -5,6 +5,7 @@ pub mod claim;
 pub mod events;
 mod guests;
 mod made;
+mod metrics;
 pub mod name;
 pub mod ports;
 pub mod precheck;

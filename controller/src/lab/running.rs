@@ -6,6 +6,7 @@ mod watch;
 use super::{
     claim::Claim,
     events::{Events, What},
+    metrics::{self, Applies},
     name::LabName,
     ports::Ports,
     processes::{Ledger, end_all, end_left},
@@ -71,6 +72,7 @@ struct State {
     /// None while it is started again.
     switch_pid: Option<u32>,
     restarts: u32,
+    applies: Applies,
     lines: BTreeMap<String, Line>,
     nodes: BTreeMap<String, NodeStatus>,
     ledger: Ledger,
@@ -128,6 +130,7 @@ impl Lab {
             switch: None,
             switch_pid: None,
             restarts: 0,
+            applies: Applies::default(),
             lines: BTreeMap::new(),
             nodes: BTreeMap::new(),
             ledger,
@@ -240,9 +243,11 @@ impl Service for Lab {
     async fn put(&self, file: TopologyFile) -> Result<LabView, Failure> {
         // On a task of its own: a client that goes away leaves nothing half done.
         let lab = self.clone();
-        tokio::spawn(async move { lab.become_what_is_said(file).await })
+        let applied = tokio::spawn(async move { lab.become_what_is_said(file).await })
             .await
-            .unwrap_or_else(|why| Err(Failure::failed("internal", why)))?;
+            .unwrap_or_else(|why| Err(Failure::failed("internal", why)));
+        self.state().applies.count(&applied);
+        applied?;
         Ok(self.view().await)
     }
 
@@ -304,6 +309,19 @@ impl Service for Lab {
             Question::Transfer(request) => json(running.transfer(&request).await?),
             Question::Exec(request) => json(running.exec(&request).await?),
         }
+    }
+
+    async fn metrics(&self) -> Result<String, Failure> {
+        let snapshot = match self.started() {
+            Some(started) => started.switch(Client::snapshot).await.ok(),
+            None => None,
+        };
+        let (plan, applies) = {
+            let state = self.state();
+            (state.plan.clone(), state.applies)
+        };
+        let description = plan.as_ref().map(|plan| &plan.description);
+        metrics::text(self.inner.name.as_str(), description, snapshot.as_ref(), applies)
     }
 
     fn events(&self) -> Events {

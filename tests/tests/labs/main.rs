@@ -11,6 +11,7 @@ mod hello;
 mod ipxe;
 mod kills;
 mod linux;
+mod metrics;
 mod neighbours;
 mod output;
 mod process;
