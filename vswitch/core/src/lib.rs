@@ -19,6 +19,7 @@ pub mod decide;
 pub mod description;
 pub mod drop_reason;
 pub mod fdb;
+pub mod filter;
 pub mod head;
 pub mod id;
 pub mod mac;

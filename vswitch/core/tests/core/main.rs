@@ -2,6 +2,7 @@
 
 mod conservation;
 mod fdb;
+mod filter;
 mod head;
 mod story;
 mod support;
