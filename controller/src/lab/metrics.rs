@@ -253,6 +253,7 @@ mod tests {
             cycles_per_frame: 0.1,
             sleeps: 0,
             panics: 0,
+            captures: 0,
         };
         Snapshot {
             epoch: None,

@@ -1,13 +1,17 @@
 //! The datapath as a whole: which ports there are, which World decides, and what was counted.
 
 use crate::{
+    capture::Captures,
     control::protocol::{
-        Attachment, AttachmentKind, DatapathSettings, FdbRow, FdbView, Journey, PortState, PortView,
-        Sighting, Snapshot, Watch,
+        Attachment, AttachmentKind, CaptureSettings, DatapathSettings, FdbRow, FdbView, Journey, PortState,
+        PortView, Sighting, Snapshot, Watch,
     },
     host::Host,
     ports::tap::{TapAdapter, TapState},
-    worker::{mailbox::PortTally, ports::Healths},
+    worker::{
+        mailbox::{Message, PortTally},
+        ports::Healths,
+    },
     workers::Workers,
 };
 use anyhow::{Context, anyhow, bail};
@@ -46,6 +50,7 @@ pub struct Datapath {
     ports: BTreeMap<PortId, Attached>,
     running: Option<Running>,
     watches: u32,
+    captures: Captures,
 }
 
 /// What there is from the first apply on.
@@ -97,7 +102,13 @@ impl Default for Datapath {
 impl Datapath {
     /// A datapath that is nothing yet.
     pub fn new() -> Self {
-        Self { origin: Instant::now(), ports: BTreeMap::new(), running: None, watches: 0 }
+        Self {
+            origin: Instant::now(),
+            ports: BTreeMap::new(),
+            running: None,
+            watches: 0,
+            captures: Captures::default(),
+        }
     }
 
     fn now(&self) -> clock::Instant {
@@ -300,6 +311,27 @@ impl Datapath {
     pub fn sightings(&self, number: u32, end: bool) -> anyhow::Result<(Vec<Sighting>, u64)> {
         let seen = self.running()?.workers.sightings(number, end);
         seen.with_context(|| format!("there is no watch {number}"))
+    }
+
+    /// Captures frames of a port into `to`, a stream socket, until [`Datapath::end_capture`], or until `to` is closed at its
+    /// other end; returns the capture's number.
+    ///
+    /// # Errors
+    /// There is no such port, or there are too many captures.
+    pub fn capture(&mut self, settings: &CaptureSettings, to: OwnedFd) -> anyhow::Result<u32> {
+        let running = self.running.as_ref().context("no lab was applied yet")?;
+        let port = describe(&running.world, settings.port).context("there is no such port")?;
+        self.captures.start(settings, port.name(), to, &running.workers.mailboxes(), self.origin)
+    }
+
+    /// Ends a capture, if it did not end yet: what it has is still written.
+    ///
+    /// # Errors
+    /// No lab was applied yet.
+    pub fn end_capture(&self, number: u32) -> anyhow::Result<()> {
+        let workers = self.running()?.workers.mailboxes();
+        workers.iter().for_each(|worker| worker.send(Message::EndCapture { number }));
+        Ok(())
     }
 
     /// Makes the worker panic over the next frame of `port`: a test's proof that it stays there.

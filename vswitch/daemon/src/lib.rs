@@ -6,6 +6,7 @@
 //!                                  `- workers (who serves which ring) - mailbox -> worker: turn, batch by batch
 //! ```
 
+pub mod capture;
 pub mod control;
 pub mod counters;
 pub mod datapath;

@@ -1,7 +1,8 @@
 //! The asking side of the control socket: one request, one reply, each before a deadline.
 
 use super::protocol::{
-    Attachment, DatapathSettings, FdbRow, Journey, Reply, Request, Sighting, Snapshot, VERSION, Watch,
+    Attachment, CaptureSettings, DatapathSettings, FdbRow, Journey, Reply, Request, Sighting, Snapshot,
+    VERSION, Watch,
 };
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
@@ -158,6 +159,26 @@ impl Client {
     /// Refused, or the connection failed.
     pub fn unwatch(&mut self, watch: u32) -> Result<(), ClientError> {
         self.done(&Request::Unwatch { watch }, &[])
+    }
+
+    /// Captures frames of a port, as pcapng, into the stream socket `to`, until [`Client::end_capture`], or until the other end
+    /// of `to` is closed; returns the capture's number.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn capture(&mut self, settings: CaptureSettings, to: BorrowedFd<'_>) -> Result<u32, ClientError> {
+        match self.ask(&Request::Capture(settings), &[to])? {
+            Reply::Capturing { capture } => Ok(capture),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Ends a capture, if it did not end yet: what it has is still written.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn end_capture(&mut self, capture: u32) -> Result<(), ClientError> {
+        self.done(&Request::EndCapture { capture }, &[])
     }
 
     /// Ends the process in order.

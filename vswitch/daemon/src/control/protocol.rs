@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use vswitch_core::{
     drop_reason::DropReason,
+    filter::Filter,
     id::{Epoch, PortId},
     mac::MacAddr,
     trace::Step,
@@ -56,6 +57,14 @@ pub enum Request {
         /// From [`Reply::Watching`].
         watch: u32,
     },
+    /// From now on copy frames of a port, as pcapng, into the stream socket that comes as a descriptor, until the capture is
+    /// ended, or the socket closed.
+    Capture(CaptureSettings),
+    /// End a capture: what it has is still written.
+    EndCapture {
+        /// From [`Reply::Capturing`].
+        capture: u32,
+    },
     /// End the process in order: rings are given back to their guests.
     Stop,
 }
@@ -90,6 +99,11 @@ pub enum Reply {
         sightings: Vec<Sighting>,
         /// How many there was no room for.
         lost: u64,
+    },
+    /// To `Capture`.
+    Capturing {
+        /// Its number.
+        capture: u32,
     },
     /// It could not be done, and nothing changed.
     Refused {
@@ -261,6 +275,8 @@ pub struct WorkerView {
     pub sleeps: u64,
     /// Panics that were caught (law 5): each is a bug of ours.
     pub panics: u64,
+    /// Captures that it copies frames for.
+    pub captures: usize,
 }
 
 /// The FDB as a whole.
@@ -319,6 +335,21 @@ pub struct Watch {
     pub ethertype: Option<u16>,
     /// These bytes somewhere in the copied head of the frame.
     pub contains: Option<Vec<u8>>,
+}
+
+/// What to capture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureSettings {
+    /// Of which port: what its guest sends, and what it gets.
+    pub port: PortId,
+    /// Which of these frames.
+    pub filter: Filter,
+    /// How many bytes of a frame at most.
+    pub snap_len: u32,
+    /// After how many frames it ends.
+    pub count: Option<u64>,
+    /// After how many seconds it ends.
+    pub seconds: Option<u32>,
 }
 
 /// A watched frame.

@@ -54,6 +54,14 @@ fn answer(datapath: &mut Datapath, request: Request, descriptors: Vec<OwnedFd>) 
         Request::Watch(watch) => Reply::Watching { watch: datapath.watch(&watch)? },
         Request::Sightings { watch } => sightings(datapath, watch, false)?,
         Request::Unwatch { watch } => sightings(datapath, watch, true)?,
+        Request::Capture(settings) => {
+            let to = descriptors.into_iter().next().context("no socket came along")?;
+            Reply::Capturing { capture: datapath.capture(&settings, to)? }
+        }
+        Request::EndCapture { capture } => {
+            datapath.end_capture(capture)?;
+            Reply::Done
+        }
         Request::Stop => Reply::Done,
     })
 }

@@ -2,7 +2,10 @@
 //!
 //! The counters are computed last, from what the stages left, so that a batch is counted wholly or not at all.
 
+mod captured;
+
 use super::{
+    captures::Captures,
     ports::{Life, Ports},
     watches::Watches,
 };
@@ -15,6 +18,7 @@ use vhost_net_backend::device::{
     },
 };
 use vswitch_core::{
+    clock::Instant,
     decide::{Copy, Fate, Ingress, Switch, TagEdit, Way},
     drop_reason::DropReason,
     head::{self, HEAD_BYTES},
@@ -48,11 +52,12 @@ struct Fates {
     flooded: u64,
     flood_copies: u64,
     consumed: u64,
-    dropped: Vec<DropReason>,
+    /// Places in the batch, rising, and why each was dropped.
+    dropped: Vec<(usize, DropReason)>,
 }
 
 impl Fates {
-    fn add(&mut self, fate: Fate, copies: usize) {
+    fn add(&mut self, frame: usize, fate: Fate, copies: usize) {
         match fate {
             Fate::Unicast => self.unicast += 1,
             Fate::Flooded => {
@@ -60,7 +65,7 @@ impl Fates {
                 self.flood_copies += copies as u64;
             }
             Fate::Consumed => self.consumed += 1,
-            Fate::Dropped(reason) => self.dropped.push(reason),
+            Fate::Dropped(reason) => self.dropped.push((frame, reason)),
         }
     }
 
@@ -115,6 +120,7 @@ impl Batch {
         ports: &mut Ports,
         which: usize,
         watches: &mut Watches,
+        captures: &mut Captures,
     ) -> Result<usize, PortFault> {
         let Some(source) = ports.sources.get_mut(which) else { return Ok(0) };
         let port = source.port;
@@ -131,8 +137,11 @@ impl Batch {
         #[cfg(feature = "injection")]
         super::injection::panic_if_asked(&mut ports.lives, port);
         self.decide(switch, port, &source.ring, watches);
-        self.deliver(&source.ring, &ports.destinations);
+        self.deliver(&source.ring, &ports.destinations, captures, switch.now);
         watches.close(&self.copies);
+        if captures.any() {
+            self.fates.capture(&source.ring, captures.of(port), switch.now);
+        }
         self.count(port, &mut ports.lives);
         source.ring.finish(self.fates.frames);
         self.untold.push(Untold::From(which));
@@ -241,7 +250,7 @@ impl Batch {
     /// Puts the copies from `first` on, of one frame, on their destinations' heaps.
     #[inline(never)]
     fn heap(&mut self, fate: Fate, first: usize, frame: usize) {
-        self.fates.add(fate, self.copies.len() - first);
+        self.fates.add(frame, fate, self.copies.len() - first);
         for at in first..self.copies.len() {
             let Copy { to, outcome } = self.copies[at];
             match outcome {
@@ -262,7 +271,13 @@ impl Batch {
     }
 
     #[inline(always)]
-    fn deliver(&mut self, ring: &FromGuest, destinations: &[Vec<Arc<ToGuest>>]) {
+    fn deliver(
+        &mut self,
+        ring: &FromGuest,
+        destinations: &[Vec<Arc<ToGuest>>],
+        captures: &mut Captures,
+        now: Instant,
+    ) {
         let Self { copies, heaps, touched, rooms, lost, faults, untold, .. } = self;
         for &port in &*touched {
             let heap = &mut heaps[usize::from(port)];
@@ -277,6 +292,9 @@ impl Batch {
             };
             match outcome {
                 Ok((granted, published)) => {
+                    if captures.any() {
+                        heap.capture(ring, rooms, captures.of(port), now);
+                    }
                     heap.delivered = granted;
                     untold.push(Untold::To(port, published));
                 }
@@ -313,7 +331,7 @@ impl Batch {
         life.counters.flooded += flooded;
         life.counters.flood_copies += flood_copies;
         life.counters.consumed += consumed;
-        dropped.iter().for_each(|reason| life.counters.dropped_in.count(*reason));
+        dropped.iter().for_each(|(_, reason)| life.counters.dropped_in.count(*reason));
     }
 }
 

@@ -1,6 +1,7 @@
 //! How control threads reach a worker: a message is left, the worker is woken, and it answers at a turn's end.
 
 use super::{letterbox::Letterbox, ports::Healths};
+use crate::capture::Intake;
 use crate::control::protocol::{Sighting, Watch};
 use crate::counters::Counters;
 use std::{
@@ -33,6 +34,10 @@ pub(crate) enum Message {
     Watch { number: u32, watch: Watch, answer: Sender<()> },
     /// What was noted; `end` drops the watch.
     Sightings { number: u32, end: bool, answer: Sender<Option<(Vec<Sighting>, u64)>> },
+    /// Copy frames like these from the next batch on.
+    Capture { intake: Box<Intake>, answer: Sender<()> },
+    /// Copy no more of them.
+    EndCapture { number: u32 },
     /// Fail inside at the next frame of this port, to prove that the failure stays there.
     #[cfg(feature = "injection")]
     Panic { port: PortId, answer: Sender<()> },
@@ -50,6 +55,7 @@ pub(crate) struct Tally {
     pub(crate) busy: Duration,
     pub(crate) sleeps: u64,
     pub(crate) panics: u64,
+    pub(crate) captures: usize,
 }
 
 /// One port's part of a [`Tally`].

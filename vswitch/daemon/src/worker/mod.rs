@@ -5,6 +5,7 @@
 //! ```
 
 mod batch;
+mod captures;
 pub(crate) mod health;
 #[cfg(feature = "injection")]
 mod injection;
@@ -16,6 +17,7 @@ pub(crate) mod thread;
 mod watches;
 
 use batch::Batch;
+use captures::Captures;
 use mailbox::{Mailbox, Message, Tally};
 use ports::{Healths, Ports};
 use std::{
@@ -58,6 +60,7 @@ pub struct Worker {
     ports: Ports,
     batch: Batch,
     watches: Watches,
+    captures: Captures,
     next_sweep: Instant,
     busy_turns: u64,
     frames: u64,
@@ -83,6 +86,7 @@ impl Worker {
             ports: Ports::new(registry),
             batch: Batch::default(),
             watches: Watches::default(),
+            captures: Captures::default(),
             next_sweep: Instant::ZERO,
             busy_turns: 0,
             frames: 0,
@@ -112,6 +116,7 @@ impl Worker {
 
     fn adopt(&mut self, world: Arc<World>, healths: Healths) {
         self.ports.adopt(healths);
+        self.captures.adopt(&world);
         self.world = world;
     }
 
@@ -168,8 +173,8 @@ impl Worker {
     /// One batch; a panic in it is caught, counted, and stops the port whose frames these were (DESIGN §2, law 5).
     fn batch(&mut self, now: Instant, which: usize) -> Result<usize, PortFault> {
         let switch = Switch { world: &self.world, fdb: &self.fdb, now, learning: true };
-        let Self { batch, ports, watches, .. } = self;
-        let outcome = catch_unwind(AssertUnwindSafe(|| batch.run(&switch, ports, which, watches)));
+        let Self { batch, ports, watches, captures, .. } = self;
+        let outcome = catch_unwind(AssertUnwindSafe(|| batch.run(&switch, ports, which, watches, captures)));
         outcome.unwrap_or_else(|_| {
             self.panics += 1;
             self.batch.tell(&mut self.ports);
@@ -212,6 +217,11 @@ impl Worker {
                 Message::Sightings { number, end, answer } => {
                     let _ = answer.send(self.watches.sightings(number, end));
                 }
+                Message::Capture { intake, answer } => {
+                    self.captures.add(*intake);
+                    let _ = answer.send(());
+                }
+                Message::EndCapture { number } => self.captures.end(number),
                 #[cfg(feature = "injection")]
                 Message::Panic { port, answer } => {
                     injection::ask(&mut self.ports, port);
@@ -232,6 +242,7 @@ impl Worker {
             busy: self.busy,
             sleeps: self.sleeps,
             panics: self.panics,
+            captures: self.captures.count(),
         }
     }
 

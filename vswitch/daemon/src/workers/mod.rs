@@ -8,7 +8,7 @@ mod spread;
 use crate::{
     control::protocol::{DatapathSettings, Sighting, Watch, WorkerView},
     worker::{
-        mailbox::{Answer, Message, PortTally, Tally},
+        mailbox::{Answer, Mailbox, Message, PortTally, Tally},
         ports::Healths,
         thread::WorkerThread,
     },
@@ -138,6 +138,11 @@ impl Workers {
         Some(all)
     }
 
+    /// How each worker is reached.
+    pub(crate) fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
+        self.threads.iter().map(|worker| worker.mailbox.clone()).collect()
+    }
+
     /// Makes the worker that serves `port` panic over its next frame.
     #[cfg(feature = "injection")]
     pub(crate) fn inject_panic(&self, port: PortId) {
@@ -175,5 +180,6 @@ fn view(number: u16, cpu: Option<u16>, tally: &Tally) -> WorkerView {
         cycles_per_frame: cycles,
         sleeps: tally.sleeps,
         panics: tally.panics,
+        captures: tally.captures,
     }
 }

@@ -1,5 +1,6 @@
 //! The datapath from driver to driver: through gate, daemon, rings, worker and switch.
 
+mod capture;
 mod description;
 mod forward;
 mod hostile;

@@ -40,6 +40,25 @@ pub enum Payload<'a> {
     Ours(&'a [u8]),
 }
 
+impl Payload<'_> {
+    /// Appends its first bytes, at most `limit`, to `to`. A guest may be writing to them: each call can see other ones.
+    #[cold]
+    pub fn append_to(self, to: &mut Vec<u8>, limit: usize) {
+        match self {
+            Self::Ours(bytes) => to.extend_from_slice(&bytes[..bytes.len().min(limit)]),
+            Self::Guest { segments, mut skip } => {
+                let end = to.len().saturating_add(limit);
+                for segment in segments {
+                    let (at, here) = (to.len(), (segment.len() - skip) as usize);
+                    to.resize(at + here.min(end - at), 0);
+                    segment.read::<Narrow>(skip, &mut to[at..]);
+                    skip = 0;
+                }
+            }
+        }
+    }
+}
+
 /// A frame of the current batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Frame<'a> {

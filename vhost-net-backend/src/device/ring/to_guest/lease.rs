@@ -68,6 +68,16 @@ pub(super) enum Odd {
 }
 
 impl Rooms {
+    /// Whether the frame that was asked for in place `place` got room, as of the last claim.
+    #[cold]
+    pub fn got(&self, place: usize) -> bool {
+        match self.frames().get(place) {
+            Some(Room::One(_)) => true,
+            Some(Room::Odd(at)) => matches!(self.odd.get(*at as usize), Some(Odd::Many { .. })),
+            None => false,
+        }
+    }
+
     /// A claim for about `count` frames begins.
     #[inline(always)]
     pub(super) fn begin(&mut self, count: usize) {

@@ -1,0 +1,59 @@
+//! A batch as captures see it: what its source sent, with its fate, and what its destinations got.
+//!
+//! The frames are still in the sender's buffers: their payloads are read once more.
+
+use super::{Fates, Heap};
+use crate::capture::{Direction, Intake, Taken};
+use vhost_net_backend::device::ring::{FromGuest, Rooms};
+use vswitch_core::{clock::Instant, decide::TagEdit};
+
+impl Fates {
+    /// Offers the frames that had a fate to the captures of the port that they came from.
+    #[cold]
+    pub(super) fn capture<'c>(
+        &self,
+        ring: &FromGuest,
+        captures: impl Iterator<Item = &'c mut Intake>,
+        now: Instant,
+    ) {
+        for intake in captures {
+            let mut dropped = self.dropped.iter().peekable();
+            for place in 0..self.frames {
+                intake.take(&Taken {
+                    at_nanos: now.as_nanos(),
+                    direction: Direction::FromPort,
+                    frame: ring.frame(place),
+                    edit: TagEdit::Keep,
+                    dropped: dropped.next_if(|(at, _)| *at == place).map(|(_, reason)| *reason),
+                });
+            }
+            intake.tell();
+        }
+    }
+}
+
+impl Heap {
+    /// Offers the frames that got `rooms` at this destination to its captures.
+    #[cold]
+    pub(super) fn capture<'c>(
+        &self,
+        ring: &FromGuest,
+        rooms: &Rooms,
+        captures: impl Iterator<Item = &'c mut Intake>,
+        now: Instant,
+    ) {
+        for intake in captures {
+            let frames = self.runs.iter().flat_map(|run| run.frames.clone().map(|frame| (frame, run.edit)));
+            for (_, (frame, edit)) in frames.enumerate().filter(|(room, _)| rooms.got(*room)) {
+                intake.take(&Taken {
+                    at_nanos: now.as_nanos(),
+                    direction: Direction::ToPort,
+                    frame: ring.frame(frame),
+                    edit,
+                    dropped: None,
+                });
+            }
+            intake.tell();
+        }
+    }
+}
