@@ -1,10 +1,11 @@
 //! The asking side of the HTTP API: what every verb that needs a running lab goes through.
 
 use super::{
+    capture::CaptureReader,
     problem::Problem,
     types::{
-        ExecReply, ExecRequest, ExportRequest, ExportView, LabView, TopologyFile, TraceRequest, TraceView,
-        TransferReport, TransferRequest,
+        CaptureRequest, ExecReply, ExecRequest, ExportRequest, ExportView, LabView, TopologyFile,
+        TraceRequest, TraceView, TransferReport, TransferRequest,
     },
 };
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
 };
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, body::Incoming, client::conn::http1};
+use hyper::{Method, Request, Response, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
@@ -148,6 +149,29 @@ impl Client {
         Ok(EventReader { body, buffer: vec![] })
     }
 
+    /// Captures frames of an interface, until the reader is dropped or the capture ends.
+    ///
+    /// # Errors
+    /// As the lab says.
+    pub async fn capture(&self, request: &CaptureRequest) -> Result<CaptureReader, Failure> {
+        let body = serde_json::to_vec(request).context("api", || "the request".into())?;
+        let answer = self.answer(Method::POST, "/capture", body.into()).await?;
+        let location = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
+        let number = location.and_then(|location| location.rsplit('/').next()?.parse().ok());
+        let number =
+            number.ok_or_else(|| Failure::failed("api", "the controller did not number the capture"))?;
+        Ok(CaptureReader::new(number, answer.into_body()))
+    }
+
+    /// Ends a capture in order: what it has still comes, and its statistics.
+    ///
+    /// # Errors
+    /// The lab does not answer.
+    pub async fn end_capture(&self, number: u32) -> Result<(), Failure> {
+        let path = format!("/capture/{number}");
+        self.whole(LOOKING, Method::DELETE, &path, Bytes::new()).await.map(drop)
+    }
+
     async fn json<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -178,8 +202,13 @@ impl Client {
         answered.await.unwrap_or_else(|_| Err(self.nobody(&format!("no answer within {patience:?}"))))
     }
 
-    /// The body of a successful answer; a problem is a failure.
+    /// The body of a successful answer, as it comes.
     async fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Incoming, Failure> {
+        Ok(self.answer(method, path, body).await?.into_body())
+    }
+
+    /// A successful answer; a problem is a failure.
+    async fn answer(&self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
         let stream = sockets::connect(&self.socket)
             .and_then(|stream| stream.set_nonblocking(true).map(|()| stream))
             .and_then(UnixStream::from_std)
@@ -190,12 +219,12 @@ impl Client {
         let request = Request::builder()
             .method(method)
             .uri(format!("/v1/labs/{}{path}", self.lab))
-            .header(hyper::header::HOST, "vnet")
+            .header(header::HOST, "vnet")
             .body(Full::new(body))
             .context("api", || format!("the request {path}"))?;
         let answer = sender.send_request(request).await.context("api", || self.broke_off())?;
         if answer.status().is_success() {
-            return Ok(answer.into_body());
+            return Ok(answer);
         }
         let status = answer.status();
         let bytes = answer.into_body().collect().await.context("api", || self.broke_off())?.to_bytes();

@@ -1,8 +1,11 @@
 //! The HTTP API of one lab: routes and status codes, nothing else. What they mean is the [`Service`]'s.
 
 use super::{
+    capture::{self, Capturing},
     problem::Problem,
-    types::{ExecRequest, ExportRequest, LabView, TopologyFile, TraceRequest, TransferRequest},
+    types::{
+        CaptureRequest, ExecRequest, ExportRequest, LabView, TopologyFile, TraceRequest, TransferRequest,
+    },
 };
 use crate::{
     failure::{Exit, Failure},
@@ -12,9 +15,9 @@ use axum::{
     Json, Router,
     body::{Body, Bytes},
     extract::{Path, Query, Request, State},
-    http::header,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, post, put},
+    routing::{delete, get, post, put},
     serve::Listener,
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -64,6 +67,10 @@ pub trait Service: Clone + Send + Sync + 'static {
     fn delete(&self) -> impl Future<Output = Result<LabView, Failure>> + Send;
     /// Answers a question, in the JSON form of the matching view in [`super::types`].
     fn ask(&self, question: Question) -> impl Future<Output = Result<serde_json::Value, Failure>> + Send;
+    /// Captures frames of an interface.
+    fn capture(&self, request: CaptureRequest) -> impl Future<Output = Result<Capturing, Failure>> + Send;
+    /// Ends a capture in order, if it did not end yet.
+    fn end_capture(&self, number: u32) -> impl Future<Output = Result<(), Failure>> + Send;
     /// What is counted, in the text format of Prometheus.
     fn metrics(&self) -> impl Future<Output = Result<String, Failure>> + Send;
     /// What happens.
@@ -80,6 +87,8 @@ pub fn router<S: Service>(service: S) -> Router {
         .route("/v1/labs/{lab}/events", get(events::<S>))
         .route("/v1/labs/{lab}/metrics", get(metrics_of_lab::<S>))
         .route("/v1/labs/{lab}/{view}", get(look::<S>))
+        .route("/v1/labs/{lab}/capture", post(begin_capture::<S>))
+        .route("/v1/labs/{lab}/capture/{number}", delete(end_capture::<S>))
         .route("/v1/labs/{lab}/trace", post(trace::<S>))
         .route("/v1/labs/{lab}/test", post(|s, p| act::<S>(s, p, Question::Test)))
         .route("/v1/labs/{lab}/pingall", post(|s, p| act::<S>(s, p, Question::Pingall)))
@@ -209,6 +218,32 @@ async fn export<S: Service>(
 ) -> Result<Json<serde_json::Value>, Problem> {
     let request = parsed(&body)?;
     act(service, lab, Question::Export(request)).await
+}
+
+/// A pcapng file that grows until the capture ends. It ends in order (with its statistics) when the resource that `Location`
+/// names is deleted, and at once when this answer is no longer read.
+async fn begin_capture<S: Service>(
+    State(service): State<S>,
+    Path(lab): Path<String>,
+    body: Bytes,
+) -> Result<Response, Problem> {
+    must_be(&service, &lab)?;
+    let Capturing { number, file } = service.capture(parsed(&body)?).await?;
+    let headers = [
+        (header::CONTENT_TYPE, capture::MEDIA_TYPE.to_owned()),
+        (header::LOCATION, format!("/v1/labs/{lab}/capture/{number}")),
+    ];
+    Ok((headers, Body::from_stream(capture::File(file))).into_response())
+}
+
+async fn end_capture<S: Service>(
+    State(service): State<S>,
+    Path((lab, number)): Path<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    must_be(&service, &lab)?;
+    let number = number.parse().map_err(|_| no_such(&format!("capture {number}")))?;
+    service.end_capture(number).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `?from=N`: the number of the first event that is wanted.

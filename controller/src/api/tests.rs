@@ -1,10 +1,12 @@
 //! Both ends of the API over a real Unix socket, with a lab that only pretends.
 
 use super::{
+    capture::Capturing,
     client::Client,
     server::{OwnersOnly, Question, Service, router},
     types::{
-        ExecReply, ExecRequest, LabState, LabView, TopologyFile, TransferEnd, TransferReport, TransferRequest,
+        CaptureRequest, ExecReply, ExecRequest, LabState, LabView, TopologyFile, TransferEnd, TransferReport,
+        TransferRequest,
     },
 };
 use crate::{
@@ -16,6 +18,10 @@ use crate::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A block of pcapng, of a type that does not exist.
+const BLOCK: [u8; 12] = [99, 0, 0, 0, 12, 0, 0, 0, 12, 0, 0, 0];
 
 /// A lab that answers without doing anything.
 #[derive(Clone, Default)]
@@ -91,6 +97,25 @@ impl Service for Pretender {
         }
     }
 
+    async fn capture(&self, request: CaptureRequest) -> Result<Capturing, Failure> {
+        let (mut ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        // Two blocks in three pieces; then the file goes on until its reader goes.
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            for piece in [&BLOCK[..5], &BLOCK[5..], &BLOCK[..]] {
+                ours.write_all(piece).await.unwrap();
+            }
+            let read = ours.read(&mut [0]).await.unwrap();
+            events.tell(What::Note { text: format!("{} is captured no more: {read}", request.interface) });
+        });
+        Ok(Capturing { number: 7, file: theirs })
+    }
+
+    async fn end_capture(&self, number: u32) -> Result<(), Failure> {
+        self.events.tell(What::Note { text: format!("capture {number} ends") });
+        Ok(())
+    }
+
     async fn metrics(&self) -> Result<String, Failure> {
         Ok("vnet_build_info 1\n".into())
     }
@@ -148,6 +173,26 @@ async fn another_lab_is_not_here_and_a_missing_socket_is_nothing_running() {
     assert_eq!(other.view().await.unwrap_err().exit, Exit::NothingRunning);
     let nowhere = Client::new(&folder.path().join("nothing.sock"), "office");
     assert_eq!(nowhere.view().await.unwrap_err().code, "not-running");
+}
+
+#[tokio::test]
+async fn a_capture_comes_in_whole_blocks_until_its_reader_goes() {
+    let (_folder, client) = serve();
+    let filter = "icmp and host 10.0.0.1".parse().unwrap();
+    let request =
+        CaptureRequest { interface: "h1".into(), filter, snap_len: None, count: Some(9), seconds: None };
+    let mut reader = client.capture(&request).await.unwrap();
+    assert_eq!(reader.number, 7);
+    let mut got = Vec::new();
+    while got.len() < 2 * BLOCK.len() {
+        got.extend(reader.next().await.unwrap());
+    }
+    assert_eq!(got, [BLOCK, BLOCK].concat());
+    client.end_capture(reader.number).await.unwrap();
+    let mut events = client.events(0).await.unwrap();
+    assert_eq!(events.next().await.unwrap().what, What::Note { text: "capture 7 ends".into() });
+    drop(reader);
+    assert_eq!(events.next().await.unwrap().what, What::Note { text: "h1 is captured no more: 0".into() });
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use crate::failure::Exit;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
-use vswitch_core::{drop_reason::DropReason, mac::MacAddr};
+use vswitch_core::{drop_reason::DropReason, filter::Filter, mac::MacAddr};
 use vswitchd::control::protocol::{FdbView, PortCounters, PortState, WorkerView};
 
 /// A topology file as a client read it.
@@ -219,6 +219,22 @@ pub struct Reaches {
     pub destination: String,
     /// Why it does not; none: it does.
     pub why_not: Option<String>,
+}
+
+/// Which frames to capture.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureRequest {
+    /// Node, or `node:interface`: what its guest sends and gets.
+    pub interface: String,
+    /// Which of these frames, in words of tcpdump's; none: all.
+    #[serde(default)]
+    pub filter: Filter,
+    /// How many bytes of a frame at most; none: whole frames.
+    pub snap_len: Option<u32>,
+    /// After how many frames it ends; none: when it is told to.
+    pub count: Option<u64>,
+    /// After how many seconds it ends.
+    pub seconds: Option<u32>,
 }
 
 /// What became of the expectations.

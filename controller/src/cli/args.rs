@@ -119,6 +119,12 @@ pub(super) enum Verb {
     },
     /// Print what is counted, in the text format of Prometheus.
     Metrics,
+    /// Copy the frames of an interface into a pcapng file, or print them, a line each; Ctrl-C ends it.
+    ///
+    /// Both ways are captured: what the guest sends, with the reason if the switch drops it, and what it gets, as it gets it.
+    /// The guests never wait for a capture: frames that come faster than they are read are not captured, and counted at
+    /// the end.
+    Capture(CaptureArgs),
     /// Measure how fast a switch is, beside how fast this machine could be.
     Bench(Box<BenchArgs>),
     /// Say what a drop reason or an error code means, and what to do about it.
@@ -214,6 +220,7 @@ impl Verb {
             | Self::Show { .. }
             | Self::Trace { .. }
             | Self::Metrics
+            | Self::Capture(_)
             | Self::Transfer { .. }
             | Self::Logs { .. }
             | Self::Console { .. }
@@ -233,6 +240,28 @@ impl Verb {
             | Self::Station => false,
         }
     }
+}
+
+/// What is captured, and where to.
+#[derive(Debug, ClapArgs)]
+pub(super) struct CaptureArgs {
+    /// Of which interface: node or node:interface.
+    pub(super) interface: String,
+    /// Which frames, in words of tcpdump's: arp, icmp, icmp6, ip, ip6, tcp, udp, port N, host ADDRESS, ether host MAC, vlan N,
+    /// combined by and, or, not and parentheses.
+    pub(super) filter: Vec<String>,
+    /// The file to write, or `-` for standard output (`vnet capture h1 -w - | wireshark -k -i -`); without it, lines are printed.
+    #[arg(short, long, env = "VNET_WRITE", value_name = "FILE")]
+    pub(super) write: Option<PathBuf>,
+    /// How many bytes of a frame to keep at most; else whole frames.
+    #[arg(long, env = "VNET_SNAPLEN", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_550))]
+    pub(super) snaplen: Option<u32>,
+    /// End after this many frames.
+    #[arg(long, short, env = "VNET_COUNT", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) count: Option<u64>,
+    /// End after this many seconds.
+    #[arg(long, env = "VNET_SECONDS", value_name = "S", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) seconds: Option<u32>,
 }
 
 /// How an answer is printed.

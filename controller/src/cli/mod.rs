@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod capture;
 mod console;
 mod demo;
 mod down;
@@ -100,6 +101,7 @@ fn run(args: Args) -> Result<u8, Failure> {
             let view = runtime.block_on(labs::trace(name, &TraceRequest { src, dst, what }))?;
             done(render::print(&view, output.format))
         }
+        Verb::Capture(args) => done(runtime.block_on(capture::capture(name, args))),
         Verb::Metrics => done(runtime.block_on(labs::metrics(name))),
         Verb::Bench(args) => runtime.block_on(bench::bench(name, *args)),
         Verb::Exec { node, command } => {

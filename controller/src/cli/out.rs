@@ -36,6 +36,11 @@ pub(super) fn remember(written: io::Result<()>) {
     }
 }
 
+/// Whether standard output takes nothing any more.
+pub(super) fn is_lost() -> bool {
+    FAILED.get().is_some()
+}
+
 /// Standard output, for those who write to a [`Write`]; it takes everything once it has failed.
 pub(super) struct Stdout;
 

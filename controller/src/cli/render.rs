@@ -189,9 +189,20 @@ impl Show for DatapathView {
                 worker.busy_turns.to_string(),
                 worker.sleeps.to_string(),
                 worker.panics.to_string(),
+                worker.captures.to_string(),
             ]
         });
-        let header = ["WORKER", "CPU", "RINGS", "FRAMES", "CYCLES/FRAME", "BUSY TURNS", "SLEEPS", "PANICS"];
+        let header = [
+            "WORKER",
+            "CPU",
+            "RINGS",
+            "FRAMES",
+            "CYCLES/FRAME",
+            "BUSY TURNS",
+            "SLEEPS",
+            "PANICS",
+            "CAPTURES",
+        ];
         let fdb = &self.fdb;
         format!(
             "switch process {} (restarted {} times), configuration {}\n{}\nFDB: {} entries, {} learned, {} moves, {} refused",

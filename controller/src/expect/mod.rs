@@ -1,6 +1,7 @@
 //! Expectations: each is probed in the running lab and judged by what the switch itself says of the probe's frames.
 
 mod ask;
+mod capture;
 mod frames;
 pub mod judge;
 pub mod run;

@@ -16,6 +16,10 @@ const CODES: &[(&str, &str)] = &[
         "the measurement could not be made or ended early; the message says what the switch or the machine did",
     ),
     ("busy", "another command changes the lab, or it has a controller already; try again when that is done"),
+    (
+        "capture",
+        "the capture could not begin, since the switch runs as many as it can, or it broke off with the switch or the lab",
+    ),
     ("console", "the serial line of the guest broke; `vnet show nodes` says whether the guest runs"),
     (
         "controller-ended",
@@ -29,6 +33,7 @@ const CODES: &[(&str, &str)] = &[
     ),
     ("export", "what another VMM is to be told cannot be said for this node"),
     ("file", "the file, or the folder it lies in, cannot be read"),
+    ("filter", "a word of the capture filter is not known; the message lists those that are"),
     ("generator", "the generator of `vnet bench` could not start, or failed by a fault of vnet's own"),
     ("going-down", "the lab is being taken down; wait until `vnet ls` no longer shows it"),
     ("held", "a process that is not in the list of the lab holds its folder; the help says how to find it"),

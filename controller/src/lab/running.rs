@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{
     api::{
+        capture::Capturing,
         server::{Question, Service},
-        types::{LabState, LabView, NodeState, TestReport, TopologyFile},
+        types::{CaptureRequest, LabState, LabView, NodeState, TestReport, TopologyFile},
     },
     expect::run::Running,
     failure::{Context, Exit, Failure},
@@ -309,6 +310,14 @@ impl Service for Lab {
             Question::Transfer(request) => json(running.transfer(&request).await?),
             Question::Exec(request) => json(running.exec(&request).await?),
         }
+    }
+
+    async fn capture(&self, request: CaptureRequest) -> Result<Capturing, Failure> {
+        self.running()?.capture(request).await
+    }
+
+    async fn end_capture(&self, number: u32) -> Result<(), Failure> {
+        self.running()?.switch(move |client| client.end_capture(number)).await
     }
 
     async fn metrics(&self) -> Result<String, Failure> {

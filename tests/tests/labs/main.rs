@@ -2,6 +2,7 @@
 
 mod asker;
 mod bench;
+mod capture;
 mod cleanup;
 mod common;
 mod examples;
