@@ -8,7 +8,12 @@ use crate::{
     },
     station::{self, Spec},
 };
-use std::{io::Read, os::fd::AsFd};
+use std::{io::Read, os::fd::AsFd, time::Duration};
+use tokio::sync::oneshot;
+
+/// How long answers that are under way when the lab is down may take to be read: a client that is stopped holds up
+/// nobody.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The switch: its standard input is the control socket.
 pub(super) fn vswitchd() -> Result<Exit, Failure> {
@@ -47,7 +52,7 @@ pub(super) async fn serve(name: &LabName, owner: Option<u32>) -> Result<Exit, Fa
     let listener = listen(&claim.dir().api_socket())?;
     listener.set_nonblocking(true).context("api", || "its socket".into())?;
     let listener = tokio::net::UnixListener::from_std(listener).context("api", || "its socket".into())?;
-    let done = lab.clone();
+    let (done, (over, is_over)) = (lab.clone(), oneshot::channel());
     let served = axum::serve(OwnersOnly(listener), router(lab)).with_graceful_shutdown(async move {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
         let asked = async {
@@ -61,8 +66,16 @@ pub(super) async fn serve(name: &LabName, owner: Option<u32>) -> Result<Exit, Fa
             _ = asked => take_down(&done).await,
             () = owner_ended => take_down(&done).await,
         }
+        let _ = over.send(());
     });
-    served.await.context("api", || "the API".into())?;
+    tokio::select! {
+        served = served.into_future() => served.context("api", || "the API".into())?,
+        () = async {
+            // It is said, or nothing is left that could say it.
+            let _ = is_over.await;
+            tokio::time::sleep(LAST_WORDS).await;
+        } => {}
+    }
     for kept in claim.remove()? {
         tracing::warn!("{} is kept: vnet did not make it", kept.display());
     }

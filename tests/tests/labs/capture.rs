@@ -155,6 +155,25 @@ fn a_capture_is_printed_or_piped_and_ends_by_itself() {
 }
 
 #[test]
+fn a_client_that_is_stopped_holds_up_neither_the_guests_nor_the_end_of_the_lab() {
+    let lab = Lab::new();
+    lab.expect(0, &["up", "-d", &topology("hello.vnet.yaml")]);
+    let file = lab.write("alice.pcapng", "").display().to_string();
+    let mut capture = Background::start(&lab, &["capture", "alice", "-w", &file]);
+    capture.says("capturing alice");
+    capture.signal(Signal::STOP);
+    // Far more than there is room for on the way to it.
+    lab.expect(0, &["transfer", "alice", "bob", "--size", "32"]);
+    assert_eq!(captures(&lab), 1);
+    lab.assert_sound();
+    lab.expect(0, &["down"]);
+    capture.signal(Signal::CONT);
+    let (status, _, err) = capture.end();
+    assert_eq!(status.code(), Some(1), "{err}");
+    lab.assert_gone();
+}
+
+#[test]
 fn a_killed_capture_leaves_nothing_and_one_whose_switch_ends_says_so() {
     let lab = Lab::new();
     lab.expect(0, &["up", "-d", &topology("hello.vnet.yaml")]);
