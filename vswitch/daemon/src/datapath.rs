@@ -352,7 +352,7 @@ fn check(settings: &DatapathSettings) -> anyhow::Result<()> {
         bail!("a datapath has 1 to {MAX_WORKERS} workers, not {workers}");
     }
     if !cpus.is_empty() && cpus.len() != usize::from(*workers) {
-        bail!("{} CPUs were given for {workers} workers", cpus.len());
+        bail!("workers are pinned to a CPU each, or not at all: {workers} workers, CPUs {cpus:?}");
     }
     Ok(())
 }

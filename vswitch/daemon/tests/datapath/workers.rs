@@ -9,7 +9,10 @@ use crate::{
 use std::collections::BTreeMap;
 use vhost_net_backend::driver::{Config, Driver};
 use vswitch_core::{description::Link, mac::MacAddr};
-use vswitchd::control::protocol::{PortCounters, Snapshot, Watch};
+use vswitchd::{
+    control::protocol::{DatapathSettings, PollMode, PortCounters, Snapshot, Watch},
+    datapath::Datapath,
+};
 
 /// The ports of the recorded mix: four in VLAN 10, two in VLAN 20, and a trunk of both whose native VLAN is 10.
 const TRUNK: usize = 6;
@@ -177,4 +180,21 @@ fn a_watch_sees_what_any_worker_moves_oldest_first() {
     let ports: Vec<u16> = sightings.iter().map(|sighting| sighting.port.index()).collect();
     assert_eq!((ports, lost), ((0..30).map(|round| round % 3).collect(), 0));
     assert!(lab.datapath.sightings(watch, true).is_err(), "the watch is gone at every worker");
+}
+
+#[test]
+fn as_many_workers_as_there_may_be_deliver_and_one_more_is_refused() {
+    let description = description(&[access(10), access(10)]);
+    let lab = Lab::with_workers(&description, 64);
+    let mut guests: Vec<Driver> = (0..2).map(|place| lab.attach(place, &Config::default())).collect();
+    let sent = frame(mac(1), mac(0), 60, 1);
+    send(&mut guests[0], &sent);
+    assert_eq!(receive(&mut guests[1], 1), [sent]);
+    let refused = |workers, cpus| {
+        let settings = DatapathSettings { workers, cpus, poll: PollMode::Adaptive };
+        Datapath::new().apply(&description, vec![], vec![], settings).unwrap_err().to_string()
+    };
+    assert_eq!(refused(65, vec![]), "a datapath has 1 to 64 workers, not 65");
+    assert_eq!(refused(0, vec![]), "a datapath has 1 to 64 workers, not 0");
+    assert_eq!(refused(2, vec![0]), "workers are pinned to a CPU each, or not at all: 2 workers, CPUs [0]");
 }
