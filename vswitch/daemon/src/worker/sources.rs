@@ -49,6 +49,8 @@ impl Sources {
 
     /// Serves one more.
     pub(super) fn push(&mut self, port: u16, ring: FromGuest) {
+        // Another worker may have had it, armed.
+        ring.disarm();
         self.all.push(Source { port, ring, idle: 0 });
         let last = self.all.len() - 1;
         self.promote(last);
