@@ -26,7 +26,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
 };
-use vswitchd::control::protocol::FdbRow;
+use vswitchd::control::protocol::FdbTable;
 
 /// Lists the labs of this user.
 pub(super) async fn ls(format: Format) -> Result<(), Failure> {
@@ -147,7 +147,7 @@ pub(super) async fn show(name: Option<&LabName>, what: View, format: Format) -> 
         View::Ports => render::print(&api.look::<Vec<PortRow>>("ports").await?, format),
         View::Nodes => render::print(&api.look::<Vec<NodeRow>>("nodes").await?, format),
         View::Links => render::print(&api.look::<Vec<LinkRow>>("links").await?, format),
-        View::Fdb => render::print(&api.look::<Vec<FdbRow>>("fdb").await?, format),
+        View::Fdb => render::print(&api.look::<FdbTable>("fdb").await?, format),
         View::Vlans => render::print(&api.look::<Vec<VlanRow>>("vlans").await?, format),
         View::Drops => render::print(&api.look::<Vec<DropRow>>("drops").await?, format),
         View::Datapath => render::print(&api.look::<DatapathView>("datapath").await?, format),

@@ -11,7 +11,7 @@ use crate::{
 use comfy_table::{Table, presets::NOTHING};
 use serde::Serialize;
 use std::{collections::BTreeSet, fmt::Write, io::IsTerminal};
-use vswitchd::control::protocol::FdbRow;
+use vswitchd::control::protocol::FdbTable;
 
 /// Whether standard error is a terminal that wants colours (no-color.org: `NO_COLOR` is not empty) and knows them.
 pub(super) fn colour() -> bool {
@@ -138,15 +138,19 @@ impl Show for TransferReport {
     }
 }
 
-impl Show for Vec<FdbRow> {
+impl Show for FdbTable {
     fn table(&self) -> String {
-        table(
+        let rows = table(
             ["SWITCH", "VLAN", "MAC", "PORT", "AGE"],
-            self.iter().map(|row| {
+            self.rows.iter().map(|row| {
                 let age = if row.is_static { "static".into() } else { format!("{}s", row.age_secs) };
                 [row.switch.clone(), row.vlan.to_string(), row.mac.to_string(), row.port.clone(), age]
             }),
-        )
+        );
+        match self.entries.saturating_sub(self.rows.len() as u64) {
+            0 => rows,
+            more => format!("{rows}\nand {more} more: {} in all", self.entries),
+        }
     }
 }
 

@@ -96,8 +96,8 @@ impl Running {
                 )
             })
         };
-        let from = known(self.macs(src.0, src.1).await?.first().copied(), &request.src)?;
-        let to = known(self.macs(dst.0, dst.1).await?.first().copied(), &request.dst)?;
+        let from = known(self.macs(src.1).await?.first().copied(), &request.src)?;
+        let to = known(self.macs(dst.1).await?.first().copied(), &request.dst)?;
         let addresses = common(src.1, dst.1);
         if addresses.is_none() && probe != Probe::L2 {
             let message = format!("{} and {} have no addresses of one family", request.src, request.dst);

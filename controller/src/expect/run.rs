@@ -141,7 +141,7 @@ impl Running {
             snapshot.ports.iter().any(|port| port.port == expectation.dst && port.state == PortState::Up);
         let ends = self.end(expectation.src).zip(self.end(expectation.dst));
         let watched = match ends {
-            Some((src, dst)) if destination_up => self.watched(expectation, src, dst, no_way).await?,
+            Some((src, (_, dst))) if destination_up => self.watched(expectation, src, dst, no_way).await?,
             _ => None,
         };
         let source_ready = watched.is_some() || !destination_up;
@@ -174,12 +174,12 @@ impl Running {
         &self,
         expectation: &Expectation,
         (node, interface): (&Node, &Interface),
-        (to_node, to): (&Node, &Interface),
+        to: &Interface,
         no_way: NoWay,
     ) -> Result<Option<(Said, Vec<MacAddr>, Vec<Seen>)>, Failure> {
         let (Some(line), Some(src)) = (self.lines.get(&node.name), interface.mac) else { return Ok(None) };
         // An address that nobody knows is flooded, and so is a broadcast.
-        let dst = self.macs(to_node, to).await?.first().copied().unwrap_or(MacAddr::BROADCAST);
+        let dst = self.macs(to).await?.first().copied().unwrap_or(MacAddr::BROADCAST);
         // A busy source must not crowd the probe out.
         let addresses = expectation.addresses.filter(|_| expectation.probe != Probe::L2);
         let contains = addresses.map(|addresses| match addresses.dst {
@@ -190,7 +190,7 @@ impl Running {
         let watch = self.switch(move |switch| switch.watch(watch)).await?;
         let said = self.send(expectation, (line, interface), (src, dst), no_way).await;
         let seen = match said {
-            Ok(said) => self.seen(expectation, (to_node, to), watch, said).await.map(Some),
+            Ok(said) => self.seen(expectation, to, watch, said).await.map(Some),
             Err(_) => Ok(None),
         };
         self.switch(move |switch| switch.unwatch(watch)).await?;
@@ -201,12 +201,12 @@ impl Running {
     async fn seen(
         &self,
         expectation: &Expectation,
-        (to_node, to): (&Node, &Interface),
+        to: &Interface,
         watch: u32,
         said: Said,
     ) -> Result<(Said, Vec<MacAddr>, Vec<Seen>), Failure> {
         // Asked again: whoever answered was learned.
-        let macs = self.macs(to_node, to).await?;
+        let macs = self.macs(to).await?;
         let probed = Probed { expectation, to: &macs, raw: said.raw.clone() };
         let mut seen: Vec<Seen> = Vec::new();
         let end = Instant::now() + SEEN_WITHIN;
@@ -265,13 +265,12 @@ impl Running {
     ///
     /// # Errors
     /// The switch does not answer.
-    pub(super) async fn macs(&self, node: &Node, interface: &Interface) -> Result<Vec<MacAddr>, Failure> {
+    pub(super) async fn macs(&self, interface: &Interface) -> Result<Vec<MacAddr>, Failure> {
         if let Some(mac) = interface.mac {
             return Ok(vec![mac]);
         }
-        let port = format!("{}:{}", node.name, interface.name);
-        let mut learned = self.switch(Client::fdb).await?;
-        learned.retain(|row| row.port == port);
+        let port = interface.port;
+        let mut learned = self.switch(move |client| client.fdb(Some(port))).await?.rows;
         learned.sort_by_key(|row| row.age_secs);
         Ok(learned.into_iter().map(|row| row.mac).collect())
     }

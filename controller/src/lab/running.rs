@@ -293,7 +293,7 @@ impl Service for Lab {
                 let (pid, snapshot) = asked?;
                 json(views::datapath(snapshot, pid, self.state().restarts))
             }
-            Question::Fdb => json(running.switch(Client::fdb).await?),
+            Question::Fdb => json(running.switch(|client| client.fdb(None)).await?),
             Question::Nodes => {
                 let nodes = self.state().nodes.clone();
                 json(views::nodes(&plan, &nodes))

@@ -1,6 +1,7 @@
 //! One worker's turns over two ports, in one thread: cycles a frame here, instructions a frame under callgrind.
 //!
-//! `cargo bench -p vswitchd --bench turn -- [--batch 32] [--turns 100000] [--size 60]` prints cycles. Under `valgrind --tool=callgrind
+//! `cargo bench -p vswitchd --bench turn -- [--batch 32] [--turns 100000] [--size 60] [--macs 1]` prints cycles;
+//! `--macs` is how many stations there are behind each port, which take turns. Under `valgrind --tool=callgrind
 //! --toggle-collect='*Worker*turn*'` only turns are counted; two runs with unlike `--turns` differ by nothing but turns
 //! (`benches/instructions` does that).
 
@@ -26,10 +27,11 @@ use vhost_net_backend::{
 use vswitch_core::{
     build::{self, Ethernet},
     clock::Instant,
-    fdb::Fdb,
+    description::Membership,
+    fdb::{Fdb, Key, Target},
     id::PortId,
     mac::MacAddr,
-    world::World,
+    world::{Role, World},
 };
 use vswitchd::worker::{Turn, Worker};
 
@@ -55,10 +57,33 @@ fn option(name: &str, otherwise: usize) -> usize {
     words.next().map_or(otherwise, |word| word.parse().expect("a number"))
 }
 
+/// Station `n` behind port `place`.
+fn station(place: u16, n: usize) -> MacAddr {
+    let [a, b, c, d] = (n as u32).to_be_bytes();
+    MacAddr::new([2, place as u8, a, b, c, d])
+}
+
+/// Has the FDB know every station, in a table as large as it becomes for so many.
+fn teach(fdb: &Fdb, world: &World, macs: usize) {
+    fdb.install(world);
+    for (n, port) in (0..macs).flat_map(|n| [(n, 0), (n, 1)]) {
+        let port = world.port(port).expect("it is there");
+        let Role::Switched { switch, vlans: Membership::Access(vlan) } = &port.role else { continue };
+        let key = Key::new(*switch, *vlan, station(port.id.index(), n));
+        fdb.learn(key, Target::Port(port.id), Some(port), Instant::ZERO);
+        fdb.grow();
+    }
+}
+
 fn main() {
     let (batch, turns, size) = (option("--batch", 32), option("--turns", 100_000), option("--size", 60));
-    let world = Arc::new(World::compile(&description(&[access(10), access(10)])).expect("a lab"));
-    let mut worker = Worker::alone(world, Arc::new(Fdb::new(1, 1 << 14))).expect("a worker");
+    let macs = option("--macs", 1);
+    let mut lab = description(&[access(10), access(10)]);
+    lab.ports.iter_mut().flatten().for_each(|port| port.mac_limit = macs as u32);
+    let world = Arc::new(World::compile(&lab).expect("a lab"));
+    let fdb = Arc::new(Fdb::new(1, 1 << 13));
+    teach(&fdb, &world, macs);
+    let mut worker = Worker::alone(world, fdb).expect("a worker");
     // As DPDK's driver and Linux' have it between them: in order, and no buffers to merge.
     let config = Config {
         features: Config::default().features & !features::NET_MRG_RXBUF,
@@ -76,21 +101,17 @@ fn main() {
         }
         ends.push((port, driver));
     }
-    let station = |place: u8| MacAddr::new([2, 0, 0, 0, 0, place]);
-    let frames: Vec<Vec<u8>> = (0..2u8)
-        .map(|place| {
-            build::raw(
-                Ethernet { dst: station(1 - place), src: station(place), tag: None },
-                0x88b5,
-                &vec![place; size - 14],
-            )
-        })
-        .collect();
+    let frame = |place, n| {
+        let link = Ethernet { dst: station(1 - place, n), src: station(place, n), tag: None };
+        build::raw(link, 0x88b5, &vec![place as u8; size - 14])
+    };
+    let frames = [0, 1].map(|place| (0..macs).map(|n| frame(place, n)).collect::<Vec<_>>());
     let (mut moved, mut spent) = (0, 0);
     for turn in 0..turns {
-        for (frame, (_, driver)) in frames.iter().zip(&mut ends) {
+        for (frames, (_, driver)) in frames.iter().zip(&mut ends) {
             let pair = driver.pair();
-            (0..batch).for_each(|_| assert!(pair.transmit(frame), "the ring has room"));
+            let take_turns = (0..batch).map(|frame| (turn * batch + frame) % macs);
+            take_turns.for_each(|n| assert!(pair.transmit(&frames[n]), "the ring has room"));
             pair.flush();
         }
         let begin = cycles::now();

@@ -3,9 +3,10 @@
 use crate::{
     capture::Captures,
     control::protocol::{
-        Attachment, AttachmentKind, CaptureSettings, DatapathSettings, FdbRow, FdbView, Journey, PortState,
-        PortView, Sighting, Snapshot, Watch,
+        Attachment, AttachmentKind, CaptureSettings, DatapathSettings, FdbRow, FdbTable, FdbView, Journey,
+        PortState, PortView, Sighting, Snapshot, Watch,
     },
+    grower::Grower,
     host::Host,
     ports::tap::{TapAdapter, TapState},
     worker::{
@@ -37,8 +38,12 @@ use vswitch_core::{
     world::World,
 };
 
-/// Buckets of the FDB: room for 64 Ki addresses in 1 MiB.
-const FDB_BUCKETS: usize = 1 << 14;
+/// Buckets that the FDB starts with, in 512 KiB. It grows at 16 Ki addresses to 4 MiB, at 128 Ki to 32 MiB: room for more
+/// than a million.
+const FDB_BUCKETS: usize = 1 << 13;
+
+/// Addresses that one answer shows at most.
+const FDB_ROWS: usize = 16 << 10;
 
 /// The most workers that a datapath may have.
 const MAX_WORKERS: u16 = 64;
@@ -57,6 +62,8 @@ pub struct Datapath {
 struct Running {
     world: Arc<World>,
     fdb: Arc<Fdb>,
+    /// Goes with it.
+    _grower: Grower,
     settings: DatapathSettings,
     workers: Arc<Workers>,
     /// Of all ports of the World.
@@ -171,8 +178,16 @@ impl Datapath {
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
             .context("no random seed for the FDB")?;
         let fdb = Arc::new(Fdb::new(u64::from_ne_bytes(seed), FDB_BUCKETS));
+        let grower = Grower::start(&fdb).context("a thread for the FDB")?;
         let workers = Workers::start(&settings, &world, &fdb, self.origin).context("a worker")?;
-        Ok(Running { world, fdb, settings, workers: Arc::new(workers), healths: Healths::new() })
+        Ok(Running {
+            world,
+            fdb,
+            _grower: grower,
+            settings,
+            workers: Arc::new(workers),
+            healths: Healths::new(),
+        })
     }
 
     fn attach(&mut self, attachment: Attachment, descriptor: Option<OwnedFd>) -> anyhow::Result<()> {
@@ -254,14 +269,17 @@ impl Datapath {
         }
     }
 
-    /// The learned and static addresses.
+    /// The learned and static addresses; with `port` only those that are there. Of more than 16 Ki it shows so many, and says
+    /// how many there are.
     ///
     /// # Errors
     /// No lab was applied yet.
-    pub fn fdb(&self) -> anyhow::Result<Vec<FdbRow>> {
+    pub fn fdb(&self, port: Option<PortId>) -> anyhow::Result<FdbTable> {
         let running = self.running()?;
-        let rows = running.fdb.rows(&running.world, self.now());
-        Ok(rows.into_iter().map(|row| fdb_row(&running.world, row)).collect())
+        let is_there = |row: &Row| port.is_none_or(|port| row.target == Target::Port(port));
+        let mut found = running.fdb.rows(&running.world, self.now()).filter(is_there);
+        let rows: Vec<_> = found.by_ref().take(FDB_ROWS).map(|row| fdb_row(&running.world, row)).collect();
+        Ok(FdbTable { entries: (rows.len() + found.count()) as u64, rows })
     }
 
     /// What would become of `frame` if it came in on `port` now. Nothing is learned or sent.

@@ -10,6 +10,7 @@ pub mod capture;
 pub mod control;
 pub mod counters;
 pub mod datapath;
+mod grower;
 mod host;
 mod ports;
 pub mod worker;

@@ -176,6 +176,11 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// What it is looked up by.
+    pub(super) const fn key(self) -> Key {
+        Key { mac: self.first.mac(), place: self.second.place() }
+    }
+
     /// Whether it says that its address is at `target`.
     pub(super) const fn is_at(self, target: Target) -> bool {
         self.first.number() == target.number() && self.second.generation() == target.generation()
@@ -237,4 +242,23 @@ impl Slot {
 /// Four entries in one cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(super) struct Bucket(pub(super) [Slot; 4]);
+pub(super) struct Bucket(pub(super) [Slot; Self::SLOTS]);
+
+impl Bucket {
+    pub(super) const SLOTS: usize = 4;
+
+    /// The entry of a key, aged or not.
+    #[inline]
+    pub(super) fn find(&self, key: Key) -> Option<(&Slot, Entry)> {
+        for slot in &self.0 {
+            if slot.first().is(key.mac)
+                && let Some(entry) = slot.read()
+                && entry.first.is(key.mac)
+                && entry.second.place() == key.place
+            {
+                return Some((slot, entry));
+            }
+        }
+        None
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::{
     Fdb, Key, Target,
-    entry::{Entry, Slot, Stamp},
+    entry::{Entry, Stamp},
     resolve,
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     vlan::VlanId,
     world::{self, Role, World},
 };
-use std::sync::atomic::Ordering;
+use std::sync::{PoisonError, atomic::Ordering};
 
 impl Fdb {
     /// Makes the FDB that of `world`: on the control thread, at each swap.
@@ -21,12 +21,13 @@ impl Fdb {
     /// elsewhere. Then all that is not true any more is forgotten: ports that are gone, down or moved, trunks that no
     /// longer carry the VLAN.
     pub fn install(&self, world: &World) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         for (aging, switch) in self.aging.iter().zip(world.switches()) {
             aging.store(switch.mac_aging_secs, Ordering::Relaxed);
         }
         let install = self.installs.fetch_add(1, Ordering::Relaxed) + 1;
         // A table cannot hold more than this, however many ports, VLANs and switches a lab multiplies.
-        let mut room = self.buckets.len() * 4;
+        let mut room = self.tables.most_slots();
         for port in world.ports() {
             let (Some(mac), Role::Switched { switch, .. }) = (port.mac, &port.role) else { continue };
             let switch = *switch;
@@ -35,9 +36,10 @@ impl Fdb {
                 self.install_static(world, (switch, vlan, mac), Target::Port(port.id), install, &mut room);
             }
         }
-        for (place, bucket) in self.buckets.iter().enumerate() {
-            let _lock = self.locks.lock(place);
-            for slot in &bucket.0 {
+        let table = self.tables.current();
+        for number in 0..table.len() {
+            let _lock = self.locks.lock(number);
+            for slot in &table.bucket(number).0 {
                 if slot.read().is_some_and(|entry| !is_true(world, entry, install)) {
                     self.remove(slot);
                 }
@@ -59,6 +61,7 @@ impl Fdb {
             let Some(left) = room.checked_sub(1) else { return };
             *room = left;
             self.put_static(Key::new(at, vlan, mac), target, install);
+            self.grow_if_crowded();
             let hops = world.domain(at, vlan).into_iter().flat_map(|domain| &domain.hops);
             let onward = hops.map(|hop| world.hop(*hop).to).filter(|to| target != Target::Trunk(*to));
             reached.extend(onward.map(|to| (to, Target::Trunk(at))));
@@ -68,20 +71,22 @@ impl Fdb {
     /// Puts a static entry over the same key, a free slot or a learned entry, in this order. Of two ports with one
     /// address the first has it.
     fn put_static(&self, key: Key, target: Target, install: u64) {
-        let place = self.place(key);
-        let _lock = self.locks.lock(place);
-        let slots = &self.buckets[place].0;
-        let same = slots.iter().find(|slot| {
-            slot.read().is_some_and(|entry| entry.first.is(key.mac) && entry.second.place() == key.place)
-        });
+        let hash = self.hash(key);
+        let _lock = self.locks.lock(hash.first());
+        let table = self.tables.current();
+        let same = table.find(hash, key);
         let is_current = |entry: Entry| entry.second.stamp() == Stamp::Static(install);
-        if same.and_then(Slot::read).is_some_and(is_current) {
+        if same.is_some_and(|(_, entry)| is_current(entry)) {
             return;
         }
+        let held = |may_go: &dyn Fn(Entry) -> bool| {
+            table.candidates(hash).find(|slot| slot.read().is_some_and(may_go))
+        };
         let slot = same
-            .or_else(|| slots.iter().find(|slot| slot.read().is_none()))
-            .or_else(|| slots.iter().find(|slot| slot.read().is_some_and(|entry| !entry.is_static())))
-            .or_else(|| slots.iter().find(|slot| slot.read().is_some_and(|entry| !is_current(entry))));
+            .map(|(slot, _)| slot)
+            .or_else(|| table.room(hash, |slot| slot.read().is_none()))
+            .or_else(|| held(&|entry| !entry.is_static()))
+            .or_else(|| held(&|entry| !is_current(entry)));
         match slot {
             Some(slot) => self.replace(slot, key, target, Stamp::Static(install)),
             None => {

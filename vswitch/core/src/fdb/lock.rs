@@ -10,9 +10,14 @@ pub(super) struct Locks(Box<[AtomicBool]>);
 pub(super) struct Guard<'a>(&'a AtomicBool);
 
 impl Locks {
-    /// Locks for a table of `buckets`, a power of two.
-    pub(super) fn new(buckets: usize) -> Self {
-        Self(std::iter::repeat_with(AtomicBool::default).take(buckets.min(256)).collect())
+    /// So many locks; a power of two.
+    pub(super) fn new(locks: usize) -> Self {
+        Self(std::iter::repeat_with(AtomicBool::default).take(locks).collect())
+    }
+
+    /// All of them: nothing changes until they are given back. Only for the control thread, and for one at a time.
+    pub(super) fn all(&self) -> Vec<Guard<'_>> {
+        (0..self.0.len()).map(|number| self.lock(number)).collect()
     }
 
     /// The lock of a bucket, if nobody holds it.

@@ -2,11 +2,13 @@
 //!
 //! Readers take no lock. A learn only compares while nothing changes. What changes an entry tries a lock over its
 //! bucket, and does without if another holds it: the next frame learns as well. Ageing needs no timer: an entry that is
-//! too old is absent for every reader, and its slot is taken when it is wanted or swept.
+//! too old is absent for every reader, and its slot is taken when it is wanted or swept. It grows with what it holds.
 
 mod entry;
+mod grow;
 mod install;
 mod lock;
+mod table;
 
 pub use entry::{Key, Target};
 
@@ -17,17 +19,31 @@ use crate::{
     vlan::VlanId,
     world::{MAX_PORTS, MAX_SWITCHES, Port, World},
 };
-use entry::{Bucket, Entry, Slot, Stamp};
+use entry::{Entry, Slot, Stamp};
 use lock::Locks;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::{
+    sync::{
+        Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread::Thread,
+};
+use table::{Hash, LOCK_BITS, Tables};
 
 /// The table.
 #[derive(Debug)]
 pub struct Fdb {
-    buckets: Box<[Bucket]>,
+    tables: Tables,
     locks: Locks,
     /// Secret of this instance: without it nobody can aim addresses at one bucket.
     secrets: [u64; 4],
+    /// Held by whoever changes the table as a whole: installs a World, or grows it.
+    changing: Mutex<()>,
+    /// Who is to be woken when the table is crowded, and whether that was done.
+    grower: OnceLock<Thread>,
+    called: AtomicBool,
+    /// Entries, aged ones included.
+    held: AtomicUsize,
     /// Learned entries by port, for the cap.
     learned_on: Box<[AtomicU32]>,
     /// Seconds after which each switch forgets, from the World that was installed last.
@@ -97,14 +113,18 @@ pub struct Row {
 }
 
 impl Fdb {
-    /// An empty table of `buckets` (rounded up to a power of two) with room for four entries each. `seed` must be
-    /// random: it keeps apart what a guest would like to collide.
+    /// An empty table of `buckets` (rounded up to a power of two) with room for four entries each, which can grow to 64
+    /// times that ([`Fdb::grow`]). `seed` must be random: it keeps apart what a guest would like to collide.
     pub fn new(seed: u64, buckets: usize) -> Self {
-        let buckets = buckets.clamp(1, 1 << 24).next_power_of_two();
+        let buckets = buckets.clamp(1, 1 << 20).next_power_of_two();
         Self {
-            buckets: std::iter::repeat_with(Bucket::default).take(buckets).collect(),
-            locks: Locks::new(buckets),
+            tables: Tables::new(buckets),
+            locks: Locks::new(buckets.min(1 << LOCK_BITS)),
             secrets: std::array::from_fn(|n| split_mix(seed.wrapping_add(n as u64))),
+            changing: Mutex::new(()),
+            grower: OnceLock::new(),
+            called: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
             learned_on: std::iter::repeat_with(AtomicU32::default).take(MAX_PORTS).collect(),
             aging: std::iter::repeat_with(AtomicU32::default).take(MAX_SWITCHES).collect(),
             installs: AtomicU64::new(0),
@@ -154,10 +174,8 @@ impl Fdb {
     #[inline]
     pub(crate) fn is_fresh(&self, key: Key, target: Target, second: u64) -> bool {
         let (first, fresh) = (key.first(target), key.second(target, Stamp::Seen(second)));
-        self.buckets[self.place(key)]
-            .0
-            .iter()
-            .any(|slot| slot.first() == first && slot.second().is_like(fresh))
+        let is_so = |slot: &Slot| slot.first() == first && slot.second().is_like(fresh);
+        self.tables.current().candidates(self.hash(key)).any(is_so)
     }
 
     /// The port where the address is, if it is at one of this World's.
@@ -168,32 +186,40 @@ impl Fdb {
         entry.is_at(Target::Port(port.id)).then_some(port)
     }
 
-    /// Loads the first word of every key's bucket, each load independent of the others, so that their cache misses
-    /// overlap: safe code cannot prefetch. Give the result to [`std::hint::black_box`].
+    /// Whether the table is so large that a bucket may have to come from memory: [`Fdb::warm`] is worth its instructions then.
     #[inline]
-    pub fn warm(&self, keys: &[Key]) -> u64 {
-        keys.iter().fold(0, |sum, key| sum ^ self.buckets[self.place(*key)].0[0].first().0)
+    pub fn is_cold(&self) -> bool {
+        self.tables.has_grown()
+    }
+
+    /// Loads a word of each bucket of a key. Loads of several keys are independent of each other, so that their cache
+    /// misses overlap: safe code cannot prefetch. Give the results to [`std::hint::black_box`].
+    #[inline]
+    pub fn warm(&self, key: Key) -> u64 {
+        self.tables.current().touch(self.hash(key))
     }
 
     /// Frees the slots of aged entries in the next `budget_buckets` buckets, so that the counts behind the per-port
     /// cap stay true. A bucket that a worker is changing is left for the next round.
     pub fn sweep(&self, now: Instant, budget_buckets: usize) {
-        let budget = budget_buckets.min(self.buckets.len());
+        let budget = budget_buckets.min(self.tables.current().len());
         let start = self.swept.fetch_add(budget, Ordering::Relaxed);
+        let is_aged = |slot: &Slot| slot.read().is_some_and(|entry| self.is_aged(entry, now.as_secs()));
         for number in start..start.saturating_add(budget) {
-            let place = number & (self.buckets.len() - 1);
-            let Some(_lock) = self.locks.try_lock(place) else { continue };
-            for slot in &self.buckets[place].0 {
-                if slot.read().is_some_and(|entry| self.is_aged(entry, now.as_secs())) {
-                    self.remove(slot);
-                }
+            if !self.tables.current().bucket(number).0.iter().any(is_aged) {
+                continue;
+            }
+            let Some(_lock) = self.locks.try_lock(number) else { continue };
+            // Looked at anew: under the lock the table is the one in use, and stays that.
+            for slot in self.tables.current().bucket(number).0.iter().filter(|slot| is_aged(slot)) {
+                self.remove(slot);
             }
         }
     }
 
-    /// Every entry that is not aged out, in no order.
-    pub fn rows(&self, world: &World, now: Instant) -> Vec<Row> {
-        let row = |entry: Entry| {
+    /// The entries that are not aged out, in no order. There may be a million.
+    pub fn rows(&self, world: &World, now: Instant) -> impl Iterator<Item = Row> {
+        let row = move |entry: Entry| {
             Some(Row {
                 switch: entry.second.place().switch(),
                 vlan: entry.second.place().vlan()?,
@@ -203,7 +229,7 @@ impl Fdb {
                 age_secs: entry.second.age(now.as_secs()),
             })
         };
-        self.live(now).filter_map(row).collect()
+        self.live(now).filter_map(row)
     }
 
     /// What was counted.
@@ -227,31 +253,20 @@ impl Fdb {
     }
 
     fn live(&self, now: Instant) -> impl Iterator<Item = Entry> {
-        let entries = self.buckets.iter().flat_map(|bucket| &bucket.0).filter_map(Slot::read);
-        entries.filter(move |entry| !self.is_aged(*entry, now.as_secs()))
+        self.tables.current().entries().filter(move |entry| !self.is_aged(*entry, now.as_secs()))
     }
 
-    /// The bucket of a key: two folded multiplications under secrets, so that it cannot be aimed at from outside.
+    /// What places a key: two folded multiplications under secrets, so that it cannot be aimed at from outside.
     #[inline]
-    fn place(&self, key: Key) -> usize {
+    fn hash(&self, key: Key) -> Hash {
         let [a, b, c, d] = self.secrets;
         let inner = fold(key.mac.to_u64() ^ a, b);
-        fold(inner ^ u64::from(key.place.bits()) ^ c, d) as usize & (self.buckets.len() - 1)
+        Hash(fold(inner ^ u64::from(key.place.bits()) ^ c, d))
     }
 
     #[inline]
     fn find(&self, key: Key, now: u64) -> Option<(&Slot, Entry)> {
-        let bucket = &self.buckets[self.place(key)];
-        for slot in &bucket.0 {
-            if slot.first().is(key.mac)
-                && let Some(entry) = slot.read()
-                && entry.first.is(key.mac)
-                && entry.second.place() == key.place
-            {
-                return (!self.is_aged(entry, now)).then_some((slot, entry));
-            }
-        }
-        None
+        self.tables.current().find(self.hash(key), key).filter(|(_, entry)| !self.is_aged(*entry, now))
     }
 
     fn is_aged(&self, entry: Entry, now: u64) -> bool {
@@ -262,13 +277,10 @@ impl Fdb {
     /// The rare half of [`Fdb::learn`]: the entry is new, aged or elsewhere.
     #[cold]
     fn learn_change(&self, key: Key, target: Target, port: Option<&Port>, now: u64) -> Learned {
-        let place = self.place(key);
-        let Some(_lock) = self.locks.try_lock(place) else { return Learned::Refused(Refusal::Busy) };
-        let slots = &self.buckets[place].0;
-        let known = slots.iter().find_map(|slot| {
-            let entry = slot.read()?;
-            (entry.first.is(key.mac) && entry.second.place() == key.place).then_some((slot, entry))
-        });
+        let hash = self.hash(key);
+        let Some(_lock) = self.locks.try_lock(hash.first()) else { return Learned::Refused(Refusal::Busy) };
+        let table = self.tables.current();
+        let known = table.find(hash, key);
         if known.is_some_and(|(_, entry)| entry.is_static()) {
             return self.refuse(Refusal::Static);
         }
@@ -276,8 +288,8 @@ impl Fdb {
         if !stays && port.is_some_and(|port| self.count_on(port.id.index()) >= port.mac_limit) {
             return self.refuse(Refusal::PortLimit);
         }
-        let free = || slots.iter().find(|slot| slot.read().is_none_or(|entry| self.is_aged(entry, now)));
-        let Some(slot) = known.map(|(slot, _)| slot).or_else(free) else {
+        let is_free = |slot: &Slot| slot.read().is_none_or(|entry| self.is_aged(entry, now));
+        let Some(slot) = known.map(|(slot, _)| slot).or_else(|| table.room(hash, is_free)) else {
             return self.refuse(Refusal::TableFull);
         };
         self.replace(slot, key, target, Stamp::Seen(now));
@@ -286,6 +298,7 @@ impl Fdb {
             Learned::Moved
         } else {
             self.learned.fetch_add(1, Ordering::Relaxed);
+            self.call_if_crowded();
             Learned::New
         }
     }
@@ -299,9 +312,10 @@ impl Fdb {
         self.learned_on.get(usize::from(port)).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// Writes an entry over what the slot holds, and keeps the per-port counts. Under the bucket's lock.
+    /// Writes an entry over what the slot holds, and keeps the counts. Under the bucket's lock.
     fn replace(&self, slot: &Slot, key: Key, target: Target, stamp: Stamp) {
         self.uncount(slot);
+        self.held.fetch_add(1, Ordering::Relaxed);
         let first = key.first(target);
         if let (Stamp::Seen(_), Some(port)) = (stamp, first.port_index()) {
             self.learned_on[usize::from(port)].fetch_add(1, Ordering::Relaxed);
@@ -309,19 +323,10 @@ impl Fdb {
         slot.write(first, key.second(target, stamp));
     }
 
-    /// Frees a slot, and keeps the per-port counts. Under the bucket's lock.
+    /// Frees a slot, and keeps the counts. Under the bucket's lock.
     fn remove(&self, slot: &Slot) {
         self.uncount(slot);
         slot.clear();
-    }
-
-    fn uncount(&self, slot: &Slot) {
-        if let Some(entry) = slot.read()
-            && !entry.is_static()
-            && let Some(port) = entry.first.port_index()
-        {
-            self.learned_on[usize::from(port)].fetch_sub(1, Ordering::Relaxed);
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod conservation;
 mod fdb;
+mod fdb_growth;
 mod filter;
 mod head;
 mod story;

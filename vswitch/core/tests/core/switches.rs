@@ -32,12 +32,8 @@ fn a_broadcast_reaches_every_switch_once() {
 fn every_switch_on_the_way_learns() {
     let mut bench = star().bench();
     bench.broadcast(1, 1, None);
-    let mut seen: Vec<_> = bench
-        .fdb
-        .rows(&bench.world, bench.now)
-        .into_iter()
-        .map(|row| (row.switch.index(), row.target))
-        .collect();
+    let mut seen: Vec<_> =
+        bench.fdb.rows(&bench.world, bench.now).map(|row| (row.switch.index(), row.target)).collect();
     seen.sort_by_key(|(switch, _)| *switch);
     assert_eq!(seen.len(), 5);
     assert!(matches!(seen[1].1, Target::Port(id) if id.index() == 1));

@@ -1,7 +1,7 @@
 //! The asking side of the control socket: one request, one reply, each before a deadline.
 
 use super::protocol::{
-    Attachment, CaptureSettings, DatapathSettings, FdbRow, Journey, Reply, Request, Sighting, Snapshot,
+    Attachment, CaptureSettings, DatapathSettings, FdbTable, Journey, Reply, Request, Sighting, Snapshot,
     VERSION, Watch,
 };
 use rustix::{
@@ -109,12 +109,12 @@ impl Client {
         }
     }
 
-    /// The learned addresses.
+    /// The learned and static addresses; with `port` only those that are there.
     ///
     /// # Errors
     /// Refused, or the connection failed.
-    pub fn fdb(&mut self) -> Result<Vec<FdbRow>, ClientError> {
-        match self.ask(&Request::Fdb, &[])? {
+    pub fn fdb(&mut self, port: Option<PortId>) -> Result<FdbTable, ClientError> {
+        match self.ask(&Request::Fdb { port }, &[])? {
             Reply::Fdb(rows) => Ok(rows),
             other => Err(unexpected(&other)),
         }
@@ -372,12 +372,14 @@ mod tests {
             take(stream);
             give(stream, &Reply::Refused { why: "no such port".into() });
             take(stream);
-            give(stream, &Reply::Fdb(vec![]));
+            give(stream, &Reply::Fdb(FdbTable::default()));
             take(stream);
         });
         assert!(matches!(client.unwatch(1), Err(ClientError::Refused(why)) if why == "no such port"));
-        assert_eq!(client.fdb().unwrap(), []);
-        assert!(matches!(client.fdb(), Err(ClientError::Io(_))), "the other side went away");
-        assert!(matches!(client.fdb(), Err(ClientError::Io(e)) if e.kind() == io::ErrorKind::NotConnected));
+        assert_eq!(client.fdb(None).unwrap(), FdbTable::default());
+        assert!(matches!(client.fdb(None), Err(ClientError::Io(_))), "the other side went away");
+        assert!(
+            matches!(client.fdb(None), Err(ClientError::Io(e)) if e.kind() == io::ErrorKind::NotConnected)
+        );
     }
 }

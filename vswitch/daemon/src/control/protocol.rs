@@ -36,8 +36,11 @@ pub enum Request {
     },
     /// Everything countable: of each worker at a moment between two of its turns.
     Snapshot,
-    /// The learned addresses.
-    Fdb,
+    /// The learned and static addresses.
+    Fdb {
+        /// Only those at this port.
+        port: Option<PortId>,
+    },
     /// What would become of this frame if it came in on that port now. Nothing is learned or sent.
     Trace {
         /// Where it would come in.
@@ -85,7 +88,7 @@ pub enum Reply {
     /// To `Snapshot`.
     Snapshot(Snapshot),
     /// To `Fdb`.
-    Fdb(Vec<FdbRow>),
+    Fdb(FdbTable),
     /// To `Trace`.
     Trace(Journey),
     /// To `Watch`.
@@ -292,6 +295,15 @@ pub struct FdbView {
     pub moves: u64,
     /// Addresses not learned since a port was at its limit, or the table was full there.
     pub refused: u64,
+}
+
+/// What the FDB holds, or as much of it as one answer shows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FdbTable {
+    /// How many addresses there are.
+    pub entries: u64,
+    /// Those that are shown, in no order.
+    pub rows: Vec<FdbRow>,
 }
 
 /// One address in the FDB.

@@ -49,7 +49,7 @@ fn answer(datapath: &mut Datapath, request: Request, descriptors: Vec<OwnedFd>) 
             Reply::Done
         }
         Request::Snapshot => Reply::Snapshot(datapath.snapshot()?),
-        Request::Fdb => Reply::Fdb(datapath.fdb()?),
+        Request::Fdb { port } => Reply::Fdb(datapath.fdb(port)?),
         Request::Trace { port, frame } => Reply::Trace(datapath.trace(port, &frame)?),
         Request::Watch(watch) => Reply::Watching { watch: datapath.watch(&watch)? },
         Request::Sightings { watch } => sightings(datapath, watch, false)?,

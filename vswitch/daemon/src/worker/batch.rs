@@ -199,6 +199,7 @@ impl Batch {
     #[inline(never)]
     fn decide(&mut self, switch: &Switch<'_>, port: u16, ring: &FromGuest, watches: &mut Watches) {
         let mut ingress = Ingress::new(*switch, port);
+        ingress.warm(ring.frames(0..ring.batch_len()).map(Frame::head));
         let watched = watches.any();
         // The frames from `first` on go the same way.
         let (mut way, mut first, mut frames, mut received) = (None, 0, 0, 0u64);
