@@ -29,7 +29,7 @@ use vswitch_core::{
 const MAX_SWITCHES: usize = 4096;
 /// At most this many interfaces make a lab.
 const MAX_INTERFACES: usize = 4096;
-/// Addresses that may be learned on one port at most.
+/// Addresses that may be learned on one port at most, if the file does not say (`limits: { macs: … }`).
 const MAC_LIMIT: u32 = 4096;
 /// IEEE 802.1Q-2018 table 8-6: the recommended ageing time.
 const DEFAULT_AGING_SECS: u32 = 300;
@@ -218,7 +218,12 @@ fn ports(nodes: &[Node], interfaces: &[NodeInterface], links: &[Checked]) -> Vec
                 mac: interface.mac.filter(|_| known),
                 mtu: interface.mtu,
                 queues: interface.queues,
-                mac_limit: MAC_LIMIT,
+                mac_limit: found
+                    .said
+                    .limits
+                    .as_ref()
+                    .and_then(|limits| limits.macs.as_ref())
+                    .map_or(MAC_LIMIT, |macs| macs.value.0),
                 sealed_memory: interface.sealed_memory,
                 up: found.said.state.as_ref().is_none_or(|state| state.value == State::Up),
                 link: found.link.map_or(Link::None, |link| port_link(&links[link], place, &places)),

@@ -114,3 +114,13 @@ fn a_flood_of_errors_is_counted() {
         load(&format!("version: 1\nnodes:\n{nodes}links:\n{links}"), "flood", Path::new("/")).unwrap_err();
     assert_eq!((report.errors.len(), report.more), (MAX_ERRORS, 16_000 - MAX_ERRORS));
 }
+
+#[test]
+fn a_port_learns_as_many_addresses_as_its_limits_say() {
+    let text = "version: 1\nswitches: { sw: {} }\nnodes:\n  a: { kind: vhost-user, limits: { macs: 1048576 } }\n  \
+                b: { kind: vhost-user, interfaces: { eth0: { limits: { macs: 7 } } } }\n  c: { kind: vhost-user, limits: {} }\n\
+                links: [[a, sw], [b, sw], [c, sw]]\n";
+    let plan = load(text, "limits", Path::new("/")).expect("a good file").plan;
+    let limits: Vec<_> = plan.description.ports.iter().flatten().map(|port| port.mac_limit).collect();
+    assert_eq!(limits, [1 << 20, 7, 4096]);
+}

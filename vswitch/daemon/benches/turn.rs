@@ -81,7 +81,7 @@ fn main() {
     let mut lab = description(&[access(10), access(10)]);
     lab.ports.iter_mut().flatten().for_each(|port| port.mac_limit = macs as u32);
     let world = Arc::new(World::compile(&lab).expect("a lab"));
-    let fdb = Arc::new(Fdb::new(1, 1 << 13));
+    let fdb = Arc::new(Fdb::new(1, 1 << 14));
     teach(&fdb, &world, macs);
     let mut worker = Worker::alone(world, fdb).expect("a worker");
     // As DPDK's driver and Linux' have it between them: in order, and no buffers to merge.

@@ -38,9 +38,9 @@ use vswitch_core::{
     world::World,
 };
 
-/// Buckets that the FDB starts with, in 512 KiB. It grows at 16 Ki addresses to 4 MiB, at 128 Ki to 32 MiB: room for more
-/// than a million.
-const FDB_BUCKETS: usize = 1 << 13;
+/// Buckets that the FDB starts with, in 1 MiB. It grows at 32 Ki addresses to 8 MiB, at 256 Ki to 64 MiB: room for a million
+/// on each side of a switch.
+const FDB_BUCKETS: usize = 1 << 14;
 
 /// Addresses that one answer shows at most.
 const FDB_ROWS: usize = 16 << 10;

@@ -6,8 +6,8 @@ use crate::{
     said::{
         read::{Entries, Read, Said, said_map},
         scalar::{
-            Address, Age, BootWord, GuestMemory, Image, Kind, Mac, Memory, Mode, Poll, State, VlanName,
-            VmmWord, Whole,
+            Address, Age, BootWord, Count, GuestMemory, Image, Kind, Mac, Memory, Mode, Poll, State,
+            VlanName, VmmWord, Whole,
         },
         tree::{Tree, Value},
     },
@@ -112,9 +112,11 @@ said_map! {
         queues: Said<Whole<1, 64>> = "queues";
         /// What guest memory the only interface accepts.
         guest_memory: Said<GuestMemory> = "guest-memory";
+        /// How much the only interface may take.
+        limits: Limits = "limits";
         /// Whether the only interface's link is up.
         state: Said<State> = "state";
-    } not yet ["security-groups", "anti-spoof", "allowed-addresses", "limits", "console"]
+    } not yet ["security-groups", "anti-spoof", "allowed-addresses", "console"]
 }
 
 said_map! {
@@ -130,9 +132,19 @@ said_map! {
         queues: Said<Whole<1, 64>> = "queues";
         /// What guest memory is accepted.
         guest_memory: Said<GuestMemory> = "guest-memory";
+        /// How much it may take.
+        limits: Limits = "limits";
         /// Whether the link is up.
         state: Said<State> = "state";
-    } not yet ["security-groups", "anti-spoof", "allowed-addresses", "limits"]
+    } not yet ["security-groups", "anti-spoof", "allowed-addresses"]
+}
+
+said_map! {
+    /// How much an interface may take of what all share.
+    Limits is "`limits`" {
+        /// Addresses that may be learned there, of all VLANs together.
+        macs: Said<Count<{ 1 << 20 }>> = "macs";
+    } not yet []
 }
 
 said_map! {
@@ -192,6 +204,7 @@ impl Node {
             mtu: self.mtu.clone(),
             queues: self.queues.clone(),
             guest_memory: self.guest_memory.clone(),
+            limits: self.limits.clone(),
             state: self.state.clone(),
         }
     }
@@ -200,12 +213,13 @@ impl Node {
 impl Interface {
     /// Whether nothing was said of it.
     pub(crate) fn is_silent(&self) -> bool {
-        let Self { addresses, mac, mtu, queues, guest_memory, state } = self;
+        let Self { addresses, mac, mtu, queues, guest_memory, limits, state } = self;
         addresses.is_none()
             && mac.is_none()
             && mtu.is_none()
             && queues.is_none()
             && guest_memory.is_none()
+            && limits.is_none()
             && state.is_none()
     }
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Display, str::FromStr};
 use vswitch_core::mac::MacAddr;
 
 impl Read for String {
@@ -73,22 +73,49 @@ pub(crate) struct Whole<const MIN: u16, const MAX: u16>(pub(crate) u16);
 
 impl<const MIN: u16, const MAX: u16> Read for Whole<MIN, MAX> {
     fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
-        let Value::Number(digits) = &tree.value else {
-            return wrong_type(tree, "a number", sink);
-        };
-        let plain = digits.bytes().all(|byte| byte.is_ascii_digit())
-            && (digits.len() == 1 || !digits.starts_with('0'));
-        match digits.parse().ok().filter(|number| plain && (MIN..=MAX).contains(number)) {
-            Some(number) => Some(Self(number)),
-            None => {
-                let wanted =
-                    if MIN == MAX { MIN.to_string() } else { format!("a whole number from {MIN} to {MAX}") };
-                let what = format!("`{}` is not {wanted}", visible(digits));
-                sink.error(Code::OutOfRange, tree.span, what);
-                None
-            }
-        }
+        read_whole(tree, MIN, MAX, sink).map(Self)
     }
+}
+
+/// How many there may be: 1 to `MAX`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Count<const MAX: u32>(pub(crate) u32);
+
+impl<const MAX: u32> Read for Count<MAX> {
+    fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+        read_whole(tree, 1, MAX, sink).map(Self)
+    }
+}
+
+impl<const MAX: u32> JsonSchema for Count<MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("CountTo{MAX}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": 1, "maximum": MAX })
+    }
+}
+
+fn read_whole<N>(tree: &Tree, min: N, max: N, sink: &mut Sink) -> Option<N>
+where
+    N: Copy + Display + FromStr + PartialOrd,
+{
+    let Value::Number(digits) = &tree.value else {
+        return wrong_type(tree, "a number", sink);
+    };
+    let plain =
+        digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits.len() == 1 || !digits.starts_with('0'));
+    let number = digits.parse().ok().filter(|number| plain && (&min..=&max).contains(&number));
+    if number.is_none() {
+        let wanted = if min == max { min.to_string() } else { format!("a whole number from {min} to {max}") };
+        sink.error(Code::OutOfRange, tree.span, format!("`{}` is not {wanted}", visible(digits)));
+    }
+    number
 }
 
 impl<const MIN: u16, const MAX: u16> JsonSchema for Whole<MIN, MAX> {

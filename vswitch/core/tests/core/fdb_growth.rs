@@ -16,7 +16,7 @@ use vswitch_core::{
 const MILLION: u32 = 1_000_000;
 const NOW: Instant = Instant::ZERO;
 /// Buckets that the datapath starts with.
-const FIRST: usize = 1 << 13;
+const FIRST: usize = 1 << 14;
 
 /// Addresses without order: a bijection of 32 bits, and no pattern in the low ones.
 fn station(n: u32) -> MacAddr {
@@ -84,7 +84,7 @@ fn a_table_grows_when_it_is_half_full_and_not_before() {
 
 #[test]
 fn the_cap_of_a_port_holds_across_growth() {
-    const LIMIT: u32 = 40_000;
+    const LIMIT: u32 = 80_000;
     let world = world(LIMIT);
     let fdb = Fdb::new(7, FIRST);
     fdb.install(&world);
@@ -129,7 +129,7 @@ fn whoever_grows_the_table_is_woken_when_it_is_crowded() {
 #[test]
 fn workers_lose_nothing_to_growth() {
     const KNOWN: u32 = 1000;
-    const MANY: u64 = 140_000;
+    const MANY: u64 = 280_000;
     let world = world(u32::MAX);
     let fdb = Fdb::new(7, FIRST);
     fdb.install(&world);

@@ -5,8 +5,8 @@ use std::time::Instant;
 use vhost_net_backend::driver::{Config, Driver};
 use vswitch_core::{description::Description, mac::MacAddr};
 
-/// The first table has 32 Ki slots.
-const STATIONS: u32 = 60_000;
+/// The first table has 64 Ki slots.
+const STATIONS: u32 = 100_000;
 
 fn station(n: u32) -> MacAddr {
     let [a, b, c, d] = n.to_be_bytes();
