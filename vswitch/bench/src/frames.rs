@@ -8,6 +8,7 @@
 //! RFC 2544 appendix C.2.2 sets aside: 198.18.0.0/16 to 198.19.0.0/16, with the port's number in the low 16 bits. MAC
 //! addresses are locally administered: 02, the port's number, the station's number behind that port.
 
+use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use vhost_net_backend::net_header;
 
@@ -95,6 +96,16 @@ impl FromStr for FrameSize {
         size.map(Self::Fixed)
             .ok_or_else(|| format!("`{text}` is no frame size: say 64 to {LONGEST} (bytes), or imix"))
     }
+}
+
+/// What is done with what stands behind the heads of frames, which is the same in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Payload {
+    /// The generator writes it anew before each frame, so that it comes to the switch from another core's cache. Else it stays where
+    /// it was written once, and the switch's core may have it still.
+    pub dirty: bool,
+    /// The sink reads all of it, so that the next frame is copied over lines that another core has.
+    pub read: bool,
 }
 
 /// How frames of a stream differ: flow `n` has station `n % macs` at both ends and VLAN `n % vlans`.

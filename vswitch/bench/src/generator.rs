@@ -1,7 +1,7 @@
 //! The generator: bursts of stamped frames on one queue pair. Of each frame it writes what is new, one cache line; the rest
 //! stays where it was written before.
 
-use crate::frames::{Flow, Stamp, Stream, TAG, Variety};
+use crate::frames::{Flow, Payload, Stamp, Stream, TAG, Variety};
 use vhost_net_backend::driver::{QueuePair, TransmitBuffer};
 
 /// Sends the frames of one stream.
@@ -15,16 +15,18 @@ pub(crate) struct Generator {
     number: u32,
     /// The kind of frame that each transmit buffer holds.
     laid_out: Vec<Option<u8>>,
+    /// Whether the tail is written for each frame.
+    dirty: bool,
 }
 
 impl Generator {
-    pub(crate) fn new(stream: Stream) -> Self {
-        Self::starting_at(0, stream)
+    pub(crate) fn new(stream: Stream, payload: Payload) -> Self {
+        Self { dirty: payload.dirty, ..Self::starting_at(0, stream) }
     }
 
-    /// The same with another first number.
+    /// One whose first frame has the number `number`.
     pub(crate) fn starting_at(number: u32, stream: Stream) -> Self {
-        Self { stream, flow: Flow::default(), place: 0, number, laid_out: Vec::new() }
+        Self { stream, flow: Flow::default(), place: 0, number, laid_out: Vec::new(), dirty: false }
     }
 
     /// How its frames differ.
@@ -50,7 +52,7 @@ impl Generator {
 
     #[inline(always)]
     fn send_behind<const LEN: usize>(&mut self, pair: &mut QueuePair, limit: usize, now: u64) -> usize {
-        let Self { stream, flow, place, number, laid_out } = self;
+        let Self { stream, flow, place, number, laid_out, dirty } = self;
         pair.transmit_in_place(limit, stream.head_len(), |buffer| {
             let slot = usize::from(buffer.number());
             let kind = stream.kind(*place);
@@ -59,6 +61,10 @@ impl Generator {
             }
             let stamp = Stamp { number: *number, time: now };
             let end = stream.stamp::<LEN>(kind, *flow, stamp, |at, bytes| buffer.write(at, bytes));
+            if *dirty {
+                let head = stream.head_len();
+                buffer.write(head, &stream.tail()[..end - head]);
+            }
             buffer.set_end(end);
             *number = number.wrapping_add(1);
             flow.advance(stream.variety());

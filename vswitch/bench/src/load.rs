@@ -1,7 +1,7 @@
 //! Load: one thread drives all ports of a device, sends on some and receives on others, for one trial after the other.
 
 use crate::{
-    frames::{FrameSize, Stream, Variety},
+    frames::{FrameSize, Payload, Stream, Variety},
     generator::Generator,
     histogram::Histogram,
     machine::Clock,
@@ -153,9 +153,9 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(way: Way, size: FrameSize, variety: Variety) -> Self {
+    fn new(way: Way, (size, variety, payload): (FrameSize, Variety, Payload)) -> Self {
         let stream = Stream::new(way.from as u16, way.to as u16, size, variety);
-        let (generator, sink) = (Generator::new(stream.clone()), Sink::new(stream));
+        let (generator, sink) = (Generator::new(stream.clone(), payload), Sink::new(stream, payload));
         Self { way, generator, sink, first: 0, due: 0, sent: 0, written_off: 0, before: (0, 0) }
     }
 
@@ -219,30 +219,33 @@ pub struct Load {
 }
 
 impl Load {
-    /// Streams of `size` and `variety` along `ways` between `ports`, which have rings of `ring_size`. A `polite` load
+    /// Streams of frames of such a size, variety and payload along `ways` between `ports`, which have rings of `ring_size`. A `polite` load
     /// lets others run when it has nothing to do.
     pub fn new(
         ports: Vec<Driver>,
         ways: &[Way],
-        (size, variety): (FrameSize, Variety),
+        frames: (FrameSize, Variety, Payload),
         ring_size: u16,
         (clock, polite): (Clock, bool),
     ) -> Self {
-        let lanes = ways.iter().map(|way| Lane::new(*way, size, variety)).collect();
+        let lanes = ways.iter().map(|way| Lane::new(*way, frames)).collect();
         Self { ports, lanes, ring_size: usize::from(ring_size), clock, polite }
     }
 
-    /// Lets the device learn every station: each receiver sends one frame from each.
+    /// Lets the device learn every station: each receiver sends one frame from each, and then each sender.
     ///
     /// # Errors
     /// The device is gone or broken, or `cancel` was set.
     pub fn teach(&mut self, cancel: &AtomicBool) -> Result<(), LoadError> {
         let begin = cycles::now();
         for lane in 0..self.lanes.len() {
-            let way = self.lanes[lane].way;
+            let Way { from, to } = self.lanes[lane].way;
             let variety = self.lanes[lane].generator.variety();
-            // A port may be attached a moment after its handshake: then nothing comes through, and it is said again.
-            while self.introduce(way, variety, cancel)? == 0 && !self.silent(begin, cycles::now(), PATIENCE) {
+            for way in [Way { from: to, to: from }, Way { from, to }] {
+                // A port may be attached a moment after its handshake: then nothing comes through, and it is said again.
+                while self.introduce(way, variety, cancel)? == 0
+                    && !self.silent(begin, cycles::now(), PATIENCE)
+                {}
             }
         }
         // Unknown stations are flooded to: no copy of that is to meet the first trial.
@@ -253,9 +256,9 @@ impl Load {
         Ok(())
     }
 
-    /// One frame from each station of a way's receiver to its sender; how many came.
+    /// One frame from each station of a way's sender to its receiver; how many came.
     fn introduce(&mut self, way: Way, variety: Variety, cancel: &AtomicBool) -> Result<u64, LoadError> {
-        let stream = Stream::new(way.to as u16, way.from as u16, FrameSize::Fixed(64), variety);
+        let stream = Stream::new(way.from as u16, way.to as u16, FrameSize::Fixed(64), variety);
         let stations = u64::from(variety.stations());
         // Should one come late, its number is none of a trial's.
         let mut generator = Generator::starting_at(0u32.wrapping_sub(variety.stations()), stream);
@@ -265,12 +268,12 @@ impl Load {
             let now = cycles::now();
             let settled = self.silent(last, now, SETTLING) && self.is_settled();
             let room = (BURST as u64).min(stations - sent).min((LESSON + came).saturating_sub(sent));
-            sent += generator.send(self.ports[way.to].pair(), room as usize, now) as u64;
-            self.ports[way.to].pair().flush();
+            sent += generator.send(self.ports[way.from].pair(), room as usize, now) as u64;
+            self.ports[way.from].pair().flush();
             let mut arrived = 0;
             for port in 0..self.ports.len() {
                 let taken = self.discard(port);
-                arrived += if port == way.from { taken } else { 0 };
+                arrived += if port == way.to { taken } else { 0 };
             }
             if arrived > 0 {
                 (came, last) = (came + arrived, now);

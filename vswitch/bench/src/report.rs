@@ -1,6 +1,7 @@
 //! What a benchmark says: medians and spreads over its repetitions, and ratios to what was measured in the same minute.
 
 use crate::{
+    frames::Payload,
     histogram::Histogram,
     load::Outcome,
     machine::{Clock, Disturbance, Machine},
@@ -43,6 +44,8 @@ pub struct Settings {
     pub macs: u32,
     /// VLANs; 0: untagged.
     pub vlans: u16,
+    /// What was done with what stands behind the heads.
+    pub payload: Payload,
     /// Whether receive buffers could be merged (MRG_RXBUF).
     pub mergeable: bool,
     /// Whether the guests' memory was of huge pages.
@@ -72,6 +75,8 @@ pub struct Row {
     pub gbps: f64,
     /// What the switch says that a frame took of its core; none: it does not say.
     pub cycles_per_frame: Option<f64>,
+    /// Gigabits a second of the time in which the switch was busy: what it could do if neither generator nor sink were slower.
+    pub busy_gbps: Option<f64>,
     /// Mpps of the same rings and copies without a switch.
     pub ringcopy_mpps: Option<f64>,
     /// Cycles that a frame took there.
@@ -80,8 +85,11 @@ pub struct Row {
     pub ratio_to_ringcopy: Option<f64>,
     /// Gigabits a second of one copy from core to core, in pieces of this size.
     pub memcpy_gbps: Option<f64>,
-    /// `gbps` in parts of `memcpy_gbps`: the median of the pairs.
+    /// `gbps` in parts of `memcpy_gbps`: the median of the pairs. The memory copied there was just written by the other core; a
+    /// frame's payload was only with `payload.dirty`.
     pub ratio_to_memcpy: Option<f64>,
+    /// `busy_gbps` in parts of `memcpy_gbps`, which also counts the copying core's time only: the median of the pairs.
+    pub busy_ratio_to_memcpy: Option<f64>,
     /// Frames sent, in all repetitions, warm-up included.
     pub sent: u64,
     /// Frames of these that arrived.
@@ -98,6 +106,8 @@ pub struct Row {
     pub strayed: u64,
     /// Frames that came and were of no generator.
     pub foreign: u64,
+    /// Frames that the switch flooded while it was measured; none: it does not say. Then the figures are those of flooding.
+    pub flooded: Option<u64>,
     /// From sending to receiving.
     pub latency_us: Latency,
     /// The same without a switch.
@@ -137,6 +147,8 @@ pub(crate) struct Repetition {
     pub(crate) outcome: Outcome,
     /// What the switch says that it did, and took for it.
     pub(crate) work: Option<Work>,
+    /// Frames that it flooded, if it says.
+    pub(crate) flooded: Option<u64>,
     pub(crate) ringcopy: Option<(Outcome, Work)>,
     /// Bytes a second.
     pub(crate) memcpy: Option<f64>,
@@ -156,6 +168,10 @@ pub(crate) struct Subject {
 pub(crate) fn row(subject: Subject, repetitions: &[Repetition], clock: Clock) -> Row {
     let mpps = |outcome: &Outcome| outcome.rate() / 1e6;
     let bits = |outcome: &Outcome| outcome.bytes as f64 * 8.0 / outcome.seconds / 1e9;
+    let busy = |rep: &Repetition| {
+        let cycles = rep.work?.cycles_per_frame().filter(|cycles| *cycles > 0.0)?;
+        Some(subject.ring_bytes * 8.0 * clock.hertz() / cycles / 1e9)
+    };
     let over = |value: &dyn Fn(&Repetition) -> Option<f64>| median(repetitions.iter().filter_map(value));
     let ringcopy = |each: &dyn Fn(&Outcome, Work) -> Option<f64>| {
         over(&|rep| rep.ringcopy.as_ref().and_then(|(outcome, work)| each(outcome, *work)))
@@ -181,11 +197,13 @@ pub(crate) fn row(subject: Subject, repetitions: &[Repetition], clock: Clock) ->
         mpps_spread: spread(&rates, middle),
         gbps: over(&|rep| Some(bits(&rep.outcome))).unwrap_or(0.0),
         cycles_per_frame: over(&|rep| rep.work.and_then(Work::cycles_per_frame)),
+        busy_gbps: over(&busy),
         ringcopy_mpps: ringcopy(&|outcome, _| Some(mpps(outcome))),
         ringcopy_cycles_per_frame: ringcopy(&|_, work| work.cycles_per_frame()),
         ratio_to_ringcopy: over(&|rep| ratio(rep.outcome.rate(), rep.ringcopy.as_ref()?.0.rate())),
         memcpy_gbps: over(&|rep| rep.memcpy.map(|bytes| bytes * 8.0 / 1e9)),
         ratio_to_memcpy: over(&|rep| ratio(bits(&rep.outcome), rep.memcpy? * 8.0 / 1e9)),
+        busy_ratio_to_memcpy: over(&|rep| ratio(busy(rep)?, rep.memcpy? * 8.0 / 1e9)),
         sent: repetitions.iter().map(|rep| rep.outcome.sent).sum(),
         received: tally.received,
         lost: repetitions.iter().map(|rep| rep.outcome.lost()).sum(),
@@ -194,6 +212,7 @@ pub(crate) fn row(subject: Subject, repetitions: &[Repetition], clock: Clock) ->
         corrupt: tally.corrupt,
         strayed: tally.strayed,
         foreign: tally.foreign,
+        flooded: repetitions.iter().map(|rep| rep.flooded).sum(),
         latency_us: Latency::of(&latency, clock),
         ringcopy_latency_us: copied.map(|histogram| Latency::of(&histogram, clock)),
         disturbance: Disturbance {
@@ -208,13 +227,13 @@ fn ratio(of: f64, to: f64) -> Option<f64> {
     (to > 0.0).then(|| of / to)
 }
 
-fn spread(values: &[f64], middle: f64) -> f64 {
+pub(crate) fn spread(values: &[f64], middle: f64) -> f64 {
     let (low, high) = values.iter().fold((f64::MAX, 0.0_f64), |(low, high), v| (low.min(*v), high.max(*v)));
     if middle > 0.0 { (high - low) / middle } else { 0.0 }
 }
 
 /// The value in the middle; of an even number the mean of both.
-fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
@@ -239,6 +258,7 @@ mod tests {
         Repetition {
             outcome: outcome(mpps, lost),
             work: Some(work),
+            flooded: Some(lost),
             ringcopy: Some((outcome(copied_mpps, 0), Work { frames: 1000, busy_cycles: 100_000 })),
             memcpy: Some(1e9),
             disturbance: Disturbance { steal_percent: mpps, involuntary_switches: 2 },
@@ -262,7 +282,9 @@ mod tests {
         assert!((row.mpps_spread - 2.0 / 9.0).abs() < 1e-9);
         assert_eq!((row.cycles_per_frame, row.ringcopy_cycles_per_frame), (Some(150.0), Some(100.0)));
         assert!((row.gbps - 9.0 * 60.0 * 8.0 / 1000.0).abs() < 1e-9);
-        assert_eq!(row.memcpy_gbps, Some(8.0));
+        assert_eq!((row.memcpy_gbps, row.flooded), (Some(8.0), Some(3)));
+        assert_eq!(row.busy_gbps, Some(60.0 * 8.0 * 2.0 / 150.0));
+        assert_eq!(row.busy_ratio_to_memcpy, row.busy_gbps.map(|gbps| gbps / 8.0));
         assert_eq!((row.latency_us.p50, row.disturbance.involuntary_switches), (1.0, 6));
     }
 

@@ -1,7 +1,7 @@
 //! The sink: reads the stamp of every frame that arrives, and says what is missing, late, doubled or damaged.
 
 use crate::{
-    frames::{HEAD_SHOWN, Seen, Stamp, Stream, TAG},
+    frames::{HEAD_SHOWN, Payload, Seen, Stamp, Stream, TAG},
     histogram::Histogram,
 };
 use vhost_net_backend::driver::{QueuePair, ReceivedFrame};
@@ -60,11 +60,13 @@ pub(crate) struct Sink {
     /// Frames of one burst have one stamp: counted together.
     run: (u64, u64),
     until_compared: u32,
+    /// Whether every byte is read.
+    reads: bool,
     scratch: Vec<u8>,
 }
 
 impl Sink {
-    pub(crate) fn new(stream: Stream) -> Self {
+    pub(crate) fn new(stream: Stream, payload: Payload) -> Self {
         Self {
             stream,
             first: 0,
@@ -74,6 +76,7 @@ impl Sink {
             latency: Histogram::default(),
             run: (0, 0),
             until_compared: 1,
+            reads: payload.read,
             scratch: Vec::new(),
         }
     }
@@ -132,6 +135,9 @@ impl Sink {
 
     #[inline(always)]
     fn ours(&mut self, frame: &ReceivedFrame<'_>, stamp: Stamp, now: u64) {
+        if self.reads {
+            self.read_all(frame);
+        }
         self.until_compared -= 1;
         if self.until_compared == 0 {
             self.until_compared = COMPARED;
@@ -152,6 +158,11 @@ impl Sink {
             self.run.0 = stamp.time;
         }
         self.run.1 += 1;
+    }
+
+    fn read_all(&mut self, frame: &ReceivedFrame<'_>) {
+        self.scratch.resize(frame.len(), 0);
+        std::hint::black_box(frame.read(0, &mut self.scratch));
     }
 
     #[cold]
@@ -216,7 +227,8 @@ mod tests {
     use crate::frames::{FrameSize, Variety};
 
     fn after(numbers: &[u32], first: u32) -> Tally {
-        let mut sink = Sink::new(Stream::new(0, 1, FrameSize::Fixed(64), Variety::default()));
+        let mut sink =
+            Sink::new(Stream::new(0, 1, FrameSize::Fixed(64), Variety::default()), Payload::default());
         sink.begin(first);
         for number in numbers {
             if *number == sink.next {
@@ -242,7 +254,8 @@ mod tests {
     fn more_holes_than_are_remembered_cost_no_memory() {
         let numbers: Vec<u32> = (0..10_000).map(|n| n * 2).collect();
         assert_eq!(after(&numbers, 0).received, 10_000);
-        let mut sink = Sink::new(Stream::new(0, 1, FrameSize::Fixed(64), Variety::default()));
+        let mut sink =
+            Sink::new(Stream::new(0, 1, FrameSize::Fixed(64), Variety::default()), Payload::default());
         (1..1000).for_each(|n| assert!(sink.out_of_turn(n * 2)));
         assert_eq!(sink.holes.len(), HOLES);
     }

@@ -1,7 +1,7 @@
 //! The generator and the sink, over the real handshake, through the copier: every frame arrives, once, in order.
 
 use bench::{
-    frames::{FrameSize, Variety},
+    frames::{FrameSize, Payload, Variety},
     load::{Load, Outcome, Pace, Trial, ways},
     machine::Clock,
     ringcopy::RingCopy,
@@ -18,6 +18,7 @@ use vhost_net_backend::{
 struct Case {
     size: FrameSize,
     variety: Variety,
+    payload: Payload,
     two_directions: bool,
     pace: Pace,
     ring: u16,
@@ -31,7 +32,7 @@ fn run(case: &Case) -> (Outcome, f64) {
     let config = Config { ring_size, buffer_size, ..Config::default() };
     let ports = ends.map(|end| Driver::connect(end, &config).expect("a handshake"));
     let ways = ways(2, case.two_directions);
-    let kind = (case.size, case.variety);
+    let kind = (case.size, case.variety, case.payload);
     let mut load = Load::new(ports.into(), &ways, kind, case.ring, (Clock::measure(), true));
     copier.set_running(true);
     let cancel = AtomicBool::new(false);
@@ -50,9 +51,17 @@ fn run(case: &Case) -> (Outcome, f64) {
 fn a_closed_loop_loses_nothing_whatever_the_frames() {
     let sizes = ["64", "1518", "imix", "9000", "65535"].map(|size| size.parse().expect("a size"));
     for size in sizes {
-        for variety in [Variety::default(), Variety { flows: 5000, macs: 100, vlans: 30 }] {
-            let case =
-                Case { size, variety, two_directions: true, pace: Pace::Closed { window: 48 }, ring: 64 };
+        let many = Variety { flows: 5000, macs: 100, vlans: 30 };
+        let whole = Payload { dirty: true, read: true };
+        for (variety, payload) in [(Variety::default(), Payload::default()), (many, whole)] {
+            let case = Case {
+                size,
+                variety,
+                payload,
+                two_directions: true,
+                pace: Pace::Closed { window: 48 },
+                ring: 64,
+            };
             let (outcome, cycles) = run(&case);
             let tally = outcome.tally;
             assert!(tally.received > 0 && cycles > 0.0, "{size}: {outcome:?}");
@@ -68,7 +77,14 @@ fn a_closed_loop_loses_nothing_whatever_the_frames() {
 fn an_open_loop_sends_at_the_rate_that_was_asked_for() {
     let size = "64".parse().expect("a size");
     let pace = Pace::Open { rate: 1000.0 };
-    let case = Case { size, variety: Variety::default(), two_directions: false, pace, ring: 256 };
+    let case = Case {
+        size,
+        variety: Variety::default(),
+        payload: Payload::default(),
+        two_directions: false,
+        pace,
+        ring: 256,
+    };
     let begin = Instant::now();
     let (outcome, _) = run(&case);
     // At least 100 ms of sending; a thread that others keep from its CPU may fall behind, but is never ahead.
@@ -82,7 +98,7 @@ fn an_open_loop_sends_at_the_rate_that_was_asked_for() {
 fn a_switch_that_hangs_up_is_told_and_an_interrupt_is_heard() {
     let (copier, ends) = RingCopy::start(None).expect("two ports");
     let ports = ends.map(|end| Driver::connect(end, &Config::default()).expect("a handshake"));
-    let kind = ("64".parse().expect("a size"), Variety::default());
+    let kind = ("64".parse().expect("a size"), Variety::default(), Payload::default());
     let mut load = Load::new(ports.into(), &ways(2, false), kind, 256, (Clock::measure(), true));
     copier.set_running(true);
     let trial = Trial {

@@ -2,7 +2,7 @@
 
 use bench::{
     BenchError, Mode, Plan, Progress, Switch,
-    frames::{FrameSize, Variety},
+    frames::{FrameSize, Payload, Variety},
     machine,
     report::Report,
     ringcopy::{RingCopy, Work},
@@ -17,6 +17,9 @@ struct Copier {
     ends: Vec<UnixStream>,
     deaf: bool,
     refused: u64,
+    /// How often it was asked about floods, and how many answers say that there were more.
+    asked: u64,
+    floods: u64,
 }
 
 impl Switch for Copier {
@@ -39,6 +42,12 @@ impl Switch for Copier {
         self.refused += 1;
         Some(self.refused)
     }
+
+    /// As if it flooded until it was asked so often.
+    fn flooded(&mut self) -> Option<u64> {
+        self.asked += 1;
+        Some(self.asked.min(self.floods))
+    }
 }
 
 fn plan(mode: Mode) -> Plan {
@@ -48,6 +57,7 @@ fn plan(mode: Mode) -> Plan {
         sizes: vec![FrameSize::Fixed(64)],
         ring_size: None,
         variety: Variety::default(),
+        payload: Payload::default(),
         ports: 2,
         busy_ports: 2,
         two_directions: false,
@@ -93,6 +103,39 @@ fn a_closed_loop_is_summed_up_for_every_size() {
     );
     assert!(seen.windows(2).all(|pair| pair[0].done <= pair[1].done), "progress goes on: {seen:?}");
     assert_eq!(seen.last().map(|progress| progress.done), Some(1.0));
+}
+
+#[test]
+fn stations_are_introduced_until_nothing_is_flooded_and_what_is_flooded_later_is_told() {
+    let plan = Plan { repetitions: 1, ..plan(Mode::Closed { window: None }) };
+    let report = |floods| {
+        let mut switch = Copier { floods, ..Copier::default() };
+        bench::run(&plan, &mut switch, &mut |_| {}, &AtomicBool::new(false)).expect("the copier copies")
+    };
+    // Asked before and after each lesson, and before and after the trial.
+    assert_eq!(report(6).results[0].flooded, Some(0), "the third lesson was heard");
+    assert_eq!(report(u64::MAX).results[0].flooded, Some(1), "it floods for ever: measured, and told");
+}
+
+#[test]
+fn a_series_is_measured_round_by_round_and_compared_within_each() {
+    let plan = plan(Mode::Closed { window: Some(32) });
+    let (mut one, mut other) = (Copier::default(), Copier::default());
+    let mut seen = Vec::new();
+    let mut columns: Vec<(u32, Plan, &mut dyn Switch)> =
+        vec![(1, plan.clone(), &mut one), (64, plan, &mut other)];
+    let mut progress = |now: Progress| seen.push(now.doing);
+    let report = bench::sweep::sweep("macs", &mut columns, &mut progress, &AtomicBool::new(false));
+    let report = report.expect("the copiers copy").expect("two columns");
+    let measured: Vec<_> = seen.iter().filter(|doing| !doing.contains("learning")).collect();
+    let round = ["frames of 64, 1 macs", "frames of 64, 64 macs"];
+    assert_eq!(measured, [round, round].concat().iter().collect::<Vec<_>>());
+    let [one, other] = &report.series[0].columns[..] else { panic!("two columns: {report:?}") };
+    assert_eq!((one.value, one.cycles_ratio, one.cycles_more), (1, Some(1.0), Some(0.0)));
+    assert!(other.cycles_ratio.is_some_and(|ratio| ratio > 0.0) && other.cycles_ratio_spread.is_some());
+    assert_eq!((one.row.lost, other.row.lost, other.row.repetitions.len()), (0, 0, 2));
+    let json = serde_json::to_value(&report).expect("JSON");
+    assert!(json["series"][0]["columns"][1]["cycles_more"].is_number(), "{json}");
 }
 
 #[test]

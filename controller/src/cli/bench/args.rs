@@ -1,10 +1,13 @@
 //! What `bench` can be told, and which of it makes sense together.
 
-use super::super::args::Output;
+use super::{
+    super::args::Output,
+    sweep::{Columns, Sweep, Swept},
+};
 use crate::failure::Failure;
 use bench::{
     Mode, Plan,
-    frames::{FrameSize, MOST, Variety},
+    frames::{FrameSize, MOST, Payload, Variety},
     machine,
     search::Goal,
 };
@@ -86,6 +89,17 @@ pub(in super::super) struct BenchArgs {
     /// Listen on these sockets, for a switch that connects.
     #[arg(long, env = "VNET_LISTEN", value_parser = BoolishValueParser::new(), requires = "sockets")]
     listen: bool,
+    /// Write the whole payload anew before each frame is sent, as a guest does that has something to say: it comes to the switch from
+    /// the generator's cache. Else only the heads are written.
+    #[arg(long, env = "VNET_DIRTY", value_parser = BoolishValueParser::new())]
+    dirty: bool,
+    /// Read all of each frame that arrives, not only its head.
+    #[arg(long, env = "VNET_READ", value_parser = BoolishValueParser::new())]
+    read: bool,
+    /// A series: one lab for each of these values, measured in turn, in each repetition all of them: macs=1,1k,64k,1M, vlans=1,64,4094 or
+    /// ports=2,64,512 (two of them busy). This machine's limits are left out.
+    #[arg(long, env = "VNET_SWEEP", value_name = "WHAT=N,N…", conflicts_with_all = ["between", "sockets", "poll_always", "search", "quick"])]
+    sweep: Option<Sweep>,
     /// Leave out what this machine could do: ringcopy and memcpy.
     #[arg(long, env = "VNET_NO_LIMITS", value_parser = BoolishValueParser::new())]
     no_limits: bool,
@@ -166,6 +180,25 @@ fn wrong(what: impl std::fmt::Display, mend: &str) -> Failure {
 }
 
 impl BenchArgs {
+    /// A series, if one is asked for.
+    pub(super) fn series(&self) -> Result<Option<Columns>, Failure> {
+        let Some(sweep) = &self.sweep else { return Ok(None) };
+        let column = |value: &u32| {
+            let mut args = Self { no_limits: true, ..self.clone() };
+            match sweep.what {
+                Swept::Macs => args.macs = *value,
+                Swept::Vlans => args.vlans = u16::try_from(*value).unwrap_or(u16::MAX),
+                Swept::Ports => {
+                    args.ports = *value as usize;
+                    args.busy_ports = args.busy_ports.or(Some(2));
+                }
+            }
+            Ok((*value, args.plan()?.0))
+        };
+        let plans = sweep.values.iter().map(column).collect::<Result<_, Failure>>()?;
+        Ok(Some(Columns { what: sweep.what, plans }))
+    }
+
     /// What to do; an error says which argument cannot be, alone or beside another.
     pub(super) fn plan(self) -> Result<(Plan, Device), Failure> {
         let allowed = machine::cpus().map_err(|error| Failure::lacking("cpus", error))?;
@@ -203,6 +236,7 @@ impl BenchArgs {
             sizes,
             ring_size,
             variety: variety(self.flows, self.macs, self.vlans)?,
+            payload: Payload { dirty: self.dirty, read: self.read },
             ports: self.ports,
             busy_ports,
             two_directions: self.directions == 2,
@@ -326,8 +360,30 @@ mod tests {
         assert_eq!(plan_.variety, Variety { flows: 1000, macs: 1000, vlans: 10 });
         let (_, device) = plan("--sockets ./a ./b --listen").expect("good");
         assert_eq!(device, Device::Sockets { paths: ["./a".into(), "./b".into()], listen: true });
+        let (dirty, _) = plan("--dirty --read").expect("good");
+        assert_eq!((dirty.payload, own.payload), (Payload { dirty: true, read: true }, Payload::default()));
         let quick = plan("--quick").expect("good").0;
         assert_eq!((quick.sizes.len(), quick.repetitions), (1, 3));
+    }
+
+    #[test]
+    fn a_series_differs_in_what_is_swept_and_in_nothing_else() {
+        let series = |line: &str| {
+            let words = ["bench"].into_iter().chain(line.split_whitespace());
+            Line::try_parse_from(words).expect(line).args.series()
+        };
+        let Columns { what, plans } =
+            series("--sweep macs=1,1k,1M --seconds 0.5").expect("good").expect("a series");
+        let macs: Vec<_> = plans.iter().map(|(value, plan)| (*value, plan.variety.macs)).collect();
+        assert_eq!((what, macs), (Swept::Macs, vec![(1, 1), (1000, 1000), (1_000_000, 1_000_000)]));
+        let same =
+            |(_, plan): &(u32, Plan)| Plan { variety: plans[0].1.variety, ..plan.clone() } == plans[0].1;
+        assert!(plans.iter().all(same) && !plans[0].1.limits);
+        let Columns { plans, .. } = series("--sweep ports=2,512").expect("good").expect("a series");
+        let ports: Vec<_> = plans.iter().map(|(_, plan)| (plan.ports, plan.busy_ports)).collect();
+        assert_eq!(ports, [(2, 2), (512, 2)]);
+        assert!(series("--sweep vlans=70000").is_err() && series("--sweep ports=1").is_err());
+        assert!(series("").expect("good").is_none());
     }
 
     #[test]
@@ -351,6 +407,10 @@ mod tests {
             ("--cpus 0,7", "CPU 7"),
             ("--between a:eth0", "2 values"),
             ("--listen", "--sockets"),
+            ("--sweep macs", "macs=1,1k,64k,1M"),
+            ("--sweep flows=1,2", "macs=1,1k,64k,1M"),
+            ("--sweep vlans=1,x", "macs=1,1k,64k,1M"),
+            ("--sweep macs=1,2 --search ndr", "cannot be used with"),
             ("--between a b --sockets c d", "cannot be used with"),
             ("--quick --seconds 3", "cannot be used with"),
         ];

@@ -38,7 +38,7 @@ pub(super) fn lab(plan: &Plan, poll_always: bool) -> String {
         let _ = write!(text, ", cpus: [{cpu}]");
     }
     let poll = if poll_always { "always" } else { "adaptive" };
-    let _ = writeln!(text, ", poll: {poll} }}\nswitches: {{ sw: {{}} }}");
+    let _ = writeln!(text, ", poll: {poll} }}\nswitches: {{ sw: {{ mac-aging: 3600s }} }}");
     let vlans = plan.variety.vlans;
     let names: Vec<_> =
         (1..=vlans).map(|id| if id == 1 { "default".into() } else { format!("v{id}") }).collect();
@@ -47,7 +47,9 @@ pub(super) fn lab(plan: &Plan, poll_always: bool) -> String {
         (2..=vlans).for_each(|id| writeln!(text, "  v{id}: {{ id: {id} }}").unwrap_or_default());
     }
     text.push_str("nodes:\n");
-    (0..plan.ports).for_each(|port| writeln!(text, "  p{port}: {{ kind: vhost-user }}").unwrap_or_default());
+    let macs = plan.variety.stations();
+    let port = |port| writeln!(text, "  p{port}: {{ kind: vhost-user, limits: {{ macs: {macs} }} }}");
+    (0..plan.ports).map(port).for_each(Result::unwrap_or_default);
     text.push_str("links:\n");
     for port in 0..plan.ports {
         let vlan =
@@ -204,6 +206,12 @@ impl Switch for Ends {
     fn refused(&mut self) -> Option<u64> {
         self.datapath().map(|view| view.fdb.refused)
     }
+
+    fn flooded(&mut self) -> Option<u64> {
+        let (api, runtime) = self.lab.as_ref()?;
+        let ports: Vec<PortRow> = runtime.block_on(api.look("ports")).ok()?;
+        Some(ports.iter().map(|row| row.counters.from_port.flooded).sum())
+    }
 }
 
 impl Ends {
@@ -232,15 +240,16 @@ mod tests {
     use super::*;
     use bench::{
         Mode,
-        frames::{FrameSize, Variety},
+        frames::{FrameSize, Payload, Variety},
     };
 
-    fn plan(ports: usize, vlans: u16) -> Plan {
+    fn plan(ports: usize, macs: u32, vlans: u16) -> Plan {
         Plan {
             device: String::new(),
             sizes: vec![FrameSize::Fixed(64)],
             ring_size: None,
-            variety: Variety { flows: 1, macs: 1, vlans },
+            variety: Variety { flows: macs.max(vlans.into()), macs, vlans },
+            payload: Payload::default(),
             ports,
             busy_ports: 2,
             two_directions: false,
@@ -256,13 +265,18 @@ mod tests {
 
     #[test]
     fn every_lab_that_is_made_is_a_good_one() {
-        for (ports, vlans) in [(2, 0), (3, 1), (2, 4094), (512, 0)] {
-            let text = lab(&plan(ports, vlans), vlans > 0);
+        for (ports, macs, vlans) in [(2, 1, 0), (3, 300, 1), (2, 1, 4094), (512, 1 << 20, 0)] {
+            let text = lab(&plan(ports, macs, vlans), vlans > 0);
             let loaded =
                 topology::load(&text, "bench", Path::new("/")).map_err(|report| report.render(false));
             let loaded = loaded.unwrap_or_else(|report| panic!("{ports} ports, {vlans} VLANs: {report}"));
             assert_eq!((loaded.plan.nodes.len(), loaded.plan.datapath.cpus.as_slice()), (ports, &[1][..]));
             assert_eq!(loaded.plan.datapath.always_poll, vlans > 0);
+            let limits = loaded.plan.description.ports.iter().flatten().map(|port| port.mac_limit);
+            assert!(
+                limits.into_iter().all(|limit| limit == macs.max(vlans.into())),
+                "every station is learned"
+            );
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod args;
 mod devices;
+mod sweep;
 mod view;
 
 use super::{interrupt::Interrupts, labs, render, up};
@@ -11,7 +12,10 @@ use crate::{
 };
 pub(super) use args::BenchArgs;
 use args::Device;
-use bench::{BenchError, Plan, Progress, report::Report};
+use bench::{
+    BenchError, Plan, Progress,
+    report::{Report, Row},
+};
 use devices::Ends;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
@@ -26,11 +30,21 @@ use tokio::sync::{mpsc, oneshot};
 /// Measures what `args` say and prints it.
 pub(super) async fn bench(name: Option<&LabName>, args: BenchArgs) -> Result<Exit, Failure> {
     let format = args.output.format;
+    if let Some(columns) = args.series()? {
+        let report = sweep::measure(columns, Interrupts::new()?).await?;
+        render::print(&report, format)?;
+        let rows = report.series.iter().flat_map(|series| &series.columns).map(|column| &column.row);
+        return Ok(verdict(rows));
+    }
     let (plan, device) = args.plan()?;
     let report = measure(name, plan, device, Interrupts::new()?).await?;
     render::print(&report, format)?;
-    let sound = report.results.iter().all(|row| row.corrupt == 0 && row.duplicated == 0);
-    Ok(if sound { Exit::Done } else { Exit::Failed })
+    Ok(verdict(report.results.iter()))
+}
+
+/// Slow is no failure; frames that are not what was sent are.
+fn verdict<'r>(mut rows: impl Iterator<Item = &'r Row>) -> Exit {
+    if rows.all(|row| row.corrupt == 0 && row.duplicated == 0) { Exit::Done } else { Exit::Failed }
 }
 
 /// What `bench --quick` says, in one line.
@@ -78,19 +92,28 @@ async fn in_own_lab(
     report
 }
 
-/// Runs `plan` on a thread of its own, so that this one can answer for it; Ctrl-C ends it early.
+/// Runs `plan`; Ctrl-C ends it early.
 async fn run(
     plan: Plan,
     mut ends: Ends,
     cancel: Arc<AtomicBool>,
     interrupts: &mut Interrupts,
 ) -> Result<Report, Failure> {
+    let stop = cancel.clone();
+    on_a_thread(move |say| bench::run(&plan, &mut ends, say, &stop), &cancel, interrupts).await
+}
+
+/// Does `work` on a thread of its own, so that this one can answer for it, and shows its progress. Ctrl-C sets `cancel`.
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce(&mut dyn FnMut(Progress)) -> Result<T, BenchError> + Send + 'static,
+    cancel: &AtomicBool,
+    interrupts: &mut Interrupts,
+) -> Result<T, Failure> {
     let (say, mut heard) = mpsc::unbounded_channel::<Progress>();
     let (end, mut ended) = oneshot::channel();
-    let stop = cancel.clone();
     let generator = thread::Builder::new().name("generator".into()).spawn(move || {
         // A bar that nobody reads any more is no reason to stop.
-        let result = bench::run(&plan, &mut ends, &mut |progress| drop(say.send(progress)), &stop);
+        let result = work(&mut |progress| drop(say.send(progress)));
         let _ = end.send(result);
     });
     let generator = generator.context("generator", || "its thread cannot be started".into())?;
@@ -107,7 +130,7 @@ async fn run(
     let _ = generator.join();
     match result {
         Ok(Ok(report)) => Ok(report),
-        Ok(Err(error)) => Err(failure(&error, &cancel)),
+        Ok(Err(error)) => Err(failure(&error, cancel)),
         Err(_) => Err(Failure::failed("generator", "the generator panicked")),
     }
 }

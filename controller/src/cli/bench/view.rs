@@ -3,7 +3,9 @@
 use super::super::render::{Show, or_dash, table};
 use bench::{
     Progress,
+    frames::Payload,
     report::{Report, Row},
+    sweep::{Series, SweepReport},
 };
 use std::io::{self, IsTerminal, Write};
 
@@ -40,6 +42,51 @@ impl Show for Report {
     }
 }
 
+impl Show for SweepReport {
+    fn table(&self) -> String {
+        let series = self.series.iter().map(|series| of_sizes(&self.swept, series));
+        let (machine, settings) = (&self.machine, &self.settings);
+        let mut lines = vec![format!(
+            "{} rounds of {} s, every column in each; ± is half the range over the rounds; {}, generator on CPU {}, switch on CPU {}",
+            settings.repetitions,
+            settings.seconds,
+            machine.cpu,
+            machine.generator_cpu,
+            or_dash(machine.switch_cpu)
+        )];
+        let rows = || self.series.iter().flat_map(|series| &series.columns);
+        let told = |tell: fn(&Row) -> Option<String>| {
+            rows().filter_map(move |column| {
+                Some(format!("{} {}: {}", column.value, self.swept, tell(&column.row)?))
+            })
+        };
+        lines.extend(told(wrong).chain(told(disturbed)));
+        lines.extend(self.remarks.iter().cloned());
+        series.chain([lines.join("\n")]).collect::<Vec<_>>().join("\n\n")
+    }
+}
+
+/// One row for each value of what is swept.
+fn of_sizes(swept: &str, series: &Series) -> String {
+    let what = swept.to_uppercase();
+    let header = ["FRAME", &what, "MPPS", "CYCLES", "OF THE FIRST", "SPREAD", "MORE", "LOST", "FLOODED"];
+    let rows = series.columns.iter().map(|column| {
+        let row = &column.row;
+        [
+            series.frame_size.clone(),
+            column.value.to_string(),
+            format!("{:.3}", row.mpps),
+            or_dash(row.cycles_per_frame.map(|cycles| format!("{cycles:.0}"))),
+            or_dash(column.cycles_ratio.map(|ratio| format!("{:.1} %", ratio * 100.0))),
+            or_dash(column.cycles_ratio_spread.map(|spread| format!("±{:.1} %", spread * 50.0))),
+            or_dash(column.cycles_more.map(|cycles| format!("{cycles:+.0}"))),
+            row.lost.to_string(),
+            or_dash(row.flooded),
+        ]
+    });
+    table(header, rows)
+}
+
 /// What is said below the table.
 fn about(report: &Report) -> String {
     let (machine, settings) = (&report.machine, &report.settings);
@@ -65,12 +112,24 @@ fn about(report: &Report) -> String {
         ),
         format!("{}, {} CPUs, TSC {:.0} MHz; {cpus}", machine.cpu, machine.cpus, machine.tsc_mhz),
     ];
+    if report.results.iter().any(|row| row.memcpy_gbps.is_some()) {
+        lines.push(against(settings.payload).into());
+    }
     lines.extend(report.hand_over_ns.map(|ns| format!("a cache line takes {ns:.0} ns from core to core")));
     lines.extend(report.results.iter().filter_map(wrong));
     lines.extend(report.results.iter().filter_map(disturbed));
     lines.extend(report.remarks.iter().cloned());
     lines.extend(report.left_out.iter().map(|what| format!("left out: {what}")));
     lines.join("\n")
+}
+
+/// What a share of memcpy is a share of.
+fn against(payload: Payload) -> &'static str {
+    if payload.dirty {
+        "memcpy copies what the other core has just written, and so does the switch (--dirty)"
+    } else {
+        "memcpy copies what the other core has just written; of a frame that is its head only (--dirty: all of it), which flatters large frames"
+    }
 }
 
 /// What a switch must not do to frames, if it did.
@@ -80,6 +139,7 @@ fn wrong(row: &Row) -> Option<String> {
         (row.duplicated, "came twice"),
         (row.reordered, "came behind a later one"),
         (row.strayed, "came to a port that they were not for"),
+        (row.flooded.unwrap_or(0), "were flooded: what was measured is flooding"),
     ];
     let found: Vec<_> =
         found.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} frames {what}")).collect();

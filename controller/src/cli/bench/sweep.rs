@@ -1,0 +1,119 @@
+//! `bench --sweep`: one lab for each value, all up at once and measured in turn.
+
+use super::{allow_many_descriptors, devices, devices::Ends, on_a_thread};
+use crate::{
+    cli::{
+        interrupt::Interrupts,
+        up::{self, Brought},
+    },
+    failure::Failure,
+};
+use bench::{Plan, Switch, sweep::SweepReport};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+/// The most values of a series: each is a lab that is up.
+const MOST: usize = 8;
+
+/// What the labs of a series differ in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Swept {
+    /// Stations behind each port.
+    Macs,
+    /// VLANs.
+    Vlans,
+    /// Ports attached.
+    Ports,
+}
+
+impl fmt::Display for Swept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Macs => "macs",
+            Self::Vlans => "vlans",
+            Self::Ports => "ports",
+        })
+    }
+}
+
+/// What is swept, and its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sweep {
+    pub(super) what: Swept,
+    pub(super) values: Vec<u32>,
+}
+
+/// A series to be measured.
+#[derive(Debug)]
+pub(super) struct Columns {
+    pub(super) what: Swept,
+    /// What to do for each value.
+    pub(super) plans: Vec<(u32, Plan)>,
+}
+
+impl FromStr for Sweep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parsed = text.split_once('=').and_then(|(what, values)| {
+            let all = [Swept::Macs, Swept::Vlans, Swept::Ports];
+            let what = all.into_iter().find(|each| each.to_string() == what)?;
+            let values: Option<Vec<u32>> = values.split(',').map(number).collect();
+            Some(Self { what, values: values.filter(|values| values.len() <= MOST)? })
+        });
+        parsed.ok_or_else(|| {
+            format!("`{text}` is no series: say for example macs=1,1k,64k,1M, vlans=1,64,4094 or ports=2,64,512; {MOST} values at most")
+        })
+    }
+}
+
+/// A number, of thousands (`k`) or millions (`M`) if it says so.
+fn number(text: &str) -> Option<u32> {
+    let units = [("k", 1000), ("M", 1_000_000)];
+    let unit = units.iter().find_map(|(unit, times)| Some((text.strip_suffix(unit)?, *times)));
+    let (digits, times) = unit.unwrap_or((text, 1));
+    digits.parse::<u32>().ok()?.checked_mul(times)
+}
+
+/// Brings a lab up for each plan, measures them, and takes all down, whatever came of it.
+pub(super) async fn measure(columns: Columns, mut interrupts: Interrupts) -> Result<SweepReport, Failure> {
+    allow_many_descriptors();
+    let mut brought = Vec::new();
+    let report = in_labs(columns, &mut brought, &mut interrupts).await;
+    let mut downs = Vec::new();
+    for lab in &brought {
+        downs.push(lab.down().await);
+    }
+    let report = report?;
+    downs.into_iter().collect::<Result<(), _>>()?;
+    Ok(report)
+}
+
+async fn in_labs(
+    Columns { what, plans }: Columns,
+    brought: &mut Vec<Brought>,
+    interrupts: &mut Interrupts,
+) -> Result<SweepReport, Failure> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let mut labs = Vec::new();
+    for (place, (value, plan)) in plans.into_iter().enumerate() {
+        let name = format!("bench-{}-{place}", std::process::id()).parse()?;
+        let (lab, _) = up::bring_up(&name, &devices::file(&plan, false), interrupts).await?;
+        let api = lab.api.clone();
+        brought.push(lab);
+        labs.push((value, plan.clone(), Ends::of_own_lab(api, plan.ports, cancel.clone()).await?));
+    }
+    let stop = cancel.clone();
+    let work = move |say: &mut dyn FnMut(_)| {
+        let mut columns: Vec<_> = labs
+            .iter_mut()
+            .map(|(value, plan, ends)| (*value, plan.clone(), ends as &mut dyn Switch))
+            .collect();
+        bench::sweep::sweep(&what.to_string(), &mut columns, say, &stop)
+    };
+    let report = on_a_thread(work, &cancel, interrupts).await?;
+    report.ok_or_else(|| Failure::invalid("usage", "a series of no values"))
+}

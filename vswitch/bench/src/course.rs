@@ -1,0 +1,215 @@
+//! Frames of one size on one switch: attached, taught, and measured once in each repetition.
+
+use crate::{
+    frames::FrameSize,
+    load::{Load, Outcome, Pace, ways},
+    machine::{Clock, Watch},
+    memcpy,
+    plan::{Mode, Plan, WARM_UP},
+    report::{self, Repetition, Row, Subject},
+    ringcopy::{RingCopy, Work},
+    run::{BenchError, Switch},
+    search::{Goal, Search},
+};
+use std::{
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
+use vhost_net_backend::driver::{Driver, DriverError};
+
+/// A search begins so far above what a closed loop reached.
+const HEADROOM: f64 = 1.1;
+/// How long a port may turn connections away.
+const TURNED_AWAY: Duration = Duration::from_secs(2);
+/// So often a switch that floods still is taught at most. It floods the first time; a table that grows meanwhile may miss a
+/// few stations.
+const LESSONS: u32 = 5;
+
+/// What all courses of a plan have in common.
+pub(crate) struct Rig<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) clock: Clock,
+    pub(crate) huge_pages: bool,
+    pub(crate) cancel: &'a AtomicBool,
+}
+
+/// One size of frames on one switch.
+pub(crate) struct Course {
+    size: FrameSize,
+    load: Load,
+    limit: Option<Limit>,
+    repetitions: Vec<Repetition>,
+    remarks: Vec<String>,
+}
+
+impl Course {
+    /// What was measured so far.
+    pub(crate) fn repetitions(&self) -> &[Repetition] {
+        &self.repetitions
+    }
+}
+
+/// The copier, and the generator that drives it.
+struct Limit {
+    load: Load,
+    copier: RingCopy,
+}
+
+impl Rig<'_> {
+    /// Attaches every port and introduces every station.
+    pub(crate) fn begin(&self, size: FrameSize, switch: &mut dyn Switch) -> Result<Course, BenchError> {
+        let limit = if self.plan.limits_run() { Some(self.limit(size)?) } else { None };
+        let load = self.attach(size, switch)?;
+        let mut course = Course { size, load, limit, repetitions: Vec::new(), remarks: Vec::new() };
+        self.teach(&mut course, switch)?;
+        Ok(course)
+    }
+
+    /// Measures once: the switch, and what this machine could do.
+    pub(crate) fn repeat(
+        &self,
+        course: &mut Course,
+        switch: &mut dyn Switch,
+        say: &mut dyn FnMut(f64),
+    ) -> Result<(), BenchError> {
+        let size = course.size;
+        let watch = Watch::start();
+        let (before, flooded) = (switch.work(), switch.flooded());
+        let outcome = self.switch_trial(size, &mut course.load, say)?;
+        if outcome.tally.received == 0 && outcome.sent > 0 {
+            return Err(BenchError::Silent { sent: outcome.sent });
+        }
+        let work = before.zip(switch.work()).map(|(before, after)| after.since(before));
+        let flooded = flooded.zip(switch.flooded()).map(|(before, after)| after.saturating_sub(before));
+        let disturbance = watch.end();
+        say(0.6);
+        let ringcopy = course.limit.as_mut().map(|limit| self.limit_trial(size, limit)).transpose()?;
+        let memcpy = if self.plan.limits_run() { Some(self.memcpy(size)?) } else { None };
+        course.repetitions.push(Repetition { outcome, work, flooded, ringcopy, memcpy, disturbance });
+        Ok(())
+    }
+
+    /// Sums up; also what else is to be known.
+    pub(crate) fn end(&self, course: Course) -> (Row, Vec<String>) {
+        let subject = Subject {
+            frame_size: course.size.to_string(),
+            ring_bytes: course.size.mean_on_ring(),
+            ring_size: self.plan.ring_size(course.size).entries(),
+            mode: self.plan.mode_in_words(course.size),
+        };
+        (report::row(subject, &course.repetitions, self.clock), course.remarks)
+    }
+
+    /// Introduces all stations until nothing is flooded any more.
+    fn teach(&self, course: &mut Course, switch: &mut dyn Switch) -> Result<(), BenchError> {
+        let refused = switch.refused();
+        for _ in 0..LESSONS {
+            let flooded = switch.flooded();
+            course.load.teach(self.cancel)?;
+            if flooded.is_none() || flooded == switch.flooded() {
+                break;
+            }
+        }
+        let since = refused.zip(switch.refused()).map(|(before, now)| now.saturating_sub(before));
+        if let Some(refused @ 1..) = since {
+            course.remarks.push(format!(
+                "frames of {}: the switch refused {refused} times to learn a station: frames to those are flooded",
+                course.size
+            ));
+        }
+        Ok(())
+    }
+
+    /// Attaches all ports of the switch.
+    fn attach(&self, size: FrameSize, switch: &mut dyn Switch) -> Result<Load, BenchError> {
+        let config = self.plan.driver(size, self.huge_pages);
+        let port = |port| {
+            let begin = Instant::now();
+            loop {
+                let stream = switch.connect(port).map_err(|source| BenchError::Socket { port, source })?;
+                match Driver::connect(stream, &config) {
+                    Ok(driver) => return Ok(driver),
+                    // A switch that has not seen yet that the last connection ended turns the next one away.
+                    Err(DriverError::Handshake { .. }) if begin.elapsed() < TURNED_AWAY => {}
+                    Err(source) => return Err(BenchError::Driver { port, source }),
+                }
+            }
+        };
+        let ports = (0..self.plan.ports).map(port).collect::<Result<_, _>>()?;
+        Ok(self.load(size, ports, self.plan.busy_ports))
+    }
+
+    fn limit(&self, size: FrameSize) -> Result<Limit, BenchError> {
+        let (copier, ends) = RingCopy::start(self.plan.switch_cpu).map_err(BenchError::Limits)?;
+        let config = self.plan.driver(size, self.huge_pages);
+        let connect = |(port, stream)| {
+            Driver::connect(stream, &config).map_err(|source| BenchError::Driver { port, source })
+        };
+        let ports = ends.into_iter().enumerate().map(connect).collect::<Result<_, _>>()?;
+        let mut load = self.load(size, ports, 2);
+        copier.set_running(true);
+        load.teach(self.cancel)?;
+        copier.set_running(false);
+        Ok(Limit { load, copier })
+    }
+
+    fn load(&self, size: FrameSize, ports: Vec<Driver>, busy: usize) -> Load {
+        let plan = self.plan;
+        let ways = ways(busy, plan.two_directions);
+        let ring_size = plan.ring_size(size).entries();
+        let frames = (size, plan.variety, plan.payload);
+        Load::new(ports, &ways, frames, ring_size, (self.clock, plan.switch_cpu.is_none()))
+    }
+
+    fn switch_trial(
+        &self,
+        size: FrameSize,
+        load: &mut Load,
+        say: &mut dyn FnMut(f64),
+    ) -> Result<Outcome, BenchError> {
+        let pace = match self.plan.mode {
+            Mode::Closed { .. } => Pace::Closed { window: self.plan.window(size) },
+            Mode::Open { rate } => Pace::Open { rate },
+            Mode::Search(goal) => return self.search(goal, size, load, say),
+        };
+        Ok(load.run(&self.plan.trial(pace), self.cancel)?)
+    }
+
+    /// The outcome at the highest rate that is borne; of a rate that is not, if none is.
+    fn search(
+        &self,
+        goal: Goal,
+        size: FrameSize,
+        load: &mut Load,
+        say: &mut dyn FnMut(f64),
+    ) -> Result<Outcome, BenchError> {
+        let closed = self.plan.trial(Pace::Closed { window: self.plan.window(size) });
+        let ceiling = load.run(&closed, self.cancel)?.rate() * HEADROOM;
+        let mut search = Search::new(goal, ceiling);
+        let mut best = None;
+        let mut last = Outcome::default();
+        while let Some(rate) = search.next_rate() {
+            say(search.progress() / 2.0);
+            last = load.run(&self.plan.trial(Pace::Open { rate }), self.cancel)?;
+            if search.record(last.loss_ratio()) {
+                best = Some(last.clone());
+            }
+        }
+        Ok(best.unwrap_or(last))
+    }
+
+    fn limit_trial(&self, size: FrameSize, limit: &mut Limit) -> Result<(Outcome, Work), BenchError> {
+        let before = limit.copier.work();
+        limit.copier.set_running(true);
+        let trial = self.plan.trial(Pace::Closed { window: self.plan.window(size) });
+        let outcome = limit.load.run(&trial, self.cancel);
+        limit.copier.set_running(false);
+        Ok((outcome?, limit.copier.work().since(before)))
+    }
+
+    fn memcpy(&self, size: FrameSize) -> Result<f64, BenchError> {
+        let bytes = size.mean_on_ring() as usize;
+        let time = self.plan.measured.mul_f64(WARM_UP);
+        memcpy::measure(bytes, self.plan.switch_cpu, time, self.clock).map_err(BenchError::Limits)
+    }
+}
