@@ -21,8 +21,7 @@ use vhost_net_backend::driver::{Driver, DriverError};
 const HEADROOM: f64 = 1.1;
 /// How long a port may turn connections away.
 const TURNED_AWAY: Duration = Duration::from_secs(2);
-/// So often a switch that floods still is taught at most. It floods the first time; a table that grows meanwhile may miss a
-/// few stations.
+/// So often a switch that floods still is taught at most. The first time it floods; a table that grows meanwhile misses some.
 const LESSONS: u32 = 5;
 
 /// What all courses of a plan have in common.
@@ -100,22 +99,18 @@ impl Rig<'_> {
         (report::row(subject, &course.repetitions, self.clock), course.remarks)
     }
 
-    /// Introduces all stations until nothing is flooded any more.
+    /// Introduces all stations until nothing is flooded any more, or no less than the last time.
     fn teach(&self, course: &mut Course, switch: &mut dyn Switch) -> Result<(), BenchError> {
-        let refused = switch.refused();
+        let mut last = u64::MAX;
         for _ in 0..LESSONS {
-            let flooded = switch.flooded();
+            let (refused, flooded) = (switch.refused(), switch.flooded());
             course.load.teach(self.cancel)?;
-            if flooded.is_none() || flooded == switch.flooded() {
-                break;
+            let since = |before: Option<u64>, now: Option<u64>| Some(now?.saturating_sub(before?));
+            course.remarks = refusals(course.size, since(refused, switch.refused()));
+            match since(flooded, switch.flooded()) {
+                Some(flooded) if flooded > 0 && flooded < last => last = flooded,
+                _ => break,
             }
-        }
-        let since = refused.zip(switch.refused()).map(|(before, now)| now.saturating_sub(before));
-        if let Some(refused @ 1..) = since {
-            course.remarks.push(format!(
-                "frames of {}: the switch refused {refused} times to learn a station: frames to those are flooded",
-                course.size
-            ));
         }
         Ok(())
     }
@@ -212,4 +207,14 @@ impl Rig<'_> {
         let time = self.plan.measured.mul_f64(WARM_UP);
         memcpy::measure(bytes, self.plan.switch_cpu, time, self.clock).map_err(BenchError::Limits)
     }
+}
+
+/// What is said of stations that were refused in the last lesson.
+fn refusals(size: FrameSize, refused: Option<u64>) -> Vec<String> {
+    let told = refused.filter(|refused| *refused > 0).map(|refused| {
+        format!(
+            "frames of {size}: the switch refused {refused} times to learn a station: frames to those are flooded"
+        )
+    });
+    told.into_iter().collect()
 }

@@ -91,7 +91,7 @@ pub fn run(
     progress: &mut dyn FnMut(Progress),
     cancel: &AtomicBool,
 ) -> Result<Report, BenchError> {
-    let clock = take_cpu(plan)?;
+    let (clock, machine) = take_cpu(plan)?;
     let huge_pages = plan.huge_bytes() * 2 <= machine::free_huge_bytes();
     let rig = Rig { plan, clock, huge_pages, cancel };
     let hand_over_ns = match plan.switch_cpu.filter(|_| plan.limits) {
@@ -117,7 +117,7 @@ pub fn run(
         remarks.extend(told);
     }
     Ok(Report {
-        machine: machine_of(plan, clock),
+        machine,
         settings: plan.settings(huge_pages),
         left_out: plan.left_out(),
         remarks,
@@ -126,19 +126,18 @@ pub fn run(
     })
 }
 
-/// Binds the calling thread to the generator's CPU, and sets a clock there.
-pub(crate) fn take_cpu(plan: &Plan) -> Result<Clock, BenchError> {
+/// Binds the calling thread to the generator's CPU, and sets a clock there; says what machine it is.
+pub(crate) fn take_cpu(plan: &Plan) -> Result<(Clock, Machine), BenchError> {
     let cpu = plan.generator_cpu;
+    let cpus = machine::cpus().map_or(1, |cpus| cpus.len());
     machine::pin(cpu).map_err(|source| BenchError::Cpu { cpu, source })?;
-    Ok(Clock::measure())
-}
-
-pub(crate) fn machine_of(plan: &Plan, clock: Clock) -> Machine {
-    Machine {
+    let clock = Clock::measure();
+    let machine = Machine {
         cpu: machine::cpu_name(),
-        cpus: machine::cpus().map_or(1, |cpus| cpus.len()),
+        cpus,
         tsc_mhz: clock.hertz() / 1e6,
-        generator_cpu: plan.generator_cpu,
+        generator_cpu: cpu,
         switch_cpu: plan.switch_cpu,
-    }
+    };
+    Ok((clock, machine))
 }

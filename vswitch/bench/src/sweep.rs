@@ -5,7 +5,7 @@ use crate::{
     machine::{self, Machine},
     plan::Plan,
     report::{Row, Settings, median, spread},
-    run::{BenchError, Progress, Switch, machine_of, take_cpu},
+    run::{BenchError, Progress, Switch, take_cpu},
 };
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::AtomicBool;
@@ -62,7 +62,7 @@ pub fn sweep(
 ) -> Result<Option<SweepReport>, BenchError> {
     let Some((_, first, _)) = columns.first() else { return Ok(None) };
     let first = first.clone();
-    let clock = take_cpu(&first)?;
+    let (clock, machine) = take_cpu(&first)?;
     let wanted: u64 = columns.iter().map(|(_, plan, _)| plan.huge_bytes()).sum();
     let huge_pages = wanted <= machine::free_huge_bytes();
     let (mut series, mut remarks) = (Vec::new(), Vec::new());
@@ -96,13 +96,7 @@ pub fn sweep(
         series.push(Series { frame_size: size.to_string(), columns: told });
     }
     let settings = first.settings(huge_pages);
-    Ok(Some(SweepReport {
-        machine: machine_of(&first, clock),
-        settings,
-        swept: swept.into(),
-        remarks,
-        series,
-    }))
+    Ok(Some(SweepReport { machine, settings, swept: swept.into(), remarks, series }))
 }
 
 /// Cycles of a frame in each round.

@@ -17,9 +17,9 @@ struct Copier {
     ends: Vec<UnixStream>,
     deaf: bool,
     refused: u64,
-    /// How often it was asked about floods, and how many answers say that there were more.
-    asked: u64,
-    floods: u64,
+    /// By how much what it flooded has grown each time that it is asked, and how much it is.
+    floods: Vec<u64>,
+    flooded: u64,
 }
 
 impl Switch for Copier {
@@ -43,10 +43,9 @@ impl Switch for Copier {
         Some(self.refused)
     }
 
-    /// As if it flooded until it was asked so often.
     fn flooded(&mut self) -> Option<u64> {
-        self.asked += 1;
-        Some(self.asked.min(self.floods))
+        self.flooded += self.floods.pop().unwrap_or(0);
+        Some(self.flooded)
     }
 }
 
@@ -108,13 +107,16 @@ fn a_closed_loop_is_summed_up_for_every_size() {
 #[test]
 fn stations_are_introduced_until_nothing_is_flooded_and_what_is_flooded_later_is_told() {
     let plan = Plan { repetitions: 1, ..plan(Mode::Closed { window: None }) };
-    let report = |floods| {
+    // It is asked before and after each lesson, and before and after the trial.
+    let flooded = |answers: &[u64]| {
+        let floods = answers.iter().rev().copied().collect();
         let mut switch = Copier { floods, ..Copier::default() };
-        bench::run(&plan, &mut switch, &mut |_| {}, &AtomicBool::new(false)).expect("the copier copies")
+        let report = bench::run(&plan, &mut switch, &mut |_| {}, &AtomicBool::new(false));
+        assert!(switch.floods.is_empty(), "so many questions");
+        report.expect("the copier copies").results[0].flooded
     };
-    // Asked before and after each lesson, and before and after the trial.
-    assert_eq!(report(6).results[0].flooded, Some(0), "the third lesson was heard");
-    assert_eq!(report(u64::MAX).results[0].flooded, Some(1), "it floods for ever: measured, and told");
+    assert_eq!(flooded(&[0, 9, 0, 3, 0, 0, 0, 0]), Some(0), "the third lesson was heard");
+    assert_eq!(flooded(&[0, 9, 0, 3, 0, 3, 0, 7]), Some(7), "the third taught no more: measured, and told");
 }
 
 #[test]
