@@ -175,7 +175,8 @@ impl Fdb {
     pub(crate) fn is_fresh(&self, key: Key, target: Target, second: u64) -> bool {
         let (first, fresh) = (key.first(target), key.second(target, Stamp::Seen(second)));
         let is_so = |slot: &Slot| slot.first() == first && slot.second().is_like(fresh);
-        self.tables.current().candidates(self.hash(key)).any(is_so)
+        let (table, hash) = (self.tables.current(), self.hash(key));
+        table.bucket(hash.first()).0.iter().any(is_so) || table.bucket(hash.second()).0.iter().any(is_so)
     }
 
     /// The port where the address is, if it is at one of this World's.
@@ -269,6 +270,7 @@ impl Fdb {
         self.tables.current().find(self.hash(key), key).filter(|(_, entry)| !self.is_aged(*entry, now))
     }
 
+    #[inline]
     fn is_aged(&self, entry: Entry, now: u64) -> bool {
         let aging = &self.aging[usize::from(entry.second.place().switch().index())];
         entry.second.age(now) > aging.load(Ordering::Relaxed).into()

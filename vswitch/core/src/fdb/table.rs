@@ -33,7 +33,7 @@ impl Hash {
     }
 
     #[inline]
-    const fn second(self) -> usize {
+    pub(super) const fn second(self) -> usize {
         // Never the first, but in a table that is smaller than the locks are many.
         self.first() ^ (((self.0 >> 32) as usize | 1) << LOCK_BITS)
     }
