@@ -4,6 +4,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod api;
+mod benching;
 mod cli;
 pub mod doctor;
 pub mod expect;

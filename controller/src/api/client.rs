@@ -4,8 +4,8 @@ use super::{
     capture::CaptureReader,
     problem::Problem,
     types::{
-        CaptureRequest, ExecReply, ExecRequest, ExportRequest, ExportView, LabView, TopologyFile,
-        TraceRequest, TraceView, TransferReport, TransferRequest,
+        BenchRequest, CaptureRequest, ExecReply, ExecRequest, ExportRequest, ExportView, LabView,
+        TopologyFile, TraceRequest, TraceView, TransferReport, TransferRequest,
     },
 };
 use crate::{
@@ -130,6 +130,14 @@ impl Client {
     /// As the lab says.
     pub async fn transfer(&self, request: &TransferRequest) -> Result<TransferReport, Failure> {
         self.json(Method::POST, "/transfer", Some(request)).await
+    }
+
+    /// Measures between two ports.
+    ///
+    /// # Errors
+    /// As the lab says.
+    pub async fn bench(&self, request: &BenchRequest) -> Result<bench::report::Report, Failure> {
+        self.json(Method::POST, "/bench", Some(request)).await
     }
 
     /// What another VMM needs to attach.

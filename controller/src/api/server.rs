@@ -4,7 +4,8 @@ use super::{
     capture::{self, Capturing},
     problem::Problem,
     types::{
-        CaptureRequest, ExecRequest, ExportRequest, LabView, TopologyFile, TraceRequest, TransferRequest,
+        BenchRequest, CaptureRequest, ExecRequest, ExportRequest, LabView, TopologyFile, TraceRequest,
+        TransferRequest,
     },
 };
 use crate::{
@@ -51,6 +52,8 @@ pub enum Question {
     Exec(ExecRequest),
     /// Send bytes from one node to another.
     Transfer(TransferRequest),
+    /// Measure between two ports.
+    Bench(BenchRequest),
     /// What another VMM needs to attach.
     Export(ExportRequest),
 }
@@ -94,6 +97,7 @@ pub fn router<S: Service>(service: S) -> Router {
         .route("/v1/labs/{lab}/pingall", post(|s, p| act::<S>(s, p, Question::Pingall)))
         .route("/v1/labs/{lab}/exec", post(exec::<S>))
         .route("/v1/labs/{lab}/transfer", post(transfer::<S>))
+        .route("/v1/labs/{lab}/bench", post(bench::<S>))
         .route("/v1/labs/{lab}/export", post(export::<S>))
         .fallback(|request: Request| async move { Problem::from(no_such(request.uri().path())) })
         .with_state(service)
@@ -209,6 +213,15 @@ async fn transfer<S: Service>(
 ) -> Result<Json<serde_json::Value>, Problem> {
     let request = parsed(&body)?;
     act(service, lab, Question::Transfer(request)).await
+}
+
+async fn bench<S: Service>(
+    service: State<S>,
+    lab: Path<String>,
+    body: Bytes,
+) -> Result<Json<serde_json::Value>, Problem> {
+    let request = parsed(&body)?;
+    act(service, lab, Question::Bench(request)).await
 }
 
 async fn export<S: Service>(

@@ -151,6 +151,9 @@ async fn a_lab_comes_up_is_looked_at_and_goes_down() {
     assert_eq!(client.act::<String>("pingall").await.unwrap(), "Pingall");
     let request = ExecRequest { node: "pc1".into(), command: vec!["uname".into(), "-r".into()] };
     assert_eq!(client.exec(&request).await.unwrap().stdout, b"uname -r");
+    // What is answered here is no report, and what is asked came through.
+    let request = serde_json::from_value(json!({ "between": ["a", "b"], "macs": 7 })).unwrap();
+    assert_eq!(client.bench(&request).await.unwrap_err().code, "api");
     let request = TransferRequest { src: "pc1".into(), dst: "pc2".into(), bytes: 64 << 20 };
     assert_eq!(client.transfer(&request).await.unwrap(), transferred(&request));
     client.delete().await.unwrap();

@@ -404,3 +404,62 @@ pub struct ExecReply {
     /// Its time was up, and it was killed after this many seconds.
     pub timed_out_after: Option<u64>,
 }
+
+/// What is to be measured between two ports of the lab.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BenchRequest {
+    /// Two ports of kind `vhost-user` without a VMM: node, or `node:interface`.
+    pub between: [String; 2],
+    /// As `vnet bench --frame-size`.
+    #[serde(default = "BenchRequest::usual_sizes")]
+    pub frame_sizes: Vec<String>,
+    /// How long each repetition measures.
+    #[serde(default = "BenchRequest::usual_milliseconds")]
+    pub milliseconds: u32,
+    /// How often; a minute in all at most.
+    #[serde(default = "BenchRequest::usual_repetitions")]
+    pub repetitions: u32,
+    /// 1 or 2.
+    #[serde(default = "BenchRequest::one")]
+    pub directions: u8,
+    /// Frames a second, of all streams together; without it as many as come through.
+    #[serde(default)]
+    pub rate: Option<u64>,
+    /// Flows of each stream; as many as MACs or VLANs if nothing is said.
+    #[serde(default)]
+    pub flows: Option<u32>,
+    /// MAC addresses behind each port.
+    #[serde(default = "BenchRequest::one")]
+    pub macs: u32,
+    /// Tagged frames in so many VLANs; 0: no tags.
+    #[serde(default)]
+    pub vlans: u16,
+    /// The payload is written anew before each frame.
+    #[serde(default)]
+    pub dirty: bool,
+    /// The payload of each frame is read.
+    #[serde(default)]
+    pub read: bool,
+    /// Whether this machine's limits are measured too.
+    #[serde(default)]
+    pub limits: bool,
+}
+
+impl BenchRequest {
+    fn usual_sizes() -> Vec<String> {
+        ["64", "1518"].map(Into::into).into()
+    }
+
+    fn usual_milliseconds() -> u32 {
+        1000
+    }
+
+    fn usual_repetitions() -> u32 {
+        3
+    }
+
+    fn one<N: From<u8>>() -> N {
+        1.into()
+    }
+}

@@ -15,6 +15,10 @@ const CODES: &[(&str, &str)] = &[
         "bench",
         "the measurement could not be made or ended early; the message says what the switch or the machine did",
     ),
+    (
+        "bench-busy",
+        "two benchmarks of one lab at once would measure each other; try again when the other is done",
+    ),
     ("busy", "another command changes the lab, or it has a controller already; try again when that is done"),
     (
         "capture",

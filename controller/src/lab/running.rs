@@ -16,13 +16,16 @@ use super::{
 use crate::{
     api::{
         capture::Capturing,
+        client,
         server::{Question, Service},
-        types::{CaptureRequest, LabState, LabView, NodeState, TestReport, TopologyFile},
+        types::{BenchRequest, CaptureRequest, LabState, LabView, NodeState, TestReport, TopologyFile},
     },
+    benching,
     expect::run::Running,
     failure::{Context, Exit, Failure},
     probing::Line,
 };
+use bench::report::Report;
 use serde::Serialize;
 use std::{
     collections::BTreeMap,
@@ -57,6 +60,8 @@ struct Inner {
     changing: tokio::sync::Mutex<()>,
     /// One image at a time.
     building: tokio::sync::Mutex<()>,
+    /// One benchmark at a time.
+    benching: Arc<tokio::sync::Mutex<()>>,
     /// Told when a change that is under way is to be given up, since the lab goes down.
     going_down: Notify,
     /// Told when the controller is to end.
@@ -143,6 +148,7 @@ impl Lab {
             state: Mutex::new(state),
             changing: tokio::sync::Mutex::new(()),
             building: tokio::sync::Mutex::new(()),
+            benching: Arc::default(),
             going_down: Notify::new(),
             done: Notify::new(),
         };
@@ -232,6 +238,18 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// Measures between two ports.
+    async fn bench(&self, request: &BenchRequest) -> Result<Report, Failure> {
+        let only = self.inner.benching.clone().try_lock_owned().map_err(|_| {
+            Failure::new(Exit::Busy, "bench-busy", "another benchmark of this lab is under way")
+                .mend("wait until it is done: two at once would measure each other")
+        })?;
+        let api = client::Client::new(&self.inner.dir.api_socket(), self.inner.name.as_str());
+        benching::between(api, request, only).await
+    }
+}
+
 fn going_down() -> Failure {
     Failure::new(Exit::Failed, "going-down", "the lab goes down")
 }
@@ -308,6 +326,7 @@ impl Service for Lab {
             Question::Trace(request) => json(running.trace(&request).await?),
             Question::Export(request) => json(views::export(&plan, &request, &self.inner.dir)?),
             Question::Transfer(request) => json(running.transfer(&request).await?),
+            Question::Bench(request) => json(self.bench(&request).await?),
             Question::Exec(request) => json(running.exec(&request).await?),
         }
     }

@@ -3,9 +3,12 @@
 
 use crate::common::{Lab, topology};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
     process::{Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 use vswitchd::{control::protocol::PortCounters, counters::check_law};
@@ -117,6 +120,94 @@ fn ports_of_a_running_lab_count_what_the_benchmark_says() {
     let (_, err) = lab.expect(2, &["bench", "--between", "mine", "st1"]);
     assert!(err.contains("a guest of its own"), "{err}");
     lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+/// The status and the body of the answer to `POST /v1/labs/{lab}/bench`.
+fn post_bench(lab: &Lab, name: &str, body: &Value) -> (u16, Value) {
+    let mut stream = UnixStream::connect(lab.runtime().join(name).join("api.sock")).expect("the API listens");
+    let body = body.to_string();
+    let request = format!(
+        "POST /v1/labs/{name}/bench HTTP/1.1\r\nhost: vnet\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")))
+}
+
+#[test]
+fn a_running_lab_is_measured_over_its_api_once_at_a_time() {
+    let lab = Lab::new();
+    lab.expect(0, &["up", "-d", &topology("attach.vnet.yaml")]);
+    let request = |milliseconds: u32| {
+        json!({
+            "between": ["mine", "other"], "frame_sizes": ["64"], "milliseconds": milliseconds, "repetitions": 1,
+            "macs": 300, "dirty": true, "read": true
+        })
+    };
+    let (status, report) = post_bench(&lab, "attach", &request(100));
+    assert_eq!(status, 200, "{report}");
+    assert_sound(&report);
+    assert_eq!(
+        (&rows(&report)[0]["flooded"], &report["settings"]["payload"]["dirty"]),
+        (&0.into(), &true.into())
+    );
+
+    thread::scope(|scope| {
+        let long = scope.spawn(|| post_bench(&lab, "attach", &request(3000)));
+        // It is under way when the ports are no longer free.
+        let end = Instant::now() + Duration::from_secs(30);
+        while lab
+            .json(&["show", "ports"])
+            .as_array()
+            .is_none_or(|rows| !rows.iter().any(|row| row["state"] == "up" && row["port"] == "mine:eth0"))
+        {
+            assert!(Instant::now() < end, "no benchmark began");
+        }
+        let (status, problem) = post_bench(&lab, "attach", &request(100));
+        assert_eq!(
+            (status, &problem["code"], &problem["exit"]),
+            (409, &"bench-busy".into(), &4.into()),
+            "{problem}"
+        );
+        assert_eq!(long.join().expect("it answers").0, 200);
+    });
+    let (status, problem) = post_bench(&lab, "attach", &json!({ "between": ["mine", "nobody"] }));
+    assert!(status == 400 && problem.to_string().contains("no port `nobody`"), "{status} {problem}");
+    let (status, problem) = post_bench(&lab, "attach", &request(60_001));
+    assert!(status == 400 && problem.to_string().contains("in all at most"), "{status} {problem}");
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
+fn a_series_compares_labs_that_differ_in_one_thing() {
+    let lab = Lab::new();
+    for (sweep, last) in [("macs=1,1k,40k", 40_000), ("vlans=1,4094", 4094), ("ports=2,40", 40)] {
+        let report =
+            lab.json(&["bench", "--sweep", sweep, "--frame-size", "64", "--seconds", "0.1", "--repeat", "2"]);
+        let columns = report["series"][0]["columns"].as_array().expect("columns").clone();
+        assert_eq!(columns.last().map(|column| &column["value"]), Some(&last.into()), "{report}");
+        for column in columns {
+            for fault in FAULTS {
+                assert_eq!(column["row"][fault], 0, "{sweep}: {fault}: {column}");
+            }
+            assert!(column["cycles_ratio"].as_f64().is_some_and(|ratio| ratio > 0.0), "{column}");
+            assert!(
+                column["cycles_ratio_spread"].is_number() && column["row"]["flooded"].is_number(),
+                "{column}"
+            );
+        }
+    }
+    let (table, _) = lab.expect(
+        0,
+        &["bench", "--sweep", "macs=1,2", "--frame-size", "64", "--seconds", "0.1", "--repeat", "1"],
+    );
+    assert!(table.contains("OF THE FIRST") && table.contains("100.0 %"), "{table}");
     lab.assert_gone();
 }
 

@@ -4,10 +4,10 @@ use super::{
     super::args::Output,
     sweep::{Columns, Sweep, Swept},
 };
-use crate::failure::Failure;
+use crate::{benching::variety, failure::Failure};
 use bench::{
     Mode, Plan,
-    frames::{FrameSize, MOST, Payload, Variety},
+    frames::{FrameSize, Payload},
     machine,
     search::Goal,
 };
@@ -17,8 +17,6 @@ use vhost_net_backend::layout::RingSize;
 
 /// The most ports that one switch is asked to have.
 const MOST_PORTS: usize = 512;
-/// VLANs of IEEE 802.1Q.
-const MOST_VLANS: u16 = 4094;
 
 /// How fast a switch is, beside how fast this machine could be.
 #[derive(Debug, Clone, Args)]
@@ -294,24 +292,6 @@ fn two<T>(values: Vec<T>) -> Result<[T; 2], Failure> {
     values.try_into().map_err(|_| wrong("one port is not enough", "say two"))
 }
 
-fn variety(flows: Option<u32>, macs: u32, vlans: u16) -> Result<Variety, Failure> {
-    let least = macs.max(u32::from(vlans)).max(1);
-    let flows = flows.unwrap_or(least);
-    if macs == 0 || vlans > MOST_VLANS || flows > MOST {
-        let message = format!(
-            "--flows {flows} --macs {macs} --vlans {vlans}: flows and MACs are within 1 to {MOST}, VLANs within 0 to {MOST_VLANS}"
-        );
-        return Err(Failure::invalid("usage", message));
-    }
-    if flows < least {
-        return Err(wrong(
-            format!("--flows {flows} are fewer than its MACs or VLANs"),
-            "each flow has one station at either end and one VLAN: say at least as many flows",
-        ));
-    }
-    Ok(Variety { flows, macs, vlans })
-}
-
 impl std::fmt::Display for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -327,6 +307,7 @@ impl std::fmt::Display for Device {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bench::frames::Variety;
     use clap::Parser;
 
     #[derive(Debug, Parser)]

@@ -7,6 +7,7 @@ mod view;
 
 use super::{interrupt::Interrupts, labs, render, up};
 use crate::{
+    benching::{self, ends::Ends},
     failure::{Context, Exit, Failure},
     lab::name::LabName,
 };
@@ -16,7 +17,6 @@ use bench::{
     BenchError, Plan, Progress,
     report::{Report, Row},
 };
-use devices::Ends;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     sync::{
@@ -130,19 +130,8 @@ async fn on_a_thread<T: Send + 'static>(
     let _ = generator.join();
     match result {
         Ok(Ok(report)) => Ok(report),
-        Ok(Err(error)) => Err(failure(&error, cancel)),
+        Ok(Err(error)) => Err(benching::failure(&error, cancel.load(Ordering::Relaxed))),
         Err(_) => Err(Failure::failed("generator", "the generator panicked")),
-    }
-}
-
-fn failure(error: &BenchError, cancel: &AtomicBool) -> Failure {
-    match error {
-        _ if cancel.load(Ordering::Relaxed) => Failure::failed("interrupted", "interrupted"),
-        BenchError::Cpu { .. } | BenchError::Limits(_) => Failure::lacking("bench", error),
-        BenchError::Socket { .. } => Failure::new(Exit::NothingRunning, "bench", error),
-        BenchError::Silent { .. } => Failure::failed("bench", error)
-            .mend("`vnet show ports` and `vnet show drops` say what became of them"),
-        _ => Failure::failed("bench", error),
     }
 }
 

@@ -1,7 +1,8 @@
 //! `bench --sweep`: one lab for each value, all up at once and measured in turn.
 
-use super::{allow_many_descriptors, devices, devices::Ends, on_a_thread};
+use super::{allow_many_descriptors, devices, on_a_thread};
 use crate::{
+    benching::ends::Ends,
     cli::{
         interrupt::Interrupts,
         up::{self, Brought},

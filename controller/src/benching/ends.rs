@@ -1,0 +1,225 @@
+//! The switches that can be measured: ports of a lab, which tells its cost, and sockets of any other one.
+
+use crate::{
+    api::{
+        client::Client,
+        types::{DatapathView, NodeRow, PortRow},
+    },
+    failure::{Context, Exit, Failure},
+};
+use bench::{Switch, ringcopy::Work};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::{
+    fs, io,
+    os::unix::{
+        fs::FileTypeExt,
+        net::{UnixListener, UnixStream},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::runtime::Handle;
+use vswitchd::control::protocol::PortState;
+
+/// How long a switch may take to connect.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a wait looks whether it was interrupted.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// Where a port's vhost-user socket is, and who listens there.
+enum End {
+    /// The switch does.
+    Connect(PathBuf),
+    /// We do.
+    Listen(PathBuf, UnixListener),
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        if let Self::Listen(path, _) = self {
+            // Ours, made by `listen`; if somebody removed it before, all the better.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// A switch behind sockets.
+pub(crate) struct Ends {
+    ends: Vec<End>,
+    /// The lab that the ports belong to, and the runtime in which it is asked.
+    lab: Option<(Client, Handle)>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Ends {
+    /// All ports of a lab that was made for this.
+    pub(crate) async fn of_own_lab(
+        api: Client,
+        ports: usize,
+        cancel: Arc<AtomicBool>,
+    ) -> Result<Self, Failure> {
+        let rows: Vec<PortRow> = api.look("ports").await?;
+        let end = |port: usize| {
+            let name = format!("p{port}:eth0");
+            let row = rows.iter().find(|row| row.port == name);
+            let path = row.and_then(|row| row.socket.clone());
+            path.map(End::Connect).ok_or_else(|| Failure::failed("bench", format!("no port {name} came up")))
+        };
+        let ends = (0..ports).map(end).collect::<Result<_, _>>()?;
+        Ok(Self { ends, lab: Some((api, Handle::current())), cancel })
+    }
+
+    /// Two ports of a running lab.
+    pub(crate) async fn between(
+        api: Client,
+        ports: &[String; 2],
+        cancel: Arc<AtomicBool>,
+    ) -> Result<Self, Failure> {
+        let rows: Vec<PortRow> = api.look("ports").await?;
+        let nodes: Vec<NodeRow> = api.look("nodes").await?;
+        let paths =
+            ports.iter().map(|port| foreign_socket(port, &rows, &nodes)).collect::<Result<Vec<_>, _>>()?;
+        if paths[0] == paths[1] {
+            return Err(Failure::invalid("same-port", format!("{} twice", ports[0])).mend("say two ports"));
+        }
+        // Where nobody listens the switch is the one that connects.
+        let end = |path: PathBuf| if is_socket(&path) { Ok(End::Connect(path)) } else { listen(path) };
+        let ends = paths.into_iter().map(end).collect::<Result<_, _>>()?;
+        Ok(Self { ends, lab: Some((api, Handle::current())), cancel })
+    }
+
+    /// Two sockets of any switch.
+    pub(crate) fn sockets(
+        paths: &[PathBuf; 2],
+        listens: bool,
+        cancel: Arc<AtomicBool>,
+    ) -> Result<Self, Failure> {
+        let end = |path: &PathBuf| {
+            if listens {
+                listen(path.clone())
+            } else if is_socket(path) {
+                Ok(End::Connect(path.clone()))
+            } else {
+                Err(Failure::new(Exit::NothingRunning, "no-socket", format!("{}: no socket", path.display()))
+                    .mend("start the switch first, or say --listen if it is the one that connects"))
+            }
+        };
+        Ok(Self { ends: paths.iter().map(end).collect::<Result<_, _>>()?, lab: None, cancel })
+    }
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|data| data.file_type().is_socket())
+}
+
+fn listen(path: PathBuf) -> Result<End, Failure> {
+    let listener =
+        UnixListener::bind(&path).context("socket", || format!("listening on {}", path.display()))?;
+    listener.set_nonblocking(true).context("socket", || path.display().to_string())?;
+    Ok(End::Listen(path, listener))
+}
+
+/// The socket of a port that waits for a VMM.
+fn foreign_socket(port: &str, rows: &[PortRow], nodes: &[NodeRow]) -> Result<PathBuf, Failure> {
+    let named = |row: &&PortRow| row.port == port || row.port.split(':').next() == Some(port);
+    let found: Vec<_> = rows.iter().filter(named).collect();
+    let is_foreign = |row: &PortRow| {
+        nodes.iter().any(|node| row.port.split(':').next() == Some(&node.node) && node.kind == "vhost-user")
+    };
+    let usable: Vec<_> = rows.iter().filter(|row| is_foreign(row)).map(|row| row.port.as_str()).collect();
+    let mend = match usable.as_slice() {
+        [] => "this lab has no node of kind `vhost-user`".into(),
+        some => format!("there are: {}", some.join(", ")),
+    };
+    match found.as_slice() {
+        [] => Err(Failure::invalid("no-such-port", format!("no port `{port}`")).mend(mend)),
+        [row] if !is_foreign(row) => {
+            let what = format!("{} has a guest of its own: the generator cannot be its VMM", row.port);
+            Err(Failure::invalid("port-not-free", what).mend(mend))
+        }
+        [row] if row.state == PortState::Up => {
+            let what = format!("a VMM is attached to {} already", row.port);
+            Err(Failure::new(Exit::Busy, "port-not-free", what).mend("end it, or take another port"))
+        }
+        [row] => {
+            row.socket.clone().ok_or_else(|| Failure::invalid("no-socket", format!("{port} has no socket")))
+        }
+        _ => Err(Failure::invalid("which-port", format!("`{port}` has several")).mend("say NODE:IF")),
+    }
+}
+
+impl Switch for Ends {
+    fn connect(&mut self, port: usize) -> io::Result<UnixStream> {
+        match self.ends.get(port) {
+            Some(End::Connect(path)) => UnixStream::connect(path),
+            Some(End::Listen(path, listener)) => accept(listener, &self.cancel)
+                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn work(&mut self) -> Option<Work> {
+        let view = self.datapath()?;
+        let sum = |of: fn(&vswitchd::control::protocol::WorkerView) -> u64| view.workers.iter().map(of).sum();
+        Some(Work { frames: sum(|worker| worker.frames), busy_cycles: sum(|worker| worker.busy_cycles) })
+    }
+
+    fn refused(&mut self) -> Option<u64> {
+        self.datapath().map(|view| view.fdb.refused)
+    }
+
+    fn flooded(&mut self) -> Option<u64> {
+        let (api, runtime) = self.lab.as_ref()?;
+        let ports: Vec<PortRow> = runtime.block_on(api.look("ports")).ok()?;
+        Some(ports.iter().map(|row| row.counters.from_port.flooded).sum())
+    }
+}
+
+impl Ends {
+    fn datapath(&self) -> Option<DatapathView> {
+        let (api, runtime) = self.lab.as_ref()?;
+        runtime.block_on(api.look("datapath")).ok()
+    }
+}
+
+fn accept(listener: &UnixListener, cancel: &AtomicBool) -> io::Result<UnixStream> {
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end && !cancel.load(Ordering::Relaxed) {
+        match listener.accept() {
+            Ok((stream, _)) => return Ok(stream),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&LOOK))?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "no switch connected"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listening_end_leaves_no_socket_and_a_missing_one_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let paths = ["a", "b"].map(|name| folder.path().join(name));
+        let cancel = Arc::new(AtomicBool::new(false));
+        let failure = Ends::sockets(&paths, false, cancel.clone()).err().expect("nobody listens");
+        assert!(
+            failure.exit == Exit::NothingRunning && failure.to_string().contains("--listen"),
+            "{failure}"
+        );
+        let mut ends = Ends::sockets(&paths, true, cancel.clone()).expect("free paths");
+        let _switch = UnixStream::connect(&paths[0]).expect("it listens");
+        assert!(ends.connect(0).is_ok() && ends.work().is_none());
+        cancel.store(true, Ordering::Relaxed);
+        assert!(ends.connect(1).expect_err("interrupted").to_string().contains("no switch connected"));
+        drop(ends);
+        assert!(paths.iter().all(|path| !path.exists()));
+    }
+}
