@@ -171,15 +171,15 @@ fn a_running_lab_is_measured_over_its_api_once_at_a_time() {
         let (status, problem) = post_bench(&lab, "attach", &request(100));
         assert_eq!(
             (status, &problem["code"], &problem["exit"]),
-            (409, &"bench-busy".into(), &4.into()),
+            (409, &"bench-busy".into(), &"busy".into()),
             "{problem}"
         );
         assert_eq!(long.join().expect("it answers").0, 200);
     });
     let (status, problem) = post_bench(&lab, "attach", &json!({ "between": ["mine", "nobody"] }));
-    assert!(status == 400 && problem.to_string().contains("no port `nobody`"), "{status} {problem}");
+    assert!(status == 422 && problem.to_string().contains("no port `nobody`"), "{status} {problem}");
     let (status, problem) = post_bench(&lab, "attach", &request(60_001));
-    assert!(status == 400 && problem.to_string().contains("in all at most"), "{status} {problem}");
+    assert!(status == 422 && problem.to_string().contains("in all at most"), "{status} {problem}");
     lab.expect(0, &["down"]);
     lab.assert_gone();
 }
