@@ -146,7 +146,7 @@ pub struct Place {
 }
 
 /// What was made of a source address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LearnedStep {
     /// It was new.
@@ -209,15 +209,12 @@ impl Step {
         at: Target,
         learned: Learned,
     ) -> Self {
-        let what = match learned {
-            Learned::New | Learned::Known => LearnedStep::New,
-            Learned::Moved => LearnedStep::Moved,
-            Learned::Refused(Refusal::Static) => LearnedStep::IsStatic,
-            Learned::Refused(Refusal::PortLimit) => LearnedStep::PortLimit,
-            Learned::Refused(Refusal::TableFull) => LearnedStep::TableFull,
-            Learned::Refused(Refusal::Busy) => LearnedStep::Busy,
-        };
-        Self::Learned { switch: switch_name(world, switch), mac, at: target_name(world, at), what }
+        Self::Learned {
+            switch: switch_name(world, switch),
+            mac,
+            at: target_name(world, at),
+            what: learned.into(),
+        }
     }
 
     pub(crate) fn found(world: &World, switch: SwitchId, mac: MacAddr, at: Target, is_static: bool) -> Self {
@@ -253,16 +250,35 @@ impl Step {
 
     /// `place` is where the frame came in, if that port exists.
     pub(crate) fn dropped(reason: DropReason, place: Option<(&World, &Port)>) -> Self {
-        Self::Dropped { reason, rule: place.and_then(|(world, port)| rule(reason, world, port)) }
+        let rule = place.and_then(|(world, port)| rule(reason, world, port)).map(|rule| rule.to_string());
+        Self::Dropped { reason, rule }
     }
 }
 
-/// The line of the topology file that a drop follows from, in words.
-fn rule(reason: DropReason, world: &World, port: &Port) -> Option<String> {
-    let line = port.link_origin.unwrap_or(port.origin).line;
+/// What the topology file says that made a port drop a frame. Its `Display` is `line 7 makes it access users (10)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The line.
+    pub line: u32,
+    /// What that line does to the port: `makes it access users (10)`.
+    pub does: String,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {} {}", self.line, self.does)
+    }
+}
+
+/// The line of the topology file that a drop follows from. `port` is where the drop happened: where the frame came in, or
+/// where a copy of it was to go. None: it follows from the frame or the guest, whatever the file says.
+pub fn rule(reason: DropReason, world: &World, port: &Port) -> Option<Rule> {
+    let interface = |does: String| Some(Rule { line: port.origin.line, does });
     let said = match (reason, &port.role) {
-        (DropReason::LinkDown, _) => return Some(format!("line {} sets it down", port.origin.line)),
-        (DropReason::Unlinked, _) => return Some(format!("line {} gives it no link", port.origin.line)),
+        (DropReason::LinkDown, _) => return interface("sets it down".into()),
+        (DropReason::PortDown, _) if !port.up => return interface("sets it down".into()),
+        (DropReason::Unlinked, _) => return interface("gives it no link".into()),
+        (DropReason::MtuExceeded, _) => return interface(format!("gives it `mtu: {}`", port.mtu?)),
         (
             DropReason::TaggedOnAccess
             | DropReason::UntaggedOnTrunk
@@ -283,7 +299,8 @@ fn rule(reason: DropReason, world: &World, port: &Port) -> Option<String> {
         },
         _ => return None,
     };
-    Some(format!("line {line} makes it {said}"))
+    let line = port.link_origin.unwrap_or(port.origin).line;
+    Some(Rule { line, does: format!("makes it {said}") })
 }
 
 impl fmt::Display for Place {
@@ -346,9 +363,22 @@ impl fmt::Display for Step {
     }
 }
 
+impl From<Learned> for LearnedStep {
+    fn from(learned: Learned) -> Self {
+        match learned {
+            Learned::New | Learned::Known => Self::New,
+            Learned::Moved => Self::Moved,
+            Learned::Refused(Refusal::Static) => Self::IsStatic,
+            Learned::Refused(Refusal::PortLimit) => Self::PortLimit,
+            Learned::Refused(Refusal::TableFull) => Self::TableFull,
+            Learned::Refused(Refusal::Busy) => Self::Busy,
+        }
+    }
+}
+
 impl LearnedStep {
     /// Why it was not learned; empty if it was.
-    const fn why(self) -> &'static str {
+    pub const fn why(self) -> &'static str {
         match self {
             Self::New | Self::Moved => "",
             Self::IsStatic => "the topology file says that it is elsewhere",

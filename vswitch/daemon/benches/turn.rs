@@ -1,7 +1,8 @@
 //! One worker's turns over two ports, in one thread: cycles a frame here, instructions a frame under callgrind.
 //!
-//! `cargo bench -p vswitchd --bench turn -- [--batch 32] [--turns 100000] [--size 60] [--macs 1]` prints cycles;
-//! `--macs` is how many stations there are behind each port, which take turns. Under `valgrind --tool=callgrind
+//! `cargo bench -p vswitchd --bench turn -- [--batch 32] [--turns 100000] [--size 60] [--macs 1] [--dropped]` prints cycles; `--macs`
+//! is how many stations there are behind each port, which take turns; with `--dropped` no frame may enter (they are tagged, the ports are
+//! access ports). Under `valgrind --tool=callgrind
 //! --toggle-collect='*Worker*turn*'` only turns are counted; two runs with unlike `--turns` differ by nothing but turns
 //! (`benches/instructions` does that).
 
@@ -31,6 +32,7 @@ use vswitch_core::{
     fdb::{Fdb, Key, Target},
     id::PortId,
     mac::MacAddr,
+    vlan::Tci,
     world::{Role, World},
 };
 use vswitchd::worker::{Turn, Worker};
@@ -50,6 +52,9 @@ impl PortHost for Shelf {
 
     fn connection(&self, _state: Connection) {}
 }
+
+/// A tag that makes a frame one of VLAN 10.
+const TAG: Tci = Tci::from_bits(10);
 
 /// The value of `--name`, or what it is without.
 fn option(name: &str, otherwise: usize) -> usize {
@@ -76,6 +81,7 @@ fn teach(fdb: &Fdb, world: &World, macs: usize) {
 }
 
 fn main() {
+    let dropped = std::env::args().any(|word| word == "--dropped");
     let (batch, turns, size) = (option("--batch", 32), option("--turns", 100_000), option("--size", 60));
     let macs = option("--macs", 1);
     let mut lab = description(&[access(10), access(10)]);
@@ -102,8 +108,9 @@ fn main() {
         ends.push((port, driver));
     }
     let frame = |place, n| {
-        let link = Ethernet { dst: station(1 - place, n), src: station(place, n), tag: None };
-        build::raw(link, 0x88b5, &vec![place as u8; size - 14])
+        let tag = dropped.then_some(TAG);
+        let link = Ethernet { dst: station(1 - place, n), src: station(place, n), tag };
+        build::raw(link, 0x88b5, &vec![place as u8; size - if dropped { 18 } else { 14 }])
     };
     let frames = [0, 1].map(|place| (0..macs).map(|n| frame(place, n)).collect::<Vec<_>>());
     let (mut moved, mut spent) = (0, 0);
@@ -122,6 +129,7 @@ fn main() {
             moved += driver.pair().receive(|_, _| {});
         }
     }
-    assert_eq!(moved, turns * batch * 2, "nothing was lost");
-    println!("{moved} frames, {:.1} cycles a frame", spent as f64 / moved as f64);
+    let sent = turns * batch * 2;
+    assert_eq!(moved, if dropped { 0 } else { sent }, "nothing was lost, or all of it");
+    println!("{sent} frames, {:.1} cycles a frame", spent as f64 / sent as f64);
 }

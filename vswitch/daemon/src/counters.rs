@@ -15,9 +15,9 @@ impl Default for Drops {
 }
 
 impl Drops {
-    /// One more for this reason.
-    pub fn count(&mut self, reason: DropReason) {
-        self.0[reason.index()] += 1;
+    /// So many more for this reason.
+    pub fn count(&mut self, reason: DropReason, frames: u64) {
+        self.0[reason.index()] += frames;
     }
 
     fn add(&mut self, other: &Self) {
@@ -139,9 +139,9 @@ mod tests {
     fn the_law_holds_for_a_whole_story_and_names_what_is_missing() {
         let mut sender =
             Counters { frames: 3, unicast: 1, flooded: 1, flood_copies: 2, ..Counters::default() };
-        sender.dropped_in.count(DropReason::Runt);
+        sender.dropped_in.count(DropReason::Runt, 1);
         let mut one = Counters { copies: 2, delivered: 1, ..Counters::default() };
-        one.dropped_out.count(DropReason::NoBuffer);
+        one.dropped_out.count(DropReason::NoBuffer, 1);
         let mut two = Counters { copies: 1, delivered: 1, ..Counters::default() };
         assert_eq!(check_law([&sender.view(), &one.view(), &two.view()]), Ok(()));
         two.delivered = 0;

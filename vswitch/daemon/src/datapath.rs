@@ -4,11 +4,12 @@ use crate::{
     capture::Captures,
     control::protocol::{
         Attachment, AttachmentKind, CaptureSettings, DatapathSettings, FdbRow, FdbTable, FdbView, Journey,
-        PortState, PortView, Sighting, Snapshot, Watch,
+        PortState, PortView, Records, RecordsWanted, Sighting, Snapshot, Watch,
     },
     grower::Grower,
     host::Host,
     ports::tap::{TapAdapter, TapState},
+    recorder::{PIECE, Record, journal::Journal},
     worker::{
         mailbox::{Message, PortTally},
         ports::Healths,
@@ -54,6 +55,7 @@ pub struct Datapath {
     /// Closed before the workers end: a port that closes asks them for its rings.
     ports: BTreeMap<PortId, Attached>,
     running: Option<Running>,
+    journal: Arc<Journal>,
     watches: u32,
     captures: Captures,
 }
@@ -109,10 +111,12 @@ impl Default for Datapath {
 impl Datapath {
     /// A datapath that is nothing yet.
     pub fn new() -> Self {
+        let origin = Instant::now();
         Self {
-            origin: Instant::now(),
+            origin,
             ports: BTreeMap::new(),
             running: None,
+            journal: Arc::new(Journal::new(origin)),
             watches: 0,
             captures: Captures::default(),
         }
@@ -157,6 +161,7 @@ impl Datapath {
         let health = |id| running.healths.get(&id).cloned().unwrap_or_default();
         let healths: Healths = world.ports().map(|port| (port.id, health(port.id))).collect();
         running.workers.adopt(&world, &healths);
+        self.journal.apply(world.epoch(), world.ports().map(|port| port.id));
         self.running = Some(Running { world, healths, ..running });
         let mut descriptors = VecDeque::from(descriptors);
         for attachment in attachments {
@@ -198,7 +203,8 @@ impl Datapath {
         }
         let name = described.name();
         let health = running.healths.get(&attachment.port).cloned().unwrap_or_default();
-        let host = Host::new(attachment.port, name.clone(), health, running.workers.clone());
+        let host =
+            Host::new(attachment.port, name.clone(), health, running.workers.clone(), self.journal.clone());
         let mut config = PortConfig::new(&name);
         config.queue_pairs = described.queues;
         config.mtu = described.mtu;
@@ -350,6 +356,34 @@ impl Datapath {
         let workers = self.running()?.workers.mailboxes();
         workers.iter().for_each(|worker| worker.send(Message::EndCapture { number }));
         Ok(())
+    }
+
+    /// Some of what was recorded: of each recorder at most some thousand records, from where `wanted` goes on.
+    ///
+    /// # Errors
+    /// No lab was applied yet.
+    pub fn records(&self, wanted: &RecordsWanted) -> anyhow::Result<Records> {
+        let workers = &self.running()?.workers;
+        let now = self.now();
+        let since = clock::Instant::from_nanos(now.as_nanos().saturating_sub(wanted.last_nanos));
+        let mut from = wanted.from.iter().copied();
+        let journal = self.journal.piece(from.next().unwrap_or(0), since, Vec::with_capacity(PIECE));
+        let mut pieces = workers.records(from, since);
+        pieces.insert(0, journal);
+        let next = pieces.iter().map(|piece| piece.next).collect();
+        let more = pieces.iter().any(|piece| !piece.records.is_empty());
+        let is_wanted = |record: &Record| match record.event.port() {
+            Some(_) if !wanted.ports.is_empty() => {
+                wanted.ports.iter().any(|port| record.event.concerns(*port))
+            }
+            _ => true,
+        };
+        Ok(Records {
+            now,
+            whole_since: pieces.iter().map(|piece| piece.whole_since).max().unwrap_or_default(),
+            records: pieces.into_iter().flat_map(|piece| piece.records).filter(is_wanted).collect(),
+            next: more.then_some(next),
+        })
     }
 
     /// Makes the worker panic over the next frame of `port`: a test's proof that it stays there.

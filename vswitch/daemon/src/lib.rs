@@ -13,6 +13,7 @@ pub mod datapath;
 mod grower;
 mod host;
 mod ports;
+pub mod recorder;
 pub mod worker;
 mod workers;
 

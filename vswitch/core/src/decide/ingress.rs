@@ -1,7 +1,7 @@
 //! A batch's frames from one port, one after the other. What nearly every frame is, a frame between two stations that are known, is
 //! decided here at one look; whatever is unlike that is decided by [`Switch::decide`], which is the rule that this must equal.
 
-use super::{Copy, Fate, Switch, TagEdit};
+use super::{Copy, Decision, Fate, Switch, TagEdit};
 use crate::{
     description::Membership,
     fdb::{Key, Target},
@@ -167,15 +167,15 @@ impl<'a> Ingress<'a> {
         Some(Way { to: to.id.index(), edit })
     }
 
-    /// As [`Switch::decide`], without a trace, for the frame of `len` bytes whose first bytes these are.
-    pub fn decide(&mut self, bytes: &[u8], len: u32, copies: &mut Vec<Copy>) -> Fate {
+    /// As [`Switch::judge`], without a trace, for the frame of `len` bytes whose first bytes these are.
+    pub fn decide(&mut self, bytes: &[u8], len: u32, copies: &mut Vec<Copy>) -> Decision {
         self.last = Like::NOTHING;
         match LinkHeader::parse(bytes, len) {
             Ok(link) => {
                 let frame = FrameView { link: &link, bytes, len };
-                self.switch.decide(self.port_index, &frame, copies, &mut NoTrace)
+                self.switch.judge(self.port_index, &frame, copies, &mut NoTrace)
             }
-            Err(reason) => Fate::Dropped(reason),
+            Err(reason) => Decision::plain(Fate::Dropped(reason)),
         }
     }
 }

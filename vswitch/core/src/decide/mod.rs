@@ -13,9 +13,11 @@ pub use tag::TagEdit;
 use crate::{
     clock::Instant,
     drop_reason::DropReason,
-    fdb::Fdb,
+    fdb::{Fdb, Learned},
     head::FrameView,
+    id::SwitchId,
     trace::{Step, Tracer},
+    vlan::VlanId,
     world::{Port, World},
 };
 use admit::{Admitted, admit};
@@ -56,6 +58,34 @@ pub enum Fate {
     Dropped(DropReason),
 }
 
+/// What a switch made of a source address that it did not know where it saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lesson {
+    /// The switch.
+    pub switch: SwitchId,
+    /// The frame's VLAN.
+    pub vlan: VlanId,
+    /// What was made of it; never [`Learned::Known`].
+    pub learned: Learned,
+}
+
+/// A frame's fate, and what it taught.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// Its fate.
+    pub fate: Fate,
+    /// What the first switch on its way made of a source that was new there. None: the source was known on the whole way, so that the same
+    /// frame again would change nothing.
+    pub lesson: Option<Lesson>,
+}
+
+impl Decision {
+    /// A fate that taught nothing.
+    pub const fn plain(fate: Fate) -> Self {
+        Self { fate, lesson: None }
+    }
+}
+
 impl Switch<'_> {
     /// Decides about a frame that came in on the port in place `port_index`. Appends its copies to `copies`, and tells
     /// `tracer` each step.
@@ -66,35 +96,35 @@ impl Switch<'_> {
         copies: &mut Vec<Copy>,
         tracer: &mut T,
     ) -> Fate {
-        self.judge(port_index, frame, copies, tracer).0
+        self.judge(port_index, frame, copies, tracer).fate
     }
 
-    /// As `decide`; also whether the source was known where it was met, so that the same frame again would change nothing.
+    /// As [`Switch::decide`]; also what the frame taught.
     #[inline]
-    fn judge<T: Tracer>(
+    pub fn judge<T: Tracer>(
         &self,
         port_index: u16,
         frame: &FrameView<'_>,
         copies: &mut Vec<Copy>,
         tracer: &mut T,
-    ) -> (Fate, bool) {
+    ) -> Decision {
         let Some(port) = self.world.port(port_index) else {
             tracer.step(|| Step::dropped(DropReason::Unlinked, None));
-            return (Fate::Dropped(DropReason::Unlinked), true);
+            return Decision::plain(Fate::Dropped(DropReason::Unlinked));
         };
         tracer.step(|| Step::arrived(port, frame));
-        let (fate, settled) = match admit(port, frame.link) {
-            Err(reason) => (Fate::Dropped(reason), true),
-            Ok(Admitted::Wire { peer }) => (self.over_wire(peer, frame, copies, tracer), true),
+        let decision = match admit(port, frame.link) {
+            Err(reason) => Decision::plain(Fate::Dropped(reason)),
+            Ok(Admitted::Wire { peer }) => Decision::plain(self.over_wire(peer, frame, copies, tracer)),
             Ok(Admitted::Vlan(class)) => {
                 tracer.step(|| Step::admitted(self.world, &class));
                 Relay { switch: self, port, frame, class }.run(copies, tracer)
             }
         };
-        if let Fate::Dropped(reason) = fate {
+        if let Fate::Dropped(reason) = decision.fate {
             tracer.step(|| Step::dropped(reason, Some((self.world, port))));
         }
-        (fate, settled)
+        decision
     }
 
     /// Everything passes a wire, and as it is: reserved groups, any tags, any source.

@@ -1,6 +1,6 @@
 //! An admitted frame's way through the switches: learn, then forward or flood, hop by hop.
 
-use super::{Fate, Switch, TagEdit, admit::Classified, deliver};
+use super::{Decision, Fate, Lesson, Switch, TagEdit, admit::Classified, deliver};
 use crate::{
     drop_reason::DropReason,
     fdb::{Key, Learned, Refusal, Target},
@@ -36,8 +36,8 @@ enum Onward<'a> {
 struct Progress {
     flooded: bool,
     went_back: bool,
-    /// A switch did not know the source there.
-    taught: bool,
+    /// What the first switch that did not know the source there made of it.
+    lesson: Option<Lesson>,
     /// The source address was refused at the port: no other switch may learn it either, else the port's cap and the
     /// static entries would hold on one switch only.
     unlearned: bool,
@@ -50,9 +50,9 @@ struct Worklist {
 }
 
 impl<'a> Relay<'a> {
-    /// The frame's fate, and whether its source was known on its way.
+    /// The frame's fate, and what it taught on its way.
     #[inline]
-    pub(super) fn run<T: Tracer>(&self, copies: &mut Vec<super::Copy>, tracer: &mut T) -> (Fate, bool) {
+    pub(super) fn run<T: Tracer>(&self, copies: &mut Vec<super::Copy>, tracer: &mut T) -> Decision {
         let before = copies.len();
         let mut progress = Progress::default();
         let mut arrival = (self.class.switch, Target::Port(self.port.id));
@@ -75,7 +75,7 @@ impl<'a> Relay<'a> {
             (false, _) if progress.went_back => Fate::Dropped(DropReason::SamePort),
             (false, _) => Fate::Dropped(DropReason::NoReceiver),
         };
-        (fate, !progress.taught)
+        Decision { fate, lesson: progress.lesson }
     }
 
     /// Learns the source where the frame arrived, and looks up its destination.
@@ -93,7 +93,7 @@ impl<'a> Relay<'a> {
             let learned = fdb.learn(Key::new(switch, vlan, self.frame.link.src), from, port, now);
             progress.unlearned = matches!(learned, Learned::Refused(why) if why != Refusal::Busy);
             if learned != Learned::Known {
-                progress.taught = true;
+                progress.lesson.get_or_insert(Lesson { switch, vlan, learned });
                 tracer.step(|| Step::learned(world, switch, self.frame.link.src, from, learned));
             }
         }

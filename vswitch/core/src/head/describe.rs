@@ -13,8 +13,12 @@ impl fmt::Display for Head {
             Network::Other if self.link.ethertype < 0x600 => write!(f, "IEEE 802.3 LLC"),
             Network::Other => write!(f, "EtherType 0x{:04x}", self.link.ethertype),
             Network::Arp(arp) => arp.fmt(f),
-            Network::Ipv4(ip) => write!(f, "IPv4 {} > {} {}", ip.src, ip.dst, Protocol(self, ip.protocol)),
-            Network::Ipv6(ip) => write!(f, "IPv6 {} > {} {}", ip.src, ip.dst, Protocol(self, ip.protocol)),
+            Network::Ipv4(ip) => {
+                write!(f, "IPv4 {} > {} {}", ip.src, ip.dst, Protocol(self.transport, ip.protocol))
+            }
+            Network::Ipv6(ip) => {
+                write!(f, "IPv6 {} > {} {}", ip.src, ip.dst, Protocol(self.transport, ip.protocol))
+            }
             Network::Unparsed(why) => match self.link.ethertype {
                 ethertype::ARP => write!(f, "ARP ({why})"),
                 ethertype::IPV4 => write!(f, "IPv4 ({why})"),
@@ -55,12 +59,18 @@ impl fmt::Display for TcpFlags {
     }
 }
 
-/// The transport of a frame whose network layer names this protocol.
-struct Protocol<'a>(&'a Head, u8);
+/// The transport of a frame whose network layer names this protocol, in words: `TCP 1025 > 22 SYN`.
+#[derive(Debug, Clone, Copy)]
+pub struct Protocol(
+    /// What the network layer carries.
+    pub Transport,
+    /// The protocol number.
+    pub u8,
+);
 
-impl fmt::Display for Protocol<'_> {
+impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.transport {
+        match self.0 {
             Transport::Tcp { src, dst, flags } => write!(f, "TCP {src} > {dst}{flags}"),
             Transport::Udp { src, dst } => write!(f, "UDP {src} > {dst}"),
             Transport::Icmpv4 { kind: 8, .. } | Transport::Icmpv6 { kind: 128, .. } => {

@@ -9,10 +9,12 @@ mod network;
 mod span;
 mod transport;
 
+pub use describe::Protocol;
 pub use network::{Arp, Fragment, Ipv4, Ipv6, Network};
 pub use transport::{TcpFlags, Transport};
 
 use crate::{drop_reason::DropReason, mac::MacAddr, vlan::Tci};
+use serde::{Deserialize, Serialize};
 use span::Span;
 
 /// How many bytes of a frame are copied and judged at most (DESIGN: "Judge only what you copied").
@@ -60,7 +62,8 @@ pub struct Tag {
 }
 
 /// Why a header was not understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unparsed {
     /// The frame, or the payload that the header before it announces, ends inside the header.
     Truncated,

@@ -1,9 +1,11 @@
 //! TCP, UDP and ICMP headers, as far as a policy reads them.
 
 use super::{Fragment, Ipv4, Ipv6, Span, Unparsed};
+use serde::{Deserialize, Serialize};
 
 /// What the network layer carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Transport {
     /// The frame has no network layer that could carry one.
     None,
@@ -46,7 +48,7 @@ pub enum Transport {
 }
 
 /// The eight control bits of TCP, CWR highest and FIN lowest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TcpFlags(u8);
 
 impl TcpFlags {

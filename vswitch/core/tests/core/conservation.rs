@@ -181,7 +181,7 @@ proptest! {
                     prop_assert_eq!(expected, (Fate::Unicast, copies.clone()));
                 } else {
                     copies.clear();
-                    let fate = ingress.decide(&bytes, len as u32, &mut copies);
+                    let fate = ingress.decide(&bytes, len as u32, &mut copies).fate;
                     prop_assert_eq!(expected, (fate, copies.clone()));
                 }
             }

@@ -1,8 +1,8 @@
 //! The asking side of the control socket: one request, one reply, each before a deadline.
 
 use super::protocol::{
-    Attachment, CaptureSettings, DatapathSettings, FdbTable, Journey, Reply, Request, Sighting, Snapshot,
-    VERSION, Watch,
+    Attachment, CaptureSettings, DatapathSettings, FdbTable, Journey, Records, RecordsWanted, Reply, Request,
+    Sighting, Snapshot, VERSION, Watch,
 };
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
@@ -179,6 +179,17 @@ impl Client {
     /// Refused, or the connection failed.
     pub fn end_capture(&mut self, capture: u32) -> Result<(), ClientError> {
         self.done(&Request::EndCapture { capture }, &[])
+    }
+
+    /// Some of what was recorded.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn records(&mut self, wanted: RecordsWanted) -> Result<Records, ClientError> {
+        match self.ask(&Request::Records(wanted), &[])? {
+            Reply::Records(records) => Ok(records),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Ends the process in order.

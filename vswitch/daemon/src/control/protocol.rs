@@ -3,9 +3,11 @@
 //! A Unix stream; each message is a 4-byte little-endian length and that many bytes of JSON. Descriptors travel with
 //! the first byte of the message that names them (SCM_RIGHTS). One request, one reply, in order.
 
+use crate::recorder::Record;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use vswitch_core::{
+    clock::Instant,
     drop_reason::DropReason,
     filter::Filter,
     id::{Epoch, PortId},
@@ -68,6 +70,8 @@ pub enum Request {
         /// From [`Reply::Capturing`].
         capture: u32,
     },
+    /// What was recorded. Asked again from [`Records::next`] until that is none.
+    Records(RecordsWanted),
     /// End the process in order: rings are given back to their guests.
     Stop,
 }
@@ -108,6 +112,8 @@ pub enum Reply {
         /// Its number.
         capture: u32,
     },
+    /// To `Records`.
+    Records(Records),
     /// It could not be done, and nothing changed.
     Refused {
         /// Why, in a sentence.
@@ -379,4 +385,28 @@ pub struct Sighting {
     pub journey: Journey,
     /// For each copy, in the order of `journey.copies`: why it was not delivered; none if it was.
     pub lost: Vec<Option<DropReason>>,
+}
+
+/// Which records are wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RecordsWanted {
+    /// Of the last so many nanoseconds.
+    pub last_nanos: u64,
+    /// Of what happened at these ports or was to go there, and of what concerns the whole switch; empty: all.
+    pub ports: Vec<PortId>,
+    /// Where to go on, from the last [`Records::next`]; empty: begin.
+    pub from: Vec<u64>,
+}
+
+/// Some records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Records {
+    /// The moment of the answer, since the process started.
+    pub now: Instant,
+    /// The moment from which on nothing was forgotten.
+    pub whole_since: Instant,
+    /// At most some thousand of each recorder (there are several), and each one's in order of time.
+    pub records: Vec<Record>,
+    /// Where to go on; none: that was all.
+    pub next: Option<Vec<u64>>,
 }

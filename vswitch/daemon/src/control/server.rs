@@ -62,6 +62,7 @@ fn answer(datapath: &mut Datapath, request: Request, descriptors: Vec<OwnedFd>) 
             datapath.end_capture(capture)?;
             Reply::Done
         }
+        Request::Records(wanted) => Reply::Records(datapath.records(&wanted)?),
         Request::Stop => Reply::Done,
     })
 }

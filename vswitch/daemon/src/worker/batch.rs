@@ -6,9 +6,11 @@ mod captured;
 
 use super::{
     captures::Captures,
+    losses::Losses,
     ports::{Life, Ports},
     watches::Watches,
 };
+use crate::recorder::Recorder;
 use std::{ops::Range, sync::Arc};
 use vhost_net_backend::device::{
     fault::PortFault,
@@ -19,7 +21,7 @@ use vhost_net_backend::device::{
 };
 use vswitch_core::{
     clock::Instant,
-    decide::{Copy, Fate, Ingress, Switch, TagEdit, Way},
+    decide::{Copy, Decision, Fate, Ingress, Switch, TagEdit, Way},
     drop_reason::DropReason,
     head::{self, HEAD_BYTES},
 };
@@ -52,12 +54,10 @@ struct Fates {
     flooded: u64,
     flood_copies: u64,
     consumed: u64,
-    /// Places in the batch, rising, and why each was dropped.
-    dropped: Vec<(usize, DropReason)>,
 }
 
 impl Fates {
-    fn add(&mut self, frame: usize, fate: Fate, copies: usize) {
+    fn add(&mut self, fate: Fate, copies: usize) {
         match fate {
             Fate::Unicast => self.unicast += 1,
             Fate::Flooded => {
@@ -65,14 +65,8 @@ impl Fates {
                 self.flood_copies += copies as u64;
             }
             Fate::Consumed => self.consumed += 1,
-            Fate::Dropped(reason) => self.dropped.push((frame, reason)),
+            Fate::Dropped(_) => {}
         }
-    }
-
-    fn clear(&mut self) {
-        let mut dropped = std::mem::take(&mut self.dropped);
-        dropped.clear();
-        *self = Self { dropped, ..Self::default() };
     }
 }
 
@@ -104,8 +98,7 @@ pub(super) struct Batch {
     /// Destinations whose heaps have runs.
     touched: Vec<u16>,
     rooms: Rooms,
-    /// Copies that are not delivered: where to, and why.
-    lost: Vec<(u16, DropReason)>,
+    losses: Losses,
     /// Ports that turned out to be broken.
     faults: Vec<(u16, PortFault)>,
     untold: Vec<Untold>,
@@ -121,6 +114,7 @@ impl Batch {
         which: usize,
         watches: &mut Watches,
         captures: &mut Captures,
+        recorder: &mut Recorder,
     ) -> Result<usize, PortFault> {
         let Some(source) = ports.sources.get_mut(which) else { return Ok(0) };
         let port = source.port;
@@ -140,7 +134,10 @@ impl Batch {
         self.deliver(&source.ring, &ports.destinations, captures, switch.now);
         watches.close(&self.copies);
         if captures.any() {
-            self.fates.capture(&source.ring, captures.of(port), switch.now);
+            self.fates.capture(&source.ring, &self.losses, captures.of(port), switch.now);
+        }
+        if !self.losses.is_empty() {
+            self.losses.record(switch, port, &source.ring, recorder);
         }
         self.count(port, &mut ports.lives);
         source.ring.finish(self.fates.frames);
@@ -181,7 +178,7 @@ impl Batch {
 
     /// Forgets the last batch, also one that a panic cut short.
     pub(super) fn clear(&mut self, ports: usize) {
-        self.fates.clear();
+        self.fates = Fates::default();
         self.copies.clear();
         for port in self.touched.drain(..) {
             let heap = &mut self.heaps[usize::from(port)];
@@ -189,7 +186,7 @@ impl Batch {
             heap.frames = 0;
             heap.delivered = Granted::default();
         }
-        self.lost.clear();
+        self.losses.clear();
         if self.heaps.len() < ports {
             self.heaps.resize_with(ports, Heap::default);
         }
@@ -223,15 +220,23 @@ impl Batch {
                 received += alike.1;
             } else {
                 let copies = self.copies.len();
-                let fate = match frame.defect().map(drop_reason) {
-                    Some(reason) => Fate::Dropped(reason),
+                let Decision { fate, lesson } = match frame.defect().map(drop_reason) {
+                    Some(reason) => Decision::plain(Fate::Dropped(reason)),
                     None if watched => {
                         watches.decide(switch, port, frame.head(), frame.len(), &mut self.copies)
                     }
                     None => ingress.decide(frame.head(), frame.len(), &mut self.copies),
                 };
-                self.heap(fate, copies, first);
-                copied += u64::from(frame.len()) * (self.copies.len() - copies) as u64;
+                if let Some(lesson) = lesson {
+                    self.losses.learn(first, lesson);
+                }
+                match fate {
+                    Fate::Dropped(reason) => self.losses.lose(first, port, reason),
+                    fate => {
+                        self.heap(fate, copies, first);
+                        copied += u64::from(frame.len()) * (self.copies.len() - copies) as u64;
+                    }
+                }
                 first = frames;
             }
         }
@@ -251,12 +256,12 @@ impl Batch {
     /// Puts the copies from `first` on, of one frame, on their destinations' heaps.
     #[inline(never)]
     fn heap(&mut self, fate: Fate, first: usize, frame: usize) {
-        self.fates.add(frame, fate, self.copies.len() - first);
+        self.fates.add(fate, self.copies.len() - first);
         for at in first..self.copies.len() {
             let Copy { to, outcome } = self.copies[at];
             match outcome {
                 Ok(edit) => self.push(to, Run { frames: frame..frame + 1, edit, copy: Some(at) }),
-                Err(reason) => self.lost.push((to, reason)),
+                Err(reason) => self.losses.lose(frame, to, reason),
             }
         }
     }
@@ -279,15 +284,15 @@ impl Batch {
         captures: &mut Captures,
         now: Instant,
     ) {
-        let Self { copies, heaps, touched, rooms, lost, faults, untold, .. } = self;
+        let Self { copies, heaps, touched, rooms, losses, faults, untold, .. } = self;
         for &port in &*touched {
             let heap = &mut heaps[usize::from(port)];
-            let lost_before = lost.len();
+            let before = losses.mark();
             // Receive queues beyond the first wait for a guest that spreads its flows over them.
             let outcome = match destinations.get(usize::from(port)).and_then(|rings| rings.first()) {
-                Some(to) => fill(to, rooms, ring, heap, |run, reason| {
+                Some(to) => fill(to, rooms, ring, heap, |run, frame, reason| {
                     run.copy.into_iter().for_each(|copy| copies[copy].outcome = Err(reason));
-                    lost.push((port, reason));
+                    losses.lose(frame, port, reason);
                 }),
                 None => Err(None),
             };
@@ -300,10 +305,12 @@ impl Batch {
                     untold.push(Untold::To(port, published));
                 }
                 Err(fault) => {
-                    lost.truncate(lost_before);
-                    lost.extend(std::iter::repeat_n((port, DropReason::PortDown), heap.frames));
-                    for copy in heap.runs.iter().filter_map(|run| run.copy) {
-                        copies[copy].outcome = Err(DropReason::PortDown);
+                    losses.take_back(before);
+                    for run in &heap.runs {
+                        run.copy
+                            .into_iter()
+                            .for_each(|copy| copies[copy].outcome = Err(DropReason::PortDown));
+                        run.frames.clone().for_each(|frame| losses.lose(frame, port, DropReason::PortDown));
                     }
                     faults.extend(fault.map(|why| (port, why)));
                 }
@@ -319,20 +326,15 @@ impl Batch {
             life.counters.delivered += u64::from(frames);
             life.counters.delivered_bytes += bytes;
         }
-        for (to, reason) in &self.lost {
-            let Some(Some(life)) = lives.get_mut(usize::from(*to)) else { continue };
-            life.counters.copies += 1;
-            life.counters.dropped_out.count(*reason);
-        }
+        self.losses.count(lives);
         let Some(Some(life)) = lives.get_mut(usize::from(port)) else { return };
-        let Fates { frames, bytes, unicast, flooded, flood_copies, consumed, dropped } = &self.fates;
+        let Fates { frames, bytes, unicast, flooded, flood_copies, consumed } = &self.fates;
         life.counters.frames += *frames as u64;
         life.counters.bytes += bytes;
         life.counters.unicast += unicast;
         life.counters.flooded += flooded;
         life.counters.flood_copies += flood_copies;
         life.counters.consumed += consumed;
-        dropped.iter().for_each(|(_, reason)| life.counters.dropped_in.count(*reason));
     }
 }
 
@@ -355,7 +357,7 @@ fn fill(
     rooms: &mut Rooms,
     from: &FromGuest,
     heap: &Heap,
-    mut lost: impl FnMut(&Run, DropReason),
+    mut lost: impl FnMut(&Run, usize, DropReason),
 ) -> Result<(Granted, Published), Option<PortFault>> {
     let ask = |claim: &mut Claim<'_>| {
         for run in &heap.runs {
@@ -372,18 +374,23 @@ fn fill(
     for run in &heap.runs {
         let frames = from.frames(run.frames.clone());
         match run.edit {
-            TagEdit::Keep => lease.write_frames(place, frames, |why| lost(run, no_room(why))),
-            edit => {
-                for (place, frame) in (place..).zip(frames) {
-                    if let Err(why) = write_edited(&mut lease, place, frame, edit) {
-                        lost(run, no_room(why));
-                    }
-                }
-            }
+            // Which got no room is asked of the lease below, once for all.
+            TagEdit::Keep => lease.write_frames(place, frames, |_| {}),
+            edit => (place..).zip(frames).for_each(|(place, frame)| {
+                write_edited(&mut lease, place, frame, edit);
+            }),
         }
         place += run.frames.len();
     }
     let granted = lease.granted();
+    if (granted.frames as usize) < heap.frames {
+        let frames = heap.runs.iter().flat_map(|run| run.frames.clone().map(move |frame| (run, frame)));
+        for (place, (run, frame)) in frames.enumerate() {
+            if let Err(why) = lease.room(place) {
+                lost(run, frame, no_room(why));
+            }
+        }
+    }
     lease.publish().map(|published| (granted, published)).map_err(Some)
 }
 
@@ -396,10 +403,11 @@ fn no_room(why: NoRoom) -> DropReason {
 }
 
 #[inline(never)]
-fn write_edited(lease: &mut Lease<'_>, place: usize, frame: Frame<'_>, edit: TagEdit) -> Result<(), NoRoom> {
+fn write_edited(lease: &mut Lease<'_>, place: usize, frame: Frame<'_>, edit: TagEdit) {
     let mut edited = [0; HEAD_BYTES + head::TAG_LEN];
     let length = edit.apply(frame.head(), &mut edited);
-    lease.write(place, &edited[..length], frame.payload())
+    // As above: who got no room is asked later.
+    let _ = lease.write(place, &edited[..length], frame.payload());
 }
 
 /// What makes a chain no frame, in the switch's words.

@@ -4,6 +4,7 @@ use super::{letterbox::Letterbox, ports::Healths};
 use crate::capture::Intake;
 use crate::control::protocol::{Sighting, Watch};
 use crate::counters::Counters;
+use crate::recorder::{Piece, Record};
 use std::{
     collections::BTreeMap,
     io,
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 use vhost_net_backend::device::ring::RunningRing;
-use vswitch_core::{id::PortId, world::World};
+use vswitch_core::{clock::Instant, id::PortId, world::World};
 
 /// How long a worker may take to answer. One that does not is stuck in our own bug: the process gives up, and is
 /// started anew by the controller (DESIGN §4).
@@ -38,6 +39,8 @@ pub(crate) enum Message {
     Capture { intake: Box<Intake>, answer: Sender<()> },
     /// Copy no more of them.
     EndCapture { number: u32 },
+    /// What was recorded, from record number `from` on and not before `since`, into the room that `records` has.
+    Records { from: u64, since: Instant, records: Vec<Record>, answer: Sender<Piece> },
     /// Fail inside at the next frame of this port, to prove that the failure stays there.
     #[cfg(feature = "injection")]
     Panic { port: PortId, answer: Sender<()> },

@@ -10,12 +10,14 @@ pub(crate) mod health;
 #[cfg(feature = "injection")]
 mod injection;
 mod letterbox;
+mod losses;
 pub(crate) mod mailbox;
 pub(crate) mod ports;
 mod sources;
 pub(crate) mod thread;
 mod watches;
 
+use crate::recorder::{Event, Moment, Record, Recorder, WORKER_RECORDS};
 use batch::Batch;
 use captures::Captures;
 use mailbox::{Mailbox, Message, Tally};
@@ -62,6 +64,7 @@ pub struct Worker {
     watches: Watches,
     captures: Captures,
     next_sweep: Instant,
+    recorder: Recorder,
     busy_turns: u64,
     frames: u64,
     busy_cycles: u64,
@@ -88,6 +91,7 @@ impl Worker {
             watches: Watches::default(),
             captures: Captures::default(),
             next_sweep: Instant::ZERO,
+            recorder: Recorder::new(WORKER_RECORDS),
             busy_turns: 0,
             frames: 0,
             busy_cycles: 0,
@@ -114,9 +118,15 @@ impl Worker {
         self.ports.attach(port, ring);
     }
 
+    /// What was recorded from `since` on, in order of time: at most some thousand records.
+    pub fn records(&self, since: Instant) -> Vec<Record> {
+        self.recorder.records(since)
+    }
+
     fn adopt(&mut self, world: Arc<World>, healths: Healths) {
         self.ports.adopt(healths);
         self.captures.adopt(&world);
+        self.recorder.adopt(self.ports.lives.len());
         self.world = world;
     }
 
@@ -173,8 +183,9 @@ impl Worker {
     /// One batch; a panic in it is caught, counted, and stops the port whose frames these were (DESIGN §2, law 5).
     fn batch(&mut self, now: Instant, which: usize) -> Result<usize, PortFault> {
         let switch = Switch { world: &self.world, fdb: &self.fdb, now, learning: true };
-        let Self { batch, ports, watches, captures, .. } = self;
-        let outcome = catch_unwind(AssertUnwindSafe(|| batch.run(&switch, ports, which, watches, captures)));
+        let Self { batch, ports, watches, captures, recorder, .. } = self;
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| batch.run(&switch, ports, which, watches, captures, recorder)));
         outcome.unwrap_or_else(|_| {
             self.panics += 1;
             self.batch.tell(&mut self.ports);
@@ -183,11 +194,17 @@ impl Worker {
             if let Some(source) = self.ports.sources.get_mut(which) {
                 let (port, frames) = (source.port, source.ring.batch_len());
                 let bytes: u64 = source.ring.frames(0..frames).map(|frame| u64::from(frame.len())).sum();
+                if let Some(described) = self.world.port(port) {
+                    let moment = Moment { at: now, epoch: self.world.epoch() };
+                    let event = Event::Dropped { port: described.id, reason: DropReason::Internal };
+                    // Not the frames themselves: what panicked may have been the look at one.
+                    self.recorder.event(moment, event, frames);
+                }
                 source.ring.finish(frames);
                 if let Some(life) = self.ports.life(port) {
                     life.counters.frames += frames as u64;
                     life.counters.bytes += bytes;
-                    (0..frames).for_each(|_| life.counters.dropped_in.count(DropReason::Internal));
+                    life.counters.dropped_in.count(DropReason::Internal, frames as u64);
                 }
             }
             Err(PortFault::Internal)
@@ -222,6 +239,9 @@ impl Worker {
                     let _ = answer.send(());
                 }
                 Message::EndCapture { number } => self.captures.end(number),
+                Message::Records { from, since, records, answer } => {
+                    let _ = answer.send(self.recorder.piece(from, since, records));
+                }
                 #[cfg(feature = "injection")]
                 Message::Panic { port, answer } => {
                     injection::ask(&mut self.ports, port);

@@ -2,7 +2,7 @@
 
 use crate::control::protocol::{Journey, Sighting, Watch};
 use vswitch_core::{
-    decide::{Copy, Fate, Switch},
+    decide::{Copy, Decision, Fate, Switch},
     head::{FrameView, LinkHeader},
     id::PortId,
     trace::Recorder,
@@ -61,27 +61,27 @@ impl Watches {
         bytes: &[u8],
         len: u32,
         copies: &mut Vec<Copy>,
-    ) -> Fate {
+    ) -> Decision {
         let link = match LinkHeader::parse(bytes, len) {
             Ok(link) => link,
-            Err(reason) => return Fate::Dropped(reason),
+            Err(reason) => return Decision::plain(Fate::Dropped(reason)),
         };
         let frame = &FrameView { link: &link, bytes, len };
         let id = switch.world.port(port).map(|port| port.id);
         let first = copies.len() as u32;
         let mut recorder = Recorder::default();
-        let fate = switch.decide(port, frame, copies, &mut recorder);
+        let decision = switch.judge(port, frame, copies, &mut recorder);
         let wanting = self.all.iter().position(|watching| matches(&watching.watch, id, frame));
-        let (Some(at), Some(port)) = (wanting, id) else { return fate };
+        let (Some(at), Some(port)) = (wanting, id) else { return decision };
         if self.all[at].sightings.len() + self.open.len() >= KEPT {
             self.all[at].lost += 1;
-            return fate;
+            return decision;
         }
         let ports =
             copies[first as usize..].iter().filter_map(|copy| switch.world.port(copy.to)).map(|port| port.id);
         let journey = Journey {
             steps: recorder.steps,
-            dropped: if let Fate::Dropped(reason) = fate { Some(reason) } else { None },
+            dropped: if let Fate::Dropped(reason) = decision.fate { Some(reason) } else { None },
             copies: ports.collect(),
         };
         let sighting = Sighting {
@@ -93,7 +93,7 @@ impl Watches {
             lost: Vec::new(),
         };
         self.open.push((at, sighting, first));
-        fate
+        decision
     }
 
     /// Completes the batch's sightings with what became of their copies.

@@ -7,6 +7,7 @@ mod spread;
 
 use crate::{
     control::protocol::{DatapathSettings, Sighting, Watch, WorkerView},
+    recorder::{PIECE, Piece},
     worker::{
         mailbox::{Answer, Mailbox, Message, PortTally, Tally},
         ports::Healths,
@@ -21,7 +22,7 @@ use std::{
     time::Instant,
 };
 use vhost_net_backend::device::ring::RunningRing;
-use vswitch_core::{fdb::Fdb, id::PortId, world::World};
+use vswitch_core::{clock, fdb::Fdb, id::PortId, world::World};
 
 /// How many sightings one answer has at most.
 const SIGHTINGS: usize = 64;
@@ -141,6 +142,14 @@ impl Workers {
     /// How each worker is reached.
     pub(crate) fn mailboxes(&self) -> Vec<Arc<Mailbox>> {
         self.threads.iter().map(|worker| worker.mailbox.clone()).collect()
+    }
+
+    /// Of what each worker recorded not before `since`, the next piece: from record number `from` on, which is 0 where none is given.
+    pub(crate) fn records(&self, mut from: impl Iterator<Item = u64>, since: clock::Instant) -> Vec<Piece> {
+        self.ask_all(|answer| {
+            let (from, records) = (from.next().unwrap_or(0), Vec::with_capacity(PIECE));
+            Message::Records { from, since, records, answer }
+        })
     }
 
     /// Makes the worker that serves `port` panic over its next frame.

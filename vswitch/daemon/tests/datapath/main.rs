@@ -8,6 +8,7 @@ mod idle;
 mod kills;
 mod lab;
 mod process;
+mod recorder;
 mod scale;
 mod shapes;
 mod tags;

@@ -2,7 +2,7 @@
 //!
 //! The frames are still in the sender's buffers: their payloads are read once more.
 
-use super::{Fates, Heap};
+use super::{Fates, Heap, Losses};
 use crate::capture::{Direction, Intake, Taken};
 use vhost_net_backend::device::ring::{FromGuest, Rooms};
 use vswitch_core::{clock::Instant, decide::TagEdit};
@@ -13,18 +13,19 @@ impl Fates {
     pub(super) fn capture<'c>(
         &self,
         ring: &FromGuest,
+        losses: &Losses,
         captures: impl Iterator<Item = &'c mut Intake>,
         now: Instant,
     ) {
         for intake in captures {
-            let mut dropped = self.dropped.iter().peekable();
+            let mut dropped = losses.dropped().peekable();
             for place in 0..self.frames {
                 intake.take(&Taken {
                     at_nanos: now.as_nanos(),
                     direction: Direction::FromPort,
                     frame: ring.frame(place),
                     edit: TagEdit::Keep,
-                    dropped: dropped.next_if(|(at, _)| *at == place).map(|(_, reason)| *reason),
+                    dropped: dropped.next_if(|(at, _)| *at == place).map(|(_, reason)| reason),
                 });
             }
             intake.tell();
