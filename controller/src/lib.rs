@@ -14,5 +14,6 @@ pub mod lab;
 pub mod probing;
 pub mod station;
 pub mod vm;
+mod why;
 
 pub use cli::main;

@@ -7,6 +7,7 @@ use super::{
         BenchRequest, CaptureRequest, ExecReply, ExecRequest, ExportRequest, ExportView, LabView,
         TopologyFile, TraceRequest, TraceView, TransferReport, TransferRequest,
     },
+    why::{WhyRequest, WhyView},
 };
 use crate::{
     failure::{Context, Exit, Failure},
@@ -114,6 +115,18 @@ impl Client {
     /// As the lab says.
     pub async fn trace(&self, request: &TraceRequest) -> Result<TraceView, Failure> {
         self.json(Method::POST, "/trace", Some(request)).await
+    }
+
+    /// What was recorded.
+    ///
+    /// # Errors
+    /// As the lab says.
+    pub async fn why(&self, WhyRequest { src, dst, last }: &WhyRequest) -> Result<WhyView, Failure> {
+        let given = [("src", src), ("dst", dst), ("last", last)];
+        let given =
+            given.iter().filter_map(|(key, value)| Some(format!("{key}={}", escaped(value.as_ref()?))));
+        let query = given.collect::<Vec<_>>().join("&");
+        self.json(Method::GET, &format!("/why?{query}"), None::<&()>).await
     }
 
     /// Runs a command in a node.
@@ -254,6 +267,15 @@ impl Client {
     fn broke_off(&self) -> String {
         format!("the controller of lab {} broke off (see `vnet logs controller`)", self.lab)
     }
+}
+
+/// A value as it stands in a query (RFC 3986 §2.1: all but the unreserved characters as `%` and two digits).
+fn escaped(value: &str) -> String {
+    let unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    let one = |byte: u8| {
+        if unreserved(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    value.bytes().map(one).collect()
 }
 
 /// Events as they come.

@@ -5,6 +5,7 @@ pub mod client;
 pub mod problem;
 pub mod server;
 pub mod types;
+pub mod why;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use super::{
         BenchRequest, CaptureRequest, ExecRequest, ExportRequest, LabView, TopologyFile, TraceRequest,
         TransferRequest,
     },
+    why::WhyRequest,
 };
 use crate::{
     failure::{Exit, Failure},
@@ -15,7 +16,7 @@ use crate::{
 use axum::{
     Json, Router,
     body::{Body, Bytes},
-    extract::{Path, Query, Request, State},
+    extract::{Path, Query, Request, State, rejection::QueryRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
@@ -44,6 +45,8 @@ pub enum Question {
     Datapath,
     /// What becomes of a frame.
     Trace(TraceRequest),
+    /// What was recorded.
+    Why(WhyRequest),
     /// Whether the expectations hold.
     Test,
     /// Who reaches whom.
@@ -93,6 +96,7 @@ pub fn router<S: Service>(service: S) -> Router {
         .route("/v1/labs/{lab}/capture", post(begin_capture::<S>))
         .route("/v1/labs/{lab}/capture/{number}", delete(end_capture::<S>))
         .route("/v1/labs/{lab}/trace", post(trace::<S>))
+        .route("/v1/labs/{lab}/why", get(why::<S>))
         .route("/v1/labs/{lab}/test", post(|s, p| act::<S>(s, p, Question::Test)))
         .route("/v1/labs/{lab}/pingall", post(|s, p| act::<S>(s, p, Question::Pingall)))
         .route("/v1/labs/{lab}/exec", post(exec::<S>))
@@ -195,6 +199,15 @@ async fn trace<S: Service>(
 ) -> Result<Json<serde_json::Value>, Problem> {
     let request = parsed(&body)?;
     act(service, lab, Question::Trace(request)).await
+}
+
+async fn why<S: Service>(
+    service: State<S>,
+    lab: Path<String>,
+    request: Result<Query<WhyRequest>, QueryRejection>,
+) -> Result<Json<serde_json::Value>, Problem> {
+    let Query(request) = request.map_err(|error| Failure::invalid("bad-request", error.body_text()))?;
+    act(service, lab, Question::Why(request)).await
 }
 
 async fn exec<S: Service>(

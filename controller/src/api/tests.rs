@@ -8,6 +8,7 @@ use super::{
         CaptureRequest, ExecReply, ExecRequest, LabState, LabView, TopologyFile, TransferEnd, TransferReport,
         TransferRequest,
     },
+    why::{WhyRequest, WhySpan, WhyView},
 };
 use crate::{
     failure::{Exit, Failure},
@@ -93,6 +94,12 @@ impl Service for Pretender {
                 timed_out_after: None
             })),
             Question::Transfer(request) => Ok(json!(transferred(&request))),
+            Question::Why(request) => Ok(json!(WhyView {
+                about: format!("{request:?}"),
+                span: WhySpan { asked_millis: 1, held_millis: 2, since_start: true, capped: 0 },
+                groups: vec![],
+                left_out: 0,
+            })),
             other => Ok(json!(format!("{other:?}"))),
         }
     }
@@ -157,6 +164,14 @@ async fn a_lab_comes_up_is_looked_at_and_goes_down() {
     let request = TransferRequest { src: "pc1".into(), dst: "pc2".into(), bytes: 64 << 20 };
     assert_eq!(client.transfer(&request).await.unwrap(), transferred(&request));
     client.delete().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_asked_of_why_arrives_as_it_was_said() {
+    let (_folder, client) = serve();
+    let request = WhyRequest { src: Some("a&dst=b c%/ü".into()), dst: None, last: Some("5m".into()) };
+    let view = client.why(&request).await.unwrap();
+    assert_eq!(view.about, format!("{request:?}"));
 }
 
 #[tokio::test]

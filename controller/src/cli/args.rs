@@ -1,7 +1,7 @@
 //! The grammar of the command line.
 
 use super::bench::BenchArgs;
-use crate::lab::name::LabName;
+use crate::{api::why::WhyRequest, lab::name::LabName};
 use clap::{
     ArgAction, Args as ClapArgs, Command, CommandFactory, Parser, Subcommand, ValueEnum,
     builder::BoolishValueParser,
@@ -117,6 +117,21 @@ pub(super) enum Verb {
         #[command(flatten)]
         output: Output,
     },
+    /// Say what was lost, learned or changed in the last while, why, and what mends it.
+    ///
+    /// The switch always records it. A flood is recorded in part and counted as a whole, and what is older than the recorder holds is
+    /// forgotten: the last line says what the answer can vouch for.
+    Why {
+        /// From: node, node:interface or address; alone: from or to.
+        src: Option<String>,
+        /// To: the same.
+        dst: Option<String>,
+        /// How far back, like 10s or 5m.
+        #[arg(long, env = "VNET_LAST", value_name = "SPAN", default_value = WhyRequest::LAST)]
+        last: String,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Print what is counted, in the text format of Prometheus.
     Metrics,
     /// Copy the frames of an interface into a pcapng file, or print them, a line each; Ctrl-C ends it.
@@ -219,6 +234,7 @@ impl Verb {
             | Self::Pingall { .. }
             | Self::Show { .. }
             | Self::Trace { .. }
+            | Self::Why { .. }
             | Self::Metrics
             | Self::Capture(_)
             | Self::Transfer { .. }

@@ -11,6 +11,7 @@ use crate::{
             DatapathView, DropRow, ExecRequest, ExportRequest, LabState, LabView, LinkRow, NodeRow, PortRow,
             TraceRequest, TraceView, TransferReport, TransferRequest, VlanRow,
         },
+        why::{WhyRequest, WhyView},
     },
     failure::{Context, Exit, Failure},
     lab::{
@@ -157,6 +158,11 @@ pub(super) async fn show(name: Option<&LabName>, what: View, format: Format) -> 
 /// What would become of a frame.
 pub(super) async fn trace(name: Option<&LabName>, request: &TraceRequest) -> Result<TraceView, Failure> {
     api(name)?.trace(request).await
+}
+
+/// What was recorded.
+pub(super) async fn why(name: Option<&LabName>, request: &WhyRequest) -> Result<WhyView, Failure> {
+    api(name)?.why(request).await
 }
 
 /// Sends bytes from one node to another.

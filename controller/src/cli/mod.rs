@@ -13,9 +13,13 @@ mod out;
 mod render;
 mod roles;
 mod up;
+mod why;
 
 use crate::{
-    api::types::{ExecRequest, PingallReport, TestReport, TraceRequest, TransferRequest},
+    api::{
+        types::{ExecRequest, PingallReport, TestReport, TraceRequest, TransferRequest},
+        why::WhyRequest,
+    },
     failure::{Exit, Failure},
 };
 use args::{Args, Format, Verb};
@@ -99,6 +103,10 @@ fn run(args: Args) -> Result<u8, Failure> {
         Verb::Show { what, output } => done(runtime.block_on(labs::show(name, what, output.format))),
         Verb::Trace { src, dst, what, output } => {
             let view = runtime.block_on(labs::trace(name, &TraceRequest { src, dst, what }))?;
+            done(render::print(&view, output.format))
+        }
+        Verb::Why { src, dst, last, output } => {
+            let view = runtime.block_on(labs::why(name, &WhyRequest { src, dst, last: Some(last) }))?;
             done(render::print(&view, output.format))
         }
         Verb::Capture(args) => done(runtime.block_on(capture::capture(name, args))),

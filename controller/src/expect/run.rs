@@ -265,7 +265,7 @@ impl Running {
     ///
     /// # Errors
     /// The switch does not answer.
-    pub(super) async fn macs(&self, interface: &Interface) -> Result<Vec<MacAddr>, Failure> {
+    pub(crate) async fn macs(&self, interface: &Interface) -> Result<Vec<MacAddr>, Failure> {
         if let Some(mac) = interface.mac {
             return Ok(vec![mac]);
         }

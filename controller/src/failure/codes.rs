@@ -11,6 +11,7 @@ const CODES: &[(&str, &str)] = &[
         "bad-request",
         "the controller does not understand the request: the two `vnet` are of different versions",
     ),
+    ("bad-span", "a span of time is a number and its unit: ms, s, m or h"),
     (
         "bench",
         "the measurement could not be made or ended early; the message says what the switch or the machine did",
@@ -147,6 +148,7 @@ const CODES: &[(&str, &str)] = &[
     ("which-file", "several topology files are here: name one"),
     ("which-lab", "several labs run: say which with --name (`vnet ls`)"),
     ("which-port", "the node has several interfaces: say node:interface"),
+    ("why", "the lab that runs could not be compiled again to tell its lines; a fault of vnet's own"),
 ];
 
 /// What a code means; none: it is not one of ours.

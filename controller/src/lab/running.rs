@@ -324,6 +324,7 @@ impl Service for Lab {
             }
             Question::Pingall => json(running.pingall().await?),
             Question::Trace(request) => json(running.trace(&request).await?),
+            Question::Why(request) => json(running.why(&request).await?),
             Question::Export(request) => json(views::export(&plan, &request, &self.inner.dir)?),
             Question::Transfer(request) => json(running.transfer(&request).await?),
             Question::Bench(request) => json(self.bench(&request).await?),

@@ -36,6 +36,48 @@ fn a_lab_is_up_is_looked_at_and_goes_down() {
 }
 
 #[test]
+fn the_frame_that_the_demo_explains_is_found_by_why_with_the_line_that_dropped_it() {
+    let lab = Lab::new();
+    let file = topology("hello.vnet.yaml");
+    lab.expect(0, &["up", "-d", &file]);
+    // Its expectation `web -> bob icmp deny` has web send the very frame.
+    lab.expect(0, &["test", "--running"]);
+    let traced = lab.json(&["trace", "web", "bob", "icmp"]);
+    let steps = traced["steps"].as_array().expect("steps");
+    let dropped = steps.last().and_then(|step| step.as_str()).expect("a step");
+    let line = dropped.split("; line ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a line");
+
+    let said = format!("{file}:{line}");
+    let view = lab.json(&["why", "web", "bob"]);
+    let groups = view["groups"].as_array().expect("groups");
+    let group =
+        groups.iter().find(|group| group["frame"].as_str().is_some_and(|frame| frame.contains("ICMP")));
+    let group = group.unwrap_or_else(|| panic!("no ICMP among {view}"));
+    assert_eq!(group["reason"], "no-receiver", "{view}");
+    assert_eq!(group["port"], "web:eth0", "{view}");
+    assert_eq!(group["said"], *said, "{view}");
+    assert!(
+        group["frame"].as_str().is_some_and(|frame| frame.starts_with("web:eth0 -> bob:eth0, ")),
+        "{view}"
+    );
+    assert_eq!(view["span"]["since_start"], true, "{view}");
+
+    let (told, _) = lab.expect(0, &["why", "web", "bob", "--last", "5m"]);
+    assert!(told.contains(&format!("{said}: makes it access servers (20)")), "{told}");
+    assert!(told.contains("mend: check that the other interface is in the same VLAN"), "{told}");
+    let (told, _) = lab.expect(0, &["why", "alice", "bob"]);
+    assert!(told.contains("no loss from alice to bob is recorded in the last"), "{told}");
+    assert!(told.contains("everything since the switch process started"), "{told}");
+    let ports = lab.json(&["why"]);
+    let ups = ports["groups"].as_array().expect("groups").iter().filter(|group| group["kind"] == "link");
+    assert_eq!(ups.count(), 3, "each station came up: {ports}");
+    let (_, err) = lab.expect(2, &["why", "--last", "10"]);
+    assert!(err.contains("error[bad-span]") && err.contains("say 10s"), "{err}");
+    let (_, err) = lab.expect(2, &["why", "nobody"]);
+    assert!(err.contains("alice, bob, web"), "{err}");
+}
+
+#[test]
 fn exit_codes_say_what_is_wrong() {
     let lab = Lab::new();
     let (_, err) = lab.expect(3, &["show", "ports"]);

@@ -358,7 +358,7 @@ impl Datapath {
         Ok(())
     }
 
-    /// Some of what was recorded: of each recorder at most some thousand records, from where `wanted` goes on.
+    /// Some of what was recorded, at most some thousand records, from where `wanted` goes on.
     ///
     /// # Errors
     /// No lab was applied yet.

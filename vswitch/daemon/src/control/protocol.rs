@@ -405,7 +405,7 @@ pub struct Records {
     pub now: Instant,
     /// The moment from which on nothing was forgotten.
     pub whole_since: Instant,
-    /// At most some thousand of each recorder (there are several), and each one's in order of time.
+    /// At most some thousand; there are several recorders, and each one's are in order of time.
     pub records: Vec<Record>,
     /// Where to go on; none: that was all.
     pub next: Option<Vec<u64>>,

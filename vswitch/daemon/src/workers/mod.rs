@@ -144,10 +144,12 @@ impl Workers {
         self.threads.iter().map(|worker| worker.mailbox.clone()).collect()
     }
 
-    /// Of what each worker recorded not before `since`, the next piece: from record number `from` on, which is 0 where none is given.
+    /// Of what each worker recorded not before `since`, the next piece: from record number `from` on, which is 0 where none is given. All
+    /// together they are at most [`PIECE`] records.
     pub(crate) fn records(&self, mut from: impl Iterator<Item = u64>, since: clock::Instant) -> Vec<Piece> {
+        let room = PIECE.div_ceil(self.threads.len());
         self.ask_all(|answer| {
-            let (from, records) = (from.next().unwrap_or(0), Vec::with_capacity(PIECE));
+            let (from, records) = (from.next().unwrap_or(0), Vec::with_capacity(room));
             Message::Records { from, since, records, answer }
         })
     }

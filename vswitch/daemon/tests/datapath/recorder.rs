@@ -2,7 +2,7 @@
 
 use crate::{
     description::{access, description},
-    lab::{frame, mac},
+    lab::{DEADLINE, Lab, frame, mac, send},
 };
 use std::{
     os::unix::net::UnixStream,
@@ -31,7 +31,8 @@ use vswitch_core::{
     world::World,
 };
 use vswitchd::{
-    recorder::{Event, Record},
+    control::protocol::{Records, RecordsWanted},
+    recorder::{Event, FaultKind, Record},
     worker::{Turn, Worker},
 };
 
@@ -215,4 +216,52 @@ fn a_million_dropped_frames_leave_what_was_recorded_before() {
     assert_eq!(told(Event::Dropped { port: port(1), reason: DropReason::ReservedMulticast }), 1);
     let flood = told(Event::Dropped { port: port(0), reason: DropReason::TaggedOnAccess });
     assert_eq!(flood, bursts * burst.len() as u64, "each is recorded or counted");
+}
+
+/// All that a running datapath recorded at `ports` (empty: anywhere), read page by page.
+fn all(lab: &Lab, ports: Vec<PortId>) -> Vec<Record> {
+    let mut wanted = RecordsWanted { last_nanos: u64::MAX, ports, from: vec![] };
+    let mut all = Vec::new();
+    loop {
+        let Records { now, whole_since, records, next } = lab.datapath.records(&wanted).unwrap();
+        assert_eq!(whole_since, Instant::ZERO, "nothing was forgotten");
+        assert!(records.iter().all(|record| record.at <= now));
+        all.extend(records);
+        match next {
+            Some(next) => wanted.from = next,
+            None => return all,
+        }
+    }
+}
+
+/// Waits until a datapath recorded this at a port.
+fn wait_for(lab: &Lab, event: Event) {
+    let end = std::time::Instant::now() + DEADLINE;
+    while !all(lab, vec![]).iter().any(|record| record.event == event) {
+        assert!(std::time::Instant::now() < end, "no {event:?} among {:#?}", all(lab, vec![]));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn links_that_come_and_go_and_configurations_are_recorded() {
+    let lab = Lab::new(&[access(10), access(10)]);
+    let stays = lab.attach(1, &Config::default());
+    drop(lab.attach(0, &Config::default()));
+    wait_for(&lab, Event::Down { port: port(0) });
+    let events: Vec<_> = all(&lab, vec![port(0)]).iter().map(|record| record.event).collect();
+    let (up, down) = (Event::Up { port: port(0) }, Event::Down { port: port(0) });
+    assert_eq!(events, [Event::Applied, up, down], "of port 0, in order");
+    drop(stays);
+}
+
+#[cfg(feature = "injection")]
+#[test]
+fn a_panic_is_recorded_as_a_fault_and_by_the_frames_that_it_cost() {
+    let lab = Lab::new(&[access(10), access(10)]);
+    let mut guests: Vec<_> = (0..2).map(|place| lab.attach(place, &Config::default())).collect();
+    lab.datapath.inject_panic(port(0)).unwrap();
+    send(&mut guests[0], &frame(mac(1), mac(0), 60, 0));
+    wait_for(&lab, Event::Faulted { port: port(0), why: FaultKind::Internal });
+    wait_for(&lab, Event::Dropped { port: port(0), reason: DropReason::Internal });
 }

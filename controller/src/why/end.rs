@@ -1,0 +1,121 @@
+//! Whom a question is about: an interface, a node with all of its interfaces, or an address that nobody is known to have.
+
+use crate::failure::Failure;
+use std::{fmt, net::IpAddr};
+use topology::plan::{Interface, Node, Plan};
+use vswitch_core::{id::PortId, mac::MacAddr};
+use vswitchd::recorder::{Event, Record};
+
+/// One end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct End {
+    said: String,
+    ports: Vec<PortId>,
+    pub(super) macs: Vec<MacAddr>,
+    addresses: Vec<IpAddr>,
+}
+
+impl End {
+    /// What is meant by `said`: a node, `node:interface`, a MAC address or an IP address.
+    pub(super) fn find(plan: &Plan, said: &str) -> Result<Self, Failure> {
+        let (ip, mac) = (said.parse::<IpAddr>().ok(), said.parse::<MacAddr>().ok());
+        let is_meant = |node: &Node, interface: &Interface| match (ip, mac) {
+            (Some(ip), _) => interface.addresses.iter().any(|network| network.addr() == ip),
+            (None, Some(mac)) => interface.mac == Some(mac),
+            (None, None) => node.name == said || format!("{}:{}", node.name, interface.name) == said,
+        };
+        let mut end = Self { said: said.into(), ports: vec![], macs: vec![], addresses: vec![] };
+        for (node, interface) in interfaces(plan) {
+            if is_meant(node, interface) {
+                end.ports.push(interface.port);
+                end.macs.extend(interface.mac);
+                end.addresses.extend(interface.addresses.iter().map(ipnet::IpNet::addr));
+            }
+        }
+        match (end.ports.is_empty(), ip, mac) {
+            (false, ..) => {}
+            (true, Some(ip), _) => end.addresses.push(ip),
+            (true, None, Some(mac)) => end.macs.push(mac),
+            (true, None, None) => {
+                let nodes: Vec<_> = plan.nodes.iter().map(|node| node.name.as_str()).collect();
+                return Err(Failure::invalid("no-such-interface", format!("there is no interface `{said}`"))
+                    .mend(format!(
+                        "say a node, node:interface or an address; the nodes are {}",
+                        nodes.join(", ")
+                    )));
+            }
+        }
+        Ok(end)
+    }
+
+    /// Its interfaces.
+    pub(super) fn interfaces<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = (&'p Node, &'p Interface)> {
+        interfaces(plan).filter(|(_, interface)| self.ports.contains(&interface.port))
+    }
+
+    /// Whether it happened here, or to a frame that came from here.
+    fn is_source(&self, record: &Record) -> bool {
+        if !self.ports.is_empty() {
+            return record.event.port().is_some_and(|port| self.ports.contains(&port));
+        }
+        record.frame.is_some_and(|frame| {
+            self.macs.contains(&frame.src) || self.addresses.iter().any(|address| frame.may_be_from(*address))
+        })
+    }
+
+    /// Whether it happened to a frame, or the copy of one, that was for here.
+    fn is_destination(&self, record: &Record) -> bool {
+        matches!(record.event, Event::Lost { to, .. } if self.ports.contains(&to))
+            || record.frame.is_some_and(|frame| {
+                self.macs.contains(&frame.dst)
+                    || self.addresses.iter().any(|address| frame.may_be_for(*address))
+            })
+    }
+}
+
+fn interfaces(plan: &Plan) -> impl Iterator<Item = (&Node, &Interface)> {
+    plan.nodes.iter().flat_map(|node| node.interfaces.iter().map(move |interface| (node, interface)))
+}
+
+/// What a question is about: everything, one end, or the frames from one to the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct About {
+    pub(super) src: Option<End>,
+    pub(super) dst: Option<End>,
+}
+
+impl About {
+    pub(super) fn covers(&self, record: &Record) -> bool {
+        match (&self.src, &self.dst) {
+            (None, None) => true,
+            (Some(end), None) => end.is_source(record) || end.is_destination(record),
+            (None, Some(dst)) => dst.is_destination(record),
+            // That a link of either went down may be the very reason.
+            (Some(src), Some(dst)) => match record.event {
+                Event::Up { .. } | Event::Down { .. } | Event::Faulted { .. } => {
+                    src.is_source(record) || dst.is_source(record)
+                }
+                _ => src.is_source(record) && dst.is_destination(record),
+            },
+        }
+    }
+
+    /// The ports to which all that is covered happened; empty: it may be anywhere.
+    pub(super) fn ports(&self) -> Vec<PortId> {
+        match (&self.src, &self.dst) {
+            (Some(src), Some(dst)) if !src.ports.is_empty() => [&src.ports[..], &dst.ports].concat(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for About {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.src, &self.dst) {
+            (None, None) => f.write_str("anywhere"),
+            (Some(end), None) => write!(f, "from or to {}", end.said),
+            (None, Some(dst)) => write!(f, "to {}", dst.said),
+            (Some(src), Some(dst)) => write!(f, "from {} to {}", src.said, dst.said),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! From records to words, in the lab of `topologies/hello.vnet.yaml`.
+
+use super::{
+    end::{About, End},
+    group, span,
+    words::Words,
+};
+use crate::api::why::{WhyGroup, WhyKind};
+use serde_json::json;
+use std::time::Duration;
+use topology::plan::Plan;
+use vswitch_core::{
+    build::{self, Addresses, Echo, Ethernet},
+    clock::Instant,
+    drop_reason::DropReason,
+    id::{Epoch, PortId},
+    mac::MacAddr,
+    world::World,
+};
+use vswitchd::recorder::{Event, Moment, Record, Recorder};
+
+const ALICE: PortId = PortId::new(0, 0);
+const BOB: PortId = PortId::new(1, 0);
+const WEB: PortId = PortId::new(2, 0);
+
+fn hello() -> Plan {
+    let plan = include_str!("../../topology/tests/plans/hello.json");
+    serde_json::from_str(plan).expect("a plan")
+}
+
+fn mac(plan: &Plan, port: PortId) -> MacAddr {
+    plan.description.ports[usize::from(port.index())].as_ref().and_then(|port| port.mac).expect("a station's")
+}
+
+fn ping(plan: &Plan, from: PortId, to: PortId, addresses: [[u8; 4]; 2]) -> Vec<u8> {
+    let link = Ethernet { src: mac(plan, from), dst: mac(plan, to), tag: None };
+    let [src, dst] = addresses.map(Into::into);
+    build::echo(link, Addresses::V4(src, dst), Echo::Request, 1, 1, b"why?")
+}
+
+/// Records of `event` at these seconds, of one frame each.
+fn recorded(epoch: u64, event: Event, seconds: &[u64], frame: &[u8]) -> Vec<Record> {
+    let mut recorder = Recorder::new(64);
+    recorder.adopt(3);
+    for second in seconds {
+        let moment = Moment { at: Instant::ZERO + Duration::from_secs(*second), epoch: Epoch::new(epoch) };
+        recorder.frames(moment, event, 0..1, |_| (frame, frame.len() as u32));
+    }
+    recorder.records(Instant::ZERO)
+}
+
+fn told(plan: &Plan, records: Vec<Record>) -> Vec<WhyGroup> {
+    let world = World::compile(&plan.description).expect("a lab");
+    let words = Words { plan, world: &world, now: Instant::ZERO + Duration::from_secs(10) };
+    group::groups(records).iter().map(|group| words.tell(group)).collect()
+}
+
+#[test]
+fn a_group_says_who_it_was_what_decided_it_and_what_mends_it() {
+    let plan = hello();
+    let frame = ping(&plan, WEB, BOB, [[10, 0, 20, 1], [10, 0, 10, 2]]);
+    let event = Event::Dropped { port: WEB, reason: DropReason::NoReceiver };
+    let mut records = recorded(1, Event::Up { port: WEB }, &[9], &[]);
+    records.extend(recorded(1, event, &[3, 4, 7], &frame));
+    let [group, link] = <[_; 2]>::try_from(told(&plan, records)).expect("two groups");
+    assert_eq!((group.kind, group.count, group.more), (WhyKind::Dropped, 3, 0));
+    assert_eq!((group.first_millis_ago, group.last_millis_ago), (7000, 3000));
+    assert_eq!(group.port.as_deref(), Some("web:eth0"));
+    let words = "web:eth0 -> bob:eth0, IPv4 10.0.20.1 (web) > 10.0.10.2 (bob) ICMP echo request, 46 bytes";
+    assert_eq!(group.frame.as_deref(), Some(words));
+    assert_eq!(group.said.as_deref(), Some("hello.vnet.yaml:30"));
+    assert_eq!(group.rule.as_deref(), Some("makes it access servers (20)"));
+    assert_eq!(group.mend.as_deref(), Some(DropReason::NoReceiver.mend()));
+    assert_eq!((link.kind, link.said), (WhyKind::Link, None), "what was lost comes first");
+}
+
+#[test]
+fn a_record_of_an_older_configuration_is_not_explained_by_a_line_of_the_file_in_force() {
+    let mut plan = hello();
+    plan.description.epoch = Epoch::new(2);
+    let frame = ping(&plan, WEB, BOB, [[10, 0, 20, 1], [10, 0, 10, 2]]);
+    let event = Event::Dropped { port: WEB, reason: DropReason::NoReceiver };
+    let group = told(&plan, recorded(1, event, &[3], &frame)).remove(0);
+    assert_eq!((group.said, group.rule, group.old_epoch), (None, None, Some(1)));
+    let group = told(&plan, recorded(2, event, &[3], &frame)).remove(0);
+    assert!(group.said.is_some() && group.old_epoch.is_none());
+}
+
+#[test]
+fn what_the_file_does_not_decide_names_the_port_and_says_so() {
+    let plan = hello();
+    let frame = ping(&plan, ALICE, BOB, [[10, 0, 10, 1], [10, 0, 10, 2]]);
+    let event = Event::Lost { port: ALICE, to: BOB, reason: DropReason::NoBuffer };
+    let group = told(&plan, recorded(1, event, &[3], &frame)).remove(0);
+    assert!(group.fate.starts_with("lost before bob:eth0: no-buffer"), "{}", group.fate);
+    assert_eq!(group.said.as_deref(), Some("hello.vnet.yaml:23"));
+    assert!(group.rule.is_some_and(|rule| rule.contains("no line of the file decides")));
+}
+
+#[test]
+fn a_question_is_about_the_frames_from_one_end_to_the_other() {
+    let plan = hello();
+    let frame = ping(&plan, WEB, BOB, [[10, 0, 20, 1], [10, 0, 10, 2]]);
+    let dropped = recorded(1, Event::Dropped { port: WEB, reason: DropReason::NoReceiver }, &[3], &frame)[0];
+    let lost = recorded(1, Event::Lost { port: WEB, to: ALICE, reason: DropReason::NoBuffer }, &[3], &[])[0];
+    let link = recorded(1, Event::Down { port: BOB }, &[3], &[])[0];
+    let about = |src: &str, dst: &str| {
+        let end = |said: &str| (!said.is_empty()).then(|| End::find(&plan, said).expect("an end"));
+        let about = About { src: end(src), dst: end(dst) };
+        json!([about.covers(&dropped), about.covers(&lost), about.covers(&link)])
+    };
+    assert_eq!(about("", ""), json!([true, true, true]));
+    for web in ["web", "web:eth0", "10.0.20.1", &mac(&plan, WEB).to_string()] {
+        assert_eq!(about(web, ""), json!([true, true, false]), "{web}");
+        assert_eq!(about(web, "bob"), json!([true, false, true]), "{web}");
+        assert_eq!(about(web, "alice:eth0"), json!([false, true, false]), "{web}");
+    }
+    assert_eq!(about("bob", ""), json!([true, false, true]), "alone, it is also what was for it");
+    assert_eq!(about("bob", "web"), json!([false, false, true]));
+    assert_eq!(about("10.9.9.9", ""), json!([false, false, false]), "an address that nobody has");
+    assert!(End::find(&plan, "nobody").unwrap_err().mend.is_some_and(|mend| mend.contains("alice")));
+}
+
+#[test]
+fn connections_of_one_client_are_alike_and_other_servers_are_not() {
+    let plan = hello();
+    let link = Ethernet { src: mac(&plan, WEB), dst: mac(&plan, BOB), tag: None };
+    let addresses = Addresses::V4([10, 0, 20, 1].into(), [10, 0, 10, 2].into());
+    let event = Event::Dropped { port: WEB, reason: DropReason::NoReceiver };
+    let syn = |ports| recorded(1, event, &[3], &build::tcp_syn(link, addresses, ports, 1));
+    let groups = told(&plan, [syn((5000, 80)), syn((5001, 80)), syn((5002, 22))].concat());
+    let mut counts: Vec<_> = groups.iter().map(|group| group.count).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 2]);
+}
+
+#[test]
+fn a_span_has_a_unit() {
+    for (said, millis) in [("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("500ms", 500)] {
+        assert_eq!(span(said).unwrap(), Duration::from_millis(millis));
+    }
+    for wrong in
+        ["", "10", "s", "0s", "-1s", "1.5s", "10 s", "99999999999999999999s", "18446744073709551615h"]
+    {
+        assert_eq!(span(wrong).unwrap_err().code, "bad-span", "{wrong}");
+    }
+}

@@ -1,0 +1,182 @@
+//! A group of records in the topology's words: who it was, what became of it, which line decided it, what mends it.
+
+use super::{group::Group, millis};
+use crate::api::why::{WhyGroup, WhyKind};
+use topology::plan::Plan;
+use vswitch_core::{
+    clock::Instant,
+    drop_reason::DropReason,
+    head::Protocol,
+    id::{PortId, SwitchId},
+    mac::MacAddr,
+    trace::{self, LearnedStep, Step},
+    world::{Port, World},
+};
+use vswitchd::recorder::{Event, Folded, FrameNote, Record, Version, What};
+
+/// The words of one lab at one moment.
+pub(super) struct Words<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) world: &'a World,
+    pub(super) now: Instant,
+}
+
+/// Which kind of record an event makes.
+pub(super) const fn kind(event: Event) -> WhyKind {
+    match event {
+        Event::Dropped { .. } => WhyKind::Dropped,
+        Event::Lost { .. } => WhyKind::Lost,
+        Event::Learned { what: LearnedStep::New | LearnedStep::Moved, .. } => WhyKind::Learned,
+        Event::Learned { .. } => WhyKind::NotLearned,
+        Event::Up { .. } | Event::Down { .. } | Event::Faulted { .. } => WhyKind::Link,
+        Event::Applied => WhyKind::Applied,
+    }
+}
+
+impl Words<'_> {
+    pub(super) fn tell(&self, group: &Group) -> WhyGroup {
+        let Record { event, frame, len, .. } = group.last;
+        let (reason, to) = match event {
+            Event::Dropped { reason, .. } => (Some(reason), None),
+            Event::Lost { reason, to, .. } => (Some(reason), Some(to)),
+            _ => (None, None),
+        };
+        let epoch = group.last.epoch();
+        let old = (epoch != self.world.epoch()).then_some(epoch.number());
+        // What an older file said is not known: the present one's lines may be others.
+        let (said, rule) = match (old, reason, to.or(event.port()).and_then(|port| self.port(port))) {
+            (None, Some(reason), Some(port)) => {
+                let (line, does) = self.line(reason, port);
+                (Some(format!("{}:{line}", self.plan.description.file)), Some(does))
+            }
+            _ => (None, None),
+        };
+        WhyGroup {
+            kind: kind(event),
+            count: group.count,
+            more: group.more,
+            first_millis_ago: millis(self.now.since(group.first_at)),
+            last_millis_ago: millis(self.now.since(group.last.at)),
+            port: event.port().map(|port| self.port_name(port)),
+            to: to.map(|port| self.port_name(port)),
+            frame: frame.map(|frame| format!("{}, {len} bytes", self.frame(&frame))),
+            reason,
+            fate: self.fate(&group.last),
+            said,
+            rule,
+            mend: reason.map(DropReason::mend).or(mend(event)).map(Into::into),
+            old_epoch: old,
+        }
+    }
+
+    /// The line that decided a drop at `port`, or else the line that says the port.
+    fn line(&self, reason: DropReason, port: &Port) -> (u32, String) {
+        match trace::rule(reason, self.world, port) {
+            Some(rule) => (rule.line, rule.does),
+            None => (port.origin.line, format!("says {}; no line of the file decides this", port.name)),
+        }
+    }
+
+    /// What became of it, in a sentence.
+    fn fate(&self, record: &Record) -> String {
+        match record.event {
+            Event::Dropped { reason, .. } => format!("dropped: {reason} - {}", reason.what()),
+            Event::Lost { to, reason, .. } => {
+                format!("lost before {}: {reason} - {}", self.port_name(to), reason.what())
+            }
+            Event::Learned { port, switch, what, .. } => {
+                let mac = record.frame.map(|frame| frame.src).unwrap_or_default();
+                Step::Learned { switch: self.switch_name(switch), mac, at: self.port_name(port), what }
+                    .to_string()
+            }
+            Event::Up { .. } => "came up: a driver runs".into(),
+            Event::Down { .. } => "went down: its driver or VMM stopped".into(),
+            Event::Faulted { why, .. } => format!("was stopped: {}", why.words()),
+            Event::Applied => format!("configuration {} came into force", record.epoch()),
+        }
+    }
+
+    /// The frame: from whom, to whom, what.
+    fn frame(&self, frame: &FrameNote) -> String {
+        let tag = frame.tag.map(|tci| format!("tag {} priority {}, ", tci.vid(), tci.priority()));
+        let what = match frame.what {
+            What::Other { ethertype } if ethertype < 0x600 => "IEEE 802.3 LLC".into(),
+            What::Other { ethertype } => format!("EtherType 0x{ethertype:04x}"),
+            What::Arp { operation, sender, target } => {
+                let [sender, target] =
+                    [sender, target].map(|ip| self.address(Folded::of(ip.into()), Version::V4));
+                match operation {
+                    1 => format!("ARP who has {target}, tell {sender}"),
+                    2 => format!("ARP reply of {sender} to {target}"),
+                    other => format!("ARP operation {other}"),
+                }
+            }
+            What::Ip { version, src, dst, protocol, transport } => {
+                let [src, dst] = [src, dst].map(|address| self.address(address, version));
+                let name = if version == Version::V4 { "IPv4" } else { "IPv6" };
+                format!("{name} {src} > {dst} {}", Protocol(transport, protocol))
+            }
+        };
+        let [src, dst] = [frame.src, frame.dst].map(|mac| self.station(mac));
+        format!("{src} -> {dst}, {}{what}", tag.unwrap_or_default())
+    }
+
+    /// Whose MAC address it is.
+    fn station(&self, mac: MacAddr) -> String {
+        let known = self.world.ports().find(|port| port.mac == Some(mac));
+        match known {
+            Some(port) => port.name.clone(),
+            None if mac == MacAddr::BROADCAST => "broadcast".into(),
+            None => mac.to_string(),
+        }
+    }
+
+    /// An address and whose it is. Of an IPv6 address the last bits were kept: the whole one is shown if one interface alone has
+    /// one that ends so.
+    fn address(&self, folded: Folded, version: Version) -> String {
+        let interfaces = self.plan.nodes.iter().flat_map(|node| {
+            node.interfaces
+                .iter()
+                .flat_map(move |interface| interface.addresses.iter().map(move |ip| (node, ip)))
+        });
+        let mut owners = interfaces.filter(|(_, ip)| {
+            ip.addr().is_ipv4() == (version == Version::V4) && Folded::of(ip.addr()) == folded
+        });
+        match (owners.next(), owners.next()) {
+            (Some((node, ip)), None) => format!("{} ({})", ip.addr(), node.name),
+            _ => folded.words(version),
+        }
+    }
+
+    fn port(&self, id: PortId) -> Option<&Port> {
+        self.world.port(id.index()).filter(|port| port.id == id)
+    }
+
+    fn port_name(&self, id: PortId) -> String {
+        self.port(id).map_or_else(|| format!("port {id}"), |port| port.name.clone())
+    }
+
+    fn switch_name(&self, id: SwitchId) -> String {
+        self.world.switch(id).map(|switch| switch.name.clone()).unwrap_or_default()
+    }
+}
+
+/// What to do about what is no drop.
+const fn mend(event: Event) -> Option<&'static str> {
+    match event {
+        Event::Learned { what: LearnedStep::IsStatic, .. } => {
+            Some("let no other station use the address, or state `mac:` where it is")
+        }
+        Event::Learned { what: LearnedStep::PortLimit, .. } => Some(
+            "look at what sends under so many addresses; frames to those that are not learned are flooded",
+        ),
+        Event::Learned { what: LearnedStep::TableFull, .. } => {
+            Some("nothing: frames to that address are flooded until there is room")
+        }
+        Event::Faulted { .. } => {
+            Some("`vnet show ports` says more; reset the guest's driver or start its VMM anew")
+        }
+        Event::Down { .. } => Some("`vnet show ports` says its state now"),
+        _ => None,
+    }
+}
