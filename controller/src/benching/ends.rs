@@ -47,6 +47,10 @@ impl Drop for End {
     }
 }
 
+/// How long a VMM that was ended may take to leave its port: the benchmark before this one, most of all.
+const LEAVING: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// A switch behind sockets.
 pub(crate) struct Ends {
     ends: Vec<End>,
@@ -79,10 +83,18 @@ impl Ends {
         ports: &[String; 2],
         cancel: Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
-        let rows: Vec<PortRow> = api.look("ports").await?;
         let nodes: Vec<NodeRow> = api.look("nodes").await?;
-        let paths =
-            ports.iter().map(|port| foreign_socket(port, &rows, &nodes)).collect::<Result<Vec<_>, _>>()?;
+        let deadline = Instant::now() + LEAVING;
+        let paths = loop {
+            let rows: Vec<PortRow> = api.look("ports").await?;
+            let paths = ports.iter().map(|port| foreign_socket(port, &rows, &nodes));
+            match paths.collect::<Result<Vec<_>, _>>() {
+                Err(failure) if failure.exit == Exit::Busy && Instant::now() < deadline => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                paths => break paths?,
+            }
+        };
         if paths[0] == paths[1] {
             return Err(Failure::invalid("same-port", format!("{} twice", ports[0])).mend("say two ports"));
         }

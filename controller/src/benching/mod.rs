@@ -59,9 +59,11 @@ pub(crate) async fn between(
     let stop = cancel.clone();
     // Its own thread, since the generator binds the one that it runs on to a CPU.
     let generator = thread::Builder::new().name("generator".into()).spawn(move || {
-        let _only = only;
+        let outcome = bench::run(&plan, &mut ends, &mut |_| {}, &stop);
+        // Who is told may ask for the next one at once.
+        drop(only);
         // Whoever asked may be gone: then nobody is told.
-        let _ = tell.send(bench::run(&plan, &mut ends, &mut |_| {}, &stop));
+        let _ = tell.send(outcome);
     });
     generator.map_err(|error| Failure::failed("generator", error))?;
     match tokio::time::timeout(LONGEST.mul_f64(AROUND), told).await {
