@@ -22,10 +22,8 @@ pub(super) struct Seen {
 pub(super) struct Row(u32);
 
 impl Row {
-    /// No head was taken.
-    const EMPTY: Self = Self(u32::MAX);
     /// The heads do not follow each other: those that were taken are marked.
-    const BROKEN: Self = Self(u32::MAX - 1);
+    const BROKEN: Self = Self(u32::MAX);
 }
 
 impl Seen {
@@ -39,36 +37,32 @@ impl Seen {
         }
     }
 
-    /// A new batch begins.
+    /// A new batch begins, probably with the chain at `head`.
     #[inline(always)]
-    pub(super) fn begin(&mut self) -> Row {
+    pub(super) fn begin(&mut self, head: u16) -> Row {
         self.batch = self.batch.wrapping_add(1);
         if self.batch == 0 {
             self.batch_of.fill(0);
             self.batch = 1;
         }
-        Row::EMPTY
+        self.first = head & self.mask as u16;
+        Row(self.first.into())
     }
 
     /// The batch, which took `taken` chains so far, takes the chain at `head` too. None: no driver may do that.
     #[inline(always)]
     pub(super) fn take(&mut self, row: Row, taken: u16, head: u16) -> Option<Row> {
-        if row.0 == u32::from(head) { Some(self.after(head)) } else { self.take_odd(row, taken, head) }
-    }
-
-    #[inline(always)]
-    fn after(&self, head: u16) -> Row {
-        Row((u32::from(head) + 1) & self.mask)
+        if row.0 == u32::from(head) {
+            Some(Row((row.0 + 1) & self.mask))
+        } else {
+            self.take_odd(row, taken, head)
+        }
     }
 
     #[inline(never)]
     fn take_odd(&mut self, row: Row, taken: u16, head: u16) -> Option<Row> {
         if usize::from(head) >= self.batch_of.len() {
             return None;
-        }
-        if row == Row::EMPTY {
-            self.first = head;
-            return Some(self.after(head));
         }
         let row = self.broken(row, taken);
         let before = std::mem::replace(&mut self.batch_of[usize::from(head)], self.batch);

@@ -132,7 +132,9 @@ impl Batch {
         super::injection::panic_if_asked(&mut ports.lives, port);
         self.decide(switch, port, &source.ring, watches);
         self.deliver(&source.ring, &ports.destinations, captures, switch.now);
-        watches.close(&self.copies);
+        if watches.any() {
+            watches.close(&self.copies);
+        }
         if captures.any() {
             self.fates.capture(&source.ring, &self.losses, captures.of(port), switch.now);
         }

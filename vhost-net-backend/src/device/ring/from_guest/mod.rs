@@ -125,8 +125,10 @@ impl FromGuest {
     fn walk_chains(&mut self, count: u16) -> Result<(), PortFault> {
         let ahead = stretch(self.ring.avail(), self.next_avail, count);
         self.ring.prefetch(ahead);
-        self.ring.prefetch(stretch(self.ring.avail(), 0, count - ahead.len() as u16));
-        let mut row = self.seen.begin();
+        if ahead.len() < usize::from(count) {
+            self.ring.prefetch(stretch(self.ring.avail(), 0, count - ahead.len() as u16));
+        }
+        let mut row = self.seen.begin(place(self.ring.avail(), self.next_avail).head());
         let mut budget = DESCRIPTOR_BUDGET;
         while self.batch.len < usize::from(count) && budget > 0 {
             let before = self.batch.len;

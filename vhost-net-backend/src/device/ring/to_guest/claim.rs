@@ -59,7 +59,7 @@ impl<'r> Claim<'r> {
         let available = if broken.is_none() && !state.leases.all_open() { asked } else { 0 };
         let wanted = available.min(u16::try_from(count).unwrap_or(u16::MAX));
         ring.ring.prefetch(stretch(ring.ring.avail(), first, wanted));
-        let row = state.seen.begin();
+        let row = state.seen.begin(place(ring.ring.avail(), first).head());
         Self { ring, state, rooms, first, row, available, budget: DESCRIPTOR_BUDGET, broken }
     }
 
