@@ -58,24 +58,84 @@ fn narrow<W: ByLane>(work: W) {
     work.run::<Narrow>();
 }
 
-/// Copies `len` bytes, and what is short (most heads are) without a call: `N` lanes from the front and `N` from the back, which may
-/// overlap. All are read before one is written, so source and destination may overlap too.
+/// Reads one lane.
 ///
 /// # Safety
-/// `from` must be valid for reads and `to` for writes of `len` bytes, and `len` lie between `N` and `2 * N` lanes.
+/// `from` must be valid for reads of a lane.
 #[inline(always)]
-unsafe fn lanes<const N: usize, L: Lane>(from: *const u8, to: *mut u8, len: usize) {
-    let back = len - N * size_of::<L>();
-    let read = |at: usize| {
-        // SAFETY: `at` is a lane of the front or of the back, within `len` bytes.
-        move |lane: usize| unsafe { from.add(at + lane * size_of::<L>()).cast::<L>().read_unaligned() }
-    };
-    let (front, last): ([L; N], [L; N]) = (std::array::from_fn(read(0)), std::array::from_fn(read(back)));
-    for (at, block) in [(0, front), (back, last)] {
-        for (lane, bytes) in block.into_iter().enumerate() {
-            // SAFETY: as above.
-            unsafe { to.add(at + lane * size_of::<L>()).cast::<L>().write_unaligned(bytes) };
-        }
+unsafe fn load<L: Lane>(from: *const u8) -> L {
+    // SAFETY: the caller's promise.
+    unsafe { from.cast::<L>().read_unaligned() }
+}
+
+/// Writes one lane.
+///
+/// # Safety
+/// `to` must be valid for writes of a lane.
+#[inline(always)]
+unsafe fn store<L: Lane>(to: *mut u8, lane: L) {
+    // SAFETY: the caller's promise.
+    unsafe { to.cast::<L>().write_unaligned(lane) };
+}
+
+// Short copies (most heads are) without a call: as many lanes from the front as from the back, which may overlap. All are read before
+// one is written, so source and destination may overlap too. Written out, lane by lane: as arrays they went over the stack in
+// some of our executables and not in others, in pieces that the CPU does not forward from a store to a load, at 60 cycles a frame.
+
+/// Copies `len` bytes by two lanes.
+///
+/// # Safety
+/// `from` must be valid for reads and `to` for writes of `len` bytes, which are between one and two lanes.
+#[inline(always)]
+unsafe fn by_two<L: Lane>(from: *const u8, to: *mut u8, len: usize) {
+    let back = len - size_of::<L>();
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (a, b) = (load::<L>(from), load::<L>(from.add(back)));
+        store(to, a);
+        store(to.add(back), b);
+    }
+}
+
+/// Copies `len` bytes by four lanes.
+///
+/// # Safety
+/// `from` must be valid for reads and `to` for writes of `len` bytes, which are between two and four lanes.
+#[inline(always)]
+unsafe fn by_four<L: Lane>(from: *const u8, to: *mut u8, len: usize) {
+    let (lane, back) = (size_of::<L>(), len - 2 * size_of::<L>());
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (a, b) = (load::<L>(from), load::<L>(from.add(lane)));
+        let (c, d) = (load::<L>(from.add(back)), load::<L>(from.add(back + lane)));
+        store(to, a);
+        store(to.add(lane), b);
+        store(to.add(back), c);
+        store(to.add(back + lane), d);
+    }
+}
+
+/// Copies `len` bytes by eight lanes.
+///
+/// # Safety
+/// `from` must be valid for reads and `to` for writes of `len` bytes, which are between four and eight lanes.
+#[inline(always)]
+unsafe fn by_eight<L: Lane>(from: *const u8, to: *mut u8, len: usize) {
+    let (lane, back) = (size_of::<L>(), len - 4 * size_of::<L>());
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (a, b) = (load::<L>(from), load::<L>(from.add(lane)));
+        let (c, d) = (load::<L>(from.add(2 * lane)), load::<L>(from.add(3 * lane)));
+        let (e, f) = (load::<L>(from.add(back)), load::<L>(from.add(back + lane)));
+        let (g, h) = (load::<L>(from.add(back + 2 * lane)), load::<L>(from.add(back + 3 * lane)));
+        store(to, a);
+        store(to.add(lane), b);
+        store(to.add(2 * lane), c);
+        store(to.add(3 * lane), d);
+        store(to.add(back), e);
+        store(to.add(back + lane), f);
+        store(to.add(back + 2 * lane), g);
+        store(to.add(back + 3 * lane), h);
     }
 }
 
@@ -87,23 +147,17 @@ unsafe fn lanes<const N: usize, L: Lane>(from: *const u8, to: *mut u8, len: usiz
 unsafe fn short<L: Lane>(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: the caller's promise, and the lengths that each arm is for.
     unsafe {
-        if size_of::<L>() == 32 {
-            match len {
-                32..=64 => lanes::<1, L>(from, to, len),
-                65..=128 => lanes::<2, L>(from, to, len),
-                129..=256 => lanes::<4, L>(from, to, len),
-                16..=31 => lanes::<1, Narrow>(from, to, len),
-                _ => ptr::copy(from, to, len),
-            }
+        let lane = size_of::<L>();
+        if (lane..=2 * lane).contains(&len) {
+            by_two::<L>(from, to, len);
+        } else if (2 * lane..=4 * lane).contains(&len) {
+            by_four::<L>(from, to, len);
+        } else if (4 * lane..=8 * lane).contains(&len) {
+            by_eight::<L>(from, to, len);
+        } else if (16..=32).contains(&len) {
+            by_two::<Narrow>(from, to, len);
         } else {
-            match len {
-                32..=64 => lanes::<2, L>(from, to, len),
-                65..=96 => lanes::<3, L>(from, to, len),
-                97..=128 => lanes::<4, L>(from, to, len),
-                129..=256 => lanes::<8, L>(from, to, len),
-                16..=31 => lanes::<1, L>(from, to, len),
-                _ => ptr::copy(from, to, len),
-            }
+            ptr::copy(from, to, len);
         }
     }
 }

@@ -225,8 +225,16 @@ impl RawRing {
             let event = u16::from_le(self.u16_at(self.avail, offset).load(Ordering::Relaxed));
             layout::need_event(event, new, old)
         } else {
-            u16::from_le(self.u16_at(self.avail, 0).load(Ordering::Relaxed)) & layout::AVAIL_NO_INTERRUPT == 0
+            !self.driver_polls(false)
         }
+    }
+
+    /// Whether the driver asks for no calls at all: it looks by itself. With EVENT_IDX it always names one that it wants.
+    #[inline(always)]
+    pub(super) fn driver_polls(&self, event_idx: bool) -> bool {
+        !event_idx
+            && u16::from_le(self.u16_at(self.avail, 0).load(Ordering::Relaxed)) & layout::AVAIL_NO_INTERRUPT
+                != 0
     }
 
     /// Asks the driver for no kicks. With EVENT_IDX there is nothing to write: an `avail_event` that was passed long

@@ -178,6 +178,11 @@ impl Batch {
         }
     }
 
+    /// Has the driver of the ring in place `which` told with the others.
+    pub(super) fn tell_source(&mut self, which: usize) {
+        self.untold.push(Untold::From(which));
+    }
+
     /// Forgets the last batch, also one that a panic cut short.
     pub(super) fn clear(&mut self, ports: usize) {
         self.fates = Fates::default();

@@ -22,6 +22,7 @@ use batch::Batch;
 use captures::Captures;
 use mailbox::{Mailbox, Message, Tally};
 use ports::{Healths, Ports};
+use sources::Due;
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -152,9 +153,13 @@ impl Worker {
             match self.batch(now, which) {
                 Ok(moved) => {
                     frames += moved;
-                    if self.ports.sources.note(which, moved) {
-                        self.batch.tell(&mut self.ports);
-                        self.ports.sources.quiet(which);
+                    match self.ports.sources.note(which, moved) {
+                        Due::Nothing => {}
+                        Due::Tell => self.batch.tell_source(which),
+                        Due::Quiet => {
+                            self.batch.tell(&mut self.ports);
+                            self.ports.sources.quiet(which);
+                        }
                     }
                     which += 1;
                 }
@@ -266,8 +271,14 @@ impl Worker {
         }
     }
 
-    /// Asks every driver for a kick at its next frame. True if there is something to do already.
-    fn arm(&self) -> bool {
+    /// Asks every driver for a kick at its next frame, and holds nothing back from any. True if there is something to do already.
+    fn arm(&mut self) -> bool {
+        for which in 0..self.ports.sources.active() {
+            if self.ports.sources.get_mut(which).is_some_and(|source| source.ring.release()) {
+                self.batch.tell_source(which);
+            }
+        }
+        self.batch.tell(&mut self.ports);
         self.ports.sources.arm() || self.mailbox.waiting()
     }
 

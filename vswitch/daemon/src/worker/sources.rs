@@ -5,6 +5,9 @@
 
 use vhost_net_backend::device::ring::FromGuest;
 
+/// Turns in a row without a frame after which a driver that polls sees all of its completions: some microseconds.
+const LULL: u16 = 64;
+
 /// Turns in a row without a frame after which a ring is quiet.
 const PATIENCE: u16 = 256;
 
@@ -17,6 +20,16 @@ pub(super) struct Source {
     pub(super) ring: FromGuest,
     /// Turns in a row without a frame.
     idle: u16,
+}
+
+/// What is due for a ring after a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    /// Its driver is to be told: completions were held back from it.
+    Tell,
+    /// It can be made [quiet](Sources::quiet).
+    Quiet,
 }
 
 /// All transmitqs that a worker serves.
@@ -65,7 +78,9 @@ impl Sources {
                 self.all.swap(at, self.active);
                 at = self.active;
             }
-            removed.push(self.all.swap_remove(at).ring);
+            let mut ring = self.all.swap_remove(at).ring;
+            ring.release();
+            removed.push(ring);
         }
         removed
     }
@@ -90,13 +105,16 @@ impl Sources {
         self.active += 1;
     }
 
-    /// Notes whether the ring in place `at` had frames. True if it had none for so long that it can be made
-    /// [quiet](Self::quiet).
+    /// Notes whether the ring in place `at` had frames, and says what is due.
     #[inline(always)]
-    pub(super) fn note(&mut self, at: usize, frames: usize) -> bool {
-        let Some(source) = self.all.get_mut(at) else { return false };
-        source.idle = if frames > 0 { 0 } else { source.idle.saturating_add(1) };
-        source.idle > PATIENCE
+    pub(super) fn note(&mut self, at: usize, frames: usize) -> Due {
+        let Some(source) = self.all.get_mut(at) else { return Due::Nothing };
+        source.idle = if frames > 0 { 0 } else { source.idle + 1 };
+        match source.idle {
+            LULL if source.ring.release() => Due::Tell,
+            PATIENCE.. => Due::Quiet,
+            _ => Due::Nothing,
+        }
     }
 
     /// No longer polls the ring in place `at` at every turn, if it has no frames still; another one may then be in its place.

@@ -1,6 +1,7 @@
 //! A transmitq: frames come from the guest, batch by batch, and their chains are completed in order.
 
 mod batch;
+mod held;
 
 pub use batch::{Defect, Frame, HEAD_BYTES, Payload};
 
@@ -14,7 +15,8 @@ use crate::{
     device::{fault::PortFault, memory::Segment},
     features, net_header, prefetch,
 };
-use batch::Batch;
+use batch::{Batch, Chain};
+use held::Held;
 use std::{ops::Range, os::fd::BorrowedFd};
 
 /// The most chains that one harvest takes.
@@ -43,7 +45,10 @@ pub struct FromGuest {
     common: Common,
     next_avail: u16,
     next_used: u16,
-    /// `next_used` when the driver was last told.
+    /// What the driver sees of `next_used`: behind it are those that are held back.
+    shown: u16,
+    held: Held,
+    /// `shown` when the driver was last told.
     told: u16,
     region_hint: usize,
     batch: Batch,
@@ -57,10 +62,12 @@ impl FromGuest {
         ring.suppress_kicks(common.has(features::EVENT_IDX));
         Self {
             seen: Seen::new(common.size),
+            held: Held::new(common.size),
             ring,
             common,
             next_avail,
             next_used,
+            shown: next_used,
             told: next_used,
             region_hint: 0,
             batch: Batch::new(),
@@ -215,23 +222,54 @@ impl FromGuest {
     }
 
     /// Ends the current batch: its first `decided` chains are completed, in order; the others go back on the ring.
+    ///
+    /// A driver that polls does not see the last few completed ones before [`FromGuest::release`], or before more are.
     pub fn finish(&mut self, decided: usize) {
         let decided = decided.min(self.batch.len);
-        if let Some(last) = decided.checked_sub(1) {
-            if self.common.has(features::IN_ORDER) {
-                // One element for the batch, at its first place, naming its last chain (virtio 1.2 §2.7.8).
-                place(self.ring.used(), self.next_used).write(self.batch.chains()[last].head, 0);
-            } else {
-                for (n, chain) in (0..).zip(&self.batch.chains()[..decided]) {
-                    place(self.ring.used(), self.next_used.wrapping_add(n)).write(chain.head, 0);
-                }
-            }
+        if decided > 0 {
+            let polls = self.ring.driver_polls(self.common.has(features::EVENT_IDX));
+            let kept = if polls { self.held.keep(decided) } else { 0 };
+            let (now, later) = self.batch.chains()[..decided].split_at(decided - kept);
+            self.complete(self.next_used, now);
+            self.complete(self.next_used.wrapping_add(now.len() as u16), later);
             self.next_used = self.next_used.wrapping_add(decided as u16);
-            self.ring.store_used_index(self.next_used);
+            let before = if now.is_empty() { 0 } else { self.held.release() + now.len() as u16 };
+            let more = before + self.held.hold(kept);
+            self.show(more);
         }
         let left = self.batch.len - decided;
         self.next_avail = self.next_avail.wrapping_sub(left as u16);
         self.batch.clear();
+    }
+
+    /// Writes the used elements of `chains`, whose first has place `first`.
+    #[inline(always)]
+    fn complete(&self, first: u16, chains: &[Chain]) {
+        if self.common.has(features::IN_ORDER) {
+            // One element for all, at the first place, naming the last chain (virtio 1.2 §2.7.8).
+            if let Some(last) = chains.last() {
+                place(self.ring.used(), first).write(last.head, 0);
+            }
+        } else {
+            for (n, chain) in (0..).zip(chains) {
+                place(self.ring.used(), first.wrapping_add(n)).write(chain.head, 0);
+            }
+        }
+    }
+
+    fn show(&mut self, more: u16) {
+        if more > 0 {
+            self.shown = self.shown.wrapping_add(more);
+            self.ring.store_used_index(self.shown);
+        }
+    }
+
+    /// Shows the driver all that was completed: no more frames come. True if something was held back; then the driver is to be
+    /// [told](FromGuest::notify).
+    pub fn release(&mut self) -> bool {
+        let held = self.held.release();
+        self.show(held);
+        held > 0
     }
 
     fn wind_back(&mut self) {
@@ -241,8 +279,8 @@ impl FromGuest {
     /// Tells the driver of what was completed since the last time, if it wants to know. What was completed must be
     /// [visible](super::make_visible). Fails if the driver's eventfd held us up.
     pub fn notify(&mut self) -> Result<(), PortFault> {
-        let told = std::mem::replace(&mut self.told, self.next_used);
-        self.common.notify(&self.ring, told, self.next_used)
+        let told = std::mem::replace(&mut self.told, self.shown);
+        self.common.notify(&self.ring, told, self.shown)
     }
 
     /// Asks for a kick at the next frame. True if a frame is there already: then poll, do not sleep.

@@ -138,6 +138,7 @@ proptest! {
                 prop_assert!(expected.is_empty(), "frames were lost");
             }
         }
+        a.from.release();
         a.driver.pair.reap();
         prop_assert_eq!(a.driver.pair.fault(), None);
         prop_assert_eq!(a.driver.pair.in_flight(), 0);

@@ -129,6 +129,7 @@ proptest! {
         }
         prop_assert_eq!(ours.next_avail(), base, "undecided chains are not taken");
         ours.finish(oracle.len());
+        ours.release();
         make_visible();
         ours.notify().expect("nothing blocks");
         prop_assert_eq!(ours.next_avail(), queue.next_avail());
