@@ -23,7 +23,8 @@ impl Locks {
     /// The lock of a bucket, if nobody holds it.
     pub(super) fn try_lock(&self, bucket: usize) -> Option<Guard<'_>> {
         let lock = &self.0[bucket & (self.0.len() - 1)];
-        (!lock.swap(true, Ordering::Acquire)).then_some(Guard(lock))
+        // Lazily: a guard that is made for nothing gives back, when it is dropped, what somebody else holds.
+        (!lock.swap(true, Ordering::Acquire)).then(|| Guard(lock))
     }
 
     /// The lock of a bucket. Only for the control thread: it waits for a worker, which holds it for some
@@ -41,5 +42,22 @@ impl Locks {
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_get_a_lock_leaves_it_to_its_holder() {
+        let locks = Locks::new(2);
+        let held = locks.try_lock(5);
+        assert!(held.is_some());
+        assert!(locks.try_lock(1).is_none());
+        assert!(locks.try_lock(3).is_none(), "the first that asked in vain has not given it back");
+        assert!(locks.try_lock(2).is_some(), "the other lock is free");
+        drop(held);
+        assert_eq!(locks.all().len(), 2);
     }
 }
