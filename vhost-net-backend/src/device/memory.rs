@@ -6,7 +6,7 @@ use super::{
     fault::PortFault,
     sigbus::{self, Guarded},
 };
-use std::{fmt, marker::PhantomData, ptr::NonNull, sync::Arc};
+use std::{any::Any, fmt, marker::PhantomData, ptr::NonNull, sync::Arc};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// A guest's memory under one memory table. Immutable; a new table is a new epoch.
@@ -17,7 +17,7 @@ pub struct GuestMemory {
     /// Ascending by `start`.
     regions: Box<[Region]>,
     /// Owns the mappings.
-    _map: Arc<GuestMemoryMmap<()>>,
+    _keeper: Arc<dyn Any + Send + Sync>,
 }
 
 struct Region {
@@ -28,7 +28,7 @@ struct Region {
     guard: Guarded,
 }
 
-// SAFETY: the pointers are to shared mappings that `_map` owns; all access to them is by copies (see `copy`), which
+// SAFETY: the pointers are to shared mappings that `_keeper` owns; all access to them is by copies (see `copy`), which
 // expect others to write at the same time.
 unsafe impl Send for GuestMemory {}
 // SAFETY: as above; the value itself is never written after it was made.
@@ -135,6 +135,18 @@ impl Window<'_> {
 impl GuestMemory {
     /// The epoch of these mappings. Fails if the process has no room to guard them against SIGBUS.
     pub fn new(map: Arc<GuestMemoryMmap<()>>) -> Result<Arc<Self>, PortFault> {
+        // SAFETY: a map owns its mappings; those of others are not to be had without `unsafe`.
+        unsafe { Self::kept_by(&map.clone(), map) }
+    }
+
+    /// The same, of mappings that belong to `keeper`.
+    ///
+    /// # Safety
+    /// What `map` points to must stay mapped as long as `keeper` lives.
+    pub(crate) unsafe fn kept_by(
+        map: &GuestMemoryMmap<()>,
+        keeper: Arc<dyn Any + Send + Sync>,
+    ) -> Result<Arc<Self>, PortFault> {
         let unmapped = || PortFault::Memory("a region is not mapped".into());
         let mut regions = Vec::with_capacity(map.num_regions());
         for region in map.iter() {
@@ -144,7 +156,7 @@ impl GuestMemory {
                 .map_err(|why| PortFault::Memory(why.to_string()))?;
             regions.push(Region { start: region.start_addr().raw_value(), len, host, guard });
         }
-        Ok(Arc::new(Self { regions: regions.into(), _map: map }))
+        Ok(Arc::new(Self { regions: regions.into(), _keeper: keeper }))
     }
 
     /// Whether pages of it vanished (the file was truncated or punched) and were replaced by zeros.

@@ -9,7 +9,7 @@
 //! ```
 //! Work goes in batches, without allocation or system call per frame. The device is trusted with nothing: a used ring
 //! that cannot be makes the pair stop with a [`DeviceFault`]. [`misbehave`] is for tests that want the other side to
-//! suffer instead.
+//! suffer instead, [`unwired`] for those that want no session.
 //!
 //! Files: `arena` the shared memory, `plan` what lies where in it, `ring` one split ring, `transmit` and `receive` the
 //! two queues of a pair, `frontend` the handshake, `doorbell` kick and call, `error` what can go wrong.
@@ -17,19 +17,19 @@
 mod arena;
 mod doorbell;
 mod error;
+mod fenced;
 mod frontend;
 pub mod misbehave;
 mod plan;
 mod receive;
 mod ring;
 mod transmit;
+pub mod unwired;
 
 #[cfg(test)]
 mod handshake_tests;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-pub(crate) mod unwired;
 
 pub use arena::{Arena, Region};
 pub use error::{DeviceFault, DriverError};

@@ -20,7 +20,7 @@ fn descriptor(addr: u64, len: u32, flags: u16, next: u16) -> Descriptor {
 /// A transmitq whose descriptor table is `table`, offered from its first.
 fn transmit(table: impl FnOnce(&RawRing) -> Vec<Descriptor>) -> Wired {
     let wired = wired();
-    let ring = wired.driver.raw(1);
+    let ring = wired.raw(1);
     for (index, descriptor) in (0..).zip(table(&ring)) {
         ring.set_descriptor(index, descriptor);
     }
@@ -42,7 +42,7 @@ fn taken(table: impl FnOnce(&RawRing) -> Vec<Descriptor>) -> (u32, Option<Defect
     let frame = wired.from.frame(0);
     let seen = (frame.len(), frame.defect());
     wired.from.finish(1);
-    assert_eq!(wired.driver.raw(1).used_index(), 1, "the chain went back");
+    assert_eq!(wired.raw(1).used_index(), 1, "the chain went back");
     seen
 }
 
@@ -50,8 +50,8 @@ fn taken(table: impl FnOnce(&RawRing) -> Vec<Descriptor>) -> (u32, Option<Defect
 fn q01_a_head_outside_of_the_table() {
     for head in [16, u16::MAX] {
         let mut wired = wired();
-        wired.driver.raw(1).offer(head);
-        wired.driver.raw(0).set_avail(0, head);
+        wired.raw(1).offer(head);
+        wired.raw(0).set_avail(0, head);
         let refused = "the head of a chain is outside of the descriptor table";
         assert_eq!(words(wired.from.harvest(64)), refused);
         assert_eq!(words(wired.from.harvest(64)), refused, "and the same again");
@@ -67,10 +67,10 @@ fn q01_a_head_outside_of_the_table() {
 #[test]
 fn q01_what_was_claimed_before_a_refused_chain_is_given_back() {
     let wired = wired();
-    wired.driver.raw(0).set_avail(1, 16);
+    wired.raw(0).set_avail(1, 16);
     words(wired.to.reserve(&mut Rooms::default(), 2, |room| room.frames([60, 60].into_iter())));
     assert_eq!((wired.to.next_avail(), wired.to.next_used()), (0, 0));
-    assert_eq!(wired.driver.raw(0).used_index(), 0, "the guest sees no buffer that nobody wrote");
+    assert_eq!(wired.raw(0).used_index(), 0, "the guest sees no buffer that nobody wrote");
     assert_eq!(
         wired
             .to
@@ -157,7 +157,7 @@ fn q06_more_bytes_than_a_frame_has() {
     // 5 GiB, each buffer legal: no fault, no sum that wraps, and no more segments than a frame can use.
     let memory = MemoryConfig { shaped_bytes: 8 << 20, ..MemoryConfig::default() };
     let mut wired = Wired::new(&Config { memory, ..config(ALL, 16) });
-    let ring = wired.driver.raw(1);
+    let ring = wired.raw(1);
     let inner: Vec<_> = (1..=1024u16)
         .map(|n| descriptor(ring.buffer(0), 5 << 20, if n < 1024 { DESC_NEXT } else { 0 }, n))
         .collect();
@@ -191,8 +191,8 @@ fn q07_buffers_outside_of_memory() {
 fn q08_the_avail_index_jumps_goes_back_or_names_a_chain_twice() {
     for index in [17, 0x8000, u16::MAX] {
         let mut wired = wired();
-        wired.driver.raw(1).set_avail_index(index);
-        wired.driver.raw(0).set_avail_index(index);
+        wired.raw(1).set_avail_index(index);
+        wired.raw(0).set_avail_index(index);
         let jumped = "avail.idx jumped by more than the ring's size";
         assert_eq!(words(wired.from.harvest(64)), jumped);
         assert_eq!(
@@ -201,9 +201,9 @@ fn q08_the_avail_index_jumps_goes_back_or_names_a_chain_twice() {
         );
     }
     let mut wired = wired();
-    wired.driver.raw(1).offer(3);
-    wired.driver.raw(1).offer(3);
-    wired.driver.raw(0).set_avail(1, 0);
+    wired.raw(1).offer(3);
+    wired.raw(1).offer(3);
+    wired.raw(0).set_avail(1, 0);
     assert_eq!(words(wired.from.harvest(64)), "a chain was made available twice");
     assert_eq!(
         words(wired.to.reserve(&mut Rooms::default(), 2, |room| room.frames([60, 60].into_iter()))),
@@ -221,7 +221,7 @@ fn q09_buffers_of_the_wrong_direction() {
     };
     assert_eq!(taken(mixed), (68, Some(Defect::BadDirection)));
     let wired = wired();
-    let ring = wired.driver.raw(0);
+    let ring = wired.raw(0);
     ring.set_descriptor(0, descriptor(ring.buffer(0), 2048, 0, 0));
     assert_eq!(
         words(wired.to.reserve(&mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))),
@@ -239,7 +239,7 @@ fn q10_chains_shorter_than_a_header_or_a_frame() {
     let mut wired = transmit(|ring| vec![descriptor(ring.fill(0, &[0xff; 72]), 72, 0, 0)]);
     assert_eq!((wired.from.harvest(64), wired.from.frame(0).defect()), (Ok(1), Some(Defect::BadNetHeader)));
     wired.from.finish(1);
-    let ring = wired.driver.raw(1);
+    let ring = wired.raw(1);
     ring.set_descriptor(1, descriptor(ring.buffer(0), 1, 0, 0));
     ring.offer(1);
     assert_eq!((wired.from.harvest(64), wired.from.frame(0).defect()), (Ok(1), None));

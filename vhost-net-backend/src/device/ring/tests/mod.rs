@@ -9,7 +9,7 @@ mod racing;
 use super::{FromGuest, Lease, RunningRing, ToGuest, make_visible};
 use crate::{
     device::fault::PortFault,
-    driver::{Config, unwired::Unwired},
+    driver::{Config, misbehave::RawRing, unwired::Unwired},
     features::{EVENT_IDX, IN_ORDER, INDIRECT_DESC, NET_MRG_RXBUF, VERSION_1},
     layout::RingSize,
 };
@@ -30,13 +30,16 @@ struct Wired {
 
 impl Wired {
     fn new(config: &Config) -> Self {
-        let driver = Unwired::new(config);
-        let memory = driver.guest_memory();
-        let start = |index| RunningRing::start(driver.parts(index), memory.clone()).expect("an honest ring");
-        let (RunningRing::To(to), RunningRing::From(from)) = (start(0), start(1)) else {
+        let driver = Unwired::new(config).expect("memory");
+        let [RunningRing::To(to), RunningRing::From(from)] = driver.rings().expect("honest rings") else {
             panic!("ring 0 is the receiveq, ring 1 the transmitq");
         };
         Self { driver, to, from }
+    }
+
+    /// Ring `index` (0: receiveq, 1: transmitq), to be written by hand.
+    fn raw(&self, index: u16) -> RawRing {
+        self.driver.raw_ring(index).expect("a descriptor")
     }
 }
 

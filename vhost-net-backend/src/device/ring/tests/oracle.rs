@@ -55,7 +55,7 @@ proptest! {
         let entries = 1u16 << log;
         let features = VERSION_1 | INDIRECT_DESC | if event.is_some() { EVENT_IDX } else { 0 };
         let driver = Wired::new(&config(features, entries.max(2))).driver;
-        let ring = driver.raw(1);
+        let ring = driver.raw_ring(1).expect("a descriptor");
         let size = crate::layout::RingSize::new(entries).expect("a power of two");
         // A table in which every descriptor is of some kind; chains run into one another.
         for index in 0..entries {
@@ -88,10 +88,11 @@ proptest! {
         driver.memory.store_u16(used_event, wish, std::sync::atomic::Ordering::Relaxed);
         ring.set_avail_flags(if no_call { AVAIL_NO_INTERRUPT } else { 0 });
 
-        let mut parts = driver.parts(1);
+        let mut parts = driver.parts(1).expect("descriptors");
         (parts.size, parts.next_avail, parts.next_used) = (size, base, base);
         let (desc, avail, used) = (parts.desc, parts.avail, parts.used);
-        let Ok(super::RunningRing::From(mut ours)) = super::RunningRing::start(parts, driver.guest_memory()) else {
+        let memory = driver.guest_memory().expect("room for the guard");
+        let Ok(super::RunningRing::From(mut ours)) = super::RunningRing::start(parts, memory) else {
             panic!("an honest ring");
         };
         let mut queue = Queue::new(entries).expect("a size");
@@ -103,7 +104,7 @@ proptest! {
         queue.set_next_used(base);
         queue.set_ready(true);
 
-        let map: &GuestMemoryMmap = &driver.map;
+        let map = driver.map();
         let mut oracle = Vec::new();
         while let Some(chain) = queue.pop_descriptor_chain(map) {
             oracle.push((chain.head_index(), judge(chain, map)));

@@ -13,7 +13,7 @@ const EMPTY: Payload<'static> = Payload::Ours(&[]);
 /// A device whose receive buffers are `len` bytes each.
 fn with_buffers(features: u64, entries: u16, len: u32) -> Wired {
     let wired = Wired::new(&config(features, entries));
-    let ring = wired.driver.raw(0);
+    let ring = wired.raw(0);
     for index in 0..entries {
         let addr = ring.buffer(index);
         ring.set_descriptor(index, Descriptor { addr, len, flags: DESC_WRITE, next: 0 });
@@ -45,7 +45,7 @@ fn q11_receive_buffers_that_are_too_small() {
     assert_eq!(room(&with_buffers(ALL, 256, 12), 127 * 12 + 1), Err(NoRoom::TooSmall), "128 are the most");
     // A header, then one byte after the other: the count that the driver reads is exact.
     let mut wired = with_buffers(ALL, 64, 1);
-    let ring = wired.driver.raw(0);
+    let ring = wired.raw(0);
     ring.set_descriptor(0, Descriptor { addr: ring.buffer(0), len: 12, flags: DESC_WRITE, next: 0 });
     let mut rooms = Rooms::default();
     let mut lease =
@@ -60,7 +60,7 @@ fn q11_receive_buffers_that_are_too_small() {
 #[test]
 fn q12_buffers_over_the_rings_hurt_only_their_guest() {
     let mut wired = Wired::new(&config(ALL, 16));
-    let (receive, transmit) = (wired.driver.raw(0), wired.driver.raw(1));
+    let (receive, transmit) = (wired.raw(0), wired.raw(1));
     for (index, at) in (0..).zip([receive.places().used, transmit.places().avail - 12, receive.places().desc])
     {
         let addr = wired.driver.memory.guest_address(at);
@@ -81,7 +81,7 @@ fn q12_buffers_over_the_rings_hurt_only_their_guest() {
 fn q13_what_is_judged_stays_while_the_guest_changes_it() {
     let mut wired = Wired::new(&config(ALL, 64));
     let memory = wired.driver.memory.clone();
-    let ring = wired.driver.raw(1);
+    let ring = wired.raw(1);
     let places = *ring.places();
     for round in 0..300u64 {
         // In turn the descriptors, the avail ring and the frames themselves.
@@ -155,7 +155,7 @@ fn q14_net_headers() {
 #[test]
 fn q15_kicks_and_calls_that_play_games() {
     let mut wired = Wired::new(&config(ALL, 16));
-    let ring = wired.driver.raw(1);
+    let ring = wired.raw(1);
     for event in [0, 1, 0x7fff, u16::MAX] {
         ring.set_used_event(event);
         ring.set_avail_flags(AVAIL_NO_INTERRUPT);
@@ -191,7 +191,7 @@ fn q16_a_receiver_that_never_refills() {
 fn one_harvest_reads_no_more_than_its_budget() {
     // 64 heads that all lead into one chain of 193 descriptors: 64 * 193 would be six budgets.
     let mut wired = Wired::new(&config(ALL, 256));
-    let ring = wired.driver.raw(1);
+    let ring = wired.raw(1);
     for index in 0..256u16 {
         let next = index.max(63).saturating_add(1) % 256;
         let flags = if index < 255 { DESC_NEXT } else { 0 };
