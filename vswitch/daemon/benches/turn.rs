@@ -8,50 +8,23 @@
 
 #[path = "../tests/datapath/description.rs"]
 mod description;
+#[path = "../tests/datapath/rig.rs"]
+mod rig;
 
-use description::{access, description};
-use std::{
-    os::unix::net::UnixStream,
-    sync::{Arc, Mutex, PoisonError},
-};
+use description::{access, description, vlan};
+use rig::Rig;
 use vhost_net_backend::{
     cycles,
-    device::{
-        Connection, PortHost,
-        port::{Port, PortConfig},
-        ring::RunningRing,
-    },
-    driver::{Config, Driver},
+    driver::{Config, unwired::Unwired},
     features,
     layout::RingSize,
 };
 use vswitch_core::{
     build::{self, Ethernet},
-    clock::Instant,
-    description::Membership,
-    fdb::{Fdb, Key, Target},
-    id::PortId,
     mac::MacAddr,
     vlan::Tci,
-    world::{Role, World},
 };
-use vswitchd::worker::{Turn, Worker};
-
-/// Keeps a port's rings until they are fetched.
-#[derive(Default)]
-struct Shelf(Mutex<Vec<RunningRing>>);
-
-impl PortHost for Shelf {
-    fn attach(&self, _index: u16, ring: RunningRing) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(ring);
-    }
-
-    fn detach(&self, _index: u16) -> Option<RunningRing> {
-        None
-    }
-
-    fn connection(&self, _state: Connection) {}
-}
+use vswitchd::worker::Turn;
 
 /// A tag that makes a frame one of VLAN 10.
 const TAG: Tci = Tci::from_bits(10);
@@ -68,44 +41,21 @@ fn station(place: u16, n: usize) -> MacAddr {
     MacAddr::new([2, place as u8, a, b, c, d])
 }
 
-/// Has the FDB know every station, in a table as large as it becomes for so many.
-fn teach(fdb: &Fdb, world: &World, macs: usize) {
-    fdb.install(world);
-    for (n, port) in (0..macs).flat_map(|n| [(n, 0), (n, 1)]) {
-        let port = world.port(port).expect("it is there");
-        let Role::Switched { switch, vlans: Membership::Access(vlan) } = &port.role else { continue };
-        let key = Key::new(*switch, *vlan, station(port.id.index(), n));
-        fdb.learn(key, Target::Port(port.id), Some(port), Instant::ZERO);
-        fdb.grow();
-    }
-}
-
 fn main() {
     let dropped = std::env::args().any(|word| word == "--dropped");
     let (batch, turns, size) = (option("--batch", 32), option("--turns", 100_000), option("--size", 60));
     let macs = option("--macs", 1);
     let mut lab = description(&[access(10), access(10)]);
     lab.ports.iter_mut().flatten().for_each(|port| port.mac_limit = macs as u32);
-    let world = Arc::new(World::compile(&lab).expect("a lab"));
-    let fdb = Arc::new(Fdb::new(1, 1 << 14));
-    teach(&fdb, &world, macs);
-    let mut worker = Worker::alone(world, fdb).expect("a worker");
     // As DPDK's driver and Linux' have it between them: in order, and no buffers to merge.
     let config = Config {
         features: Config::default().features & !features::NET_MRG_RXBUF,
         ring_size: RingSize::new(1024).expect("a power of two"),
         ..Config::default()
     };
-    let mut ends: Vec<(Port, Driver)> = Vec::new();
-    for place in 0..2 {
-        let (ours, theirs) = UnixStream::pair().expect("a pair");
-        let shelf = Arc::new(Shelf::default());
-        let port = Port::adopt(ours, PortConfig::new("turn"), shelf.clone()).expect("a port");
-        let driver = Driver::connect(theirs, &config).expect("a driver");
-        for ring in shelf.0.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            worker.attach(PortId::new(place, 0), ring);
-        }
-        ends.push((port, driver));
+    let mut rig = Rig::new(&lab, &config);
+    for (n, place) in (0..macs).flat_map(|n| [(n, 0), (n, 1)]) {
+        rig.teach(place, vlan(10), station(place, n));
     }
     let frame = |place, n| {
         let tag = dropped.then_some(TAG);
@@ -115,18 +65,17 @@ fn main() {
     let frames = [0, 1].map(|place| (0..macs).map(|n| frame(place, n)).collect::<Vec<_>>());
     let (mut moved, mut spent) = (0, 0);
     for turn in 0..turns {
-        for (frames, (_, driver)) in frames.iter().zip(&mut ends) {
-            let pair = driver.pair();
+        for (frames, Unwired { pair, .. }) in frames.iter().zip(&mut rig.guests) {
             let take_turns = (0..batch).map(|frame| (turn * batch + frame) % macs);
             take_turns.for_each(|n| assert!(pair.transmit(&frames[n]), "the ring has room"));
             pair.flush();
         }
         let begin = cycles::now();
-        let done = worker.turn(Instant::from_nanos(turn as u64 * 1000));
+        let done = rig.turn();
         spent += cycles::now() - begin;
         assert_eq!(done, Turn::Busy(batch * 2));
-        for (_, driver) in &mut ends {
-            moved += driver.pair().receive(|_, _| {});
+        for guest in &mut rig.guests {
+            moved += guest.pair.receive(|_, _| {});
         }
     }
     let sent = turns * batch * 2;

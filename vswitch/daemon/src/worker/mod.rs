@@ -17,6 +17,7 @@ mod sources;
 pub(crate) mod thread;
 mod watches;
 
+use crate::control::protocol::PortCounters;
 use crate::recorder::{Event, Moment, Record, Recorder, WORKER_RECORDS};
 use batch::Batch;
 use captures::Captures;
@@ -117,6 +118,16 @@ impl Worker {
     /// Serves `ring` of `port` from the next turn on.
     pub fn attach(&mut self, port: PortId, ring: RunningRing) {
         self.ports.attach(port, ring);
+    }
+
+    /// What was counted of `port` so far. None if there is no such port.
+    pub fn counters(&self, port: PortId) -> Option<PortCounters> {
+        self.ports.lives.iter().flatten().find(|life| life.id == port).map(|life| life.counters.view())
+    }
+
+    /// Why `port` was stopped, if it was.
+    pub fn fault(&self, port: PortId) -> Option<PortFault> {
+        self.ports.lives.iter().flatten().find(|life| life.id == port)?.health.fault()
     }
 
     /// What was recorded from `since` on, in order of time: at most some thousand records.
