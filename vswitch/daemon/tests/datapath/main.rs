@@ -8,6 +8,7 @@ mod idle;
 mod kills;
 mod lab;
 mod process;
+mod quiet;
 mod races;
 mod recorder;
 mod rig;

@@ -1,0 +1,185 @@
+//! Rings that say nothing: a busy worker looks at a few of them in a turn, each asks its driver for a kick, and none is forgotten
+//! (decision 0016).
+
+use crate::{
+    lab::{Lab, access, description, frame, mac, receive, send, vlan},
+    rig::Rig,
+    traffic::Pair,
+};
+use proptest::{collection::vec, prelude::*};
+use std::os::fd::OwnedFd;
+use vhost_net_backend::{
+    device::ring::RunningRing,
+    driver::{Config, unwired::Unwired},
+    features,
+    layout::{RingSize, USED_NO_NOTIFY},
+};
+use vswitch_core::mac::MacAddr;
+use vswitchd::worker::Turn;
+
+/// Turns in a row without a frame after which a ring is quiet, and one more to find it so.
+const PATIENCE: usize = 257;
+
+/// Quiet rings that are looked at in a turn.
+const LOOKS: usize = 8;
+
+/// Turns within which every one of so many quiet rings is looked at.
+fn a_round(quiet: usize) -> usize {
+    quiet.div_ceil(LOOKS)
+}
+
+/// Small guests, which are told by a flag in memory that a kick is wanted (no EVENT_IDX): so a test can see it.
+fn config() -> Config {
+    Config {
+        features: Config::default().features & !features::EVENT_IDX,
+        ring_size: RingSize::new(16).unwrap(),
+        buffer_size: 1024,
+        ..Config::default()
+    }
+}
+
+fn station(place: usize) -> MacAddr {
+    let [high, low] = (place as u16).to_be_bytes();
+    MacAddr::new([2, 0, 0, 0, high, low])
+}
+
+/// So many ports, whose stations are known.
+fn rig(ports: usize) -> Rig {
+    let mut rig = Rig::new(&description(&vec![access(10); ports]), &config());
+    (0..ports).for_each(|place| rig.teach(place as u16, vlan(10), station(place)));
+    rig
+}
+
+/// Whether the guest's transmitq asks for a kick.
+fn armed(guest: &Unwired) -> bool {
+    let mut flags = [0; 2];
+    guest.memory.read(guest.raw_ring(1).unwrap().places().used, &mut flags);
+    u16::from_le_bytes(flags) & USED_NO_NOTIFY == 0
+}
+
+fn say(rig: &mut Rig, from: usize, to: usize) {
+    let pair = &mut rig.guests[from].pair;
+    assert!(pair.transmit(&frame(station(to), station(from), 60, 1)), "the ring has room");
+    pair.flush();
+}
+
+/// How many frames the guest got since the last time.
+fn heard(rig: &mut Rig, place: usize) -> usize {
+    let frames = rig.guests[place].pair.receive(|_, _| {});
+    assert_eq!(rig.guests[place].pair.fault(), None);
+    frames
+}
+
+/// The kick descriptor of the guest's transmitq.
+fn kick(guest: &Unwired) -> OwnedFd {
+    let [_, RunningRing::From(ring)] = guest.rings().unwrap() else { panic!("ring 1 is the transmitq") };
+    ring.kick_fd().unwrap().try_clone_to_owned().unwrap()
+}
+
+/// Whether there was a kick since the last time.
+fn kicked(kick: &OwnedFd) -> bool {
+    rustix::io::read(kick, &mut [0; 8]).is_ok()
+}
+
+#[test]
+fn a_ring_that_says_nothing_is_armed_once_patience_ends_and_kicks_and_comes_back() {
+    let mut rig = rig(2);
+    let kicks = [0, 1].map(|place| kick(&rig.guests[place]));
+    for turn in 0..PATIENCE {
+        assert!(!armed(&rig.guests[1]), "in turn {turn} it is polled");
+        say(&mut rig, 0, 1);
+        assert_eq!((rig.turn(), heard(&mut rig, 1)), (Turn::Busy(1), 1));
+    }
+    assert_eq!([0, 1].map(|place| armed(&rig.guests[place])), [false, true], "the silent one alone");
+    for kick in &kicks {
+        kicked(kick);
+    }
+    say(&mut rig, 0, 1);
+    say(&mut rig, 1, 0);
+    assert_eq!(kicks.each_ref().map(kicked), [false, true], "who is polled need not kick");
+    assert_eq!(
+        (rig.turn(), heard(&mut rig, 0)),
+        (Turn::Busy(2), 1),
+        "a lonely quiet ring is looked at in every turn"
+    );
+    assert!(!armed(&rig.guests[1]), "it is polled again");
+    say(&mut rig, 1, 0);
+    assert!(!kicked(&kicks[1]));
+    assert_eq!((rig.turn(), heard(&mut rig, 0)), (Turn::Busy(1), 1));
+}
+
+#[test]
+fn five_hundred_silent_ports_cost_a_turn_eight_looks_and_all_are_heard_in_a_round() {
+    const SILENT: usize = 500;
+    let mut rig = rig(SILENT + 2);
+    let [one, two] = [SILENT, SILENT + 1];
+    // A ring may be passed over in the turn in which another one leaves its place, so not all are quiet in the same turn.
+    for _ in 0..PATIENCE + SILENT {
+        say(&mut rig, one, two);
+        rig.turn();
+        heard(&mut rig, two);
+    }
+    assert!(rig.guests[..SILENT].iter().all(armed) && !armed(&rig.guests[one]));
+    (0..SILENT).for_each(|place| say(&mut rig, place, two));
+    let (mut left, mut turns) = (SILENT, 0);
+    while left > 0 {
+        say(&mut rig, one, two);
+        let Turn::Busy(moved) = rig.turn() else { panic!("{left} have something to say") };
+        assert!(moved <= 1 + LOOKS, "turn {turns} found {moved}: so many were looked at");
+        left -= moved - 1;
+        assert_eq!(heard(&mut rig, two), moved);
+        turns += 1;
+    }
+    assert_eq!(turns, a_round(SILENT));
+    assert!(!rig.guests.iter().take(SILENT).any(armed), "all are polled again");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    #[test]
+    fn whoever_speaks_whenever_is_heard_within_a_round(
+        story in vec((0usize..20, 1usize..3, prop_oneof![0usize..4, 0usize..400]), 1..40),
+    ) {
+        const PORTS: usize = 20;
+        let mut rig = rig(PORTS + 1);
+        for (place, frames, turns) in story {
+            (0..frames).for_each(|_| say(&mut rig, place, PORTS));
+            let mut missing = frames;
+            for _ in 0..a_round(PORTS) + 1 {
+                rig.turn();
+                missing -= heard(&mut rig, PORTS);
+            }
+            prop_assert_eq!(missing, 0, "of {} frames of port {}", frames, place);
+            for _ in 0..turns {
+                prop_assert_eq!(rig.turn(), Turn::Idle);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_sleeps_is_woken_by_a_ring_that_is_quiet() {
+    const SILENT: std::ops::Range<usize> = 2..12;
+    let lab = Lab::new(&vec![access(10); SILENT.end]);
+    let mut guests: Vec<_> = SILENT.map(|place| lab.attach(place, &Config::default())).collect();
+    let mut pair = Pair::new(&lab, [0, 1]);
+    let busy = || lab.datapath.snapshot().unwrap().workers[0].busy_turns;
+    for place in SILENT {
+        // Long enough for all others to be quiet.
+        let before = busy();
+        while busy() < before + PATIENCE as u64 {
+            pair.exchange();
+        }
+        let asleep = lab.datapath.snapshot().unwrap().workers[0].sleeps;
+        lab.wait(|seen| seen.workers[0].sleeps > asleep);
+        // From here on nobody asks the worker anything, which would wake it: the kick alone does.
+        let (speaker, listener) = (place - SILENT.start, (place + 1 - SILENT.start) % SILENT.len());
+        guests[listener].pair().receive(|_, _| {});
+        let sent = frame(MacAddr::BROADCAST, mac(place), 60, place as u64);
+        send(&mut guests[speaker], &sent);
+        assert_eq!(receive(&mut guests[listener], 1), [sent]);
+    }
+    pair.exchange();
+    pair.lost_nothing(&lab.lawful());
+}
