@@ -3,7 +3,8 @@
 use crate::{
     description::description,
     lab::{DEADLINE, Lab, access, frame, mac, send},
-    process::{Guest, Holdings, alone, guest_socket, left_out, status},
+    left_out::left_out,
+    process::{Guest, Holdings, alone, guest_socket, status},
     traffic::{Pair, Running},
 };
 use rustix::process::Signal;

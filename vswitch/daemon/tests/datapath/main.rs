@@ -7,6 +7,7 @@ mod hostile;
 mod idle;
 mod kills;
 mod lab;
+mod left_out;
 mod process;
 mod quiet;
 mod races;

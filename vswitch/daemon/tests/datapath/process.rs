@@ -3,7 +3,6 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env,
-    io::Write as _,
     path::{Path, PathBuf},
     process::{Child, Command},
     time::Instant,
@@ -118,13 +117,4 @@ pub(crate) fn status(path: &str, field: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let number = line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse().ok());
     number.unwrap_or_else(|| panic!("{path} has no {field}"))
-}
-
-/// Says what a test needs and this machine lacks: to whoever reads its output, and to `./check`, which counts it.
-pub(crate) fn left_out(what: &str) {
-    eprintln!("LEFT OUT: {what}");
-    if let Some(list) = std::env::var_os("VNET_LEFT_OUT") {
-        let mut list = std::fs::OpenOptions::new().append(true).create(true).open(list).unwrap();
-        writeln!(list, "{what}").unwrap();
-    }
 }
