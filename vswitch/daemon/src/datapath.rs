@@ -16,7 +16,7 @@ use crate::{
     },
     workers::Workers,
 };
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use std::{
     collections::{BTreeMap, VecDeque},
     os::{
@@ -144,6 +144,8 @@ impl Datapath {
     ) -> anyhow::Result<()> {
         let world = Arc::new(World::compile(description)?);
         check(&settings)?;
+        let with_descriptor = attachments.iter().filter(|new| new.kind.comes_with_a_descriptor()).count();
+        ensure!(with_descriptor <= descriptors.len(), "an attachment came without its descriptor");
         let running = match self.running.take() {
             Some(running) if running.settings != settings => {
                 self.running = Some(running);
@@ -165,12 +167,8 @@ impl Datapath {
         self.running = Some(Running { world, healths, ..running });
         let mut descriptors = VecDeque::from(descriptors);
         for attachment in attachments {
-            let descriptor = match attachment.kind {
-                AttachmentKind::VhostUserConnect { .. } => None,
-                AttachmentKind::VhostUserListen | AttachmentKind::Tap => {
-                    Some(descriptors.pop_front().context("an attachment came without its descriptor")?)
-                }
-            };
+            let descriptor =
+                attachment.kind.comes_with_a_descriptor().then(|| descriptors.pop_front()).flatten();
             if !self.ports.contains_key(&attachment.port) {
                 self.attach(attachment, descriptor)?;
             }
@@ -364,8 +362,7 @@ impl Datapath {
     /// No lab was applied yet.
     pub fn records(&self, wanted: &RecordsWanted) -> anyhow::Result<Records> {
         let workers = &self.running()?.workers;
-        let now = self.now();
-        let since = clock::Instant::from_nanos(now.as_nanos().saturating_sub(wanted.last_nanos));
+        let since = clock::Instant::from_nanos(self.now().as_nanos().saturating_sub(wanted.last_nanos));
         let mut from = wanted.from.iter().copied();
         let journal = self.journal.piece(from.next().unwrap_or(0), since, Vec::with_capacity(PIECE));
         let mut pieces = workers.records(from, since);
@@ -379,7 +376,8 @@ impl Datapath {
             _ => true,
         };
         Ok(Records {
-            now,
+            // Not before the workers answered: what they had recorded until then is not of the future.
+            now: self.now(),
             whole_since: pieces.iter().map(|piece| piece.whole_since).max().unwrap_or_default(),
             records: pieces.into_iter().flat_map(|piece| piece.records).filter(is_wanted).collect(),
             next: more.then_some(next),

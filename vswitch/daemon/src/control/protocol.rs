@@ -166,6 +166,16 @@ pub enum AttachmentKind {
     Tap,
 }
 
+impl AttachmentKind {
+    /// Whether a descriptor comes along with it.
+    pub fn comes_with_a_descriptor(&self) -> bool {
+        match self {
+            Self::VhostUserListen | Self::Tap => true,
+            Self::VhostUserConnect { .. } => false,
+        }
+    }
+}
+
 /// The state of the datapath at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {

@@ -18,3 +18,4 @@ mod shapes;
 mod tags;
 mod traffic;
 mod workers;
+mod worlds;
