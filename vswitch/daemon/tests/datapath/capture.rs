@@ -1,7 +1,7 @@
 //! Captures of a port: what they hold is what was sent and what arrived, and nobody waits for them.
 
 use crate::{
-    lab::{DEADLINE, Lab, access, frame, mac, receive, send, trunk},
+    lab::{DEADLINE, Lab, access, description, frame, mac, receive, send, trunk},
     traffic::Pair,
 };
 use pcap_parser::{Block, OptionCode, parse_block_le, pcapng::PcapNGOption};
@@ -234,5 +234,54 @@ fn a_capture_of_a_silent_port_ends_when_its_time_is_up() {
     let (_, file) = capture_with(&mut lab, 0, |settings| settings.seconds = Some(1));
     let file = read(file);
     assert_eq!((file.captured, file.missed), (0, 0));
+    assert_none_left(&lab);
+}
+
+#[test]
+fn what_two_workers_deliver_to_one_port_is_in_one_file_each_frame_once_and_each_senders_in_order() {
+    const FRAMES: u64 = 2000;
+    const RECEIVER: usize = 2;
+    let mut lab = Lab::with_workers(&description(&vec![access(10); 3]), 2);
+    let mut guests: Vec<_> = (0..3).map(|place| lab.attach(place, &Config::default())).collect();
+    send(&mut guests[RECEIVER], &frame(MacAddr::BROADCAST, mac(RECEIVER), 60, 0));
+    (0..2).for_each(|sender| assert_eq!(receive(&mut guests[sender], 1).len(), 1));
+    let numbered = |sender: usize, number| frame(mac(RECEIVER), mac(sender), 60, number);
+    let before = lab.lawful();
+    let (capture, file) = capture(&mut lab, RECEIVER as u16, "");
+    let (mut sent, mut arrived) = ([0; 2], 0);
+    let end = std::time::Instant::now() + DEADLINE;
+    while arrived < 2 * FRAMES {
+        for (sender, sent) in sent.iter_mut().enumerate() {
+            // No more on their way than the receiver has buffers.
+            while *sent < FRAMES
+                && sent.abs_diff(arrived / 2) < 60
+                && guests[sender].pair().transmit(&numbered(sender, *sent))
+            {
+                *sent += 1;
+            }
+            guests[sender].pair().flush();
+        }
+        arrived += guests[RECEIVER].pair().receive(|_, _| {}) as u64;
+        assert!(std::time::Instant::now() < end, "{arrived} of {sent:?} arrived");
+        std::thread::yield_now();
+    }
+    lab.datapath.end_capture(capture).unwrap();
+    let (file, after) = (read(file), lab.lawful());
+    for (worker, earlier) in after.workers.iter().zip(&before.workers) {
+        assert!(worker.frames - earlier.frames >= FRAMES, "each moved a sender's: {:#?}", after.workers);
+    }
+    assert_eq!((file.captured, file.missed, file.seen.len() as u64), (2 * FRAMES, 0, 2 * FRAMES));
+    assert!(file.seen.iter().all(|seen| !seen.inbound));
+    for sender in 0..2 {
+        let its = file.seen.iter().filter(|seen| seen.bytes[6..12] == mac(sender).octets());
+        let same = its
+            .clone()
+            .map(|seen| &seen.bytes)
+            .eq(&(0..FRAMES).map(|n| numbered(sender, n)).collect::<Vec<_>>());
+        assert!(
+            same && its.is_sorted_by_key(|seen| seen.nanos),
+            "frames of port {sender}, each once and in order"
+        );
+    }
     assert_none_left(&lab);
 }
