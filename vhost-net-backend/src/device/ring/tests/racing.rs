@@ -2,7 +2,7 @@
 
 use super::{ALL, Wired, config, publish};
 use crate::{
-    device::ring::{Claim, Defect, MAX_BATCH, NoRoom, Payload, Rooms, make_visible},
+    device::ring::{Claim, Defect, HEAD_BYTES, MAX_BATCH, NoRoom, Payload, Rooms, make_visible},
     driver::{Descriptor, misbehave::Flipper},
     features::NET_MRG_RXBUF,
     layout::{AVAIL_NO_INTERRUPT, DESC_NEXT, DESC_WRITE},
@@ -128,6 +128,28 @@ fn q13_what_is_judged_stays_while_the_guest_changes_it() {
 fn copy(wired: &Wired, place: usize) -> (Vec<u8>, u32, Option<Defect>) {
     let frame = wired.from.frame(place);
     (frame.head().to_vec(), frame.len(), frame.defect())
+}
+
+#[test]
+fn a_head_is_of_the_look_and_what_follows_it_of_the_delivery() {
+    // Copied once, straight from the sender's buffer into the receiver's: what the sender changes in between is what arrives.
+    let mut wired = Wired::new(&config(ALL, 16));
+    let ring = wired.raw(1);
+    let len = 1000u32;
+    let addr = ring.fill(0, &[&[0; 12], [1; 1000].as_slice()].concat());
+    ring.set_descriptor(0, Descriptor { addr, len: 12 + len, flags: 0, next: 0 });
+    ring.offer(0);
+    assert_eq!(wired.from.harvest(MAX_BATCH), Ok(1));
+    ring.fill(0, &[2; 1012]);
+    let mut rooms = Rooms::default();
+    let mut lease =
+        wired.to.reserve(&mut rooms, 1, |room| room.frames(std::iter::once(len))).expect("an honest ring");
+    let frame = wired.from.frame(0);
+    assert_eq!(lease.write(0, frame.head(), frame.payload()), Ok(()));
+    publish(&wired.to, lease);
+    let mut arrived = Vec::new();
+    wired.driver.pair.receive(|_, frame| arrived = frame.to_vec());
+    assert_eq!(arrived, [[1; HEAD_BYTES].as_slice(), [2; 1000 - HEAD_BYTES].as_slice()].concat());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use vhost_net_backend::{
 use vswitch_core::mac::MacAddr;
 
 /// Labs, in each of which the attacker begins anew.
-const LABS: u64 = 60;
+const LABS: u64 = 30;
 
 /// Turns in each.
 const TURNS: u64 = 100;
