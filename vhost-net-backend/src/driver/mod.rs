@@ -181,12 +181,10 @@ pub type Bases = Vec<u16>;
 impl Driver {
     /// The whole handshake over `stream`: at return the rings run and all receive buffers are posted.
     pub fn connect(stream: UnixStream, config: &Config) -> Result<Self, DriverError> {
-        let (arena, plans) = plan::plan(config)?;
-        let memory = Arc::new(arena);
+        let laid_out = plan::plan(config)?;
         let rings = config.queue_pairs * 2;
         let session = Session::negotiate(stream, config.features, config.required(), rings, config.timeout)?;
-        let pairs = plans.iter().map(|plan| QueuePair::new(&memory, plan, session.features()));
-        let pairs = pairs.collect::<Result<_, _>>()?;
+        let (memory, pairs) = fresh_pairs(laid_out, session.features())?;
         let mut driver = Self { session, memory, pairs, config: config.clone() };
         driver.start()?;
         Ok(driver)
@@ -198,6 +196,16 @@ impl Driver {
         let features = self.session.features();
         let rings = self.config.queue_pairs * 2;
         self.session = Session::negotiate(stream, features, features, rings, self.config.timeout)?;
+        self.start()
+    }
+
+    /// Stops all rings and starts empty ones in other memory, on the same connection: as a VMM does whose guest loads its
+    /// driver anew. Frames in flight are lost.
+    pub fn start_elsewhere(&mut self) -> Result<(), DriverError> {
+        for index in 0..self.pairs.len() * 2 {
+            self.session.stop_ring(index)?;
+        }
+        (self.memory, self.pairs) = fresh_pairs(plan::plan(&self.config)?, self.session.features())?;
         self.start()
     }
 
@@ -269,6 +277,17 @@ impl Driver {
     pub fn stop(self) -> Result<Bases, DriverError> {
         (0..self.pairs.len() * 2).map(|index| self.session.stop_ring(index)).collect()
     }
+}
+
+/// Rings that nothing happened on yet, in memory that was laid out for them.
+fn fresh_pairs(
+    (arena, plans): (Arena, Vec<PairPlan>),
+    features: u64,
+) -> Result<(Arc<Arena>, Vec<QueuePair>), DriverError> {
+    let memory = Arc::new(arena);
+    let pairs = plans.iter().map(|plan| QueuePair::new(&memory, plan, features));
+    let pairs = pairs.collect::<Result<_, _>>()?;
+    Ok((memory, pairs))
 }
 
 /// A receiveq and a transmitq, with one call descriptor for both.

@@ -49,6 +49,23 @@ fn a_watched_frame_says_where_it_went() {
 }
 
 #[test]
+fn a_driver_that_starts_its_rings_elsewhere_goes_on_with_empty_ones() {
+    let lab = Lab::new(&[access(10), access(10)]);
+    let mut guests: Vec<_> = (0..2).map(|place| lab.attach(place, &Config::default())).collect();
+    for round in 0..3 {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let sent = frame(mac(to), mac(from), 600, round);
+            send(&mut guests[from], &sent);
+            assert_eq!(receive(&mut guests[to], 1), [sent], "round {round}");
+        }
+        let before = guests[0].memory().clone();
+        guests[0].start_elsewhere().unwrap();
+        assert!(!std::sync::Arc::ptr_eq(&before, guests[0].memory()));
+    }
+    assert!(lab.lawful().ports.iter().all(|port| port.counters.faults == 0));
+}
+
+#[test]
 fn an_idle_worker_sleeps_and_a_kick_wakes_it() {
     let lab = Lab::new(&[access(10), access(10)]);
     let mut guests: Vec<_> = (0..2).map(|place| lab.attach(place, &Config::default())).collect();

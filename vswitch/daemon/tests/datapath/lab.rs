@@ -1,7 +1,6 @@
 //! A lab in one process: a datapath and drivers at its sockets.
 
 use std::{
-    collections::BTreeMap,
     os::{
         fd::OwnedFd,
         unix::net::{UnixListener, UnixStream},
@@ -56,11 +55,15 @@ pub(crate) fn frame(dst: MacAddr, src: MacAddr, len: usize, seed: u64) -> Vec<u8
     build::raw(link, 0x88b5, &payload)
 }
 
+/// The socket of port `place` of the lab whose sockets are in `folder`.
+pub(crate) fn socket(folder: &Path, place: usize) -> PathBuf {
+    folder.join(format!("p{place}.sock"))
+}
+
 /// A running lab.
 pub(crate) struct Lab {
     pub(crate) datapath: Datapath,
-    sockets: BTreeMap<usize, PathBuf>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Lab {
@@ -76,23 +79,26 @@ impl Lab {
     pub(crate) fn with_workers(description: &Description, workers: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut datapath = Datapath::new();
-        let (mut attachments, mut descriptors, mut sockets) =
-            (Vec::new(), Vec::<OwnedFd>::new(), BTreeMap::new());
+        let (mut attachments, mut descriptors) = (Vec::new(), Vec::<OwnedFd>::new());
         for (place, port) in description.ports.iter().enumerate() {
-            let path = dir.path().join(format!("p{place}.sock"));
+            let path = socket(dir.path(), place);
             descriptors.push(UnixListener::bind(&path).unwrap().into());
-            sockets.insert(place, path);
             let port = port.as_ref().unwrap().id;
             attachments.push(Attachment { port, kind: AttachmentKind::VhostUserListen });
         }
         let settings = DatapathSettings { workers, cpus: vec![], poll: PollMode::Adaptive };
         datapath.apply(description, attachments, descriptors, settings).unwrap();
-        Self { datapath, sockets, _dir: dir }
+        Self { datapath, dir }
     }
 
     /// The socket of port `place`.
-    pub(crate) fn socket(&self, place: usize) -> &Path {
-        &self.sockets[&place]
+    pub(crate) fn socket(&self, place: usize) -> PathBuf {
+        socket(self.folder(), place)
+    }
+
+    /// The folder of the sockets.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Connects a driver to port `place` and waits until the switch says that it is up.
@@ -104,8 +110,13 @@ impl Lab {
     }
 
     /// Waits until the datapath's snapshot says so; panics with the snapshot if it does not in time.
-    pub(crate) fn wait(&self, mut so: impl FnMut(&Snapshot) -> bool) -> Snapshot {
-        let end = Instant::now() + DEADLINE;
+    pub(crate) fn wait(&self, so: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+        self.wait_for(DEADLINE, so)
+    }
+
+    /// The same, for as long as `patience`.
+    pub(crate) fn wait_for(&self, patience: Duration, mut so: impl FnMut(&Snapshot) -> bool) -> Snapshot {
+        let end = Instant::now() + patience;
         loop {
             let snapshot = self.datapath.snapshot().unwrap();
             if so(&snapshot) {

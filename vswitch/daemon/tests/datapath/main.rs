@@ -1,6 +1,7 @@
 //! The datapath from driver to driver: through gate, daemon, rings, worker and switch.
 
 mod capture;
+mod churn;
 mod description;
 mod forward;
 mod hostile;
@@ -19,3 +20,7 @@ mod tags;
 mod traffic;
 mod workers;
 mod worlds;
+
+/// Counts what is allocated and not freed, for tests of what is left behind.
+#[global_allocator]
+static HEAP: &stats_alloc::StatsAlloc<std::alloc::System> = &stats_alloc::INSTRUMENTED_SYSTEM;

@@ -4,8 +4,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env,
     path::{Path, PathBuf},
-    process::{Child, Command},
-    time::Instant,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use crate::lab::DEADLINE;
@@ -41,8 +41,19 @@ pub(crate) struct Guest(Child);
 impl Guest {
     /// Starts one: the test named `name`, which finds `socket` by [`guest_socket`].
     pub(crate) fn start(name: &str, socket: &Path) -> Self {
-        let child = this_test(name).env(GUEST, socket).stdout(std::process::Stdio::null()).spawn();
-        Self(child.unwrap())
+        let mut command = this_test(name);
+        command.env(GUEST, socket).stdin(Stdio::piped()).stdout(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+
+    /// Writes a line to its standard input.
+    pub(crate) fn tell(&mut self, line: &str) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn lives(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
     }
 
     /// Its process id.
@@ -101,9 +112,9 @@ impl Holdings {
         }
     }
 
-    /// Waits until this process holds exactly as much as `self` again.
-    pub(crate) fn regained(&self) {
-        let end = Instant::now() + DEADLINE;
+    /// Waits, for as long as `patience`, until this process holds exactly as much as `self` again.
+    pub(crate) fn regained(&self, patience: Duration) {
+        let end = Instant::now() + patience;
         while Self::now() != *self {
             assert!(Instant::now() < end, "{self:?} before, now {:?}", Self::now());
             std::thread::yield_now();
@@ -117,4 +128,11 @@ pub(crate) fn status(path: &str, field: &str) -> u64 {
     let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     let number = line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse().ok());
     number.unwrap_or_else(|| panic!("{path} has no {field}"))
+}
+
+/// Bytes that this process has on its heap: what is left behind shows there to the byte. Resident memory also has what the allocator
+/// keeps between them, and rises and falls with the threads' luck.
+pub(crate) fn heap() -> usize {
+    let stats = crate::HEAP.stats();
+    stats.bytes_allocated.saturating_sub(stats.bytes_deallocated)
 }
