@@ -74,6 +74,8 @@ pub struct WhyGroup {
     pub rule: Option<String>,
     /// What to do about it.
     pub mend: Option<String>,
+    /// If it is about an address that moved back and forth: how often it moved in all; else 0.
+    pub flaps: u64,
     /// The configuration that decided it, if it is not the one in force.
     pub old_epoch: Option<u64>,
 }

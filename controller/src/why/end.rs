@@ -53,10 +53,11 @@ impl End {
         interfaces(plan).filter(|(_, interface)| self.ports.contains(&interface.port))
     }
 
-    /// Whether it happened here, or to a frame that came from here.
+    /// Whether it happened here, to a frame that came from here, or to an address that was here.
     fn is_source(&self, record: &Record) -> bool {
         if !self.ports.is_empty() {
-            return record.event.port().is_some_and(|port| self.ports.contains(&port));
+            let happened_here = record.event.port().is_some_and(|port| self.ports.contains(&port));
+            return happened_here || self.ports.iter().any(|port| record.event.takes_from(*port));
         }
         record.frame.is_some_and(|frame| {
             self.macs.contains(&frame.src) || self.addresses.iter().any(|address| frame.may_be_from(*address))

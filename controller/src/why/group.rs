@@ -2,7 +2,15 @@
 //! connection or frame to the next.
 
 use std::{cmp::Reverse, collections::HashMap};
-use vswitch_core::{clock::Instant, head::Transport, id::Epoch};
+use vswitch_core::{
+    clock::Instant,
+    fdb::Former,
+    head::Transport,
+    id::{Epoch, PortId, SwitchId},
+    mac::MacAddr,
+    trace::LearnedStep,
+    vlan::VlanId,
+};
 use vswitchd::recorder::{Event, FrameNote, Record, What};
 
 /// Alike records.
@@ -13,15 +21,25 @@ pub(super) struct Group {
     pub(super) first_at: Instant,
     pub(super) count: u64,
     pub(super) more: u64,
+    /// If it is about an address that moved back and forth: how often it moved in all.
+    pub(super) flaps: u64,
 }
 
 /// All groups: first those that say that something was lost, each the latest first.
 pub(super) fn groups(records: Vec<Record>) -> Vec<Group> {
     let mut groups: HashMap<(Event, Epoch, Option<FrameNote>), Group> = HashMap::new();
     for record in records {
-        let alike = (record.event, record.epoch(), record.frame.map(without_source_port));
-        let group =
-            groups.entry(alike).or_insert(Group { last: record, first_at: record.at, count: 0, more: 0 });
+        let note = match record.event {
+            Event::Learned { .. } => record.frame.map(source_alone),
+            _ => record.frame.map(without_source_port),
+        };
+        let group = groups.entry((record.event, record.epoch(), note)).or_insert(Group {
+            last: record,
+            first_at: record.at,
+            count: 0,
+            more: 0,
+            flaps: 0,
+        });
         group.count += 1;
         group.more += u64::from(record.more);
         group.first_at = group.first_at.min(record.at);
@@ -30,8 +48,55 @@ pub(super) fn groups(records: Vec<Record>) -> Vec<Group> {
         }
     }
     let mut groups: Vec<_> = groups.into_values().collect();
+    tell_flaps(&mut groups);
     groups.sort_by_key(|group| (!super::words::kind(group.last.event).is_loss(), Reverse(group.last.at)));
     groups
+}
+
+/// One move of an address, as a group of records has it.
+#[derive(Clone, Copy)]
+struct Move {
+    /// The switch, the VLAN and the address.
+    of: (SwitchId, VlanId, MacAddr),
+    from: Former,
+    to: PortId,
+}
+
+impl Move {
+    fn of(record: &Record) -> Option<Self> {
+        let Event::Learned { port: to, switch, vlan, what: LearnedStep::Moved { from } } = record.event
+        else {
+            return None;
+        };
+        Some(Self { of: (switch, vlan, record.frame?.src), from, to })
+    }
+
+    /// Whether `other` is the same way back.
+    fn is_undone_by(&self, other: &Self) -> bool {
+        self.from.is_port(other.to.index()) && other.from.is_port(self.to.index())
+    }
+}
+
+/// Notes with which addresses moved back and forth: those that went one way twice, or a way and back.
+fn tell_flaps(groups: &mut [Group]) {
+    let moves: Vec<_> =
+        groups.iter().filter_map(|group| Some((Move::of(&group.last)?, group.count + group.more))).collect();
+    let mut by_address: HashMap<_, Vec<(Move, u64)>> = HashMap::new();
+    for (made, times) in moves {
+        by_address.entry(made.of).or_default().push((made, times));
+    }
+    for group in groups {
+        let Some(made) = Move::of(&group.last) else { continue };
+        let all = &by_address[&made.of];
+        let flaps =
+            all.iter().any(|(one, times)| *times > 1 || all.iter().any(|(other, _)| one.is_undone_by(other)));
+        group.flaps = if flaps { all.iter().map(|(_, times)| times).sum() } else { 0 };
+    }
+}
+
+/// A note that is the same for all that a station sends.
+fn source_alone(note: FrameNote) -> FrameNote {
+    FrameNote { dst: MacAddr::default(), src: note.src, tag: None, what: What::Other { ethertype: 0 } }
 }
 
 /// A note that is the same for each connection of a client to one server.

@@ -13,8 +13,11 @@ use vswitch_core::{
     build::{self, Addresses, Echo, Ethernet},
     clock::Instant,
     drop_reason::DropReason,
-    id::{Epoch, PortId},
+    fdb::Target,
+    id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
+    trace::LearnedStep,
+    vlan::VlanId,
     world::World,
 };
 use vswitchd::recorder::{Event, Moment, Record, Recorder};
@@ -132,6 +135,35 @@ fn connections_of_one_client_are_alike_and_other_servers_are_not() {
     let mut counts: Vec<_> = groups.iter().map(|group| group.count).collect();
     counts.sort_unstable();
     assert_eq!(counts, [1, 2]);
+}
+
+#[test]
+fn a_move_says_from_where_and_concerns_both_ports() {
+    let plan = hello();
+    let moved = |from: PortId, to, seconds: &[u64]| {
+        let what = LearnedStep::Moved { from: Target::Port(from).into() };
+        let event = Event::Learned { port: to, switch: SwitchId::new(0), vlan: VlanId::DEFAULT, what };
+        let frame = ping(&plan, ALICE, WEB, [[10, 0, 10, seconds[0] as u8], [10, 0, 20, 1]]);
+        recorded(1, event, seconds, &frame)
+    };
+    let there = moved(ALICE, BOB, &[3]);
+    for (end, covered) in [("alice", true), ("bob", true), ("web", false)] {
+        let about = About {
+            src: Some(End::find(&plan, end).expect("an end")),
+            dst: Some(End::find(&plan, "web").unwrap()),
+        };
+        assert_eq!(about.covers(&there[0]), covered, "{end}");
+    }
+    let [once] = <[_; 1]>::try_from(told(&plan, there.clone())).expect("one group");
+    let address = mac(&plan, ALICE);
+    assert_eq!(once.fate, format!("sw1 saw {address} move from alice:eth0 to bob:eth0"));
+    assert_eq!((once.kind, once.flaps, once.mend), (WhyKind::Learned, 0, None));
+    // A second station with the address of the first: it is at one port, at the other, and back.
+    let all = [there, moved(BOB, ALICE, &[4]), moved(ALICE, BOB, &[5])].concat();
+    let [last, back] = <[_; 2]>::try_from(told(&plan, all)).expect("a group for each way");
+    assert_eq!((last.count, last.flaps, back.count, back.flaps), (2, 3, 1, 3));
+    assert!(back.fate.ends_with("from bob:eth0 to alice:eth0"), "{}", back.fate);
+    assert!(last.mend.is_some_and(|mend| mend.contains("back and forth, 3 times")));
 }
 
 #[test]

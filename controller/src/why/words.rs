@@ -6,6 +6,7 @@ use topology::plan::Plan;
 use vswitch_core::{
     clock::Instant,
     drop_reason::DropReason,
+    fdb::Former,
     head::Protocol,
     id::{PortId, SwitchId},
     mac::MacAddr,
@@ -26,7 +27,7 @@ pub(super) const fn kind(event: Event) -> WhyKind {
     match event {
         Event::Dropped { .. } => WhyKind::Dropped,
         Event::Lost { .. } => WhyKind::Lost,
-        Event::Learned { what: LearnedStep::New | LearnedStep::Moved, .. } => WhyKind::Learned,
+        Event::Learned { what: LearnedStep::New | LearnedStep::Moved { .. }, .. } => WhyKind::Learned,
         Event::Learned { .. } => WhyKind::NotLearned,
         Event::Up { .. } | Event::Down { .. } | Event::Faulted { .. } => WhyKind::Link,
         Event::Applied => WhyKind::Applied,
@@ -64,7 +65,8 @@ impl Words<'_> {
             fate: self.fate(&group.last),
             said,
             rule,
-            mend: reason.map(DropReason::mend).or(mend(event)).map(Into::into),
+            mend: reason.map(DropReason::mend).map(Into::into).or_else(|| mend(group)),
+            flaps: group.flaps,
             old_epoch: old,
         }
     }
@@ -86,6 +88,7 @@ impl Words<'_> {
             }
             Event::Learned { port, switch, what, .. } => {
                 let mac = record.frame.map(|frame| frame.src).unwrap_or_default();
+                let what = what.map(|former| self.former_name(record, former));
                 Step::Learned { switch: self.switch_name(switch), mac, at: self.port_name(port), what }
                     .to_string()
             }
@@ -156,27 +159,42 @@ impl Words<'_> {
         self.port(id).map_or_else(|| format!("port {id}"), |port| port.name.clone())
     }
 
+    /// Where an address was, which only the configuration of that time says.
+    fn former_name(&self, record: &Record, former: Former) -> String {
+        match record.epoch() == self.world.epoch() {
+            true => trace::former_name(self.world, former),
+            false => "elsewhere".into(),
+        }
+    }
+
     fn switch_name(&self, id: SwitchId) -> String {
         self.world.switch(id).map(|switch| switch.name.clone()).unwrap_or_default()
     }
 }
 
 /// What to do about what is no drop.
-const fn mend(event: Event) -> Option<&'static str> {
-    match event {
-        Event::Learned { what: LearnedStep::IsStatic, .. } => {
-            Some("let no other station use the address, or state `mac:` where it is")
+fn mend(group: &Group) -> Option<String> {
+    let what = match group.last.event {
+        Event::Learned { what: LearnedStep::Moved { .. }, .. } if group.flaps > 0 => {
+            return Some(format!(
+                "it moved back and forth, {} times in all: look for two stations with this address, or for a loop behind these ports",
+                group.flaps
+            ));
         }
-        Event::Learned { what: LearnedStep::PortLimit, .. } => Some(
-            "look at what sends under so many addresses; frames to those that are not learned are flooded",
-        ),
+        Event::Learned { what: LearnedStep::IsStatic, .. } => {
+            "let no other station use the address, or state `mac:` where it is"
+        }
+        Event::Learned { what: LearnedStep::PortLimit, .. } => {
+            "look at what sends under so many addresses; frames to those that are not learned are flooded"
+        }
         Event::Learned { what: LearnedStep::TableFull, .. } => {
-            Some("nothing: frames to that address are flooded until there is room")
+            "nothing: frames to that address are flooded until there is room"
         }
         Event::Faulted { .. } => {
-            Some("`vnet show ports` says more; reset the guest's driver or start its VMM anew")
+            "`vnet show ports` says more; reset the guest's driver or start its VMM anew"
         }
-        Event::Down { .. } => Some("`vnet show ports` says its state now"),
-        _ => None,
-    }
+        Event::Down { .. } => "`vnet show ports` says its state now",
+        _ => return None,
+    };
+    Some(what.into())
 }

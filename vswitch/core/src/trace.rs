@@ -4,7 +4,7 @@ use crate::{
     decide::{Classified, TagEdit, Tagging},
     description::Membership,
     drop_reason::DropReason,
-    fdb::{Learned, Refusal, Target},
+    fdb::{Former, Learned, Refusal, Target},
     head::{FrameView, LinkHeader},
     id::SwitchId,
     mac::MacAddr,
@@ -82,7 +82,7 @@ pub enum Step {
         /// Where it was seen: a port or a neighbouring switch.
         at: String,
         /// What was made of it.
-        what: LearnedStep,
+        what: LearnedStep<String>,
     },
     /// Its destination is known.
     Found {
@@ -145,14 +145,17 @@ pub struct Place {
     pub line: u32,
 }
 
-/// What was made of a source address.
+/// What was made of a source address, where a place is told as `P`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum LearnedStep {
+pub enum LearnedStep<P> {
     /// It was new.
     New,
     /// It was known elsewhere.
-    Moved,
+    Moved {
+        /// Where.
+        from: P,
+    },
     /// Not learned: the topology file says that it is elsewhere.
     IsStatic,
     /// Not learned: the port has as many as it may have.
@@ -184,6 +187,11 @@ fn target_name(world: &World, target: Target) -> String {
     }
 }
 
+/// The name of where an address was.
+pub fn former_name(world: &World, former: Former) -> String {
+    former.target(world).map_or_else(|| "a port that is gone".into(), |target| target_name(world, target))
+}
+
 impl Step {
     pub(crate) fn arrived(port: &Port, frame: &FrameView<'_>) -> Self {
         let LinkHeader { src, dst, .. } = *frame.link;
@@ -213,7 +221,7 @@ impl Step {
             switch: switch_name(world, switch),
             mac,
             at: target_name(world, at),
-            what: learned.into(),
+            what: LearnedStep::from(learned).map(|former| former_name(world, former)),
         }
     }
 
@@ -326,7 +334,7 @@ impl fmt::Display for Step {
             }
             Self::Learned { switch, mac, at, what } => match what {
                 LearnedStep::New => write!(f, "{switch} learned {mac} on {at}"),
-                LearnedStep::Moved => write!(f, "{switch} saw {mac} move to {at}"),
+                LearnedStep::Moved { from } => write!(f, "{switch} saw {mac} move from {from} to {at}"),
                 refused => write!(f, "{switch} did not learn {mac} on {at}: {}", refused.why()),
             },
             Self::Found { switch, mac, at, is_static } => {
@@ -363,11 +371,11 @@ impl fmt::Display for Step {
     }
 }
 
-impl From<Learned> for LearnedStep {
+impl From<Learned> for LearnedStep<Former> {
     fn from(learned: Learned) -> Self {
         match learned {
             Learned::New | Learned::Known => Self::New,
-            Learned::Moved => Self::Moved,
+            Learned::Moved { from } => Self::Moved { from },
             Learned::Refused(Refusal::Static) => Self::IsStatic,
             Learned::Refused(Refusal::PortLimit) => Self::PortLimit,
             Learned::Refused(Refusal::TableFull) => Self::TableFull,
@@ -376,11 +384,23 @@ impl From<Learned> for LearnedStep {
     }
 }
 
-impl LearnedStep {
-    /// Why it was not learned; empty if it was.
-    pub const fn why(self) -> &'static str {
+impl<P> LearnedStep<P> {
+    /// The same, with a place told as `tell` does.
+    pub fn map<Q>(self, tell: impl FnOnce(P) -> Q) -> LearnedStep<Q> {
         match self {
-            Self::New | Self::Moved => "",
+            Self::New => LearnedStep::New,
+            Self::Moved { from } => LearnedStep::Moved { from: tell(from) },
+            Self::IsStatic => LearnedStep::IsStatic,
+            Self::PortLimit => LearnedStep::PortLimit,
+            Self::TableFull => LearnedStep::TableFull,
+            Self::Busy => LearnedStep::Busy,
+        }
+    }
+
+    /// Why it was not learned; empty if it was.
+    pub const fn why(&self) -> &'static str {
+        match self {
+            Self::New | Self::Moved { .. } => "",
             Self::IsStatic => "the topology file says that it is elsewhere",
             Self::PortLimit => "the port has as many addresses as it may have",
             Self::TableFull => "there is no room in the table where it would stand",

@@ -19,6 +19,7 @@ use crate::{
 use anyhow::{Context, anyhow, bail, ensure};
 use std::{
     collections::{BTreeMap, VecDeque},
+    iter,
     os::{
         fd::OwnedFd,
         unix::net::{UnixListener, UnixStream},
@@ -240,11 +241,12 @@ impl Datapath {
         let described = running.world.description().ports.iter().flatten();
         let ports = described.map(|port| self.port_view(port, counted.ports.get(&port.id))).collect();
         let switches = &running.world.description().switches;
-        let by_switch = running.fdb.entries_by_switch(switches.len(), self.now());
         let counts = running.fdb.counts(self.now());
+        let names = switches.iter().map(|switch| switch.name.clone());
+        let by_switch = counts.by_switch.into_iter().chain(iter::repeat(0));
         let fdb = FdbView {
             entries: counts.entries,
-            by_switch: switches.iter().map(|switch| switch.name.clone()).zip(by_switch).collect(),
+            by_switch: names.zip(by_switch).collect(),
             learned: counts.learned,
             moves: counts.moves,
             refused: counts.refused,

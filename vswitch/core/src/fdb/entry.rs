@@ -18,8 +18,9 @@ use crate::{
     id::{PortId, SwitchId},
     mac::MacAddr,
     vlan::VlanId,
-    world::MAX_PORTS,
+    world::{MAX_PORTS, World},
 };
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where an address is.
@@ -48,6 +49,41 @@ impl Target {
             Self::Trunk(_) => 0,
         }
     }
+}
+
+/// Where an address was until it moved, as its entry has it: it is to be read with the World of that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Former(u16);
+
+impl Former {
+    /// What that is in `world`; none if there is no such port.
+    pub fn target(self, world: &World) -> Option<Target> {
+        match port_place(self.0) {
+            Some(index) => world.port(index).map(|port| Target::Port(port.id)),
+            None => Some(Target::Trunk(switch_behind(self.0))),
+        }
+    }
+
+    /// Whether it is the port in place `index`.
+    pub fn is_port(self, index: u16) -> bool {
+        port_place(self.0) == Some(index)
+    }
+}
+
+impl From<Target> for Former {
+    fn from(target: Target) -> Self {
+        Self(target.number())
+    }
+}
+
+/// The place of the port that a target's number stands for, if it is one.
+const fn port_place(number: u16) -> Option<u16> {
+    if (number as usize) < MAX_PORTS { Some(number) } else { None }
+}
+
+/// The switch that any other number stands for.
+const fn switch_behind(number: u16) -> SwitchId {
+    SwitchId::new(number & 0xfff)
 }
 
 /// What an address is looked up by: each switch has its own table, and learns per VLAN (IEEE 802.1Q-2018 §8.8,
@@ -124,7 +160,12 @@ impl First {
 
     /// The port whose place it names, if it names one.
     pub(super) const fn port_index(self) -> Option<u16> {
-        if (self.number() as usize) < MAX_PORTS { Some(self.number()) } else { None }
+        port_place(self.number())
+    }
+
+    /// The neighbour behind a trunk, if it names no port's place.
+    pub(super) const fn switch(self) -> SwitchId {
+        switch_behind(self.number())
     }
 
     pub(super) const fn is(self, mac: MacAddr) -> bool {
@@ -184,6 +225,11 @@ impl Entry {
     /// Whether it says that its address is at `target`.
     pub(super) const fn is_at(self, target: Target) -> bool {
         self.first.number() == target.number() && self.second.generation() == target.generation()
+    }
+
+    /// Where it says that its address is, to be told once it moved.
+    pub(super) const fn former(self) -> Former {
+        Former(self.first.number())
     }
 
     pub(super) const fn is_static(self) -> bool {

@@ -10,7 +10,7 @@ mod install;
 mod lock;
 mod table;
 
-pub use entry::{Key, Target};
+pub use entry::{Former, Key, Target};
 
 use crate::{
     clock::Instant,
@@ -64,7 +64,10 @@ pub enum Learned {
     /// It is new.
     New,
     /// It was known to be elsewhere.
-    Moved,
+    Moved {
+        /// Where.
+        from: Former,
+    },
     /// It was not learned.
     Refused(Refusal),
 }
@@ -83,10 +86,12 @@ pub enum Refusal {
 }
 
 /// What was counted since the start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Entries that are not aged out, static ones included.
     pub entries: u64,
+    /// The same by the switch's place, as far as there are switches with entries.
+    pub by_switch: Vec<u64>,
     /// Addresses learned.
     pub learned: u64,
     /// Times that a known address moved.
@@ -233,24 +238,21 @@ impl Fdb {
         self.live(now).filter_map(row)
     }
 
-    /// What was counted.
+    /// What was counted. It looks at every entry, once.
     pub fn counts(&self, now: Instant) -> Counts {
+        let mut by_switch = Vec::new();
+        for entry in self.live(now) {
+            let switch = usize::from(entry.second.place().switch().index());
+            by_switch.resize(by_switch.len().max(switch + 1), 0);
+            by_switch[switch] += 1;
+        }
         Counts {
-            entries: self.live(now).count() as u64,
+            entries: by_switch.iter().sum(),
+            by_switch,
             learned: self.learned.load(Ordering::Relaxed),
             moves: self.moves.load(Ordering::Relaxed),
             refused: self.refused.load(Ordering::Relaxed),
         }
-    }
-
-    /// How many entries each of the first `switches` switches has that are not aged out, static ones included.
-    pub fn entries_by_switch(&self, switches: usize, now: Instant) -> Vec<u64> {
-        let mut entries = vec![0; switches];
-        for entry in self.live(now) {
-            let of = entries.get_mut(usize::from(entry.second.place().switch().index()));
-            of.into_iter().for_each(|count| *count += 1);
-        }
-        entries
     }
 
     fn live(&self, now: Instant) -> impl Iterator<Item = Entry> {
@@ -295,13 +297,16 @@ impl Fdb {
             return self.refuse(Refusal::TableFull);
         };
         self.replace(slot, key, target, Stamp::Seen(now));
-        if known.is_some_and(|(_, entry)| !self.is_aged(entry, now)) && !stays {
-            self.moves.fetch_add(1, Ordering::Relaxed);
-            Learned::Moved
-        } else {
-            self.learned.fetch_add(1, Ordering::Relaxed);
-            self.call_if_crowded();
-            Learned::New
+        match known {
+            Some((_, entry)) if !self.is_aged(entry, now) && !stays => {
+                self.moves.fetch_add(1, Ordering::Relaxed);
+                Learned::Moved { from: entry.former() }
+            }
+            _ => {
+                self.learned.fetch_add(1, Ordering::Relaxed);
+                self.call_if_crowded();
+                Learned::New
+            }
         }
     }
 
@@ -344,7 +349,7 @@ fn resolve(world: &World, entry: Entry) -> Option<Target> {
             (entry.is_at(target) && port.egress(place.switch(), vlan).is_some()).then_some(target)
         }
         None => {
-            let neighbour = SwitchId::new(entry.first.number() & 0xfff);
+            let neighbour = entry.first.switch();
             world.hop_to(place.switch(), neighbour, vlan).map(|_| Target::Trunk(neighbour))
         }
     }

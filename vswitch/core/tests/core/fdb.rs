@@ -79,7 +79,7 @@ fn moves_are_counted_and_caps_follow() {
     let bench = lab.bench();
     let (fdb, world) = (&bench.fdb, &bench.world);
     assert_eq!(learn(fdb, world, 0, mac(1), at(0)), Learned::New);
-    assert_eq!(learn(fdb, world, 1, mac(1), at(1)), Learned::Moved);
+    assert_eq!(learn(fdb, world, 1, mac(1), at(1)), moved_from(0));
     assert_eq!(learn(fdb, world, 0, mac(2), at(1)), Learned::New, "the move gave the room back");
     assert_eq!(fdb.counts(at(1)).moves, 1);
 }
@@ -213,6 +213,10 @@ fn readers_never_see_an_address_on_anothers_port() {
     });
 }
 
+fn moved_from(place: u16) -> Learned {
+    Learned::Moved { from: Target::Port(PortId::new(place, 0)).into() }
+}
+
 /// What the FDB must be like, without slots, hashes or words.
 #[derive(Default)]
 struct Model(BTreeMap<(VlanId, MacAddr), (u16, u64)>);
@@ -222,7 +226,7 @@ impl Model {
         match self.0.insert(key, (port, now)) {
             Some((_, seen)) if now - seen > 300 => Learned::New,
             Some((old, _)) if old == port => Learned::Known,
-            Some(_) => Learned::Moved,
+            Some((old, _)) => moved_from(old),
             None => Learned::New,
         }
     }

@@ -8,7 +8,7 @@ use std::{
 use vswitch_core::{
     clock::Instant,
     fdb::{Fdb, Key, Learned, Refusal, Target},
-    id::SwitchId,
+    id::{PortId, SwitchId},
     mac::MacAddr,
     world::World,
 };
@@ -96,7 +96,7 @@ fn the_cap_of_a_port_holds_across_growth() {
     assert!(fdb.is_cold());
     let late = next();
     assert_eq!(learn(&fdb, &world, 0, late), Learned::Refused(Refusal::PortLimit));
-    assert_eq!(learn(&fdb, &world, 1, 0), Learned::Moved);
+    assert_eq!(learn(&fdb, &world, 1, 0), Learned::Moved { from: Target::Port(PortId::new(0, 0)).into() });
     assert_eq!(learn(&fdb, &world, 0, late), Learned::New, "the move gave the room back");
 }
 

@@ -106,6 +106,30 @@ fn a_frame_crosses_two_trunks_and_comes_back_straight() {
 }
 
 #[test]
+fn an_address_that_moves_is_told_with_where_it_was() {
+    let mut bench = Lab::new()
+        .switch("sw1")
+        .switch("sw2")
+        .join(0, 1, trunk(&[10], None))
+        .port("pc1", 0, access(10))
+        .port("pc2", 1, access(10))
+        .port("pc3", 1, access(10))
+        .bench();
+    let mut moves = |port| {
+        bench.pass(port, 1, 9, None);
+        bench.story().lines().filter(|line| line.contains(" move ")).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(moves(0), "");
+    assert_snapshot!(moves(1), @r#"
+    sw2 saw 02:00:00:00:00:01 move from sw1 to pc2:eth0
+    sw1 saw 02:00:00:00:00:01 move from pc1:eth0 to sw2
+    "#);
+    assert_snapshot!(moves(2), @"sw2 saw 02:00:00:00:00:01 move from pc2:eth0 to pc3:eth0");
+    let counts = bench.fdb.counts(bench.now);
+    assert_eq!((counts.entries, counts.by_switch, counts.moves), (2, vec![1, 1], 3));
+}
+
+#[test]
 fn a_wire_passes_what_a_switch_would_not() {
     let wire = |peer| Link::Wire { peer: PortId::new(peer, 0) };
     let mut bench = Lab::new().linked("a", wire(1)).linked("b", wire(0)).bench();

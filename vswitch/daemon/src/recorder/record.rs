@@ -6,6 +6,7 @@ use vhost_net_backend::device::fault::PortFault;
 use vswitch_core::{
     clock::Instant,
     drop_reason::DropReason,
+    fdb::Former,
     id::{Epoch, PortId, SwitchId},
     trace::LearnedStep,
     vlan::VlanId,
@@ -60,7 +61,7 @@ pub enum Event {
         /// The frame's VLAN.
         vlan: VlanId,
         /// What was made of it.
-        what: LearnedStep,
+        what: LearnedStep<Former>,
     },
     /// A driver runs: frames can flow both ways.
     Up {
@@ -142,9 +143,16 @@ impl Event {
         }
     }
 
-    /// Whether it happened at `port`, or to a copy that was to go there.
+    /// Whether it happened at `port`, to a copy that was to go there, or to an address that was there.
     pub fn concerns(self, port: PortId) -> bool {
-        self.port() == Some(port) || matches!(self, Self::Lost { to, .. } if to == port)
+        self.port() == Some(port)
+            || matches!(self, Self::Lost { to, .. } if to == port)
+            || self.takes_from(port)
+    }
+
+    /// Whether it moved an address away from `port`.
+    pub fn takes_from(self, port: PortId) -> bool {
+        matches!(self, Self::Learned { what: LearnedStep::Moved { from }, .. } if from.is_port(port.index()))
     }
 
     /// What is alike for the rate cap, below [`CAUSES`].
@@ -153,7 +161,7 @@ impl Event {
             Self::Dropped { reason, .. } | Self::Lost { reason, .. } => return reason.index(),
             Self::Learned { what, .. } => match what {
                 LearnedStep::New => 0,
-                LearnedStep::Moved => 1,
+                LearnedStep::Moved { .. } => 1,
                 LearnedStep::IsStatic => 2,
                 LearnedStep::PortLimit => 3,
                 LearnedStep::TableFull | LearnedStep::Busy => 4,

@@ -23,7 +23,7 @@ use vswitch_core::{
     clock::Instant,
     description::Link,
     drop_reason::DropReason,
-    fdb::Fdb,
+    fdb::{Fdb, Target},
     id::PortId,
     mac::MacAddr,
     trace::LearnedStep,
@@ -171,11 +171,15 @@ fn an_address_that_moves_and_one_that_is_not_learned_are_recorded() {
         .collect();
     let expected = [
         (0, mac(5), LearnedStep::New),
-        (1, mac(5), LearnedStep::Moved),
+        (1, mac(5), LearnedStep::Moved { from: Target::Port(port(0)).into() }),
         (0, mac(6), LearnedStep::New),
         (0, mac(7), LearnedStep::PortLimit),
     ];
     assert_eq!(learned, expected);
+    let of_first: Vec<_> =
+        lab.last(1).into_iter().filter(|record| record.event.takes_from(port(0))).collect();
+    assert_eq!(of_first.len(), 1);
+    assert!(of_first[0].event.concerns(port(0)) && of_first[0].event.concerns(port(1)));
 }
 
 #[test]

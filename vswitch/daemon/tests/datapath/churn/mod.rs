@@ -30,10 +30,14 @@ const PAIR: [usize; 2] = [0, 1];
 /// The ports whose guests come and go.
 const CHURNED: Range<usize> = 2..514;
 
-/// Ports of one process, which is killed once it did so many deeds.
+/// Ports of one process.
 const SHARE: usize = 64;
 const HERDS: usize = (CHURNED.end - CHURNED.start) / SHARE;
-const LIFE: u64 = 100;
+
+/// How many deeds process `number` does before it is killed: some go early, some late.
+const fn life(number: u64) -> u64 {
+    80 * (1 + number % 8)
+}
 
 /// Descriptors that the switch needs for all of these ports at once, and some to spare.
 const DESCRIPTORS: u64 = 16_000;
@@ -41,12 +45,19 @@ const DESCRIPTORS: u64 = 16_000;
 /// How long all guests together may take to come: each waits for two CPUs with a thousand other threads.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// All processes with guests.
+/// A process with guests.
+struct Herd {
+    process: Guest,
+    diary: PathBuf,
+    life: u64,
+}
+
+/// All of them.
 struct Herds<'a> {
     name: &'static str,
     lab: &'a Lab,
     diaries: TempDir,
-    herds: Vec<(Guest, PathBuf)>,
+    herds: Vec<Herd>,
     /// How many processes were started, these and those before.
     started: u64,
 }
@@ -64,30 +75,30 @@ impl<'a> Herds<'a> {
         all
     }
 
-    fn start(&mut self, share: usize) -> (Guest, PathBuf) {
+    fn start(&mut self, share: usize) -> Herd {
         self.started += 1;
         let first = CHURNED.start + share * SHARE;
         let diary = self.diaries.path().join(self.started.to_string());
         let orders = Orders { places: first..first + SHARE, seed: self.started, diary: diary.clone() };
-        let mut herd = Guest::start(self.name, self.lab.folder());
-        herd.tell(&serde_json::to_string(&orders).unwrap());
-        (herd, diary)
+        let mut process = Guest::start(self.name, self.lab.folder());
+        process.tell(&serde_json::to_string(&orders).unwrap());
+        Herd { process, diary, life: life(self.started) }
     }
 
     /// From now on guests come and go.
     fn let_loose(&mut self) {
-        self.herds.iter_mut().for_each(|(herd, _)| herd.tell("go"));
+        self.herds.iter_mut().for_each(|herd| herd.process.tell("go"));
     }
 
     /// Kills those that lived long enough, in the middle of whatever they do, and starts others in their place.
     fn renew(&mut self) {
         for share in 0..self.herds.len() {
-            let (herd, diary) = &mut self.herds[share];
-            assert!(herd.lives(), "a guest that did nothing wrong was not served; it says so above");
-            if deeds(diary).values().sum::<u64>() >= LIFE {
-                herd.signal(Signal::KILL);
+            let herd = &mut self.herds[share];
+            assert!(herd.process.lives(), "a guest that did nothing wrong was not served; it says so above");
+            if deeds(&herd.diary).values().sum::<u64>() >= herd.life {
+                herd.process.signal(Signal::KILL);
                 let mut another = self.start(share);
-                another.0.tell("go");
+                another.process.tell("go");
                 self.herds[share] = another;
             }
         }
