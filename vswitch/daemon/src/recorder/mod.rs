@@ -58,7 +58,7 @@ pub struct Piece {
 }
 
 impl Recorder {
-    /// A recorder of `records`, rounded up to a power of two.
+    /// A recorder of `records`, rounded up to a power of two; of 0 it keeps nothing.
     pub fn new(records: usize) -> Self {
         Self { ring: Ring::new(records), windows: Vec::new() }
     }
@@ -94,6 +94,9 @@ impl Recorder {
         mut places: Range<usize>,
         frame: impl Fn(usize) -> Option<(&'a [u8], u32)>,
     ) {
+        if self.ring.keeps_nothing() {
+            return;
+        }
         let windows = event.port().and_then(|port| self.windows.get_mut(usize::from(port.index())));
         // What concerns no port is rare, and no guest's doing.
         let mut unlimited = Window::default();

@@ -12,10 +12,15 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// An empty ring for `capacity` records, rounded up to a power of two.
+    /// An empty ring for `capacity` records, rounded up to a power of two, or for none.
     pub(super) fn new(capacity: usize) -> Self {
-        let capacity = capacity.next_power_of_two();
+        let capacity = if capacity == 0 { 0 } else { capacity.next_power_of_two() };
         Self { records: Vec::with_capacity(capacity), capacity, written: 0 }
+    }
+
+    /// Whether there is room for no record at all: then none may be added.
+    pub(super) fn keeps_nothing(&self) -> bool {
+        self.capacity == 0
     }
 
     /// Adds the latest record, over the oldest if the ring is full; returns its number.

@@ -112,6 +112,15 @@ fn a_flood_leaves_older_records_of_other_causes_in_place() {
 }
 
 #[test]
+fn a_recorder_of_nothing_keeps_nothing() {
+    let mut recorder = recorder(0);
+    recorder.event(at(0), dropped(0, DropReason::Runt), 20);
+    recorder.event(at(1), Event::Applied, 1);
+    assert!(held(&recorder, 0, 8).is_empty());
+    assert_eq!(recorder.ring.whole_since(), Instant::ZERO);
+}
+
+#[test]
 fn a_window_whose_last_record_is_forgotten_goes_on_with_a_new_one() {
     let mut recorder = recorder(8);
     recorder.event(at(0), dropped(0, DropReason::Runt), 20);

@@ -115,6 +115,12 @@ impl Worker {
         Ok(worker)
     }
 
+    /// From now on there is a new recorder of so many records; one of 0 keeps nothing. What the recorder costs is the difference.
+    pub fn record(&mut self, records: usize) {
+        self.recorder = Recorder::new(records);
+        self.recorder.adopt(self.ports.lives.len());
+    }
+
     /// Serves `ring` of `port` from the next turn on.
     pub fn attach(&mut self, port: PortId, ring: RunningRing) {
         self.ports.attach(port, ring);
