@@ -8,7 +8,10 @@ use super::{
     up,
 };
 use crate::{
-    api::types::{TestResult, TraceRequest},
+    api::{
+        types::{TestResult, TraceRequest},
+        why::WhyRequest,
+    },
     doctor,
     failure::{Exit, Failure},
     image,
@@ -65,6 +68,13 @@ async fn show(brought: &up::Brought, lab: &Lab) -> Result<Exit, Failure> {
     out::say(format_args!(
         "why {src} does not reach {dst} (vnet trace {src} {dst} {what}):\n{}",
         view.table()
+    ));
+    let request = WhyRequest { src: Some(src.into()), dst: Some(dst.into()), last: None };
+    let mut remembered = brought.api.why(&request).await?;
+    remembered.groups.truncate(1);
+    out::say(format_args!(
+        "\nwhat became of the frames that the proof sent (vnet why {src} {dst}):\n{}",
+        remembered.table()
     ));
     Ok(if report.rows.iter().all(|row| row.result == TestResult::Pass) { Exit::Done } else { report.exit() })
 }
