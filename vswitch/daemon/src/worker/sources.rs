@@ -109,10 +109,10 @@ impl Sources {
     #[inline(always)]
     pub(super) fn note(&mut self, at: usize, frames: usize) -> Due {
         let Some(source) = self.all.get_mut(at) else { return Due::Nothing };
-        source.idle = if frames > 0 { 0 } else { source.idle + 1 };
+        source.idle = if frames > 0 { 0 } else { source.idle.saturating_add(1) };
         match source.idle {
             LULL if source.ring.release() => Due::Tell,
-            PATIENCE.. => Due::Quiet,
+            idle if idle > PATIENCE => Due::Quiet,
             _ => Due::Nothing,
         }
     }

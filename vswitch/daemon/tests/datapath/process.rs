@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     env,
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},

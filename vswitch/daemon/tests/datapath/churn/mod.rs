@@ -10,7 +10,8 @@ mod random;
 
 use crate::{
     lab::{Lab, access, description},
-    process::{Guest, Holdings, alone, guest_socket, heap, left_out, status},
+    left_out::left_out,
+    process::{Guest, Holdings, alone, guest_socket, heap, status},
     traffic::{Pair, Running},
 };
 use herd::{Deeds, Orders};
