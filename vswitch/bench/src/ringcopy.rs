@@ -240,7 +240,7 @@ impl Rings {
         self.tell()?;
         let (Some(from), Some(to)) = (&mut self.from[port], &self.to[other]) else { return Ok(0) };
         let mut lease = to
-            .reserve(&mut self.rooms, count, |claim| claim.frames(from.lens(0..count)))
+            .reserve(0, &mut self.rooms, count, |claim| claim.frames(from.lens(0..count)))
             .map_err(|fault| (other, fault))?;
         // All buffers are alike, so room ends once and for all.
         let roomy = lease.granted().frames as usize;

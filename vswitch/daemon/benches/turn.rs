@@ -1,8 +1,8 @@
 //! One worker's turns over two ports, in one thread: cycles a frame here, instructions a frame under callgrind.
 //!
-//! `cargo bench -p vswitchd --bench turn -- [--batch 32] [--turns 100000] [--size 60] [--macs 1] [--dropped] [--no-recorder]` prints cycles; `--macs`
+//! `cargo bench -p vswitchd --bench turn -- [--batch 32] [--turns 100000] [--size 60] [--macs 1] [--dropped | --stalled] [--no-recorder]` prints cycles; `--macs`
 //! is how many stations there are behind each port, which take turns; with `--dropped` no frame may enter (they are tagged, the ports are
-//! access ports); `--compare-recorder` has it with a recorder and without in turn. Under `valgrind --tool=callgrind
+//! access ports), with `--stalled` no guest gives its buffers back; `--compare-recorder` has it with a recorder and without in turn. Under `valgrind --tool=callgrind
 //! --toggle-collect='*Worker*turn*'` only turns are counted; two runs with unlike `--turns` differ by nothing but turns
 //! (`benches/instructions` does that).
 
@@ -48,6 +48,7 @@ struct Course {
     size: usize,
     macs: usize,
     dropped: bool,
+    stalled: bool,
 }
 
 /// A worker between two guests, and what they say.
@@ -84,7 +85,7 @@ impl Bench {
 
     /// Takes so many turns; cycles a frame.
     fn run(&mut self, turns: usize) -> f64 {
-        let Course { batch, macs, dropped, .. } = self.course;
+        let Course { batch, macs, dropped, stalled, .. } = self.course;
         let (mut moved, mut spent) = (0, 0);
         for turn in self.turns..self.turns + turns {
             for (frames, Unwired { pair, .. }) in self.frames.iter().zip(&mut self.rig.guests) {
@@ -96,13 +97,13 @@ impl Bench {
             let done = self.rig.turn();
             spent += cycles::now() - begin;
             assert_eq!(done, Turn::Busy(batch * 2));
-            for guest in &mut self.rig.guests {
+            for guest in self.rig.guests.iter_mut().filter(|_| !stalled) {
                 moved += guest.pair.receive(|_, _| {});
             }
         }
         self.turns += turns;
         let sent = turns * batch * 2;
-        assert_eq!(moved, if dropped { 0 } else { sent }, "nothing was lost, or all of it");
+        assert_eq!(moved, if dropped || stalled { 0 } else { sent }, "nothing was lost, or all of it");
         spent as f64 / sent as f64
     }
 }
@@ -141,6 +142,7 @@ fn main() {
         size: option("--size", 60),
         macs: option("--macs", 1),
         dropped: has("--dropped"),
+        stalled: has("--stalled"),
     };
     let turns = option("--turns", 100_000);
     if has("--compare-recorder") {

@@ -5,6 +5,7 @@
 mod captured;
 
 use super::{
+    budget::Budget,
     captures::Captures,
     losses::Losses,
     ports::{Life, Ports},
@@ -15,8 +16,7 @@ use std::{ops::Range, sync::Arc};
 use vhost_net_backend::device::{
     fault::PortFault,
     ring::{
-        Claim, Defect, Frame, FromGuest, Granted, Lease, MAX_BATCH, NoRoom, Published, Rooms, ToGuest,
-        make_visible,
+        Claim, Defect, Frame, FromGuest, Granted, Lease, NoRoom, Published, Rooms, ToGuest, make_visible,
     },
 };
 use vswitch_core::{
@@ -28,12 +28,6 @@ use vswitch_core::{
 
 // The backend copies as much of a frame as the switch may judge.
 const _: () = assert!(HEAD_BYTES == vhost_net_backend::device::ring::HEAD_BYTES);
-
-/// Copies that one batch may make before it is cut: 64 frames flooded to 512 ports would be 32,768.
-const COPY_BUDGET: usize = 2048;
-
-/// Bytes that one batch may deliver before it is cut: about 0.4 ms of copying.
-const BYTE_BUDGET: u64 = 4 << 20;
 
 /// Frames in a row of which a copy each waits for delivery, all in the same way.
 #[derive(Debug, Clone)]
@@ -116,9 +110,10 @@ impl Batch {
         captures: &mut Captures,
         recorder: &mut Recorder,
     ) -> Result<usize, PortFault> {
+        let budget = ports.sources.budget(which);
         let Some(source) = ports.sources.get_mut(which) else { return Ok(0) };
         let port = source.port;
-        if source.ring.harvest(MAX_BATCH)? == 0 {
+        if source.ring.harvest(budget.frames)? == 0 {
             return Ok(0);
         }
         // The harvest waited for the other core's lines, and what was written before has gone over meanwhile.
@@ -130,8 +125,8 @@ impl Batch {
         self.clear(ports.destinations.len());
         #[cfg(feature = "injection")]
         super::injection::panic_if_asked(&mut ports.lives, port);
-        self.decide(switch, port, &source.ring, watches);
-        self.deliver(&source.ring, &ports.destinations, captures, switch.now);
+        self.decide(switch, port, &source.ring, watches, budget);
+        self.deliver(port, &source.ring, &ports.destinations, captures, switch.now);
         if watches.any() {
             watches.close(&self.copies);
         }
@@ -151,6 +146,12 @@ impl Batch {
             }
         }
         Ok(self.fates.frames)
+    }
+
+    /// Whether what it made is more than a source takes that is not greedy.
+    #[inline(always)]
+    pub(super) fn was_much(&self) -> bool {
+        Budget::is_much(self.copies.len(), self.fates.bytes)
     }
 
     /// Tells the drivers of what was published and completed, those that want to know. Before any ring leaves its place.
@@ -201,14 +202,21 @@ impl Batch {
 
     /// Decides about the batch, until a budget is used up, and puts each copy on its destination's heap.
     #[inline(never)]
-    fn decide(&mut self, switch: &Switch<'_>, port: u16, ring: &FromGuest, watches: &mut Watches) {
+    fn decide(
+        &mut self,
+        switch: &Switch<'_>,
+        port: u16,
+        ring: &FromGuest,
+        watches: &mut Watches,
+        budget: Budget,
+    ) {
         let mut ingress = Ingress::new(*switch, port);
         ingress.warm(ring.frames(0..ring.batch_len()).map(Frame::head));
         let watched = watches.any();
         // The frames from `first` on go the same way.
         let (mut way, mut first, mut frames, mut received) = (None, 0, 0, 0u64);
         let mut copied = 0;
-        while frames < ring.batch_len() && self.copies.len() < COPY_BUDGET && copied < BYTE_BUDGET {
+        while frames < ring.batch_len() && self.copies.len() < budget.copies && copied < budget.bytes {
             let frame = ring.frame(frames);
             let own = if frame.defect().is_some() || watched {
                 None
@@ -286,6 +294,7 @@ impl Batch {
     #[inline(always)]
     fn deliver(
         &mut self,
+        sender: u16,
         ring: &FromGuest,
         destinations: &[Vec<Arc<ToGuest>>],
         captures: &mut Captures,
@@ -297,7 +306,7 @@ impl Batch {
             let before = losses.mark();
             // Receive queues beyond the first wait for a guest that spreads its flows over them.
             let outcome = match destinations.get(usize::from(port)).and_then(|rings| rings.first()) {
-                Some(to) => fill(to, rooms, ring, heap, |run, frame, reason| {
+                Some(to) => fill(to, sender, rooms, ring, heap, |run, frame, reason| {
                     run.copy.into_iter().for_each(|copy| copies[copy].outcome = Err(reason));
                     losses.lose(frame, port, reason);
                 }),
@@ -356,11 +365,12 @@ fn alike<'a>(ingress: &Ingress<'_>, frames: impl Iterator<Item = Frame<'a>>) -> 
         .fold((0, 0), |(count, bytes), frame| (count + 1, bytes + u64::from(frame.len())))
 }
 
-/// Writes a heap's frames into one ring, and says what got no room. An error with a fault means that the destination is broken,
+/// Writes a heap's frames, which `sender` sent, into one ring, and says what got no room. An error with a fault means that the destination is broken,
 /// one without that it is not there.
 #[inline(always)]
 fn fill(
     to: &ToGuest,
+    sender: u16,
     rooms: &mut Rooms,
     from: &FromGuest,
     heap: &Heap,
@@ -376,20 +386,11 @@ fn fill(
             }
         }
     };
-    let mut lease = to.reserve(rooms, heap.frames, ask).map_err(Some)?;
-    let mut place = 0;
-    for run in &heap.runs {
-        let frames = from.frames(run.frames.clone());
-        match run.edit {
-            // Which got no room is asked of the lease below, once for all.
-            TagEdit::Keep => lease.write_frames(place, frames, |_| {}),
-            edit => (place..).zip(frames).for_each(|(place, frame)| {
-                write_edited(&mut lease, place, frame, edit);
-            }),
-        }
-        place += run.frames.len();
-    }
+    let mut lease = to.reserve(sender, rooms, heap.frames, ask).map_err(Some)?;
     let granted = lease.granted();
+    if granted.frames > 0 {
+        write(&mut lease, from, heap);
+    }
     if (granted.frames as usize) < heap.frames {
         let frames = heap.runs.iter().flat_map(|run| run.frames.clone().map(move |frame| (run, frame)));
         for (place, (run, frame)) in frames.enumerate() {
@@ -399,6 +400,22 @@ fn fill(
         }
     }
     lease.publish().map(|published| (granted, published)).map_err(Some)
+}
+
+/// Writes the frames of a heap that got room; which did not is asked of the lease later, once for all.
+#[inline(always)]
+fn write(lease: &mut Lease<'_>, from: &FromGuest, heap: &Heap) {
+    let mut place = 0;
+    for run in &heap.runs {
+        let frames = from.frames(run.frames.clone());
+        match run.edit {
+            TagEdit::Keep => lease.write_frames(place, frames, |_| {}),
+            edit => (place..).zip(frames).for_each(|(place, frame)| {
+                write_edited(lease, place, frame, edit);
+            }),
+        }
+        place += run.frames.len();
+    }
 }
 
 /// Why a frame found no buffer, in the switch's words.
@@ -413,7 +430,7 @@ fn no_room(why: NoRoom) -> DropReason {
 fn write_edited(lease: &mut Lease<'_>, place: usize, frame: Frame<'_>, edit: TagEdit) {
     let mut edited = [0; HEAD_BYTES + head::TAG_LEN];
     let length = edit.apply(frame.head(), &mut edited);
-    // As above: who got no room is asked later.
+    // Who got no room is asked later.
     let _ = lease.write(place, &edited[..length], frame.payload());
 }
 

@@ -5,6 +5,7 @@
 //! ```
 
 mod batch;
+mod budget;
 mod captures;
 pub(crate) mod health;
 #[cfg(feature = "injection")]
@@ -170,7 +171,7 @@ impl Worker {
             match self.batch(now, which) {
                 Ok(moved) => {
                     frames += moved;
-                    match self.ports.sources.note(which, moved) {
+                    match self.ports.sources.note(which, moved, self.batch.was_much(), now) {
                         Due::Nothing => {}
                         Due::Tell => self.batch.tell_source(which),
                         Due::Quiet => {

@@ -3,7 +3,9 @@
 //! So a port that is attached and silent costs next to nothing, however many there are. A quiet ring stays armed: its driver kicks
 //! at its next frame, which wakes a worker that sleeps; a busy one comes by.
 
+use super::budget::{Appetite, Budget};
 use vhost_net_backend::device::ring::FromGuest;
+use vswitch_core::clock::Instant;
 
 /// Turns in a row without a frame after which a driver that polls sees all of its completions: some microseconds.
 const LULL: u16 = 64;
@@ -20,6 +22,16 @@ pub(super) struct Source {
     pub(super) ring: FromGuest,
     /// Turns in a row without a frame.
     idle: u16,
+    appetite: Appetite,
+}
+
+/// Who had frames in a turn.
+#[derive(Debug, Clone, Copy, Default)]
+struct Attendance {
+    /// Greedy sources.
+    greedy: usize,
+    /// Whether there was any other one.
+    modest: bool,
 }
 
 /// What is due for a ring after a turn.
@@ -40,6 +52,9 @@ pub(super) struct Sources {
     active: usize,
     /// Where the next look at quiet ones goes on, counted from `active`.
     next_look: usize,
+    /// In this turn, and in the one before.
+    now: Attendance,
+    before: Attendance,
 }
 
 impl Sources {
@@ -64,7 +79,7 @@ impl Sources {
     pub(super) fn push(&mut self, port: u16, ring: FromGuest) {
         // Another worker may have had it, armed.
         ring.disarm();
-        self.all.push(Source { port, ring, idle: 0 });
+        self.all.push(Source { port, ring, idle: 0, appetite: Appetite::default() });
         let last = self.all.len() - 1;
         self.promote(last);
     }
@@ -85,9 +100,11 @@ impl Sources {
         removed
     }
 
-    /// Looks at some of the quiet ones; those that have frames are polled from now on. No place of an active one changes.
+    /// A turn begins: looks at some of the quiet ones; those that have frames are polled from now on. No place of an active one
+    /// changes.
     #[inline]
     pub(super) fn look_around(&mut self) {
+        self.before = std::mem::take(&mut self.now);
         for _ in 0..LOOKS.min(self.all.len() - self.active) {
             let quiet = self.all.len() - self.active;
             self.next_look = if self.next_look + 1 < quiet { self.next_look + 1 } else { 0 };
@@ -105,16 +122,36 @@ impl Sources {
         self.active += 1;
     }
 
-    /// Notes whether the ring in place `at` had frames, and says what is due.
+    /// What the next batch of the ring in place `at` may take.
     #[inline(always)]
-    pub(super) fn note(&mut self, at: usize, frames: usize) -> Due {
-        let Some(source) = self.all.get_mut(at) else { return Due::Nothing };
-        source.idle = if frames > 0 { 0 } else { source.idle.saturating_add(1) };
-        match source.idle {
-            LULL if source.ring.release() => Due::Tell,
-            idle if idle > PATIENCE => Due::Quiet,
-            _ => Due::Nothing,
+    pub(super) fn budget(&self, at: usize) -> Budget {
+        match self.all.get(at) {
+            Some(source) if self.before.modest && source.appetite.is_greedy() => {
+                Budget::beside_others(self.before.greedy)
+            }
+            _ => Budget::FULL,
         }
+    }
+
+    /// Notes whether the ring in place `at` had frames, and whether they were `much`; says what is due.
+    #[inline(always)]
+    pub(super) fn note(&mut self, at: usize, frames: usize, much: bool, now: Instant) -> Due {
+        let Some(source) = self.all.get_mut(at) else { return Due::Nothing };
+        if frames == 0 {
+            source.appetite.note(false, now);
+            source.idle = source.idle.saturating_add(1);
+            return match source.idle {
+                LULL if source.ring.release() => Due::Tell,
+                idle if idle > PATIENCE => Due::Quiet,
+                _ => Due::Nothing,
+            };
+        }
+        source.idle = 0;
+        source.appetite.note(much || source.ring.left_some(), now);
+        let greedy = source.appetite.is_greedy();
+        self.now.greedy += usize::from(greedy);
+        self.now.modest |= !greedy;
+        Due::Nothing
     }
 
     /// No longer polls the ring in place `at` at every turn, if it has no frames still; another one may then be in its place.

@@ -6,6 +6,7 @@ mod description;
 mod forward;
 mod hostile;
 mod idle;
+mod isolation;
 mod kills;
 mod lab;
 mod left_out;

@@ -57,7 +57,12 @@ impl Rig {
 
     /// The next turn, a microsecond after the last one.
     pub(crate) fn turn(&mut self) -> Turn {
-        self.nanos += 1000;
+        self.turn_after(1000)
+    }
+
+    /// The next turn, so many nanoseconds after the last one.
+    pub(crate) fn turn_after(&mut self, nanos: u64) -> Turn {
+        self.nanos += nanos;
         self.worker.turn(Instant::from_nanos(self.nanos))
     }
 }

@@ -147,7 +147,7 @@ impl Hub {
 
 fn deliver(from: &FromGuest, count: usize, to: &ToGuest) -> Result<(), PortFault> {
     let mut rooms = Rooms::default();
-    let mut lease = to.reserve(&mut rooms, count, |room| room.frames(from.lens(0..count)))?;
+    let mut lease = to.reserve(0, &mut rooms, count, |room| room.frames(from.lens(0..count)))?;
     lease.write_frames(0, from.frames(0..count), |_| {});
     let published = lease.publish()?;
     make_visible();

@@ -44,6 +44,8 @@ pub struct FromGuest {
     ring: RawRing,
     common: Common,
     next_avail: u16,
+    /// How far the driver was at the last harvest.
+    seen_avail: u16,
     next_used: u16,
     /// What the driver sees of `next_used`: behind it are those that are held back.
     shown: u16,
@@ -66,6 +68,7 @@ impl FromGuest {
             ring,
             common,
             next_avail,
+            seen_avail: next_avail,
             next_used,
             shown: next_used,
             told: next_used,
@@ -106,7 +109,8 @@ impl FromGuest {
     }
 
     fn harvest_now(&mut self, max: usize) -> Result<usize, PortFault> {
-        let available = self.ring.avail_index().wrapping_sub(self.next_avail);
+        self.seen_avail = self.ring.avail_index();
+        let available = self.seen_avail.wrapping_sub(self.next_avail);
         if available > self.common.size.entries() {
             return Err(self.common.fault("avail.idx jumped by more than the ring's size"));
         }
@@ -274,6 +278,12 @@ impl FromGuest {
 
     fn wind_back(&mut self) {
         self.finish(0);
+    }
+
+    /// Whether the last harvest saw chains that were not finished.
+    #[inline(always)]
+    pub fn left_some(&self) -> bool {
+        self.seen_avail != self.next_avail()
     }
 
     /// Tells the driver of what was completed since the last time, if it wants to know. What was completed must be

@@ -65,7 +65,7 @@ fn turn(source: &mut Wired, sink: &mut Wired, cut: usize) -> Vec<Result<(), NoRo
     let mut rooms = Rooms::default();
     let mut lease = sink
         .to
-        .reserve(&mut rooms, lengths.len(), |room| room.frames(lengths.iter().copied()))
+        .reserve(0, &mut rooms, lengths.len(), |room| room.frames(lengths.iter().copied()))
         .expect("an honest ring");
     for place in 0..decided {
         let frame = source.from.frame(place);

@@ -56,7 +56,7 @@ fn q01_a_head_outside_of_the_table() {
         assert_eq!(words(wired.from.harvest(64)), refused);
         assert_eq!(words(wired.from.harvest(64)), refused, "and the same again");
         assert_eq!(
-            words(wired.to.reserve(&mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))),
+            words(wired.to.reserve(0, &mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))),
             refused,
             "and reserve comes back at all"
         );
@@ -68,13 +68,13 @@ fn q01_a_head_outside_of_the_table() {
 fn q01_what_was_claimed_before_a_refused_chain_is_given_back() {
     let wired = wired();
     wired.raw(0).set_avail(1, 16);
-    words(wired.to.reserve(&mut Rooms::default(), 2, |room| room.frames([60, 60].into_iter())));
+    words(wired.to.reserve(0, &mut Rooms::default(), 2, |room| room.frames([60, 60].into_iter())));
     assert_eq!((wired.to.next_avail(), wired.to.next_used()), (0, 0));
     assert_eq!(wired.raw(0).used_index(), 0, "the guest sees no buffer that nobody wrote");
     assert_eq!(
         wired
             .to
-            .reserve(&mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))
+            .reserve(0, &mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))
             .expect("the first is honest")
             .room(0),
         Ok(())
@@ -196,7 +196,7 @@ fn q08_the_avail_index_jumps_goes_back_or_names_a_chain_twice() {
         let jumped = "avail.idx jumped by more than the ring's size";
         assert_eq!(words(wired.from.harvest(64)), jumped);
         assert_eq!(
-            words(wired.to.reserve(&mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))),
+            words(wired.to.reserve(0, &mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))),
             jumped
         );
     }
@@ -206,7 +206,7 @@ fn q08_the_avail_index_jumps_goes_back_or_names_a_chain_twice() {
     wired.raw(0).set_avail(1, 0);
     assert_eq!(words(wired.from.harvest(64)), "a chain was made available twice");
     assert_eq!(
-        words(wired.to.reserve(&mut Rooms::default(), 2, |room| room.frames([60, 60].into_iter()))),
+        words(wired.to.reserve(0, &mut Rooms::default(), 2, |room| room.frames([60, 60].into_iter()))),
         "a chain was made available twice"
     );
 }
@@ -224,7 +224,7 @@ fn q09_buffers_of_the_wrong_direction() {
     let ring = wired.raw(0);
     ring.set_descriptor(0, descriptor(ring.buffer(0), 2048, 0, 0));
     assert_eq!(
-        words(wired.to.reserve(&mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))),
+        words(wired.to.reserve(0, &mut Rooms::default(), 1, |room| room.frames(std::iter::once(60)))),
         "a receive buffer is not writable for the device"
     );
 }

@@ -14,9 +14,9 @@ fn a_gap_holds_back_what_lies_behind_it_and_whoever_closes_it_publishes_all() {
     let mut wired = Wired::new(&config(ALL, 16));
     let mut rooms: [Rooms; 3] = Default::default();
     let [one, two, three] = &mut rooms;
-    let mut first = wired.to.reserve(one, 1, |room| room.frames(std::iter::once(20))).expect("room");
-    let mut second = wired.to.reserve(two, 2, |room| room.frames([30, 40].into_iter())).expect("room");
-    let third = wired.to.reserve(three, 1, |room| room.frames(std::iter::once(50))).expect("room");
+    let mut first = wired.to.reserve(0, one, 1, |room| room.frames(std::iter::once(20))).expect("room");
+    let mut second = wired.to.reserve(0, two, 2, |room| room.frames([30, 40].into_iter())).expect("room");
+    let third = wired.to.reserve(0, three, 1, |room| room.frames(std::iter::once(50))).expect("room");
     let _ = second.write(0, &[2; 30], EMPTY);
     let _ = second.write(1, &[3; 40], EMPTY);
     publish(&wired.to, second);
@@ -54,7 +54,7 @@ fn workers_that_deliver_at_once_lose_and_double_nothing() {
                         .collect();
                     let mut rooms = Rooms::default();
                     let mut lease = to
-                        .reserve(&mut rooms, frames.len(), |room| {
+                        .reserve(0, &mut rooms, frames.len(), |room| {
                             room.frames(frames.iter().map(|frame| frame.len() as u32));
                         })
                         .expect("honest");

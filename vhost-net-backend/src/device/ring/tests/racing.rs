@@ -25,7 +25,7 @@ fn room(wired: &Wired, len: u32) -> Result<(), NoRoom> {
     let before = wired.to.next_avail();
     let mut rooms = Rooms::default();
     let lease =
-        wired.to.reserve(&mut rooms, 1, |room| room.frames(std::iter::once(len))).expect("legal, if odd");
+        wired.to.reserve(0, &mut rooms, 1, |room| room.frames(std::iter::once(len))).expect("legal, if odd");
     let room = lease.room(0);
     drop(lease);
     assert!(room.is_ok() || wired.to.next_avail() == before, "what found no room goes back");
@@ -49,7 +49,7 @@ fn q11_receive_buffers_that_are_too_small() {
     ring.set_descriptor(0, Descriptor { addr: ring.buffer(0), len: 12, flags: DESC_WRITE, next: 0 });
     let mut rooms = Rooms::default();
     let mut lease =
-        wired.to.reserve(&mut rooms, 1, |room| room.frames(std::iter::once(20))).expect("legal, if odd");
+        wired.to.reserve(0, &mut rooms, 1, |room| room.frames(std::iter::once(20))).expect("legal, if odd");
     let _ = lease.write(0, &[7; 20], EMPTY);
     publish(&wired.to, lease);
     let mut seen = None;
@@ -69,7 +69,7 @@ fn q12_buffers_over_the_rings_hurt_only_their_guest() {
     for _ in 0..3 {
         let mut rooms = Rooms::default();
         let ask = |room: &mut Claim<'_>| room.frames(std::iter::once(1000));
-        let Ok(mut lease) = wired.to.reserve(&mut rooms, 1, ask) else { break };
+        let Ok(mut lease) = wired.to.reserve(0, &mut rooms, 1, ask) else { break };
         let _ = lease.write(0, &[0xff; 192], Payload::Ours(&[0xff; 808]));
         publish(&wired.to, lease);
     }
@@ -103,7 +103,7 @@ fn q13_what_is_judged_stays_while_the_guest_changes_it() {
         let mut rooms = Rooms::default();
         let mut lease = wired
             .to
-            .reserve(&mut rooms, judged.len(), |room| room.frames(judged.iter().map(|(_, len, _)| *len)))
+            .reserve(0, &mut rooms, judged.len(), |room| room.frames(judged.iter().map(|(_, len, _)| *len)))
             .expect("an honest receiveq");
         for (place, first) in judged.iter().enumerate() {
             let frame = wired.from.frame(place);
@@ -143,7 +143,7 @@ fn a_head_is_of_the_look_and_what_follows_it_of_the_delivery() {
     ring.fill(0, &[2; 1012]);
     let mut rooms = Rooms::default();
     let mut lease =
-        wired.to.reserve(&mut rooms, 1, |room| room.frames(std::iter::once(len))).expect("an honest ring");
+        wired.to.reserve(0, &mut rooms, 1, |room| room.frames(std::iter::once(len))).expect("an honest ring");
     let frame = wired.from.frame(0);
     assert_eq!(lease.write(0, frame.head(), frame.payload()), Ok(()));
     publish(&wired.to, lease);

@@ -40,8 +40,12 @@ pub struct Claim<'r> {
     /// Where the claim began.
     first: u16,
     row: Row,
-    /// Chains that the guest made available and that were not claimed.
+    /// Chains that the guest had made available when the claim began.
+    offered: u16,
+    /// Of these, what may still be claimed.
     available: u16,
+    /// A frame found none.
+    short: bool,
     /// Descriptors that may still be read.
     budget: u32,
     /// What the guest did that no driver may do.
@@ -50,22 +54,46 @@ pub struct Claim<'r> {
 
 impl<'r> Claim<'r> {
     #[inline(always)]
-    pub(super) fn begin(ring: &'r ToGuest, state: &'r mut State, rooms: &'r mut Rooms, count: usize) -> Self {
+    pub(super) fn begin(
+        ring: &'r ToGuest,
+        state: &'r mut State,
+        rooms: &'r mut Rooms,
+        (sender, count): (u16, usize),
+    ) -> Self {
         rooms.begin(count);
         let first = state.next_avail;
         let asked = ring.ring.avail_index().wrapping_sub(first);
         let broken =
             (asked > ring.common.size.entries()).then_some("avail.idx jumped by more than the ring's size");
-        let available = if broken.is_none() && !state.leases.all_open() { asked } else { 0 };
+        let (offered, available) = if broken.is_none() && !state.leases.all_open() {
+            (asked, state.shares.of(sender, asked))
+        } else {
+            (0, 0)
+        };
         let wanted = available.min(u16::try_from(count).unwrap_or(u16::MAX));
         ring.ring.prefetch(stretch(ring.ring.avail(), first, wanted));
         let row = state.seen.begin(place(ring.ring.avail(), first).head());
-        Self { ring, state, rooms, first, row, available, budget: DESCRIPTOR_BUDGET, broken }
+        Self {
+            ring,
+            state,
+            rooms,
+            first,
+            row,
+            offered,
+            available,
+            short: false,
+            budget: DESCRIPTOR_BUDGET,
+            broken,
+        }
     }
 
-    /// What the guest did that no driver may do.
+    /// Ends the claim, which was for `sender`. What the guest did that no driver may do, if it did: then the claim is void.
     #[inline(always)]
-    pub(super) fn broken(&self) -> Option<&'static str> {
+    pub(super) fn end(self, sender: u16) -> Option<&'static str> {
+        let taken = self.state.next_avail.wrapping_sub(self.first);
+        if self.broken.is_none() {
+            self.state.shares.took(sender, self.offered, taken, self.short);
+        }
         self.broken
     }
 
@@ -74,6 +102,9 @@ impl<'r> Claim<'r> {
     #[inline(always)]
     pub fn frames(&mut self, mut lengths: impl Iterator<Item = u32> + Clone) {
         while let Some(len) = lengths.clone().next() {
+            if self.available == 0 {
+                return self.no_buffers(lengths);
+            }
             let (taken, left) = self.direct_frames(lengths);
             lengths = left;
             if taken == 0 {
@@ -125,6 +156,14 @@ impl<'r> Claim<'r> {
         self.state.next_used = self.state.next_used.wrapping_add(chains);
     }
 
+    /// None of these frames finds room, and nothing of the ring need be looked at to say so.
+    #[cold]
+    fn no_buffers(&mut self, lengths: impl Iterator<Item = u32>) {
+        self.short = true;
+        let why = |len| if len > MAX_FRAME { NoRoom::TooSmall } else { NoRoom::Empty };
+        lengths.for_each(|len| self.rooms.refuse(why(len)));
+    }
+
     /// Claims room for one frame in as many chains as it takes, of any shape.
     #[inline(never)]
     fn any_buffers(&mut self, len: u32) {
@@ -137,7 +176,8 @@ impl<'r> Claim<'r> {
             Ok(Err(no_room)) => {
                 self.rooms.chains.iter().for_each(|chain| self.state.seen.give_back(chain.head));
                 self.rooms.segments.truncate(first);
-                self.rooms.put(Odd::No(no_room));
+                self.short |= no_room == NoRoom::Empty;
+                self.rooms.refuse(no_room);
             }
             Ok(Ok(chains)) => {
                 let mut left = total;

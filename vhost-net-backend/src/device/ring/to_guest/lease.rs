@@ -104,6 +104,11 @@ impl Rooms {
         self.granted.bytes += bytes;
     }
 
+    /// The next frame gets no room.
+    pub(super) fn refuse(&mut self, why: NoRoom) {
+        self.put(Odd::No(why));
+    }
+
     /// Fills the next place.
     pub(super) fn put(&mut self, odd: Odd) {
         let room = Room::Odd(self.odd.len() as u32);

@@ -9,6 +9,7 @@ mod lease;
 mod leases;
 #[cfg(all(loom, test))]
 mod model;
+mod shares;
 
 pub use claim::{Claim, NoRoom};
 pub use lease::{Granted, Lease, Published, Rooms};
@@ -16,6 +17,7 @@ pub use lease::{Granted, Lease, Published, Rooms};
 use super::{Common, RingParts, flag::Flagged, raw::RawRing, seen::Seen};
 use crate::{device::fault::PortFault, features};
 use leases::Leases;
+use shares::Shares;
 
 #[derive(Debug)]
 struct State {
@@ -23,6 +25,7 @@ struct State {
     /// The next place in the used ring to give away.
     next_used: u16,
     leases: Leases,
+    shares: Shares,
     region_hint: usize,
     seen: Seen,
 }
@@ -45,6 +48,7 @@ impl ToGuest {
             next_avail,
             next_used,
             leases: Leases::new(next_used),
+            shares: Shares::new(common.size.entries()),
             region_hint: 0,
             seen: Seen::new(common.size),
         };
@@ -73,21 +77,23 @@ impl ToGuest {
         self.state.with(|state| state.leases.published())
     }
 
-    /// Claims room for about `count` frames; `ask` asks for each, one after the other. `rooms` is what the lease is kept in.
+    /// Claims room for about `count` frames of `sender`; `ask` asks for each, one after the other. `rooms` is what the lease is kept in.
+    /// Any numbers will do that tell senders apart: while buffers are short, each has the same part of them.
     ///
     /// An error says what the guest did that no driver may do; nothing is claimed then, and the port is to be stopped.
     #[inline(always)]
     pub fn reserve<'r>(
         &'r self,
+        sender: u16,
         rooms: &'r mut Rooms,
         count: usize,
         ask: impl FnOnce(&mut Claim<'_>),
     ) -> Result<Lease<'r>, PortFault> {
         let number = self.state.with(|state| {
             let before = (state.next_avail, state.next_used);
-            let mut claim = Claim::begin(self, state, rooms, count);
+            let mut claim = Claim::begin(self, state, rooms, (sender, count));
             ask(&mut claim);
-            match claim.broken() {
+            match claim.end(sender) {
                 None => Ok(state.leases.open(state.next_used.wrapping_sub(before.1))),
                 Some(what) => {
                     (state.next_avail, state.next_used) = before;

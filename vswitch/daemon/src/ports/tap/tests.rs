@@ -154,7 +154,7 @@ fn frames_go_both_ways_in_order_and_more_than_either_side_holds() {
         let room = bench.host.with(|_, to| {
             let mut rooms = Rooms::default();
             let mut lease = to
-                .reserve(&mut rooms, 1, |room| room.frames(std::iter::once(bytes.len() as u32)))
+                .reserve(0, &mut rooms, 1, |room| room.frames(std::iter::once(bytes.len() as u32)))
                 .expect("an honest driver");
             let _ = lease.write(0, &bytes, Payload::Ours(&[]));
             lease.room(0).is_ok()
