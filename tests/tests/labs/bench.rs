@@ -94,6 +94,27 @@ fn many_stations_ports_and_sizes_arrive_whole_and_are_shown_as_a_table() {
 }
 
 #[test]
+fn a_pair_is_measured_beside_neighbours_and_a_switch_that_sleeps() {
+    let lab = Lab::new();
+    let short = ["--frame-size", "64", "--seconds", "0.05", "--repeat", "2"];
+    let report = lab.json(&[&["bench", "--beside", "both"], &short[..]].concat());
+    let row = &rows(&report)[0];
+    let is_some = |field: &str| row[field].as_f64().is_some_and(|value| value > 0.0);
+    for field in ["solo_max_mpps", "offered_mpps", "kept", "p99_ratio", "neighbours_sent_mpps"] {
+        assert!(is_some(field), "{field}: {row}");
+    }
+    assert_eq!((&report["beside"], &row["faults"]), (&"both".into(), &0.into()));
+    let received = row["neighbours_received_mpps"].as_f64();
+    assert!(received < row["neighbours_sent_mpps"].as_f64(), "one of the receivers is stalled: {row}");
+    let report = lab.json(&[&["bench", "--wake"], &short[..]].concat());
+    let row = &rows(&report)[0];
+    assert!(row["eventfd_us"]["p50"].as_f64() > Some(0.0) && row["p99_above_us"].is_number(), "{row}");
+    let (table, _) = lab.expect(0, &[&["bench", "--rate", "10%", "--no-limits"], &short[..]].concat());
+    assert!(table.contains("10 % of the closed loop's rate"), "{table}");
+    lab.assert_gone();
+}
+
+#[test]
 fn ports_of_a_running_lab_count_what_the_benchmark_says() {
     let lab = Lab::new();
     lab.expect(0, &["up", "-d", &topology("attach.vnet.yaml")]);

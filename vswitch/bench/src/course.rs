@@ -2,9 +2,10 @@
 
 use crate::{
     frames::FrameSize,
-    load::{Load, Outcome, Pace, ways},
+    load::{Load, Outcome, Pace, Way, ways},
     machine::{Clock, Watch},
     memcpy,
+    neighbours::Neighbour,
     plan::{Mode, Plan, WARM_UP},
     report::{self, Repetition, Row, Subject},
     ringcopy::{RingCopy, Work},
@@ -34,8 +35,8 @@ pub(crate) struct Rig<'a> {
 
 /// One size of frames on one switch.
 pub(crate) struct Course {
-    size: FrameSize,
-    load: Load,
+    pub(crate) size: FrameSize,
+    pub(crate) load: Load,
     limit: Option<Limit>,
     repetitions: Vec<Repetition>,
     remarks: Vec<String>,
@@ -60,6 +61,21 @@ impl Rig<'_> {
         let limit = if self.plan.limits_run() { Some(self.limit(size)?) } else { None };
         let load = self.attach(size, switch)?;
         let mut course = Course { size, load, limit, repetitions: Vec::new(), remarks: Vec::new() };
+        self.teach(&mut course, switch)?;
+        Ok(course)
+    }
+
+    /// The same of a pair that has `neighbours`; of the machine's limits none is measured.
+    pub(crate) fn begin_beside(
+        &self,
+        size: FrameSize,
+        neighbours: &[(Way, bool)],
+        switch: &mut dyn Switch,
+    ) -> Result<Course, BenchError> {
+        let mut load = self.attach(size, switch)?;
+        let variety = self.plan.variety;
+        load.add_neighbours(neighbours.iter().map(|neighbour| Neighbour::new(*neighbour, size, variety)));
+        let mut course = Course { size, load, limit: None, repetitions: Vec::new(), remarks: Vec::new() };
         self.teach(&mut course, switch)?;
         Ok(course)
     }
@@ -165,6 +181,10 @@ impl Rig<'_> {
         let pace = match self.plan.mode {
             Mode::Closed { .. } => Pace::Closed { window: self.plan.window(size) },
             Mode::Open { rate } => Pace::Open { rate },
+            Mode::Part { of_closed } => {
+                let closed = self.plan.trial(Pace::Closed { window: self.plan.window(size) });
+                Pace::Open { rate: load.run(&closed, self.cancel)?.rate() * of_closed }
+            }
             Mode::Search(goal) => return self.search(goal, size, load, say),
         };
         Ok(load.run(&self.plan.trial(pace), self.cancel)?)

@@ -5,6 +5,7 @@ use crate::{
     generator::Generator,
     histogram::Histogram,
     machine::Clock,
+    neighbours::Neighbour,
     sink::{Sink, Tally},
 };
 use std::{
@@ -71,6 +72,10 @@ pub struct Outcome {
     pub tally: Tally,
     /// Cycles from sending to receiving, of the frames measured.
     pub latency: Histogram,
+    /// Cycles from round to round of the thread that drives all ports, if there are neighbours: latencies contain it.
+    pub rounds: Histogram,
+    /// Frames that neighbours sent and received while it was measured.
+    pub neighbours: (u64, u64),
 }
 
 impl Outcome {
@@ -213,6 +218,10 @@ pub struct Load {
     ports: Vec<Driver>,
     lanes: Vec<Lane>,
     ring_size: usize,
+    neighbours: Vec<Neighbour>,
+    /// Whether they send.
+    flooding: bool,
+    rounds: Histogram,
     clock: Clock,
     /// There is no CPU for the device alone.
     polite: bool,
@@ -229,7 +238,21 @@ impl Load {
         (clock, polite): (Clock, bool),
     ) -> Self {
         let lanes = ways.iter().map(|way| Lane::new(*way, frames)).collect();
-        Self { ports, lanes, ring_size: usize::from(ring_size), clock, polite }
+        Self {
+            ports,
+            lanes,
+            ring_size: usize::from(ring_size),
+            neighbours: Vec::new(),
+            flooding: false,
+            rounds: Histogram::default(),
+            clock,
+            polite,
+        }
+    }
+
+    /// Ports that send, when asked to, beside what is measured.
+    pub(crate) fn add_neighbours(&mut self, neighbours: impl Iterator<Item = Neighbour>) {
+        self.neighbours.extend(neighbours);
     }
 
     /// Lets the device learn every station: each receiver sends one frame from each, and then each sender.
@@ -238,9 +261,10 @@ impl Load {
     /// The device is gone or broken, or `cancel` was set.
     pub fn teach(&mut self, cancel: &AtomicBool) -> Result<(), LoadError> {
         let begin = cycles::now();
-        for lane in 0..self.lanes.len() {
-            let Way { from, to } = self.lanes[lane].way;
-            let variety = self.lanes[lane].generator.variety();
+        let variety = self.lanes.first().map_or_else(Variety::default, |lane| lane.generator.variety());
+        let lanes = self.lanes.iter().map(|lane| lane.way);
+        let ways: Vec<Way> = lanes.chain(self.neighbours.iter().map(|neighbour| neighbour.way)).collect();
+        for Way { from, to } in ways {
             for way in [Way { from: to, to: from }, Way { from, to }] {
                 // A port may be attached a moment after its handshake: then nothing comes through, and it is said again.
                 while self.introduce(way, variety, cancel)? == 0
@@ -294,6 +318,22 @@ impl Load {
         taken as u64
     }
 
+    /// Runs one trial, its neighbours `flooding` from beginning to end or silent.
+    ///
+    /// # Errors
+    /// As [`Load::run`].
+    pub(crate) fn run_beside(
+        &mut self,
+        trial: &Trial,
+        flooding: bool,
+        cancel: &AtomicBool,
+    ) -> Result<Outcome, LoadError> {
+        self.flooding = flooding;
+        let outcome = self.run(trial, cancel);
+        self.flooding = false;
+        outcome
+    }
+
     /// Runs one trial.
     ///
     /// # Errors
@@ -304,6 +344,8 @@ impl Load {
         let start = cycles::now();
         self.round_until(start + self.clock.cycles(trial.warm_up), start, pace, cancel)?;
         let measured_from = cycles::now();
+        self.rounds.clear();
+        let before = self.neighbours_moved();
         for lane in &mut self.lanes {
             lane.sink.forget_latency();
             let tally = lane.sink.tally();
@@ -312,6 +354,11 @@ impl Load {
         self.round_until(measured_from + self.clock.cycles(trial.measured), start, pace, cancel)?;
         let mut outcome =
             Outcome { seconds: self.clock.seconds(cycles::now() - measured_from), ..Outcome::default() };
+        let after = self.neighbours_moved();
+        outcome.neighbours = (after.0 - before.0, after.1 - before.1);
+        outcome.rounds = self.rounds.clone();
+        // What is on its way arrives without them.
+        self.flooding = false;
         for lane in &self.lanes {
             let tally = lane.sink.tally();
             outcome.frames += tally.received - lane.before.0;
@@ -325,6 +372,11 @@ impl Load {
             outcome.due += lane.due;
         }
         Ok(outcome)
+    }
+
+    /// Frames that neighbours sent and received.
+    fn neighbours_moved(&self) -> (u64, u64) {
+        self.neighbours.iter().fold((0, 0), |sum, one| (sum.0 + one.sent, sum.1 + one.received))
     }
 
     fn lane_pace(&self, pace: Pace) -> LanePace {
@@ -346,11 +398,19 @@ impl Load {
         cancel: &AtomicBool,
     ) -> Result<(), LoadError> {
         let mut last = cycles::now();
+        let mut round = last;
         let mut idle = 0;
         loop {
             let now = cycles::now();
             if now >= end {
                 return Ok(());
+            }
+            if !self.neighbours.is_empty() {
+                self.rounds.record(now.wrapping_sub(round), 1);
+                round = now;
+            }
+            if self.flooding {
+                self.neighbours.iter_mut().for_each(|neighbour| neighbour.go_on(&mut self.ports, now));
             }
             for lane in &mut self.lanes {
                 lane.offer(&mut self.ports, pace, now, now.wrapping_sub(start));

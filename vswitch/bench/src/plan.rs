@@ -69,6 +69,11 @@ pub enum Mode {
         /// Frames a second, of all streams together.
         rate: f64,
     },
+    /// What comes through at a part of the rate that a closed loop reaches just before.
+    Part {
+        /// Above 0, up to 1.
+        of_closed: f64,
+    },
     /// The highest rate that is borne.
     Search(Goal),
 }
@@ -154,6 +159,9 @@ impl Plan {
         match self.mode {
             Mode::Closed { .. } => format!("closed loop, window {}", self.window(size)),
             Mode::Open { rate } => format!("open loop, {} Mpps", rate / 1e6),
+            Mode::Part { of_closed } => {
+                format!("open loop, {} % of the closed loop's rate", of_closed * 100.0)
+            }
             Mode::Search(goal) => goal.to_string(),
         }
     }

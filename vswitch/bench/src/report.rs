@@ -135,9 +135,21 @@ pub struct Latency {
 }
 
 impl Latency {
-    fn of(histogram: &Histogram, clock: Clock) -> Self {
+    pub(crate) fn of(histogram: &Histogram, clock: Clock) -> Self {
         let at = |quantile| histogram.quantile(quantile).map_or(0.0, |cycles| clock.micros(cycles));
         Self { p50: at(0.5), p90: at(0.9), p99: at(0.99), p999: at(0.999), max: at(1.0) }
+    }
+
+    /// Of each quantile the median.
+    pub(crate) fn median(each: &[Self]) -> Self {
+        let of = |quantile: fn(&Self) -> f64| median(each.iter().map(quantile)).unwrap_or(0.0);
+        Self {
+            p50: of(|one| one.p50),
+            p90: of(|one| one.p90),
+            p99: of(|one| one.p99),
+            p999: of(|one| one.p999),
+            max: of(|one| one.max),
+        }
     }
 }
 
@@ -252,7 +264,8 @@ mod tests {
             let mut latency = Histogram::default();
             latency.record(2000, frames);
             let bytes = tally.bytes;
-            Outcome { seconds: 1.0, frames, bytes, due: frames + lost, sent: frames + lost, tally, latency }
+            let (due, sent) = (frames + lost, frames + lost);
+            Outcome { seconds: 1.0, frames, bytes, due, sent, tally, latency, ..Outcome::default() }
         };
         let work = Work { frames: 1000, busy_cycles: 150_000 };
         Repetition {

@@ -174,3 +174,14 @@ fn a_switch_that_forwards_nothing_is_told_so() {
         bench::run(&plan, &mut switch, &mut |_| {}, &AtomicBool::new(false)).expect_err("nothing came");
     assert!(error.to_string().contains("of 8 frames none came through"), "{error}");
 }
+
+#[test]
+fn frames_and_bare_wake_ups_are_measured_in_turn() {
+    let plan = plan(Mode::Closed { window: None });
+    let mut switch = Copier::default();
+    let report =
+        bench::wake::wake(&plan, &mut switch, &mut |_| {}, &AtomicBool::new(false)).expect("a report");
+    let [row] = report.results.as_slice() else { panic!("one size: {report:#?}") };
+    assert_eq!((row.frame_size.as_str(), row.lost), ("64", 0));
+    assert!(row.latency_us.p50 > 0.0 && row.eventfd_us.p50 > 0.0, "{row:#?}");
+}

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{benching::variety, failure::Failure};
 use bench::{
-    Mode, Plan,
+    Beside, Mode, Plan,
     frames::{FrameSize, Payload},
     machine,
     search::Goal,
@@ -36,7 +36,8 @@ pub(in super::super) struct BenchArgs {
     /// Entries of each ring [default: 1024; with frames over 2 KiB 256, over 16 KiB 64].
     #[arg(long, env = "VNET_RING_SIZE", value_name = "N")]
     ring_size: Option<u16>,
-    /// Open loop: so many frames a second, of all streams together, as 1Mpps, 500kpps or 100pps.
+    /// Open loop: so many frames a second, of all streams together, as 1Mpps, 500kpps or 100pps; or a part of what a closed loop reaches
+    /// just before, as 10%.
     #[arg(long, env = "VNET_RATE", conflicts_with_all = ["search", "window"])]
     rate: Option<Rate>,
     /// Look for the highest rate: ndr (no loss) or pdr (at most 1 frame in 1000).
@@ -98,11 +99,31 @@ pub(in super::super) struct BenchArgs {
     /// ports=2,64,512 (two of them busy). This machine's limits are left out.
     #[arg(long, env = "VNET_SWEEP", value_name = "WHAT=N,N…", conflicts_with_all = ["between", "sockets", "poll_always", "search", "quick"])]
     sweep: Option<Sweep>,
+    /// Isolation: one pair at half of its maximum, alone and beside a sender that floods, in turn: stalled (towards a guest that gives no
+    /// buffer back), flood (towards one that takes all), or both.
+    #[arg(long, env = "VNET_BESIDE", value_name = "stalled|flood|both",
+        conflicts_with_all = ["between", "sockets", "sweep", "ports", "busy_ports", "directions", "rate", "search", "quick"])]
+    beside: Option<Beside>,
+    /// How long it takes to wake the switch: frames so far apart that it sleeps before each, beside the bare wake-up of a thread by an eventfd.
+    #[arg(long, env = "VNET_WAKE", value_parser = BoolishValueParser::new(),
+        conflicts_with_all = ["beside", "sweep", "poll_always", "directions", "rate", "search", "window", "quick"])]
+    wake: bool,
     /// Leave out what this machine could do: ringcopy and memcpy.
     #[arg(long, env = "VNET_NO_LIMITS", value_parser = BoolishValueParser::new())]
     no_limits: bool,
     #[command(flatten)]
     pub(super) output: Output,
+}
+
+/// What is asked of the switch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Question {
+    /// How fast it is.
+    Speed,
+    /// What a pair keeps beside neighbours.
+    Isolation(Beside),
+    /// How long it takes to wake it.
+    Wake,
 }
 
 /// What is measured.
@@ -124,21 +145,27 @@ pub(super) enum Device {
     },
 }
 
-/// Frames a second, with its unit.
+/// Frames a second, with its unit, or a part of the closed loop's rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Rate(f64);
+struct Rate(Mode);
 
 impl FromStr for Rate {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(percent) = text.strip_suffix('%').and_then(|number| number.parse::<f64>().ok()) {
+            let part = Some(percent / 100.0).filter(|part| (0.0001..=1.0).contains(part));
+            let part = part.map(|of_closed| Self(Mode::Part { of_closed }));
+            return part.ok_or_else(|| format!("`{text}` is no part: say 0.01% to 100%"));
+        }
         let units = [("Mpps", 1e6), ("kpps", 1e3), ("pps", 1.0)];
         let parsed = units.iter().find_map(|(unit, times)| {
             let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
             Some(number * times)
         });
         let rate = parsed.filter(|rate| (1.0..=1e9).contains(rate));
-        rate.map(Self).ok_or_else(|| format!("`{text}` is no rate: say for example 1Mpps, 500kpps or 100pps"))
+        rate.map(|rate| Self(Mode::Open { rate }))
+            .ok_or_else(|| format!("`{text}` is no rate: say for example 1Mpps, 500kpps, 100pps or 10%"))
     }
 }
 
@@ -197,6 +224,15 @@ impl BenchArgs {
         Ok(Some(Columns { what: sweep.what, plans }))
     }
 
+    /// What is asked.
+    pub(super) fn question(&self) -> Question {
+        match self.beside {
+            Some(beside) => Question::Isolation(beside),
+            None if self.wake => Question::Wake,
+            None => Question::Speed,
+        }
+    }
+
     /// What to do; an error says which argument cannot be, alone or beside another.
     pub(super) fn plan(self) -> Result<(Plan, Device), Failure> {
         let allowed = machine::cpus().map_err(|error| Failure::lacking("cpus", error))?;
@@ -213,20 +249,20 @@ impl BenchArgs {
         if !(0.01..=3600.0).contains(&seconds) {
             return Err(Failure::invalid("usage", format!("--seconds {seconds} is not within 0.01 to 3600")));
         }
-        let busy_ports = self.busy_ports.unwrap_or(self.ports & !1);
+        let ports = self.beside.map_or(self.ports, Beside::ports);
+        let busy_ports = if self.beside.is_some() { 2 } else { self.busy_ports.unwrap_or(ports & !1) };
         let ring_size = self.ring()?;
         let device = match (self.between, self.sockets) {
             (Some(ports), _) => Device::Between(two(ports)?),
             (_, Some(paths)) => Device::Sockets { paths: two(paths)?, listen: self.listen },
             _ => Device::Own { poll_always: self.poll_always },
         };
-        if !(2..=MOST_PORTS).contains(&self.ports) {
-            let message = format!("--ports {} is not within 2 to {MOST_PORTS}", self.ports);
+        if !(2..=MOST_PORTS).contains(&ports) {
+            let message = format!("--ports {ports} is not within 2 to {MOST_PORTS}");
             return Err(Failure::invalid("usage", message));
         }
-        if busy_ports % 2 == 1 || !(2..=self.ports).contains(&busy_ports) {
-            let message =
-                format!("--busy-ports {busy_ports} is no even number from 2 to the {} ports", self.ports);
+        if busy_ports % 2 == 1 || !(2..=ports).contains(&busy_ports) {
+            let message = format!("--busy-ports {busy_ports} is no even number from 2 to the {ports} ports");
             return Err(wrong(message, "frames go from one port to the next, in pairs"));
         }
         let plan = Plan {
@@ -235,17 +271,17 @@ impl BenchArgs {
             ring_size,
             variety: variety(self.flows, self.macs, self.vlans)?,
             payload: Payload { dirty: self.dirty, read: self.read },
-            ports: self.ports,
+            ports,
             busy_ports,
             two_directions: self.directions == 2,
             mode: match (self.rate, self.search) {
-                (Some(Rate(rate)), _) => Mode::Open { rate },
+                (Some(Rate(mode)), _) => mode,
                 (_, Some(goal)) => Mode::Search(goal),
                 _ => Mode::Closed { window: self.window },
             },
             measured: Duration::from_secs_f64(seconds),
             repetitions,
-            limits: !self.no_limits,
+            limits: !self.no_limits && self.beside.is_none() && !self.wake,
             mergeable: self.mergeable,
             generator_cpu,
             switch_cpu,
@@ -343,6 +379,10 @@ mod tests {
         assert_eq!(device, Device::Sockets { paths: ["./a".into(), "./b".into()], listen: true });
         let (dirty, _) = plan("--dirty --read").expect("good");
         assert_eq!((dirty.payload, own.payload), (Payload { dirty: true, read: true }, Payload::default()));
+        let (tenth, _) = plan("--rate 10%").expect("good");
+        assert_eq!(tenth.mode, Mode::Part { of_closed: 0.1 });
+        let (both, _) = plan("--beside both").expect("good");
+        assert_eq!((both.ports, both.busy_ports, both.limits), (6, 2, false));
         let quick = plan("--quick").expect("good").0;
         assert_eq!((quick.sizes.len(), quick.repetitions), (1, 3));
     }
@@ -373,6 +413,10 @@ mod tests {
             ("--frame-size 63", "no frame size"),
             ("--rate 5", "1Mpps"),
             ("--rate 1Mpps --search ndr", "cannot be used with"),
+            ("--rate 200%", "0.01% to 100%"),
+            ("--beside nobody", "stalled, flood or both"),
+            ("--beside flood --ports 8", "cannot be used with"),
+            ("--wake --rate 1kpps", "cannot be used with"),
             ("--search best", "ndr"),
             ("--ring-size 100", "power of two"),
             ("--ring-size 256 --window 300", "the 256 entries of a ring"),

@@ -12,11 +12,8 @@ use crate::{
     lab::name::LabName,
 };
 pub(super) use args::BenchArgs;
-use args::Device;
-use bench::{
-    BenchError, Plan, Progress,
-    report::{Report, Row},
-};
+use args::{Device, Question};
+use bench::{BenchError, Plan, Progress, Switch, report::Row};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{
     sync::{
@@ -36,10 +33,29 @@ pub(super) async fn bench(name: Option<&LabName>, args: BenchArgs) -> Result<Exi
         let rows = report.series.iter().flat_map(|series| &series.columns).map(|column| &column.row);
         return Ok(verdict(rows));
     }
+    let question = args.question();
     let (plan, device) = args.plan()?;
-    let report = measure(name, plan, device, Interrupts::new()?).await?;
-    render::print(&report, format)?;
-    Ok(verdict(report.results.iter()))
+    let interrupts = Interrupts::new()?;
+    match question {
+        Question::Speed => {
+            let report = measure(name, plan, device, interrupts, bench::run).await?;
+            render::print(&report, format)?;
+            Ok(verdict(report.results.iter()))
+        }
+        Question::Isolation(neighbours) => {
+            let report = measure(name, plan, device, interrupts, move |plan, switch, say, cancel| {
+                bench::beside::beside(plan, neighbours, switch, say, cancel)
+            });
+            let report = report.await?;
+            render::print(&report, format)?;
+            Ok(if report.results.iter().all(|kept| kept.faults == 0) { Exit::Done } else { Exit::Failed })
+        }
+        Question::Wake => {
+            let report = measure(name, plan, device, interrupts, bench::wake::wake).await?;
+            render::print(&report, format)?;
+            Ok(Exit::Done)
+        }
+    }
 }
 
 /// Slow is no failure; frames that are not what was sent are.
@@ -50,57 +66,75 @@ fn verdict<'r>(mut rows: impl Iterator<Item = &'r Row>) -> Exit {
 /// What `bench --quick` says, in one line.
 pub(super) async fn quick(interrupts: Interrupts) -> Result<String, Failure> {
     let (plan, device) = args::quick_plan()?;
-    Ok(view::in_one_line(&measure(None, plan, device, interrupts).await?))
+    Ok(view::in_one_line(&measure(None, plan, device, interrupts, bench::run).await?))
 }
 
-async fn measure(
+/// What is done with a plan and a switch.
+trait Work<T>:
+    FnOnce(&Plan, &mut dyn Switch, &mut dyn FnMut(Progress), &AtomicBool) -> Result<T, BenchError>
+    + Send
+    + 'static
+{
+}
+
+impl<T, F> Work<T> for F where
+    F: FnOnce(&Plan, &mut dyn Switch, &mut dyn FnMut(Progress), &AtomicBool) -> Result<T, BenchError>
+        + Send
+        + 'static
+{
+}
+
+async fn measure<T: Send + 'static>(
     name: Option<&LabName>,
     plan: Plan,
     device: Device,
     mut interrupts: Interrupts,
-) -> Result<Report, Failure> {
+    work: impl Work<T>,
+) -> Result<T, Failure> {
     allow_many_descriptors();
     let cancel = Arc::new(AtomicBool::new(false));
     match &device {
-        Device::Own { poll_always } => in_own_lab(plan, *poll_always, cancel, &mut interrupts).await,
+        Device::Own { poll_always } => in_own_lab(plan, *poll_always, cancel, &mut interrupts, work).await,
         Device::Between(ports) => {
             let ends = Ends::between(labs::api(name)?, ports, cancel.clone()).await?;
-            run(plan, ends, cancel, &mut interrupts).await
+            run(plan, ends, cancel, &mut interrupts, work).await
         }
         Device::Sockets { paths, listen } => {
             let ends = Ends::sockets(paths, *listen, cancel.clone())?;
-            run(plan, ends, cancel, &mut interrupts).await
+            run(plan, ends, cancel, &mut interrupts, work).await
         }
     }
 }
 
 /// Brings a lab up, measures it, and takes it down, whatever came of it.
-async fn in_own_lab(
+async fn in_own_lab<T: Send + 'static>(
     plan: Plan,
     poll_always: bool,
     cancel: Arc<AtomicBool>,
     interrupts: &mut Interrupts,
-) -> Result<Report, Failure> {
+    work: impl Work<T>,
+) -> Result<T, Failure> {
     let name = format!("bench-{}", std::process::id()).parse()?;
     let file = devices::file(&plan, poll_always);
     let (brought, _) = up::bring_up(&name, &file, interrupts).await?;
     let report = match Ends::of_own_lab(brought.api.clone(), plan.ports, cancel.clone()).await {
-        Ok(ends) => run(plan, ends, cancel, interrupts).await,
+        Ok(ends) => run(plan, ends, cancel, interrupts, work).await,
         Err(failure) => Err(failure),
     };
     brought.down().await?;
     report
 }
 
-/// Runs `plan`; Ctrl-C ends it early.
-async fn run(
+/// Does the `work` of `plan`; Ctrl-C ends it early.
+async fn run<T: Send + 'static>(
     plan: Plan,
     mut ends: Ends,
     cancel: Arc<AtomicBool>,
     interrupts: &mut Interrupts,
-) -> Result<Report, Failure> {
+    work: impl Work<T>,
+) -> Result<T, Failure> {
     let stop = cancel.clone();
-    on_a_thread(move |say| bench::run(&plan, &mut ends, say, &stop), &cancel, interrupts).await
+    on_a_thread(move |say| work(&plan, &mut ends, say, &stop), &cancel, interrupts).await
 }
 
 /// Does `work` on a thread of its own, so that this one can answer for it, and shows its progress. Ctrl-C sets `cancel`.

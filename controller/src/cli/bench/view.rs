@@ -3,9 +3,13 @@
 use super::super::render::{Show, or_dash, table};
 use bench::{
     Progress,
+    beside::BesideReport,
     frames::Payload,
+    machine::{Disturbance, Machine},
+    report::Settings,
     report::{Report, Row},
     sweep::{Series, SweepReport},
+    wake::WakeReport,
 };
 use std::io::{self, IsTerminal, Write};
 
@@ -42,6 +46,97 @@ impl Show for Report {
     }
 }
 
+impl Show for BesideReport {
+    fn table(&self) -> String {
+        let header = [
+            "FRAME",
+            "SOLO MAX",
+            "OFFERED",
+            "SOLO",
+            "BESIDE",
+            "KEPT",
+            "P50 µs SOLO",
+            "BESIDE",
+            "P99 µs SOLO",
+            "BESIDE",
+            "RATIO",
+            "LOST",
+            "NEIGHBOURS",
+        ];
+        let rows = self.results.iter().map(|row| {
+            let [solo, beside] = [row.solo_latency_us, row.beside_latency_us];
+            [
+                row.frame_size.clone(),
+                format!("{:.3}", row.solo_max_mpps),
+                format!("{:.3}", row.offered_mpps),
+                format!("{:.3}", row.solo_mpps),
+                format!("{:.3}", row.beside_mpps),
+                format!("{:.1} %", row.kept * 100.0),
+                format!("{:.1}", solo.p50),
+                format!("{:.1}", beside.p50),
+                format!("{:.1}", solo.p99),
+                format!("{:.1}", beside.p99),
+                format!("{:.2}", row.p99_ratio),
+                format!("{} + {}", row.solo_lost, row.beside_lost),
+                format!("{:.3}", row.neighbours_sent_mpps),
+            ]
+        });
+        let mut lines = vec![format!(
+            "a pair at half of its maximum, alone and beside: {}; Mpps; lost alone + beside; neighbours: what they sent",
+            self.beside
+        )];
+        lines.extend(self.results.iter().map(|row| {
+            let [solo, beside] = [row.solo_round_us, row.beside_round_us];
+            format!(
+                "frames of {}: the generator, one thread for all ports, comes by every {:.1} µs (p99 {:.1}) alone, {:.1} (p99 {:.1}) beside: latencies contain it",
+                row.frame_size, solo.p50, solo.p99, beside.p50, beside.p99
+            )
+        }));
+        lines.push(where_it_ran(&self.machine, &self.settings));
+        lines.extend(self.results.iter().filter_map(|row| disturbed(&row.frame_size, row.disturbance)));
+        [table(header, rows), lines.join("\n")].join("\n\n")
+    }
+}
+
+impl Show for WakeReport {
+    fn table(&self) -> String {
+        let header =
+            ["FRAME", "P50 µs", "P99 µs", "EVENTFD P50", "EVENTFD P99", "P50 ABOVE", "P99 ABOVE", "LOST"];
+        let rows = self.results.iter().map(|row| {
+            let micros = |micros: f64| format!("{micros:.1}");
+            [
+                row.frame_size.clone(),
+                micros(row.latency_us.p50),
+                micros(row.latency_us.p99),
+                micros(row.eventfd_us.p50),
+                micros(row.eventfd_us.p99),
+                format!("{:+.1}", row.p50_above_us),
+                format!("{:+.1}", row.p99_above_us),
+                row.lost.to_string(),
+            ]
+        });
+        let mut lines = vec![format!(
+            "{} frames a second, the switch asleep before each; beside it a thread on the switch's CPU that an eventfd wakes",
+            self.rate
+        )];
+        lines.push(where_it_ran(&self.machine, &self.settings));
+        lines.extend(self.results.iter().filter_map(|row| disturbed(&row.frame_size, row.disturbance)));
+        [table(header, rows), lines.join("\n")].join("\n\n")
+    }
+}
+
+/// Repetitions and CPUs.
+fn where_it_ran(machine: &Machine, settings: &Settings) -> String {
+    format!(
+        "{} × {} s in turn; {}, generator on CPU {}, switch on CPU {}",
+        settings.repetitions,
+        settings.seconds,
+        machine.cpu,
+        machine.generator_cpu,
+        or_dash(machine.switch_cpu)
+    )
+}
+
 impl Show for SweepReport {
     fn table(&self) -> String {
         let series = self.series.iter().map(|series| of_sizes(&self.swept, series));
@@ -60,7 +155,7 @@ impl Show for SweepReport {
                 Some(format!("{} {}: {}", column.value, self.swept, tell(&column.row)?))
             })
         };
-        lines.extend(told(wrong).chain(told(disturbed)));
+        lines.extend(told(wrong).chain(told(row_disturbed)));
         lines.extend(self.remarks.iter().cloned());
         series.chain([lines.join("\n")]).collect::<Vec<_>>().join("\n\n")
     }
@@ -117,7 +212,7 @@ fn about(report: &Report) -> String {
     }
     lines.extend(report.hand_over_ns.map(|ns| format!("a cache line takes {ns:.0} ns from core to core")));
     lines.extend(report.results.iter().filter_map(wrong));
-    lines.extend(report.results.iter().filter_map(disturbed));
+    lines.extend(report.results.iter().filter_map(row_disturbed));
     lines.extend(report.remarks.iter().cloned());
     lines.extend(report.left_out.iter().map(|what| format!("left out: {what}")));
     lines.join("\n")
@@ -146,12 +241,15 @@ fn wrong(row: &Row) -> Option<String> {
     (!found.is_empty()).then(|| format!("frames of {}: {}", row.frame_size, found.join(", ")))
 }
 
-fn disturbed(row: &Row) -> Option<String> {
-    let (steal, switches) = (row.disturbance.steal_percent, row.disturbance.involuntary_switches);
+fn row_disturbed(row: &Row) -> Option<String> {
+    disturbed(&row.frame_size, row.disturbance)
+}
+
+fn disturbed(frame_size: &str, disturbance: Disturbance) -> Option<String> {
+    let (steal, switches) = (disturbance.steal_percent, disturbance.involuntary_switches);
     (steal > STEAL || switches > 0).then(|| {
         format!(
-            "frames of {}: disturbed: {steal:.1} % of the CPUs were stolen, the generator had to wait {switches} times",
-            row.frame_size
+            "frames of {frame_size}: disturbed: {steal:.1} % of the CPUs were stolen, the generator had to wait {switches} times"
         )
     })
 }
