@@ -102,25 +102,33 @@ pub fn beside(
         let mut course = rig.begin_beside(*size, &beside.neighbours(), switch)?;
         let mut repetitions = Vec::new();
         for _ in 0..plan.repetitions {
-            repetitions.push(repeat(&rig, &mut course)?);
+            repetitions.extend(repeat(&rig, &mut course)?);
             done += 1.0;
             progress(Progress { done: done / all, doing: format!("frames of {size}, beside {beside}") });
+        }
+        if repetitions.is_empty() {
+            return Err(BenchError::Silent { sent: 0 });
         }
         results.push(kept((size.to_string(), plan.ring_size(*size).entries()), &repetitions, clock));
     }
     Ok(BesideReport { machine, settings: plan.settings(huge_pages), beside, results })
 }
 
-fn repeat(rig: &Rig<'_>, course: &mut Course) -> Result<Repetition, BenchError> {
+/// One repetition; none if the machine took its CPU away for all of a trial.
+fn repeat(rig: &Rig<'_>, course: &mut Course) -> Result<Option<Repetition>, BenchError> {
     let watch = Watch::start();
     let mut trial = |pace, flooding| {
         let outcome = course.load.run_beside(&rig.plan.trial(pace), flooding, rig.cancel)?;
-        if outcome.tally.received == 0 { Err(BenchError::Silent { sent: outcome.sent }) } else { Ok(outcome) }
+        if outcome.tally.received == 0 && outcome.sent > 0 {
+            return Err(BenchError::Silent { sent: outcome.sent });
+        }
+        Ok(outcome)
     };
     let maximum = trial(Pace::Closed { window: rig.plan.window(course.size) }, false)?.rate();
     let pace = Pace::Open { rate: maximum * OFFERED };
     let (solo, beside) = (trial(pace, false)?, trial(pace, true)?);
-    Ok(Repetition { maximum, solo, beside, disturbance: watch.end() })
+    let measured = solo.frames > 0 && beside.frames > 0;
+    Ok(measured.then(|| Repetition { maximum, solo, beside, disturbance: watch.end() }))
 }
 
 fn kept((frame_size, ring_size): (String, u16), repetitions: &[Repetition], clock: Clock) -> Kept {

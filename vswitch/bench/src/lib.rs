@@ -15,6 +15,7 @@ mod course;
 pub mod frames;
 mod generator;
 pub mod histogram;
+mod lane;
 pub mod load;
 pub mod machine;
 pub mod memcpy;

@@ -4,9 +4,10 @@ use crate::{
     frames::{FrameSize, Payload, Stream, Variety},
     generator::Generator,
     histogram::Histogram,
+    lane::{Lane, LanePace},
     machine::Clock,
     neighbours::Neighbour,
-    sink::{Sink, Tally},
+    sink::Tally,
 };
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -19,7 +20,7 @@ use vhost_net_backend::{
 };
 
 /// Frames of a burst: what DPDK's testpmd sends at once.
-const BURST: usize = 32;
+pub(crate) const BURST: usize = 32;
 /// Once the device is done with all that was sent, what has not come after this time is lost.
 const SETTLING: Duration = Duration::from_millis(50);
 /// A device that is not done and lets no frame through for so long is waited for no longer.
@@ -139,78 +140,6 @@ pub fn ways(busy: usize, two_directions: bool) -> Vec<Way> {
             std::iter::once(way).chain(back)
         })
         .collect()
-}
-
-/// One stream from port to port.
-#[derive(Debug)]
-struct Lane {
-    way: Way,
-    generator: Generator,
-    sink: Sink,
-    /// For the trial that runs: the number of its first frame, and what was due and sent.
-    first: u32,
-    due: u64,
-    sent: u64,
-    /// Frames before this number are waited for no longer.
-    written_off: u32,
-    /// Received until the measuring began.
-    before: (u64, u64),
-}
-
-impl Lane {
-    fn new(way: Way, (size, variety, payload): (FrameSize, Variety, Payload)) -> Self {
-        let stream = Stream::new(way.from as u16, way.to as u16, size, variety);
-        let (generator, sink) = (Generator::new(stream.clone(), payload), Sink::new(stream, payload));
-        Self { way, generator, sink, first: 0, due: 0, sent: 0, written_off: 0, before: (0, 0) }
-    }
-
-    fn begin(&mut self) {
-        self.first = self.generator.next_number();
-        self.sink.begin(self.first);
-        self.written_off = self.first;
-        (self.due, self.sent) = (0, 0);
-    }
-
-    /// Sends what is due.
-    #[inline(always)]
-    fn offer(&mut self, ports: &mut [Driver], pace: LanePace, now: u64, elapsed: u64) {
-        let wanted = self.wanted(pace, elapsed);
-        if wanted == 0 {
-            return;
-        }
-        let pair = ports[self.way.from].pair();
-        let sent = self.generator.send(pair, wanted.min(BURST), now);
-        pair.flush();
-        self.sent += sent as u64;
-        self.due += sent as u64;
-        if let LanePace::Open { backlog, .. } = pace {
-            // What is further behind than a ring can hold will never be made up for: due, and not sent.
-            self.due += (wanted - sent).saturating_sub(backlog) as u64;
-        }
-    }
-
-    /// Frames to be sent now, `elapsed` cycles into the trial.
-    #[inline(always)]
-    fn wanted(&self, pace: LanePace, elapsed: u64) -> usize {
-        match pace {
-            LanePace::Closed { window } => {
-                let sent = self.generator.next_number();
-                let on_their_way = sent.wrapping_sub(self.sink.next_number());
-                let waited_for = on_their_way.min(sent.wrapping_sub(self.written_off));
-                window.saturating_sub(waited_for) as usize
-            }
-            LanePace::Open { per_cycle, .. } => {
-                ((elapsed as f64 * per_cycle) as u64).saturating_sub(self.due) as usize
-            }
-        }
-    }
-}
-
-/// The pace of one lane, in its thread's terms.
-#[derive(Debug, Clone, Copy)]
-enum LanePace {
-    Closed { window: u32 },
-    Open { per_cycle: f64, backlog: usize },
 }
 
 /// All ports of a device and the streams between them.

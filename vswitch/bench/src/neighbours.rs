@@ -3,14 +3,11 @@
 use crate::{
     frames::{FrameSize, Payload, Stream, Variety},
     generator::Generator,
-    load::Way,
+    load::{BURST, Way},
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use vhost_net_backend::driver::Driver;
-
-/// Frames that are sent or received at once.
-const BURST: usize = 32;
 
 /// What goes on beside the pair of ports 0 and 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

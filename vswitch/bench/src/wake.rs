@@ -132,6 +132,11 @@ fn wake_a_thread(
         Ok(_) => Ok(()),
         Err(errno) => Err(BenchError::Limits(errno.into())),
     };
+    let answer = || {
+        let number = told.load(Ordering::Acquire);
+        answered.store(number, Ordering::Release);
+        number
+    };
     let sleeper = || -> io::Result<()> {
         cpu.map_or(Ok(()), machine::pin)?;
         loop {
@@ -140,13 +145,12 @@ fn wake_a_thread(
                 Err(Errno::INTR) => continue,
                 Err(errno) => return Err(errno.into()),
             }
-            let number = told.load(Ordering::Acquire);
-            if number == END {
+            answer();
+            let _ = read(&bell, &mut [0; 8]);
+            // What rang before that does not ring again.
+            if answer() == END {
                 return Ok(());
             }
-            answered.store(number, Ordering::Release);
-            // Empty if it rang twice meanwhile: then it was read with the first time.
-            let _ = read(&bell, &mut [0; 8]);
         }
     };
     thread::scope(|scope| {
