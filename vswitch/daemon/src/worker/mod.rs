@@ -84,6 +84,7 @@ impl Worker {
         registry: mio::Registry,
         world: Arc<World>,
         fdb: Arc<Fdb>,
+        origin: std::time::Instant,
     ) -> Self {
         Self {
             mailbox,
@@ -91,7 +92,7 @@ impl Worker {
             fdb,
             ports: Ports::new(registry),
             batch: Batch::default(),
-            watches: Watches::default(),
+            watches: Watches::new(origin),
             captures: Captures::default(),
             next_sweep: Instant::ZERO,
             recorder: Recorder::new(WORKER_RECORDS),
@@ -110,7 +111,8 @@ impl Worker {
     pub fn alone(world: Arc<World>, fdb: Arc<Fdb>) -> io::Result<Self> {
         let poll = mio::Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(&poll, thread::WAKE)?);
-        let mut worker = Self::new(mailbox, poll.registry().try_clone()?, world.clone(), fdb);
+        let mut worker =
+            Self::new(mailbox, poll.registry().try_clone()?, world.clone(), fdb, std::time::Instant::now());
         let healths = world.ports().map(|port| (port.id, Arc::default())).collect();
         worker.adopt(world, healths);
         Ok(worker)
@@ -161,7 +163,6 @@ impl Worker {
                 return Turn::Stopped;
             }
         }
-        self.watches.now_nanos = now.as_nanos();
         let mut frames = 0;
         self.ports.sources.look_around();
         let mut which = 0;

@@ -40,7 +40,7 @@ impl WorkerThread {
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(&poll, WAKE)?);
-        let worker = Worker::new(mailbox.clone(), poll.registry().try_clone()?, world, fdb);
+        let worker = Worker::new(mailbox.clone(), poll.registry().try_clone()?, world, fdb, origin);
         let handle = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             if let Some(cpu) = cpu {
                 pin(cpu);

@@ -1,6 +1,7 @@
 //! Watched frames: those that match are decided by the same code, with a recorder beside it.
 
 use crate::control::protocol::{Journey, Sighting, Watch};
+use std::time::Instant;
 use vswitch_core::{
     decide::{Copy, Decision, Fate, Switch},
     head::{FrameView, LinkHeader},
@@ -14,13 +15,12 @@ const KEPT: usize = 64;
 const HEAD: usize = 128;
 
 /// All watches of a worker.
-#[derive(Default)]
 pub(super) struct Watches {
     all: Vec<Watching>,
     /// Sightings of the batch in work: the watch's place, the sighting, and where its copies begin.
     open: Vec<(usize, Sighting, u32)>,
-    /// The moment of the turn.
-    pub(super) now_nanos: u64,
+    /// What moments are counted from: the same for all workers.
+    origin: Instant,
 }
 
 struct Watching {
@@ -31,6 +31,10 @@ struct Watching {
 }
 
 impl Watches {
+    pub(super) fn new(origin: Instant) -> Self {
+        Self { all: Vec::new(), open: Vec::new(), origin }
+    }
+
     pub(super) fn add(&mut self, number: u32, watch: Watch) {
         self.all.push(Watching { number, watch, sightings: Vec::new(), lost: 0 });
     }
@@ -86,7 +90,8 @@ impl Watches {
         };
         let sighting = Sighting {
             port,
-            at_nanos: self.now_nanos,
+            // Not when the turn began: that may be before another worker delivered what this frame answers.
+            at_nanos: u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX),
             head: frame.bytes[..frame.bytes.len().min(HEAD)].to_vec(),
             len: frame.len,
             journey,
