@@ -1,20 +1,23 @@
-//! A batch's frames from one port, one after the other. What nearly every frame is, a frame between two stations that are known, is
-//! decided here at one look; whatever is unlike that is decided by [`Switch::decide`], which is the rule that this must equal.
+//! A batch's frames from one port. What nearly every frame is, a frame between two stations that are known, is decided here in two
+//! steps, each over the whole batch; whatever is unlike that is decided by [`Switch::decide`], which is the rule that this must equal.
 
 use super::{Copy, Decision, Fate, Switch, TagEdit};
 use crate::{
     description::Membership,
-    fdb::{Key, Target},
+    fdb::{Entry, Hash, Place, Reader, Seen},
     head::{ETHERNET_LEN, FrameView, LinkHeader, MAX_FRAME_LEN, TAG_LEN, ethertype},
     id::SwitchId,
-    mac::MacAddr,
     trace::NoTrace,
     vlan::{Tci, VlanId},
     world::{Port, Role},
 };
+use std::ops::Range;
 
 /// The group bit of an address on top of a word (IEEE 802-2014 §8.2.2).
 const GROUP: u64 = 1 << 56;
+
+/// The bits of a word that the address on top of it has.
+const ADDRESS: u64 = !0xffff;
 
 /// Where one copy of a frame goes, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +33,8 @@ pub struct Way {
 pub struct Ingress<'a> {
     switch: Switch<'a>,
     port_index: u16,
-    /// The moment, in seconds.
-    second: u64,
     /// What is known of the port; none if its frames need more than one look: it is down, has no link or is a wire.
     home: Option<Home<'a>>,
-    last: Like,
 }
 
 /// A port of a switch.
@@ -43,147 +43,348 @@ struct Home<'a> {
     port: &'a Port,
     switch: SwitchId,
     vlans: &'a Membership,
+    fdb: Reader<'a>,
+    seen: Seen,
 }
 
-/// Whom a frame is between.
-struct Stations {
-    /// The [`words`] of its header.
-    header: [u64; 2],
-    /// Its tag, if it has one.
-    tag: Option<Tci>,
-    vlan: VlanId,
-    /// Its source's place in the FDB, and its destination's.
-    src: Key,
-    dst: Key,
+/// A batch's frames, those that begin with the same bytes and follow each other together. Kept from batch to batch, so that a batch
+/// allocates nothing.
+#[derive(Debug, Default)]
+pub struct Rows {
+    rows: Vec<Row>,
+    /// Rows whose frames are all decided.
+    done: usize,
+    /// How many frames these are, and how many bytes they have.
+    frames: u32,
+    bytes: u64,
 }
 
-/// An untagged frame that has its way: one with the same addresses and EtherType, and not longer, has the same.
+/// Frames that begin alike.
 #[derive(Debug, Clone, Copy)]
-struct Like {
-    /// The [`words`] of its header.
-    header: [u64; 2],
-    /// Bytes that such a frame may have; 0 if there is no such frame.
+struct Row {
+    /// The addresses, each on top of a word, and where they stand in the FDB.
+    src: u64,
+    dst: u64,
+    src_hash: Hash,
+    dst_hash: Hash,
+    /// The VLAN that they are in; none if they are not between two stations, or need more than one look.
+    place: Option<Place>,
+    tag: Tag,
+    /// The place of the first one that is not decided; the next row's is behind the last.
+    begin: u32,
+    /// Bytes that each has at most.
     longest: u32,
 }
 
-impl Like {
-    const NOTHING: Self = Self { header: [0; 2], longest: 0 };
+impl Row {
+    /// Frames of which nothing is known.
+    const fn unread(begin: u32) -> Self {
+        let (src_hash, dst_hash) = (Hash::NONE, Hash::NONE);
+        Self { src: 0, dst: 0, src_hash, dst_hash, place: None, tag: Tag::NONE, begin, longest: 0 }
+    }
 }
 
-/// Bytes 0 to 7 and 6 to 13 of a header, as they stand in memory: they overlap, so that two loads read all of it.
+impl Rows {
+    /// Takes in frames of these lengths, of which each is to be decided by itself.
+    pub fn unread(&mut self, lens: impl Iterator<Item = u32>) {
+        self.clear();
+        for len in lens {
+            self.frames += 1;
+            self.bytes += u64::from(len);
+        }
+        if self.frames > 0 {
+            self.rows.push(Row::unread(0));
+        }
+    }
+
+    /// Bytes of the decided frames, if these are all.
+    pub fn bytes(&self) -> Option<u64> {
+        self.is_done().then_some(self.bytes)
+    }
+
+    /// How many frames are decided: the place of the first that is not.
+    pub fn decided(&self) -> usize {
+        self.begin(self.done) as usize
+    }
+
+    /// Whether all frames are decided.
+    pub fn is_done(&self) -> bool {
+        self.done >= self.rows.len()
+    }
+
+    /// Notes that one more is decided.
+    pub fn skip(&mut self) {
+        let end = self.begin(self.done + 1);
+        let Some(row) = self.rows.get_mut(self.done) else { return };
+        row.begin += 1;
+        if row.begin >= end {
+            self.done += 1;
+        }
+    }
+
+    fn begin(&self, row: usize) -> u32 {
+        self.rows.get(row).map_or(self.frames, |row| row.begin)
+    }
+
+    fn clear(&mut self) {
+        self.rows.clear();
+        (self.done, self.frames, self.bytes) = (0, 0, 0);
+    }
+}
+
+/// A C-tag with its TPID, or 0: no tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Tag(u32);
+
+impl Tag {
+    const NONE: Self = Self(0);
+
+    fn tci(self) -> Option<Tci> {
+        (self != Self::NONE).then_some(Tci::from_bits(self.0 as u16))
+    }
+}
+
+/// What a frame meets where its destination was found.
+#[derive(Debug, Clone, Copy)]
+struct Receiver {
+    found: Entry,
+    tag: Tag,
+    /// Bytes that a frame may have.
+    longest: u32,
+    way: Way,
+}
+
+impl Receiver {
+    /// Of no entry: none is free.
+    const NOBODY: Self =
+        Self { found: Entry::FREE, tag: Tag::NONE, longest: 0, way: Way { to: 0, edit: TagEdit::Keep } };
+
+    /// Whether a frame with this tag whose destination was `found` meets the same.
+    #[inline(always)]
+    fn is_of(&self, found: Entry, tag: Tag) -> bool {
+        self.found.is_where(found) && self.tag == tag
+    }
+}
+
+/// As many first bytes as tell a frame's stations, and its tag.
+pub const GLANCE: usize = ETHERNET_LEN + TAG_LEN;
+
+/// Bytes 0 to 7 and 6 to 13 of a frame, as they stand in memory: they overlap, so that two loads read all of its header.
 #[inline(always)]
-fn words(header: &[u8; ETHERNET_LEN]) -> Option<[u64; 2]> {
-    Some([u64::from_ne_bytes(*header.first_chunk()?), u64::from_ne_bytes(*header.last_chunk()?)])
+fn words(bytes: &[u8; GLANCE]) -> [u64; 2] {
+    [0, 6].map(|at| u64::from_ne_bytes(std::array::from_fn(|n| bytes[at + n])))
 }
 
 impl<'a> Ingress<'a> {
     /// Frames that come in on the port in place `port_index`, to be decided by `switch`.
+    #[inline(always)]
     pub fn new(switch: Switch<'a>, port_index: u16) -> Self {
-        let home = switch.world.port(port_index).filter(|port| port.up).and_then(|port| match &port.role {
-            Role::Switched { switch, vlans } => Some(Home { port, switch: *switch, vlans }),
+        // To look a station up is to note that it was seen.
+        let port = switch.world.port(port_index).filter(|port| port.up && switch.learning);
+        let home = port.and_then(|port| match &port.role {
+            Role::Switched { switch: own, vlans } => {
+                let fdb = switch.fdb.reader(*own, switch.now);
+                Some(Home { port, switch: *own, vlans, fdb, seen: fdb.seen_on(port.id) })
+            }
             Role::Unlinked | Role::Wire { .. } => None,
         });
-        Self { switch, port_index, second: switch.now.as_secs(), home, last: Like::NOTHING }
+        Self { switch, port_index, home }
     }
 
-    /// Whether a frame of `len` bytes that begins with `header` is like the last one that had a [way](Self::way): then it has the same.
-    #[inline(always)]
-    pub fn repeats(&self, header: &[u8; ETHERNET_LEN], len: u32) -> bool {
-        words(header) == Some(self.last.header) && len <= self.last.longest
-    }
-
-    /// Loads what will be looked up for frames that begin with these bytes, all at once, so that the cache misses overlap. Costs
-    /// nothing while the FDB is small, and little for frames that are alike.
-    #[inline(always)]
-    pub fn warm<'f>(&self, frames: impl Iterator<Item = &'f [u8]>) {
-        if self.switch.fdb.is_cold() {
-            self.warm_all(frames);
-        }
-    }
-
+    /// The first step: reads the frames of a batch, and puts those in one of the `rows` that begin alike and follow each other. `from`
+    /// gives them from a place on: how each begins (none: it is no frame, or too short to tell), and its length.
     #[inline(never)]
-    fn warm_all<'f>(&self, frames: impl Iterator<Item = &'f [u8]>) {
-        let (mut last, mut loaded) = (None, 0);
-        for bytes in frames {
-            let header = bytes.first_chunk::<ETHERNET_LEN>();
-            if header == last {
+    pub fn read<'f, I>(&self, from: impl Fn(usize) -> I, rows: &mut Rows)
+    where
+        I: Iterator<Item = (Option<&'f [u8; GLANCE]>, u32)>,
+    {
+        let Some(home) = &self.home else { return rows.unread(from(0).map(|(_, len)| len)) };
+        rows.clear();
+        let native = home.native();
+        // How the last row begins, and bytes that one more of its frames may have: 0 if there can be none.
+        let (mut last, mut longest) = ([0; 2], 0);
+        let (mut at, mut bytes) = (0, 0);
+        let mut frames = from(0);
+        while let Some((first, len)) = frames.next() {
+            let begin = at as u32;
+            at += 1;
+            bytes += u64::from(len);
+            let Some(first) = first else {
+                longest = 0;
+                rows.rows.push(Row::unread(begin));
+                continue;
+            };
+            let header = words(first);
+            if header == last && len <= longest {
+                let more = alike(from(at), header, longest);
+                (at, bytes) = (at + more.0, bytes + more.1);
+                frames = from(at);
                 continue;
             }
-            last = header;
+            (last, longest) = (header, len);
+            // Each has an address on top; behind the source stands the EtherType.
+            let [dst, src] = header.map(u64::from_be);
+            if (dst | src) & GROUP != 0 || src < 1 << 16 {
+                rows.rows.push(Row::unread(begin));
+                continue;
+            }
+            let (src_hash, dst_hash) = (Hash::NONE, Hash::NONE);
+            let row = Row {
+                src: src & ADDRESS,
+                dst: dst & ADDRESS,
+                src_hash,
+                dst_hash,
+                place: native,
+                tag: Tag::NONE,
+                begin,
+                longest: len,
+            };
+            if is_tpid(src as u16) {
+                // It stands behind the header.
+                longest = 0;
+                home.push_tagged(first, row, rows);
+                continue;
+            }
+            rows.rows.push(row);
+        }
+        (rows.frames, rows.bytes) = (at as u32, bytes);
+    }
+
+    /// The second step: computes where the stations of each row stand in the FDB. If it is so large that its lines come from afar, they are
+    /// asked for all at once.
+    #[inline(never)]
+    pub fn place(&self, rows: &mut Rows) {
+        let Some(Home { fdb, .. }) = &self.home else { return };
+        let hasher = fdb.hasher();
+        for row in &mut rows.rows {
+            if let Some(place) = row.place {
+                row.src_hash = hasher.hash(place, row.src);
+                row.dst_hash = hasher.hash(place, row.dst);
+            }
+        }
+        if fdb.is_cold() {
             // At the first switch: what is looked up behind a trunk depends on what is found here.
-            if let Some(Stations { src, dst, .. }) = self.stations(bytes) {
-                loaded ^= self.switch.fdb.warm(src) ^ self.switch.fdb.warm(dst);
-            }
+            let warm = |loaded, row: &Row| loaded ^ fdb.warm(row.src_hash) ^ fdb.warm(row.dst_hash);
+            std::hint::black_box(rows.rows.iter().fold(0, warm));
         }
-        std::hint::black_box(loaded);
     }
 
-    /// What the FDB is asked about a frame between two stations; none if it is none or needs more than one look.
+    /// The third step: tells `run` which frames have which way, one after the other, for rows between two stations of one switch
+    /// that are known: the fate of their frames is [`Fate::Unicast`], and they teach nothing. It ends before the first row that is
+    /// unlike that, whose first frame is to be [decided](Self::decide) and [skipped](Rows::skip); then the rest can be tried again.
     #[inline(always)]
-    fn stations(&self, bytes: &[u8]) -> Option<Stations> {
-        let Home { switch, vlans, .. } = self.home?;
-        let header = words(bytes.first_chunk()?)?;
-        // Each has an address on top; behind the source stands the EtherType.
-        let [first, second] = header.map(u64::from_be);
-        let (dst, src) = (MacAddr::from_u64(first >> 16), MacAddr::from_u64(second >> 16));
-        if (first | second) & GROUP != 0 || second >> 16 == 0 {
-            return None;
-        }
-        let tag = match second as u16 {
-            ethertype::S_TAG => return None,
-            ethertype::C_TAG => Some(lone_tag(bytes)?),
-            _ => None,
-        };
-        let vlan = match (vlans, tag) {
-            (Membership::Access(vlan), None) | (Membership::Trunk { native: Some(vlan), .. }, None) => *vlan,
-            (Membership::Trunk { vlans, .. }, Some(tag)) => {
-                VlanId::new(tag.vid()).filter(|vlan| vlans.contains(*vlan))?
+    pub fn ways(&self, rows: &mut Rows, mut run: impl FnMut(Way, Range<usize>)) {
+        let Some(home) = &self.home else { return };
+        let (mut receiver, mut begin) = (Receiver::NOBODY, rows.decided());
+        for row in rows.rows.get(rows.done..).unwrap_or_default() {
+            let Some(found) = home.find(row) else { break };
+            if !receiver.is_of(found, row.tag) {
+                let way = receiver.way;
+                if !self.meet(&mut receiver, home, row, found) {
+                    break;
+                }
+                if way != receiver.way {
+                    if begin < row.begin as usize {
+                        run(way, begin..row.begin as usize);
+                    }
+                    begin = row.begin as usize;
+                }
             }
-            _ => return None,
-        };
-        let [src, dst] = [src, dst].map(|mac| Key::new(switch, vlan, mac));
-        Some(Stations { header, tag, vlan, src, dst })
+            if row.longest > receiver.longest {
+                break;
+            }
+            rows.done += 1;
+        }
+        let end = rows.decided();
+        if begin < end {
+            run(receiver.way, begin..end);
+        }
     }
 
-    /// The way of a frame between two stations of one switch that are known, and were seen this second: its fate is [`Fate::Unicast`],
-    /// and it teaches nothing. None says nothing: such a frame is to be [decided](Self::decide).
-    #[inline]
-    pub fn way(&mut self, bytes: &[u8], len: u32) -> Option<Way> {
-        let Home { port, switch, .. } = self.home?;
-        let Stations { header, tag, vlan, src, dst } = self.stations(bytes)?;
-        let fdb = self.switch.fdb;
-        if !fdb.is_fresh(src, Target::Port(port.id), self.second) {
-            return None;
-        }
-        let to = fdb.port_of(self.switch.world, dst, self.second)?;
-        let egress = to.egress(switch, vlan)?;
+    /// Makes `receiver` what frames of `row` meet at the port where their destination was `found`; not if that is no other port of
+    /// this switch that is up.
+    #[inline(never)]
+    fn meet(&self, receiver: &mut Receiver, home: &Home<'_>, row: &Row, found: Entry) -> bool {
+        let tag = row.tag.tci();
+        let met = || {
+            let (place, port) = (row.place?, found.port(row.place?, self.switch.world)?);
+            let vlan = place.vlan()?;
+            let egress = port.egress(home.switch, vlan)?;
+            (port.id != home.port.id && port.up).then(|| (port, TagEdit::on_egress(egress, vlan, tag, false)))
+        };
+        let Some((port, edit)) = met() else { return false };
         let link_len = ETHERNET_LEN + if tag.is_some() { TAG_LEN } else { 0 };
-        let longest = to.mtu.map_or(MAX_FRAME_LEN, |mtu| u32::from(mtu) + link_len as u32).min(MAX_FRAME_LEN);
-        if to.id == port.id || !to.up || len > longest {
-            return None;
-        }
-        let edit = TagEdit::on_egress(egress, vlan, tag, false);
-        self.last = if tag.is_none() { Like { header, longest } } else { Like::NOTHING };
-        Some(Way { to: to.id.index(), edit })
+        let longest =
+            port.mtu.map_or(MAX_FRAME_LEN, |mtu| u32::from(mtu) + link_len as u32).min(MAX_FRAME_LEN);
+        *receiver = Receiver { found, tag: row.tag, longest, way: Way { to: port.id.index(), edit } };
+        true
     }
 
     /// As [`Switch::judge`], without a trace, for the frame of `len` bytes whose first bytes these are.
     pub fn decide(&mut self, bytes: &[u8], len: u32, copies: &mut Vec<Copy>) -> Decision {
-        self.last = Like::NOTHING;
-        match LinkHeader::parse(bytes, len) {
+        let decision = match LinkHeader::parse(bytes, len) {
             Ok(link) => {
                 let frame = FrameView { link: &link, bytes, len };
                 self.switch.judge(self.port_index, &frame, copies, &mut NoTrace)
             }
             Err(reason) => Decision::plain(Fate::Dropped(reason)),
+        };
+        if let Some(home) = &mut self.home {
+            home.fdb = home.fdb.renewed();
         }
+        decision
     }
 }
 
-/// The C-tag behind a frame's addresses, if it names a VLAN and no other tag stands behind it.
-#[inline]
-fn lone_tag(bytes: &[u8]) -> Option<Tci> {
-    let tag: &[u8; 4] = bytes.get(ETHERNET_LEN..)?.first_chunk()?;
-    let [tci, next] = [[tag[0], tag[1]], [tag[2], tag[3]]].map(u16::from_be_bytes);
-    (!matches!(next, ethertype::C_TAG | ethertype::S_TAG)).then_some(Tci::from_bits(tci))
+impl Home<'_> {
+    /// The VLAN of untagged frames.
+    fn native(&self) -> Option<Place> {
+        match self.vlans {
+            Membership::Access(vlan) | Membership::Trunk { native: Some(vlan), .. } => {
+                Some(Place::new(self.switch, *vlan))
+            }
+            Membership::Trunk { native: None, .. } => None,
+        }
+    }
+
+    /// Puts a `row` with the tag of a frame that begins so, and its VLAN: if it is a C-tag that names one, and no other tag stands behind it.
+    #[inline(never)]
+    fn push_tagged(&self, first: &[u8; GLANCE], row: Row, rows: &mut Rows) {
+        let [.., tpid_high, tpid_low, tci_high, tci_low, next_high, next_low] = *first;
+        let [tpid, tci, next] =
+            [[tpid_high, tpid_low], [tci_high, tci_low], [next_high, next_low]].map(u16::from_be_bytes);
+        let place = match self.vlans {
+            Membership::Trunk { vlans, .. } if tpid == ethertype::C_TAG && !is_tpid(next) => {
+                let vlan = VlanId::new(Tci::from_bits(tci).vid()).filter(|vlan| vlans.contains(*vlan));
+                vlan.map(|vlan| Place::new(self.switch, vlan))
+            }
+            _ => None,
+        };
+        rows.rows.push(Row { place, tag: Tag(u32::from(tpid) << 16 | u32::from(tci)), ..row });
+    }
+
+    /// Notes that the source of `row` was seen here, if that is where it is known; then the entry of its destination.
+    #[inline(always)]
+    fn find(&self, row: &Row) -> Option<Entry> {
+        if !self.fdb.notes(self.seen, row.place?, row.src, row.src_hash) {
+            return None;
+        }
+        self.fdb.find(row.dst, row.dst_hash)
+    }
+}
+
+/// How many of these frames, one after the other, begin with `header` and have at most `longest` bytes; and how many bytes in all.
+#[inline(always)]
+fn alike<'f>(
+    frames: impl Iterator<Item = (Option<&'f [u8; GLANCE]>, u32)>,
+    header: [u64; 2],
+    longest: u32,
+) -> (usize, u64) {
+    frames
+        .take_while(|(first, len)| first.is_some_and(|first| words(first) == header) && *len <= longest)
+        .fold((0, 0), |(count, bytes), (_, len)| (count + 1, bytes + u64::from(len)))
+}
+
+const fn is_tpid(ethertype: u16) -> bool {
+    matches!(ethertype, ethertype::C_TAG | ethertype::S_TAG)
 }

@@ -7,7 +7,7 @@ mod tag;
 
 pub(crate) use admit::Classified;
 pub use admit::Tagging;
-pub use ingress::{Ingress, Way};
+pub use ingress::{GLANCE, Ingress, Rows, Way};
 pub use tag::TagEdit;
 
 use crate::{

@@ -34,7 +34,7 @@ pub enum Target {
 
 impl Target {
     /// Ports keep their number; switches have those from [`MAX_PORTS`] on.
-    const fn number(self) -> u16 {
+    pub(super) const fn number(self) -> u16 {
         match self {
             Self::Port(id) => id.index(),
             Self::Trunk(neighbour) => MAX_PORTS as u16 | neighbour.index(),
@@ -43,7 +43,7 @@ impl Target {
 
     /// The low bits of a port's generation. They only need to tell it from what a worker that is one World behind
     /// may still write: each install forgets the ports that are gone.
-    const fn generation(self) -> u8 {
+    pub(super) const fn generation(self) -> u8 {
         match self {
             Self::Port(id) => id.generation() as u8,
             Self::Trunk(_) => 0,
@@ -96,26 +96,35 @@ pub struct Key {
 
 /// A VLAN of a switch, as the high 24 bits of a second word have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place(u32);
+pub(crate) struct Place(u32);
 
 impl Place {
+    pub(crate) const fn new(switch: SwitchId, vlan: VlanId) -> Self {
+        Self((switch.index() as u32 & 0xfff) << 12 | vlan.number() as u32)
+    }
+
     pub(super) fn switch(self) -> SwitchId {
         SwitchId::new((self.0 >> 12) as u16)
     }
 
-    pub(super) fn vlan(self) -> Option<VlanId> {
+    pub(crate) fn vlan(self) -> Option<VlanId> {
         VlanId::new((self.0 & 0xfff) as u16)
     }
 
     pub(super) const fn bits(self) -> u32 {
         self.0
     }
+
+    /// As a second word has it.
+    pub(super) const fn high(self) -> u64 {
+        (self.0 as u64) << 40
+    }
 }
 
 impl Key {
     /// `mac` in `vlan` on `switch`.
     pub const fn new(switch: SwitchId, vlan: VlanId, mac: MacAddr) -> Self {
-        Self { mac, place: Place((switch.index() as u32 & 0xfff) << 12 | vlan.number() as u32) }
+        Self { mac, place: Place::new(switch, vlan) }
     }
 
     /// The first word of its entry, were it at `target`.
@@ -125,12 +134,7 @@ impl Key {
 
     /// The second word of its entry.
     pub(super) const fn second(self, target: Target, stamp: Stamp) -> Second {
-        let (fixed, seconds) = match stamp {
-            Stamp::Seen(second) => (0, second),
-            Stamp::Static(install) => (Second::STATIC, install),
-        };
-        let seconds = if seconds > Second::SECONDS { Second::SECONDS } else { seconds };
-        Second((self.place.0 as u64) << 40 | (target.generation() as u64) << 32 | fixed | seconds)
+        Second::new(self.place, target, stamp)
     }
 }
 
@@ -181,6 +185,22 @@ impl Second {
     const STATIC: u64 = 1 << 31;
     const SECONDS: u64 = Self::STATIC - 1;
 
+    /// An entry's in `place`, were its address at `target`.
+    #[inline]
+    pub(super) const fn new(place: Place, target: Target, stamp: Stamp) -> Self {
+        let (fixed, seconds) = match stamp {
+            Stamp::Seen(second) => (0, second),
+            Stamp::Static(install) => (Self::STATIC, install),
+        };
+        let low = fixed | Self::clamped(seconds) as u64;
+        Self(place.high() | (target.generation() as u64) << 32 | low)
+    }
+
+    /// A second as it is noted: time stands still at the last one that can be.
+    pub(super) const fn clamped(second: u64) -> u32 {
+        (if second > Self::SECONDS { Self::SECONDS } else { second }) as u32
+    }
+
     pub(super) const fn place(self) -> Place {
         Place((self.0 >> 40) as u32)
     }
@@ -191,13 +211,23 @@ impl Second {
 
     pub(super) const fn stamp(self) -> Stamp {
         let seconds = self.0 & Self::SECONDS;
-        if self.0 & Self::STATIC != 0 { Stamp::Static(seconds) } else { Stamp::Seen(seconds) }
+        if self.is_static() { Stamp::Static(seconds) } else { Stamp::Seen(seconds) }
     }
 
-    /// Whether it says the same as `fresh`, or that and that it does not age.
-    pub(super) const fn is_like(self, fresh: Self) -> bool {
-        (self.0 ^ fresh.0) & !Self::SECONDS & !Self::STATIC == 0
-            && (self.0 & Self::STATIC != 0 || self.0 & Self::SECONDS == fresh.0 & Self::SECONDS)
+    /// Whether it says the same as `other`, but for when and why it stands.
+    pub(super) const fn is_like(self, other: Self) -> bool {
+        (self.0 ^ other.0) >> 32 == 0
+    }
+
+    /// Whether it was last seen before this [noted](Self::clamped) second; never what does not age.
+    #[inline]
+    pub(super) const fn is_before(self, second: u32) -> bool {
+        // Static entries have the highest bit on top.
+        (self.0 as u32) < second
+    }
+
+    pub(super) const fn is_static(self) -> bool {
+        self.0 & Self::STATIC != 0
     }
 
     /// Seconds since it was seen; zero for what does not age.
@@ -211,12 +241,15 @@ impl Second {
 
 /// An entry as it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub(super) first: First,
     pub(super) second: Second,
 }
 
 impl Entry {
+    /// None at all: it is in no VLAN.
+    pub(crate) const FREE: Self = Self { first: First::FREE, second: Second(0) };
+
     /// What it is looked up by.
     pub(super) const fn key(self) -> Key {
         Key { mac: self.first.mac(), place: self.second.place() }
@@ -233,7 +266,7 @@ impl Entry {
     }
 
     pub(super) const fn is_static(self) -> bool {
-        matches!(self.second.stamp(), Stamp::Static(_))
+        self.second.is_static()
     }
 }
 
@@ -267,7 +300,7 @@ impl Slot {
 
     /// Notes that the entry was seen in second `now`, unless it was changed since it was `read`.
     pub(super) fn refresh(&self, read: Entry, now: u64) {
-        let seen = Second(read.second.0 & !Second::SECONDS | now.min(Second::SECONDS));
+        let seen = Second(read.second.0 & !Second::SECONDS | u64::from(Second::clamped(now)));
         // Losing means that somebody else refreshed or replaced it: then there is nothing to note.
         let _ = self.second.compare_exchange(read.second.0, seen.0, Ordering::Release, Ordering::Relaxed);
     }
@@ -292,6 +325,12 @@ pub(super) struct Bucket(pub(super) [Slot; Self::SLOTS]);
 
 impl Bucket {
     pub(super) const SLOTS: usize = 4;
+
+    /// The first slot whose first word `is_it`.
+    #[inline(always)]
+    pub(super) fn slot(&self, is_it: impl Fn(First) -> bool) -> Option<&Slot> {
+        self.0.iter().find(|slot| is_it(slot.first()))
+    }
 
     /// The entry of a key, aged or not.
     #[inline]

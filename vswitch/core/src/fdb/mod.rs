@@ -6,11 +6,17 @@
 
 mod entry;
 mod grow;
+mod hash;
 mod install;
 mod lock;
+mod reader;
 mod table;
 
+pub(crate) use entry::{Entry, Place};
 pub use entry::{Former, Key, Target};
+pub(crate) use hash::Hash;
+use hash::Hasher;
+pub(crate) use reader::{Reader, Seen};
 
 use crate::{
     clock::Instant,
@@ -19,7 +25,8 @@ use crate::{
     vlan::VlanId,
     world::{MAX_PORTS, MAX_SWITCHES, Port, World},
 };
-use entry::{Entry, Slot, Stamp};
+use entry::{Slot, Stamp};
+use hash::LOCK_BITS;
 use lock::Locks;
 use std::{
     sync::{
@@ -28,15 +35,14 @@ use std::{
     },
     thread::Thread,
 };
-use table::{Hash, LOCK_BITS, Tables};
+use table::Tables;
 
 /// The table.
 #[derive(Debug)]
 pub struct Fdb {
     tables: Tables,
     locks: Locks,
-    /// Secret of this instance: without it nobody can aim addresses at one bucket.
-    secrets: [u64; 4],
+    hasher: Hasher,
     /// Held by whoever changes the table as a whole: installs a World, or grows it.
     changing: Mutex<()>,
     /// Who is to be woken when the table is crowded, and whether that was done.
@@ -125,7 +131,7 @@ impl Fdb {
         Self {
             tables: Tables::new(buckets),
             locks: Locks::new(buckets.min(1 << LOCK_BITS)),
-            secrets: std::array::from_fn(|n| split_mix(seed.wrapping_add(n as u64))),
+            hasher: Hasher::new(seed),
             changing: Mutex::new(()),
             grower: OnceLock::new(),
             called: AtomicBool::new(false),
@@ -174,35 +180,10 @@ impl Fdb {
         }
     }
 
-    /// Whether the address stands at `target` and was seen there in this `second`, or is there by the topology file: to learn it
-    /// would change nothing.
-    #[inline]
-    pub(crate) fn is_fresh(&self, key: Key, target: Target, second: u64) -> bool {
-        let (first, fresh) = (key.first(target), key.second(target, Stamp::Seen(second)));
-        let is_so = |slot: &Slot| slot.first() == first && slot.second().is_like(fresh);
-        let (table, hash) = (self.tables.current(), self.hash(key));
-        table.bucket(hash.first()).0.iter().any(is_so) || table.bucket(hash.second()).0.iter().any(is_so)
-    }
-
-    /// The port where the address is, if it is at one of this World's.
-    #[inline]
-    pub(crate) fn port_of<'w>(&self, world: &'w World, key: Key, second: u64) -> Option<&'w Port> {
-        let (_, entry) = self.find(key, second)?;
-        let port = world.port(entry.first.port_index()?)?;
-        entry.is_at(Target::Port(port.id)).then_some(port)
-    }
-
-    /// Whether the table is so large that a bucket may have to come from memory: [`Fdb::warm`] is worth its instructions then.
+    /// Whether the table has grown: then it is so large that a bucket may have to come from memory.
     #[inline]
     pub fn is_cold(&self) -> bool {
         self.tables.has_grown()
-    }
-
-    /// Loads a word of each bucket of a key. Loads of several keys are independent of each other, so that their cache
-    /// misses overlap: safe code cannot prefetch. Give the results to [`std::hint::black_box`].
-    #[inline]
-    pub fn warm(&self, key: Key) -> u64 {
-        self.tables.current().touch(self.hash(key))
     }
 
     /// Frees the slots of aged entries in the next `budget_buckets` buckets, so that the counts behind the per-port
@@ -259,12 +240,9 @@ impl Fdb {
         self.tables.current().entries().filter(move |entry| !self.is_aged(*entry, now.as_secs()))
     }
 
-    /// What places a key: two folded multiplications under secrets, so that it cannot be aimed at from outside.
     #[inline]
     fn hash(&self, key: Key) -> Hash {
-        let [a, b, c, d] = self.secrets;
-        let inner = fold(key.mac.to_u64() ^ a, b);
-        Hash(fold(inner ^ u64::from(key.place.bits()) ^ c, d))
+        self.hasher.hash(key.place, key.mac.to_u64() << 16)
     }
 
     #[inline]
@@ -274,8 +252,11 @@ impl Fdb {
 
     #[inline]
     fn is_aged(&self, entry: Entry, now: u64) -> bool {
-        let aging = &self.aging[usize::from(entry.second.place().switch().index())];
-        entry.second.age(now) > aging.load(Ordering::Relaxed).into()
+        entry.second.age(now) > self.aging_secs(entry.second.place().switch()).into()
+    }
+
+    fn aging_secs(&self, switch: SwitchId) -> u32 {
+        self.aging[usize::from(switch.index())].load(Ordering::Relaxed)
     }
 
     /// The rare half of [`Fdb::learn`]: the entry is new, aged or elsewhere.
@@ -353,19 +334,4 @@ fn resolve(world: &World, entry: Entry) -> Option<Target> {
             world.hop_to(place.switch(), neighbour, vlan).map(|_| Target::Trunk(neighbour))
         }
     }
-}
-
-/// The two halves of the product, each mixed into the other.
-#[inline]
-const fn fold(a: u64, b: u64) -> u64 {
-    let product = a as u128 * b as u128;
-    product as u64 ^ (product >> 64) as u64
-}
-
-/// One step of the SplitMix64 generator; odd, since it multiplies.
-const fn split_mix(seed: u64) -> u64 {
-    let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ z >> 31) | 1
 }

@@ -5,8 +5,8 @@
 //! in their first. Both share a lock (they agree in the bits that choose it).
 
 use super::{
-    Key,
-    entry::{Bucket, Entry, Slot},
+    Hash, Key,
+    entry::{Bucket, Entry, First, Slot},
 };
 use std::sync::{
     OnceLock,
@@ -18,27 +18,6 @@ const LEVELS: usize = 3;
 const GROWTH: usize = 8;
 /// Slots of a bucket that are left to the keys whose first it is, while their second has as much room.
 const RESERVED: usize = 2;
-/// Locks are chosen by so many low bits of a bucket's number.
-pub(super) const LOCK_BITS: u32 = 8;
-
-/// What places a key: the same in tables of every size.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Hash(pub(super) u64);
-
-impl Hash {
-    /// The number of the first bucket, of which each table takes the low bits; it chooses the lock as well.
-    #[inline]
-    pub(super) const fn first(self) -> usize {
-        self.0 as usize
-    }
-
-    #[inline]
-    pub(super) const fn second(self) -> usize {
-        // Never the first, but in a table that is smaller than the locks are many.
-        self.first() ^ (((self.0 >> 32) as usize | 1) << LOCK_BITS)
-    }
-}
-
 /// One table.
 #[derive(Debug)]
 pub(super) struct Table(Box<[Bucket]>);
@@ -61,15 +40,13 @@ impl Table {
     /// The bucket of this number, modulo their number.
     #[inline]
     pub(super) fn bucket(&self, number: usize) -> &Bucket {
-        &self.0[number & (self.0.len() - 1)]
+        self.buckets().bucket(number)
     }
 
-    /// Loads a word of each bucket of a key.
+    /// For readers.
     #[inline]
-    pub(super) fn touch(&self, hash: Hash) -> u64 {
-        [hash.first(), hash.second()]
-            .into_iter()
-            .fold(0, |sum, number| sum ^ self.bucket(number).0[0].first().0)
+    pub(super) fn buckets(&self) -> Buckets<'_> {
+        Buckets(&self.0)
     }
 
     /// All that is there.
@@ -97,6 +74,34 @@ impl Table {
         let (first, second) = (free(hash.first()).count(), || free(hash.second()).count());
         let number = if first > RESERVED || first >= second() { hash.first() } else { hash.second() };
         free(number).next()
+    }
+}
+
+/// A table's buckets, as few words away from a reader as can be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Buckets<'a>(&'a [Bucket]);
+
+impl<'a> Buckets<'a> {
+    #[inline(always)]
+    fn bucket(self, number: usize) -> &'a Bucket {
+        &self.0[number & (self.0.len() - 1)]
+    }
+
+    /// Loads a word of each bucket of a key.
+    #[inline(always)]
+    pub(super) fn touch(self, hash: Hash) -> u64 {
+        [hash.first(), hash.second()]
+            .into_iter()
+            .fold(0, |sum, number| sum ^ self.bucket(number).0[0].first().0)
+    }
+
+    /// The slot of a key whose first word `is_it`.
+    #[inline(always)]
+    pub(super) fn slot(self, hash: Hash, is_it: impl Fn(First) -> bool) -> Option<&'a Slot> {
+        match self.bucket(hash.first()).slot(&is_it) {
+            None => self.bucket(hash.second()).slot(&is_it),
+            found => found,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use crate::support::lab::{Bench, Lab, access, frame, mac, trunk, vlan};
 use proptest::prelude::*;
 use std::{collections::BTreeSet, time::Duration};
 use vswitch_core::{
-    decide::{Copy, Fate, Ingress, Switch, TagEdit, Way},
+    decide::{Copy, Fate, Ingress, Rows, Switch, TagEdit},
     description::{Description, Link, Membership},
     drop_reason::{DropReason, Side},
     id::SwitchId,
@@ -150,43 +150,24 @@ proptest! {
         mtu in 60u16..120,
         known in any::<bool>(),
         batches in prop::collection::vec((any::<u16>(), 0u64..400, prop::collection::vec(
-            ((0u8..4, 0u8..4), prop::sample::select(&[13usize, 17, 60, 60, 100, 140][..]),
+            (((0u8..4, 0u8..4), 1usize..4), prop::sample::select(&[13usize, 17, 60, 60, 100, 140][..]),
              prop::option::weighted(0.4, prop::sample::select(&[0u16, 10, 20, 4095][..])),
              prop::option::weighted(0.1, prop::sample::select(&[0x8100u16, 0x88a8][..]))), 1..12)), 1..20),
     ) {
         let lab = lab.but(|port| { port.mtu = Some(mtu); port.mac = known.then_some(mac(3)); });
         let (mut single, mut batched) = (lab.bench(), lab.bench());
-        let mut copies = vec![];
         for (port, seconds, frames) in batches {
             let port = port % lab.description.ports.len() as u16;
             single.now = single.now + Duration::from_secs(seconds / 4);
             batched.now = single.now;
-            let switch = Switch { world: &batched.world, fdb: &batched.fdb, now: batched.now, learning: true };
-            let mut ingress = Ingress::new(switch, port);
-            for ((src, dst), len, tag, behind) in frames {
-                let src = if src == 0 { MacAddr::default() } else { mac(src) };
-                let dst = if dst == 0 { MacAddr::BROADCAST } else { mac(dst) };
-                let mut bytes = frame(src, dst, tag);
-                if let Some(tpid) = behind {
-                    let at = if tag.is_some() { 16 } else { 12 };
-                    let [high, low] = tpid.to_be_bytes();
-                    bytes.splice(at..at, [high, low, 0, 20]);
-                }
-                bytes.resize(len, 0);
-                let expected = single.send(port, &bytes);
-                if bytes.first_chunk().is_some_and(|header| ingress.repeats(header, len as u32)) {
-                    prop_assert_eq!(expected, (Fate::Unicast, copies.clone()));
-                } else if let Some(way) = ingress.way(&bytes, len as u32) {
-                    copies = vec![Copy { to: way.to, outcome: Ok(way.edit) }];
-                    prop_assert_eq!(expected, (Fate::Unicast, copies.clone()));
-                } else {
-                    copies.clear();
-                    let fate = ingress.decide(&bytes, len as u32, &mut copies).fate;
-                    prop_assert_eq!(expected, (fate, copies.clone()));
-                }
-            }
+            let frames: Vec<_> = frames.into_iter().flat_map(|(((src, dst), times), len, tag, behind)| {
+                std::iter::repeat_n(wild(src, dst, len, tag, behind), times)
+            }).collect();
+            let expected: Vec<_> = frames.iter().map(|frame| single.send(port, frame)).collect();
+            prop_assert_eq!(expected, fates(&batched, port, &frames).0);
         }
         prop_assert_eq!(single.fdb.counts(single.now), batched.fdb.counts(batched.now));
+        prop_assert_eq!(learned(&single), learned(&batched), "seen by both at the same times");
     }
 
     /// A frame that is only imagined leaves no mark, and has the same fate as one that is real.
@@ -204,34 +185,83 @@ proptest! {
     }
 }
 
+/// A frame of `len` bytes that may be cut short, and may have the tag protocol identifier `behind` where an EtherType is due.
+fn wild(src: u8, dst: u8, len: usize, tag: Option<u16>, behind: Option<u16>) -> Vec<u8> {
+    let src = if src == 0 { MacAddr::default() } else { mac(src) };
+    let dst = if dst == 0 { MacAddr::BROADCAST } else { mac(dst) };
+    let mut bytes = frame(src, dst, tag);
+    if let Some(tpid) = behind {
+        let at = if tag.is_some() { 16 } else { 12 };
+        let [high, low] = tpid.to_be_bytes();
+        bytes.splice(at..at, [high, low, 0, 20]);
+    }
+    bytes.resize(len, 0);
+    bytes
+}
+
+/// The fates of a batch that is decided at one go, and the places of those that were decided by themselves.
+fn fates(bench: &Bench, port: u16, frames: &[Vec<u8>]) -> (Vec<(Fate, Vec<Copy>)>, Vec<usize>) {
+    let switch = Switch { world: &bench.world, fdb: &bench.fdb, now: bench.now, learning: true };
+    let (mut ingress, mut rows) = (Ingress::new(switch, port), Rows::default());
+    ingress.read(|at| frames[at..].iter().map(|frame| (frame.first_chunk(), frame.len() as u32)), &mut rows);
+    ingress.place(&mut rows);
+    let (mut fates, mut single) = (vec![], vec![]);
+    loop {
+        ingress.ways(&mut rows, |way, places| {
+            assert_eq!(places.start, fates.len(), "in order");
+            let copy = Copy { to: way.to, outcome: Ok(way.edit) };
+            fates.extend(places.map(|_| (Fate::Unicast, vec![copy])));
+        });
+        if rows.is_done() {
+            assert_eq!(rows.bytes(), Some(frames.iter().map(|frame| frame.len() as u64).sum()));
+            return (fates, single);
+        }
+        assert_eq!(rows.decided(), fates.len());
+        let (frame, mut copies) = (&frames[fates.len()], vec![]);
+        let fate = ingress.decide(frame, frame.len() as u32, &mut copies).fate;
+        single.push(fates.len());
+        fates.push((fate, copies));
+        rows.skip();
+    }
+}
+
+/// All that the FDB holds, with its age.
+fn learned(bench: &Bench) -> Vec<String> {
+    let mut rows: Vec<_> = bench.fdb.rows(&bench.world, bench.now).map(|row| format!("{row:?}")).collect();
+    rows.sort();
+    rows
+}
+
 /// What spares a decision is used: else the law above would hold of nothing.
 #[test]
-fn a_frame_between_known_stations_has_its_way_at_one_look_and_no_other() {
+fn frames_between_known_stations_have_their_way_without_a_decision_and_no_others() {
     let trunk = trunk(&[10, 20], None);
     let lab = Lab::new().switch("s1").port("a", 0, access(10)).port("b", 0, access(10)).port("c", 0, trunk);
     let mut bench = lab.bench();
-    let (there, back) = (frame(mac(1), mac(2), None), frame(mac(2), mac(1), None));
-    let (tagged, from_trunk) = (frame(mac(3), mac(1), Some(10)), frame(mac(1), mac(3), None));
-    let ingress = |bench: &Bench, port| {
-        let switch = Switch { world: &bench.world, fdb: &bench.fdb, now: bench.now, learning: true };
-        Ingress::new(switch, port).way(&there, 60)
-    };
-    assert_eq!(ingress(&bench, 0), None, "nobody is known");
-    for (port, bytes) in [(0, &there), (1, &back), (2, &tagged)] {
-        bench.send(port, bytes);
-    }
-    assert_eq!(ingress(&bench, 0), Some(Way { to: 1, edit: TagEdit::Keep }));
-    let switch = Switch { world: &bench.world, fdb: &bench.fdb, now: bench.now, learning: true };
-    let mut first = Ingress::new(switch, 0);
-    let repeats =
-        |ingress: &Ingress<'_>, bytes: &[u8]| ingress.repeats(bytes.first_chunk().expect("a frame"), 60);
-    assert!(!repeats(&first, &there), "there was none before");
-    first.way(&there, 60);
-    assert!(repeats(&first, &there));
-    assert!(!repeats(&first, &from_trunk), "it goes elsewhere");
-    let tci = Tci::from_bits(10);
-    assert_eq!(first.way(&from_trunk, 60), Some(Way { to: 2, edit: TagEdit::Push(tci) }));
-    assert_eq!(Ingress::new(switch, 2).way(&tagged, 64), Some(Way { to: 0, edit: TagEdit::Pop }));
-    let later = Switch { now: bench.now + Duration::from_secs(1), ..switch };
-    assert_eq!(Ingress::new(later, 0).way(&there, 60), None, "that it is still there is news");
+    let there = frame(mac(1), mac(2), None);
+    let (tagged, to_trunk) = (frame(mac(3), mac(1), Some(10)), frame(mac(1), mac(3), None));
+    assert_eq!(fates(&bench, 0, std::slice::from_ref(&there)).1, [0], "nobody is known");
+    bench.send(1, &frame(mac(2), mac(1), None));
+    bench.send(2, &tagged);
+    let one_way = |to, edit| (Fate::Unicast, vec![Copy { to, outcome: Ok(edit) }]);
+    let (there_way, trunk_way) = (one_way(1, TagEdit::Keep), one_way(2, TagEdit::Push(Tci::from_bits(10))));
+    let batch = [&there, &there, &to_trunk, &there].map(Clone::clone);
+    let all = vec![there_way.clone(), there_way.clone(), trunk_way, there_way];
+    assert_eq!(fates(&bench, 0, &batch), (all, vec![]));
+    assert_eq!(fates(&bench, 2, &[tagged.clone(), tagged]), (vec![one_way(0, TagEdit::Pop); 2], vec![]));
+    bench.now = bench.now + Duration::from_secs(200);
+    assert_eq!(
+        fates(&bench, 0, &[there.clone(), there.clone()]).1,
+        [0usize; 0],
+        "that it is still there is no news"
+    );
+    assert_eq!(fates(&bench, 1, &[frame(mac(2), mac(1), None)]).1, [0usize; 0]);
+    bench.now = bench.now + Duration::from_secs(200);
+    assert_eq!(
+        fates(&bench, 0, std::slice::from_ref(&there)).1,
+        [0usize; 0],
+        "and it was noted: else it were aged out by now"
+    );
+    bench.now = bench.now + Duration::from_secs(301);
+    assert_eq!(fates(&bench, 0, &[there]).1, [0], "now it is");
 }

@@ -177,15 +177,6 @@ fn two_instances_place_addresses_apart() {
     assert_ne!(refused(1, &many), refused(2, &many));
 }
 
-#[test]
-fn warming_changes_nothing() {
-    let bench = three_ports().bench();
-    learn(&bench.fdb, &bench.world, 0, mac(1), at(0));
-    let warmed = [1, 2].map(|n| bench.fdb.warm(Key::new(SW, vlan(10), mac(n))));
-    std::hint::black_box(warmed);
-    assert_eq!(bench.fdb.counts(at(0)).entries, 1);
-}
-
 /// Four threads move, refresh and look up few addresses in one bucket: a reader only ever gets a port on which that
 /// very address was seen.
 #[test]

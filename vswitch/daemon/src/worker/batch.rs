@@ -21,7 +21,7 @@ use vhost_net_backend::device::{
 };
 use vswitch_core::{
     clock::Instant,
-    decide::{Copy, Decision, Fate, Ingress, Switch, TagEdit, Way},
+    decide::{Copy, Decision, Fate, GLANCE, Ingress, Rows, Switch, TagEdit, Way},
     drop_reason::DropReason,
     head::{self, HEAD_BYTES},
 };
@@ -85,6 +85,8 @@ enum Untold {
 #[derive(Default)]
 pub(super) struct Batch {
     fates: Fates,
+    /// Its frames, those that begin alike together.
+    rows: Rows,
     /// Those of frames that were decided by themselves. Why one was lost is noted here for the watches, under which every frame is.
     copies: Vec<Copy>,
     /// By place of the destination port.
@@ -211,59 +213,74 @@ impl Batch {
         budget: Budget,
     ) {
         let mut ingress = Ingress::new(*switch, port);
-        ingress.warm(ring.frames(0..ring.batch_len()).map(Frame::head));
-        let watched = watches.any();
-        // The frames from `first` on go the same way.
-        let (mut way, mut first, mut frames, mut received) = (None, 0, 0, 0u64);
-        let mut copied = 0;
-        while frames < ring.batch_len() && self.copies.len() < budget.copies && copied < budget.bytes {
-            let frame = ring.frame(frames);
-            let own = if frame.defect().is_some() || watched {
-                None
-            } else {
-                ingress.way(frame.head(), frame.len())
-            };
-            if own.is_none() || own != way {
-                self.follow(way, first..frames);
-                (way, first) = (own, frames);
-            }
-            frames += 1;
-            received += u64::from(frame.len());
-            if own.is_some() {
-                let alike = alike(&ingress, ring.frames(frames..ring.batch_len()));
-                frames += alike.0;
-                received += alike.1;
-            } else {
-                let copies = self.copies.len();
-                let Decision { fate, lesson } = match frame.defect().map(drop_reason) {
-                    Some(reason) => Decision::plain(Fate::Dropped(reason)),
-                    None if watched => {
-                        watches.decide(switch, port, frame.head(), frame.len(), &mut self.copies)
-                    }
-                    None => ingress.decide(frame.head(), frame.len(), &mut self.copies),
-                };
-                if let Some(lesson) = lesson {
-                    self.losses.learn(first, lesson);
-                }
-                match fate {
-                    Fate::Dropped(reason) => self.losses.lose(first, port, reason),
-                    fate => {
-                        self.heap(fate, copies, first);
-                        copied += u64::from(frame.len()) * (self.copies.len() - copies) as u64;
-                    }
-                }
-                first = frames;
-            }
+        let mut rows = std::mem::take(&mut self.rows);
+        if watches.any() {
+            rows.unread(ring.lens(0..ring.batch_len()));
+        } else {
+            ingress.read(|at| ring.frames(at..ring.batch_len()).map(glance), &mut rows);
+            ingress.place(&mut rows);
         }
-        self.follow(way, first..frames);
-        self.fates.frames = frames;
-        self.fates.bytes = received;
+        self.decide_rows(&mut ingress, &mut rows, (switch, port), ring, watches, budget);
+        self.fates.frames = rows.decided();
+        self.fates.bytes = rows.bytes().unwrap_or_else(|| bytes(ring, rows.decided()));
+        self.rows = rows;
+    }
+
+    /// Decides about the frames of `rows`, which are the batch's, in order.
+    #[inline(never)]
+    fn decide_rows(
+        &mut self,
+        ingress: &mut Ingress<'_>,
+        rows: &mut Rows,
+        at: (&Switch<'_>, u16),
+        ring: &FromGuest,
+        watches: &mut Watches,
+        budget: Budget,
+    ) {
+        let mut copied = 0;
+        while copied < budget.bytes && self.copies.len() < budget.copies {
+            ingress.ways(rows, |way, frames| self.follow(way, frames));
+            if rows.is_done() {
+                break;
+            }
+            let frame = rows.decided();
+            copied += self.decide_one(ingress, at, frame, ring.frame(frame), watches);
+            rows.skip();
+        }
+    }
+
+    /// Decides about the frame in place `at` by itself; returns how many bytes its copies have.
+    #[inline(never)]
+    fn decide_one(
+        &mut self,
+        ingress: &mut Ingress<'_>,
+        (switch, port): (&Switch<'_>, u16),
+        at: usize,
+        frame: Frame<'_>,
+        watches: &mut Watches,
+    ) -> u64 {
+        let before = self.copies.len();
+        let Decision { fate, lesson } = match frame.defect().map(drop_reason) {
+            Some(reason) => Decision::plain(Fate::Dropped(reason)),
+            None if watches.any() => {
+                watches.decide(switch, port, frame.head(), frame.len(), &mut self.copies)
+            }
+            None => ingress.decide(frame.head(), frame.len(), &mut self.copies),
+        };
+        if let Some(lesson) = lesson {
+            self.losses.learn(at, lesson);
+        }
+        if let Fate::Dropped(reason) = fate {
+            self.losses.lose(at, port, reason);
+            return 0;
+        }
+        self.heap(fate, before, at);
+        u64::from(frame.len()) * (self.copies.len() - before) as u64
     }
 
     /// Puts these frames, which go one `way`, on their destination's heap.
     #[inline]
-    fn follow(&mut self, way: Option<Way>, frames: Range<usize>) {
-        let Some(Way { to, edit }) = way else { return };
+    fn follow(&mut self, Way { to, edit }: Way, frames: Range<usize>) {
         self.fates.unicast += frames.len() as u64;
         self.push(to, Run { frames, edit, copy: None });
     }
@@ -354,15 +371,16 @@ impl Batch {
     }
 }
 
-/// How many of these frames, one after the other, are like the last one that had a way, and their bytes.
+/// How many bytes the first `frames` of a batch have.
+#[inline(never)]
+fn bytes(ring: &FromGuest, frames: usize) -> u64 {
+    ring.lens(0..frames).map(u64::from).sum()
+}
+
+/// How a frame begins, if it is one, and its length.
 #[inline(always)]
-fn alike<'a>(ingress: &Ingress<'_>, frames: impl Iterator<Item = Frame<'a>>) -> (usize, u64) {
-    let repeats = |frame: &Frame<'_>| {
-        frame.defect().is_none() && frame.first().is_some_and(|header| ingress.repeats(header, frame.len()))
-    };
-    frames
-        .take_while(repeats)
-        .fold((0, 0), |(count, bytes), frame| (count + 1, bytes + u64::from(frame.len())))
+fn glance(frame: Frame<'_>) -> (Option<&[u8; GLANCE]>, u32) {
+    (if frame.defect().is_some() { None } else { frame.first() }, frame.len())
 }
 
 /// Writes a heap's frames, which `sender` sent, into one ring, and says what got no room. An error with a fault means that the destination is broken,
