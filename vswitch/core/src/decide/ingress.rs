@@ -51,7 +51,9 @@ struct Home<'a> {
 /// allocates nothing.
 #[derive(Debug, Default)]
 pub struct Rows {
+    /// As many as any batch had; the first `held` are this one's.
     rows: Vec<Row>,
+    held: usize,
     /// Rows whose frames are all decided.
     done: usize,
     /// How many frames these are, and how many bytes they have.
@@ -77,11 +79,16 @@ struct Row {
 }
 
 impl Row {
-    /// Frames of which nothing is known.
-    const fn unread(begin: u32) -> Self {
-        let (src_hash, dst_hash) = (Hash::NONE, Hash::NONE);
-        Self { src: 0, dst: 0, src_hash, dst_hash, place: None, tag: Tag::NONE, begin, longest: 0 }
-    }
+    const EMPTY: Self = Self {
+        src: 0,
+        dst: 0,
+        src_hash: Hash::NONE,
+        dst_hash: Hash::NONE,
+        place: None,
+        tag: Tag::NONE,
+        begin: 0,
+        longest: 0,
+    };
 }
 
 impl Rows {
@@ -93,7 +100,7 @@ impl Rows {
             self.bytes += u64::from(len);
         }
         if self.frames > 0 {
-            self.rows.push(Row::unread(0));
+            self.unread_row(0);
         }
     }
 
@@ -109,13 +116,13 @@ impl Rows {
 
     /// Whether all frames are decided.
     pub fn is_done(&self) -> bool {
-        self.done >= self.rows.len()
+        self.done >= self.held
     }
 
     /// Notes that one more is decided.
     pub fn skip(&mut self) {
         let end = self.begin(self.done + 1);
-        let Some(row) = self.rows.get_mut(self.done) else { return };
+        let Some(row) = self.rows[..self.held].get_mut(self.done) else { return };
         row.begin += 1;
         if row.begin >= end {
             self.done += 1;
@@ -123,12 +130,27 @@ impl Rows {
     }
 
     fn begin(&self, row: usize) -> u32 {
-        self.rows.get(row).map_or(self.frames, |row| row.begin)
+        self.rows[..self.held].get(row).map_or(self.frames, |row| row.begin)
     }
 
     fn clear(&mut self) {
-        self.rows.clear();
-        (self.done, self.frames, self.bytes) = (0, 0, 0);
+        (self.held, self.done, self.frames, self.bytes) = (0, 0, 0, 0);
+    }
+
+    /// One more row, to be written over where it stands: a row that is made elsewhere and moved there waits for its own words.
+    #[inline(always)]
+    fn next(&mut self) -> &mut Row {
+        if self.held == self.rows.len() {
+            self.rows.push(Row::EMPTY);
+        }
+        self.held += 1;
+        &mut self.rows[self.held - 1]
+    }
+
+    /// One more row, of frames of which nothing is known.
+    fn unread_row(&mut self, begin: u32) {
+        let row = self.next();
+        (row.place, row.begin) = (None, begin);
     }
 }
 
@@ -211,7 +233,7 @@ impl<'a> Ingress<'a> {
             bytes += u64::from(len);
             let Some(first) = first else {
                 longest = 0;
-                rows.rows.push(Row::unread(begin));
+                rows.unread_row(begin);
                 continue;
             };
             let header = words(first);
@@ -225,27 +247,18 @@ impl<'a> Ingress<'a> {
             // Each has an address on top; behind the source stands the EtherType.
             let [dst, src] = header.map(u64::from_be);
             if (dst | src) & GROUP != 0 || src < 1 << 16 {
-                rows.rows.push(Row::unread(begin));
+                rows.unread_row(begin);
                 continue;
             }
-            let (src_hash, dst_hash) = (Hash::NONE, Hash::NONE);
-            let row = Row {
-                src: src & ADDRESS,
-                dst: dst & ADDRESS,
-                src_hash,
-                dst_hash,
-                place: native,
-                tag: Tag::NONE,
-                begin,
-                longest: len,
-            };
+            let row = rows.next();
+            (row.src, row.dst) = (src & ADDRESS, dst & ADDRESS);
+            (row.place, row.tag) = (native, Tag::NONE);
+            (row.begin, row.longest) = (begin, len);
             if is_tpid(src as u16) {
                 // It stands behind the header.
                 longest = 0;
-                home.push_tagged(first, row, rows);
-                continue;
+                home.read_tag(first, row);
             }
-            rows.rows.push(row);
         }
         (rows.frames, rows.bytes) = (at as u32, bytes);
     }
@@ -256,7 +269,7 @@ impl<'a> Ingress<'a> {
     pub fn place(&self, rows: &mut Rows) {
         let Some(Home { fdb, .. }) = &self.home else { return };
         let hasher = fdb.hasher();
-        for row in &mut rows.rows {
+        for row in &mut rows.rows[..rows.held] {
             if let Some(place) = row.place {
                 row.src_hash = hasher.hash(place, row.src);
                 row.dst_hash = hasher.hash(place, row.dst);
@@ -265,7 +278,7 @@ impl<'a> Ingress<'a> {
         if fdb.is_cold() {
             // At the first switch: what is looked up behind a trunk depends on what is found here.
             let warm = |loaded, row: &Row| loaded ^ fdb.warm(row.src_hash) ^ fdb.warm(row.dst_hash);
-            std::hint::black_box(rows.rows.iter().fold(0, warm));
+            std::hint::black_box(rows.rows[..rows.held].iter().fold(0, warm));
         }
     }
 
@@ -276,7 +289,7 @@ impl<'a> Ingress<'a> {
     pub fn ways(&self, rows: &mut Rows, mut run: impl FnMut(Way, Range<usize>)) {
         let Some(home) = &self.home else { return };
         let (mut receiver, mut begin) = (Receiver::NOBODY, rows.decided());
-        for row in rows.rows.get(rows.done..).unwrap_or_default() {
+        for row in rows.rows.get(rows.done..rows.held).unwrap_or_default() {
             let Some(found) = home.find(row) else { break };
             if !receiver.is_of(found, row.tag) {
                 let way = receiver.way;
@@ -347,9 +360,9 @@ impl Home<'_> {
         }
     }
 
-    /// Puts a `row` with the tag of a frame that begins so, and its VLAN: if it is a C-tag that names one, and no other tag stands behind it.
+    /// Puts the tag of a frame that begins so into its row, and its VLAN: if it is a C-tag that names one, and no other tag stands behind it.
     #[inline(never)]
-    fn push_tagged(&self, first: &[u8; GLANCE], row: Row, rows: &mut Rows) {
+    fn read_tag(&self, first: &[u8; GLANCE], row: &mut Row) {
         let [.., tpid_high, tpid_low, tci_high, tci_low, next_high, next_low] = *first;
         let [tpid, tci, next] =
             [[tpid_high, tpid_low], [tci_high, tci_low], [next_high, next_low]].map(u16::from_be_bytes);
@@ -360,7 +373,7 @@ impl Home<'_> {
             }
             _ => None,
         };
-        rows.rows.push(Row { place, tag: Tag(u32::from(tpid) << 16 | u32::from(tci)), ..row });
+        (row.place, row.tag) = (place, Tag(u32::from(tpid) << 16 | u32::from(tci)));
     }
 
     /// Notes that the source of `row` was seen here, if that is where it is known; then the entry of its destination.

@@ -326,10 +326,14 @@ pub(super) struct Bucket(pub(super) [Slot; Self::SLOTS]);
 impl Bucket {
     pub(super) const SLOTS: usize = 4;
 
-    /// The first slot whose first word `is_it`.
+    /// The first slot whose first word `is_it`: all are compared, for which it is cannot be foretold.
     #[inline(always)]
     pub(super) fn slot(&self, is_it: impl Fn(First) -> bool) -> Option<&Slot> {
-        self.0.iter().find(|slot| is_it(slot.first()))
+        let mut at = Self::SLOTS;
+        for (n, slot) in self.0.iter().enumerate().rev() {
+            at = if is_it(slot.first()) { n } else { at };
+        }
+        self.0.get(at)
     }
 
     /// The entry of a key, aged or not.

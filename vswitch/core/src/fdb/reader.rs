@@ -66,7 +66,7 @@ impl Reader<'_> {
         self.fdb.is_cold()
     }
 
-    /// Loads a word of each bucket where an address may stand. Loads for several addresses are independent of each other, so
+    /// Loads a word of the bucket where an address is likely to stand. Loads for several addresses are independent of each other, so
     /// that their cache misses overlap: safe code cannot prefetch. Give the results to [`std::hint::black_box`].
     #[inline(always)]
     pub(crate) fn warm(&self, hash: Hash) -> u64 {

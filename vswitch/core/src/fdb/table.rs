@@ -87,12 +87,10 @@ impl<'a> Buckets<'a> {
         &self.0[number & (self.0.len() - 1)]
     }
 
-    /// Loads a word of each bucket of a key.
+    /// Loads a word of a key's first bucket, where four of five stand.
     #[inline(always)]
     pub(super) fn touch(self, hash: Hash) -> u64 {
-        [hash.first(), hash.second()]
-            .into_iter()
-            .fold(0, |sum, number| sum ^ self.bucket(number).0[0].first().0)
+        self.bucket(hash.first()).0[0].first().0
     }
 
     /// The slot of a key whose first word `is_it`.
