@@ -208,7 +208,11 @@ impl RawRing {
     #[inline(always)]
     pub(super) fn prefetch(&self, entries: &[AvailEntry]) {
         let at = |head: u16| self.table.base.wrapping_add(usize::from(head) * DESC_SIZE);
-        entries.iter().step_by(4).for_each(|entry| prefetch::to_read(at(entry.head())));
+        let mut next = 0;
+        while let Some(entry) = entries.get(next) {
+            prefetch::to_read(at(entry.head()));
+            next += 4;
+        }
     }
 
     /// Stores `used.idx`, behind everything that was written before (release).

@@ -17,7 +17,7 @@ pub(super) struct Seen {
 }
 
 /// The head that would go on with a batch's row, if each of its heads follows the one before. Kept apart from [`Seen`], so that
-/// it stays in a register.
+/// it stays in a register. Behind the last descriptor it is that of the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row(u32);
 
@@ -52,17 +52,17 @@ impl Seen {
     /// The batch, which took `taken` chains so far, takes the chain at `head` too. None: no driver may do that.
     #[inline(always)]
     pub(super) fn take(&mut self, row: Row, taken: u16, head: u16) -> Option<Row> {
-        if row.0 == u32::from(head) {
-            Some(Row((row.0 + 1) & self.mask))
-        } else {
-            self.take_odd(row, taken, head)
-        }
+        if row.0 == u32::from(head) { Some(Row(row.0 + 1)) } else { self.take_odd(row, taken, head) }
     }
 
     #[inline(never)]
     fn take_odd(&mut self, row: Row, taken: u16, head: u16) -> Option<Row> {
         if usize::from(head) >= self.batch_of.len() {
             return None;
+        }
+        if head == 0 && row.0 == self.mask + 1 {
+            // The table's end: the row goes on at its beginning.
+            return Some(Row(1));
         }
         let row = self.broken(row, taken);
         let before = std::mem::replace(&mut self.batch_of[usize::from(head)], self.batch);

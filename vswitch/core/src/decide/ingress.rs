@@ -215,7 +215,7 @@ impl<'a> Ingress<'a> {
 
     /// The first step: reads the frames of a batch, and puts those in one of the `rows` that begin alike and follow each other. `from`
     /// gives them from a place on: how each begins (none: it is no frame, or too short to tell), and its length.
-    #[inline(never)]
+    #[inline(always)]
     pub fn read<'f, I>(&self, from: impl Fn(usize) -> I, rows: &mut Rows)
     where
         I: Iterator<Item = (Option<&'f [u8; GLANCE]>, u32)>,
@@ -265,7 +265,7 @@ impl<'a> Ingress<'a> {
 
     /// The second step: computes where the stations of each row stand in the FDB. If it is so large that its lines come from afar, they are
     /// asked for all at once.
-    #[inline(never)]
+    #[inline(always)]
     pub fn place(&self, rows: &mut Rows) {
         let Some(Home { fdb, .. }) = &self.home else { return };
         let hasher = fdb.hasher();
@@ -316,7 +316,7 @@ impl<'a> Ingress<'a> {
 
     /// Makes `receiver` what frames of `row` meet at the port where their destination was `found`; not if that is no other port of
     /// this switch that is up.
-    #[inline(never)]
+    #[inline]
     fn meet(&self, receiver: &mut Receiver, home: &Home<'_>, row: &Row, found: Entry) -> bool {
         let tag = row.tag.tci();
         let met = || {
@@ -393,9 +393,17 @@ fn alike<'f>(
     header: [u64; 2],
     longest: u32,
 ) -> (usize, u64) {
-    frames
-        .take_while(|(first, len)| first.is_some_and(|first| words(first) == header) && *len <= longest)
-        .fold((0, 0), |(count, bytes), (_, len)| (count + 1, bytes + u64::from(len)))
+    let ([front, back], mut count, mut bytes) = (header, 0, 0);
+    for (first, len) in frames {
+        // Word by word: this is what a frame of a long row costs.
+        let is_alike = first.map(words).is_some_and(|words| words[0] == front && words[1] == back);
+        if !is_alike || len > longest {
+            break;
+        }
+        count += 1;
+        bytes += u64::from(len);
+    }
+    (count, bytes)
 }
 
 const fn is_tpid(ethertype: u16) -> bool {

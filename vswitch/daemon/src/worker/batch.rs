@@ -86,7 +86,7 @@ enum Untold {
 pub(super) struct Batch {
     fates: Fates,
     /// Its frames, those that begin alike together.
-    rows: Rows,
+    rows: Option<Box<Rows>>,
     /// Those of frames that were decided by themselves. Why one was lost is noted here for the watches, under which every frame is.
     copies: Vec<Copy>,
     /// By place of the destination port.
@@ -213,7 +213,7 @@ impl Batch {
         budget: Budget,
     ) {
         let mut ingress = Ingress::new(*switch, port);
-        let mut rows = std::mem::take(&mut self.rows);
+        let mut rows = self.rows.take().unwrap_or_default();
         if watches.any() {
             rows.unread(ring.lens(0..ring.batch_len()));
         } else {
@@ -223,11 +223,11 @@ impl Batch {
         self.decide_rows(&mut ingress, &mut rows, (switch, port), ring, watches, budget);
         self.fates.frames = rows.decided();
         self.fates.bytes = rows.bytes().unwrap_or_else(|| bytes(ring, rows.decided()));
-        self.rows = rows;
+        self.rows = Some(rows);
     }
 
     /// Decides about the frames of `rows`, which are the batch's, in order.
-    #[inline(never)]
+    #[inline(always)]
     fn decide_rows(
         &mut self,
         ingress: &mut Ingress<'_>,

@@ -259,18 +259,18 @@ impl<'f, I: Iterator<Item = Frame<'f>>, F: FnMut(NoRoom)> ByLane for WriteFrames
     fn run<L: Lane>(self) {
         let Self { lease, place, frames, mut lost } = self;
         let mut rooms = lease.rooms.frames()[place..].iter();
-        let mut written = 0;
+        let (before, mut unwritten) = (rooms.len(), 0);
         for frame in frames {
             let Some(room) = rooms.next() else { break };
             if !write_short::<L>(room, frame)
                 && let Err(why) = lease.rooms.write_any(room, frame.head(), frame.payload())
             {
                 lost(why);
-                continue;
+                unwritten += 1;
             }
-            written += 1;
         }
-        lease.unwritten = lease.unwritten.saturating_sub(written);
+        let written = before - rooms.len() - unwritten;
+        lease.unwritten = lease.unwritten.saturating_sub(written as u32);
     }
 }
 
