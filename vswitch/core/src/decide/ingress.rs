@@ -197,6 +197,12 @@ fn words(bytes: &[u8; GLANCE]) -> [u64; 2] {
     [0, 6].map(|at| u64::from_ne_bytes(std::array::from_fn(|n| bytes[at + n])))
 }
 
+/// What stands behind the EtherType: of a tagged frame its TCI, and the EtherType behind that.
+#[inline(always)]
+fn behind(bytes: &[u8; GLANCE]) -> u32 {
+    u32::from_ne_bytes(std::array::from_fn(|n| bytes[ETHERNET_LEN + n]))
+}
+
 impl<'a> Ingress<'a> {
     /// Frames that come in on the port in place `port_index`, to be decided by `switch`.
     #[inline(always)]
@@ -223,8 +229,9 @@ impl<'a> Ingress<'a> {
         let Some(home) = &self.home else { return rows.unread(from(0).map(|(_, len)| len)) };
         rows.clear();
         let native = home.native();
-        // How the last row begins, and bytes that one more of its frames may have: 0 if there can be none.
-        let (mut last, mut longest) = ([0; 2], 0);
+        // How the last row begins, what stands behind its EtherType if that is a tag's, and bytes that one more of its frames may have: 0
+        // if there can be none.
+        let (mut last, mut last_tag, mut longest) = ([0; 2], None, 0);
         let (mut at, mut bytes) = (0, 0);
         let mut frames = from(0);
         while let Some((first, len)) = frames.next() {
@@ -237,13 +244,13 @@ impl<'a> Ingress<'a> {
                 continue;
             };
             let header = words(first);
-            if header == last && len <= longest {
-                let more = alike(from(at), header, longest);
+            if header == last && len <= longest && last_tag.is_none_or(|last| last == behind(first)) {
+                let more = alike(from(at), header, longest, last_tag);
                 (at, bytes) = (at + more.0, bytes + more.1);
                 frames = from(at);
                 continue;
             }
-            (last, longest) = (header, len);
+            (last, last_tag, longest) = (header, None, len);
             // Each has an address on top; behind the source stands the EtherType.
             let [dst, src] = header.map(u64::from_be);
             if (dst | src) & GROUP != 0 || src < 1 << 16 {
@@ -255,8 +262,7 @@ impl<'a> Ingress<'a> {
             (row.place, row.tag) = (native, Tag::NONE);
             (row.begin, row.longest) = (begin, len);
             if is_tpid(src as u16) {
-                // It stands behind the header.
-                longest = 0;
+                last_tag = Some(behind(first));
                 home.read_tag(first, row);
             }
         }
@@ -386,17 +392,22 @@ impl Home<'_> {
     }
 }
 
-/// How many of these frames, one after the other, begin with `header` and have at most `longest` bytes; and how many bytes in all.
+/// How many of these frames, one after the other, begin with `header`, have this `tag` behind it if there is one, and have at most `longest`
+/// bytes; and how many bytes in all.
 #[inline(always)]
 fn alike<'f>(
     frames: impl Iterator<Item = (Option<&'f [u8; GLANCE]>, u32)>,
     header: [u64; 2],
     longest: u32,
+    tag: Option<u32>,
 ) -> (usize, u64) {
     let ([front, back], mut count, mut bytes) = (header, 0, 0);
     for (first, len) in frames {
         // Word by word: this is what a frame of a long row costs.
-        let is_alike = first.map(words).is_some_and(|words| words[0] == front && words[1] == back);
+        let is_alike = first.is_some_and(|first| {
+            let words = words(first);
+            words[0] == front && words[1] == back && tag.is_none_or(|tag| tag == behind(first))
+        });
         if !is_alike || len > longest {
             break;
         }

@@ -177,7 +177,9 @@ impl Worker {
                         Due::Tell => self.batch.tell_source(which),
                         Due::Quiet => {
                             self.batch.tell(&mut self.ports);
-                            self.ports.sources.quiet(which);
+                            if self.ports.sources.quiet(which) {
+                                continue;
+                            }
                         }
                     }
                     which += 1;

@@ -13,8 +13,12 @@ const LULL: u16 = 64;
 /// Turns in a row without a frame after which a ring is quiet.
 const PATIENCE: u16 = 256;
 
-/// Quiet rings that are looked at in a turn.
+/// Quiet rings that are looked at in a turn, at most: in one that follows an idle turn, which costs nobody anything, or one that moved many
+/// frames.
 const LOOKS: usize = 8;
+/// Frames for which there is one look, so that a frame of a short turn pays no more for the silent than one of a long turn. At least
+/// one look.
+const FRAMES_A_LOOK: usize = 16;
 
 /// A transmitq and the place of the port that it belongs to.
 pub(super) struct Source {
@@ -25,9 +29,10 @@ pub(super) struct Source {
     appetite: Appetite,
 }
 
-/// Who had frames in a turn.
+/// Who had frames in a turn, and how many.
 #[derive(Debug, Clone, Copy, Default)]
 struct Attendance {
+    frames: usize,
     /// Greedy sources.
     greedy: usize,
     /// Whether there was any other one.
@@ -105,13 +110,25 @@ impl Sources {
     #[inline]
     pub(super) fn look_around(&mut self) {
         self.before = std::mem::take(&mut self.now);
-        for _ in 0..LOOKS.min(self.all.len() - self.active) {
-            let quiet = self.all.len() - self.active;
-            self.next_look = if self.next_look + 1 < quiet { self.next_look + 1 } else { 0 };
+        if self.active < self.all.len() {
+            let looks = if self.before.frames == 0 { LOOKS } else { self.before.frames / FRAMES_A_LOOK };
+            self.look(looks.clamp(1, LOOKS));
+        }
+    }
+
+    #[inline(never)]
+    fn look(&mut self, looks: usize) {
+        for _ in 0..looks.min(self.all.len() - self.active) {
+            if self.active + self.next_look >= self.all.len() {
+                self.next_look = 0;
+            }
             let at = self.active + self.next_look;
             if self.all[at].ring.has_work() {
                 self.all[at].ring.disarm();
+                // The first quiet one, seen before, takes its place, which now counts one less.
                 self.promote(at);
+            } else {
+                self.next_look += 1;
             }
         }
     }
@@ -149,25 +166,29 @@ impl Sources {
         source.idle = 0;
         source.appetite.note(much || source.ring.left_some(), now);
         let greedy = source.appetite.is_greedy();
+        self.now.frames += frames;
         self.now.greedy += usize::from(greedy);
         self.now.modest |= !greedy;
         Due::Nothing
     }
 
-    /// No longer polls the ring in place `at` at every turn, if it has no frames still; another one may then be in its place.
+    /// No longer polls the ring in place `at` at every turn, if it has no frames still. True if so: then the next one is in its place.
     #[cold]
-    pub(super) fn quiet(&mut self, at: usize) {
+    pub(super) fn quiet(&mut self, at: usize) -> bool {
         if at >= self.active {
             // Another one turned out to be broken meanwhile, and was taken out.
-            return;
+            return false;
         }
         if self.all[at].ring.arm() {
             self.all[at].ring.disarm();
             self.all[at].idle = 0;
-        } else {
-            self.active -= 1;
-            self.all.swap(at, self.active);
+            return false;
         }
+        self.active -= 1;
+        self.all.swap(at, self.active);
+        // It is the first quiet one now, and was seen: the look goes on where it was.
+        self.next_look += 1;
+        true
     }
 
     /// Asks every driver for a kick at its next frame. True if there is one already.
