@@ -193,8 +193,11 @@ impl Sources {
 
     /// Asks every driver for a kick at its next frame. True if there is one already.
     pub(super) fn arm(&self) -> bool {
-        // Not `any`: each ring must be armed, also behind one that has work. The quiet ones are.
-        self.all[..self.active].iter().fold(false, |work, source| source.ring.arm() | work)
+        // Not `any`: each ring must be armed, also behind one that has work. The quiet ones are; but of one whose driver kicked while this
+        // worker was awake no other kick will come.
+        let (polled, quiet) = self.all.split_at(self.active);
+        let work = polled.iter().fold(false, |work, source| source.ring.arm() | work);
+        work || quiet.iter().any(|source| source.ring.has_work())
     }
 
     /// Asks those that are polled for no more kicks.

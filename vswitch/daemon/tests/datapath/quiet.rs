@@ -195,3 +195,32 @@ fn a_worker_that_sleeps_is_woken_by_a_ring_that_is_quiet() {
     pair.exchange();
     pair.lost_nothing(&lab.lawful());
 }
+
+#[test]
+fn a_ring_that_speaks_as_the_worker_falls_asleep_is_heard_among_five_hundred_quiet_ones() {
+    const PORTS: usize = 502;
+    let mut ports = vec![access(20); PORTS];
+    ports[..2].fill(access(10));
+    let lab = Lab::new(&ports);
+    let mut guests: Vec<_> = (2..PORTS).map(|place| lab.attach(place, &config())).collect();
+    let mut pair = Pair::new(&lab, [0, 1]);
+    let seen = || lab.datapath.snapshot().unwrap().workers[0].clone();
+    let (speaker, listener) = (guests.len() - 1, guests.len() - 2);
+    for (from, to) in [(listener, speaker), (speaker, listener)] {
+        let hello = frame(MacAddr::BROADCAST, mac(from + 2), 60, 0);
+        send(&mut guests[from], &hello);
+        assert_eq!(receive(&mut guests[to], 1), [hello]);
+    }
+    for round in 0..20 {
+        // All others become quiet; then the worker comes to its last looks before it sleeps.
+        let before = seen().busy_turns;
+        while seen().busy_turns < before + PATIENCE as u64 {
+            pair.exchange();
+        }
+        let sent = frame(mac(listener + 2), mac(speaker + 2), 60, round);
+        send(&mut guests[speaker], &sent);
+        assert_eq!(receive(&mut guests[listener], 1), [sent], "in round {round}");
+    }
+    pair.exchange();
+    pair.lost_nothing(&lab.lawful());
+}
