@@ -208,6 +208,7 @@ impl RawRing {
     #[inline(always)]
     pub(super) fn prefetch(&self, entries: &[AvailEntry]) {
         let at = |head: u16| self.table.base.wrapping_add(usize::from(head) * DESC_SIZE);
+        // Not `step_by`, which takes twice as many instructions: this is done for every batch on both sides.
         let mut next = 0;
         while let Some(entry) = entries.get(next) {
             prefetch::to_read(at(entry.head()));

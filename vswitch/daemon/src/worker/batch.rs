@@ -85,7 +85,8 @@ enum Untold {
 #[derive(Default)]
 pub(super) struct Batch {
     fates: Fates,
-    /// Its frames, those that begin alike together.
+    /// Its frames, those that begin alike together. Boxed, to be lent to a stage by its address; none only before the first batch, or after
+    /// a panic.
     rows: Option<Box<Rows>>,
     /// Those of frames that were decided by themselves. Why one was lost is noted here for the watches, under which every frame is.
     copies: Vec<Copy>,
