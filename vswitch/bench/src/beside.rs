@@ -4,11 +4,11 @@ use crate::{
     course::{Course, Rig},
     histogram::Histogram,
     load::{Outcome, Pace},
-    machine::{self, Clock, Disturbance, Machine, Watch},
+    machine::{Clock, Disturbance, Machine, Watch},
     neighbours::Beside,
     plan::Plan,
     report::{Latency, Settings, median},
-    run::{BenchError, Progress, Switch, take_cpu},
+    run::{BenchError, Progress, Switch},
     sink::Tally,
 };
 use serde::{Deserialize, Serialize};
@@ -92,9 +92,7 @@ pub fn beside(
     progress: &mut dyn FnMut(Progress),
     cancel: &AtomicBool,
 ) -> Result<BesideReport, BenchError> {
-    let (clock, machine) = take_cpu(plan)?;
-    let huge_pages = plan.huge_bytes() * 2 <= machine::free_huge_bytes();
-    let rig = Rig { plan, clock, huge_pages, cancel };
+    let (rig, machine) = Rig::take(plan, cancel)?;
     let mut results = Vec::new();
     let all = (plan.sizes.len() * plan.repetitions as usize) as f64;
     let mut done = 0.0;
@@ -109,9 +107,9 @@ pub fn beside(
         if repetitions.is_empty() {
             return Err(BenchError::Silent { sent: 0 });
         }
-        results.push(kept((size.to_string(), plan.ring_size(*size).entries()), &repetitions, clock));
+        results.push(kept((size.to_string(), plan.ring_size(*size).entries()), &repetitions, rig.clock));
     }
-    Ok(BesideReport { machine, settings: plan.settings(huge_pages), beside, results })
+    Ok(BesideReport { machine, settings: plan.settings(rig.huge_pages), beside, results })
 }
 
 /// One repetition; none if the machine took its CPU away for all of a trial.

@@ -3,13 +3,13 @@
 use crate::{
     frames::FrameSize,
     load::{Load, Outcome, Pace, Way, ways},
-    machine::{Clock, Watch},
+    machine::{self, Clock, Machine, Watch},
     memcpy,
     neighbours::Neighbour,
     plan::{Mode, Plan, WARM_UP},
     report::{self, Repetition, Row, Subject},
     ringcopy::{RingCopy, Work},
-    run::{BenchError, Switch},
+    run::{BenchError, Switch, take_cpu},
     search::{Goal, Search},
 };
 use std::{
@@ -53,6 +53,15 @@ impl Course {
 struct Limit {
     load: Load,
     copier: RingCopy,
+}
+
+impl<'a> Rig<'a> {
+    /// The one for all that `plan` asks of one switch at a time: the calling thread takes the generator's CPU. Also what machine this is.
+    pub(crate) fn take(plan: &'a Plan, cancel: &'a AtomicBool) -> Result<(Self, Machine), BenchError> {
+        let (clock, machine) = take_cpu(plan)?;
+        let huge_pages = plan.huge_bytes() * 2 <= machine::free_huge_bytes();
+        Ok((Self { plan, clock, huge_pages, cancel }, machine))
+    }
 }
 
 impl Rig<'_> {

@@ -91,11 +91,9 @@ pub fn run(
     progress: &mut dyn FnMut(Progress),
     cancel: &AtomicBool,
 ) -> Result<Report, BenchError> {
-    let (clock, machine) = take_cpu(plan)?;
-    let huge_pages = plan.huge_bytes() * 2 <= machine::free_huge_bytes();
-    let rig = Rig { plan, clock, huge_pages, cancel };
+    let (rig, machine) = Rig::take(plan, cancel)?;
     let hand_over_ns = match plan.switch_cpu.filter(|_| plan.limits) {
-        Some(cpu) => Some(memcpy::hand_over(Some(cpu), clock).map_err(BenchError::Limits)?),
+        Some(cpu) => Some(memcpy::hand_over(Some(cpu), rig.clock).map_err(BenchError::Limits)?),
         None => None,
     };
     let (mut results, mut remarks) = (Vec::new(), Vec::new());
@@ -118,7 +116,7 @@ pub fn run(
     }
     Ok(Report {
         machine,
-        settings: plan.settings(huge_pages),
+        settings: plan.settings(rig.huge_pages),
         left_out: plan.left_out(),
         remarks,
         hand_over_ns,

@@ -8,7 +8,7 @@ use crate::{
     machine::{self, Clock, Disturbance, Machine, Watch},
     plan::Plan,
     report::{Latency, Settings, median},
-    run::{BenchError, Progress, Switch, take_cpu},
+    run::{BenchError, Progress, Switch},
 };
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
@@ -71,9 +71,7 @@ pub fn wake(
     progress: &mut dyn FnMut(Progress),
     cancel: &AtomicBool,
 ) -> Result<WakeReport, BenchError> {
-    let (clock, machine) = take_cpu(plan)?;
-    let huge_pages = plan.huge_bytes() * 2 <= machine::free_huge_bytes();
-    let rig = Rig { plan, clock, huge_pages, cancel };
+    let (rig, machine) = Rig::take(plan, cancel)?;
     let mut results = Vec::new();
     let all = (plan.sizes.len() * plan.repetitions as usize) as f64;
     let mut done = 0.0;
@@ -88,27 +86,27 @@ pub fn wake(
             }
             lost += outcome.lost();
             frames.push(outcome.latency);
-            bare.push(wake_a_thread(plan.switch_cpu, plan.measured, clock, cancel)?);
+            bare.push(wake_a_thread(plan.switch_cpu, plan.measured, rig.clock, cancel)?);
             done += 1.0;
             progress(Progress { done: done / all, doing: format!("frames of {size}: waking up") });
         }
         let above = |quantile| {
             let at = |histogram: &Histogram| histogram.quantile(quantile).unwrap_or(0);
             let pairs = frames.iter().zip(&bare);
-            median(pairs.map(|(frames, bare)| clock.micros(at(frames)) - clock.micros(at(bare))))
+            median(pairs.map(|(frames, bare)| rig.clock.micros(at(frames)) - rig.clock.micros(at(bare))))
                 .unwrap_or(0.0)
         };
         results.push(Woken {
             frame_size: size.to_string(),
-            latency_us: quantiles(&frames, clock),
-            eventfd_us: quantiles(&bare, clock),
+            latency_us: quantiles(&frames, rig.clock),
+            eventfd_us: quantiles(&bare, rig.clock),
             p50_above_us: above(0.5),
             p99_above_us: above(0.99),
             lost,
             disturbance: watch.end(),
         });
     }
-    Ok(WakeReport { machine, settings: plan.settings(huge_pages), rate: RATE, results })
+    Ok(WakeReport { machine, settings: plan.settings(rig.huge_pages), rate: RATE, results })
 }
 
 /// Of each quantile the median of the repetitions.
