@@ -216,6 +216,12 @@ impl RawRing {
         }
     }
 
+    /// Asks the CPU for the line of `avail.idx`.
+    #[inline(always)]
+    pub(super) fn prefetch_avail_index(&self) {
+        prefetch::to_read(self.avail);
+    }
+
     /// Stores `used.idx`, behind everything that was written before (release).
     #[inline(always)]
     pub(super) fn store_used_index(&self, index: u16) {

@@ -116,7 +116,8 @@ impl Batch {
         let budget = ports.sources.budget(which);
         let Some(source) = ports.sources.get_mut(which) else { return Ok(0) };
         let port = source.port;
-        if source.ring.harvest(budget.frames)? == 0 {
+        let to = ports.destinations.get(usize::from(source.toward)).and_then(|rings| rings.first());
+        if source.ring.harvest_and(budget.frames, || to.into_iter().for_each(|to| to.foresee()))? == 0 {
             return Ok(0);
         }
         // The harvest waited for the other core's lines, and what was written before has gone over meanwhile.
@@ -125,7 +126,7 @@ impl Batch {
         let Some(source) = ports.sources.get_mut(which).filter(|source| source.port == port) else {
             return Ok(0);
         };
-        self.clear(ports.destinations.len());
+        self.begin(ports.destinations.len());
         #[cfg(feature = "injection")]
         super::injection::panic_if_asked(&mut ports.lives, port);
         self.decide(switch, port, &source.ring, watches, budget);
@@ -141,6 +142,8 @@ impl Batch {
         }
         self.count(port, &mut ports.lives);
         source.ring.finish(self.fates.frames);
+        source.toward = self.touched.first().copied().unwrap_or(source.toward);
+        self.end();
         self.untold.push(Untold::From(which));
         if !self.faults.is_empty() {
             self.tell(ports);
@@ -187,10 +190,18 @@ impl Batch {
         self.untold.push(Untold::From(which));
     }
 
-    /// Forgets the last batch, also one that a panic cut short.
-    pub(super) fn clear(&mut self, ports: usize) {
+    /// A batch begins whose frames may go to any of `ports` ports.
+    #[inline(always)]
+    fn begin(&mut self, ports: usize) {
         self.fates = Fates::default();
         self.copies.clear();
+        if self.heaps.len() < ports {
+            self.heaps.resize_with(ports, Heap::default);
+        }
+    }
+
+    /// Forgets what waited for delivery, also of a batch that a panic cut short: behind a batch, where no receiver waits for it.
+    pub(super) fn end(&mut self) {
         for port in self.touched.drain(..) {
             let heap = &mut self.heaps[usize::from(port)];
             heap.runs.clear();
@@ -198,9 +209,6 @@ impl Batch {
             heap.delivered = Granted::default();
         }
         self.losses.clear();
-        if self.heaps.len() < ports {
-            self.heaps.resize_with(ports, Heap::default);
-        }
     }
 
     /// Decides about the batch, until a budget is used up, and puts each copy on its destination's heap.

@@ -215,7 +215,7 @@ impl Worker {
         outcome.unwrap_or_else(|_| {
             self.panics += 1;
             self.batch.tell(&mut self.ports);
-            self.batch.clear(0);
+            self.batch.end();
             self.watches.abandon();
             if let Some(source) = self.ports.sources.get_mut(which) {
                 let (port, frames) = (source.port, source.ring.batch_len());

@@ -8,10 +8,10 @@ use vhost_net_backend::device::ring::FromGuest;
 use vswitch_core::clock::Instant;
 
 /// Turns in a row without a frame after which a driver that polls sees all of its completions: some microseconds.
-const LULL: u16 = 64;
+const LULL: u16 = 256;
 
 /// Turns in a row without a frame after which a ring is quiet.
-const PATIENCE: u16 = 256;
+const PATIENCE: u16 = 1024;
 
 /// Quiet rings that are looked at in a turn, at most: in one that follows an idle turn, which costs nobody anything, or one that moved many
 /// frames.
@@ -24,6 +24,8 @@ const FRAMES_A_LOOK: usize = 16;
 pub(super) struct Source {
     pub(super) port: u16,
     pub(super) ring: FromGuest,
+    /// The place of the port that its last frames went to: the next ones probably do.
+    pub(super) toward: u16,
     /// Turns in a row without a frame.
     idle: u16,
     appetite: Appetite,
@@ -84,7 +86,7 @@ impl Sources {
     pub(super) fn push(&mut self, port: u16, ring: FromGuest) {
         // Another worker may have had it, armed.
         ring.disarm();
-        self.all.push(Source { port, ring, idle: 0, appetite: Appetite::default() });
+        self.all.push(Source { port, ring, toward: port, idle: 0, appetite: Appetite::default() });
         let last = self.all.len() - 1;
         self.promote(last);
     }

@@ -18,6 +18,9 @@ pub(super) const WAKE: Token = Token(0);
 /// How long a worker polls idle rings before it asks for kicks: about what a kick and a wake-up cost.
 const SPIN: Duration = Duration::from_micros(50);
 
+/// Idle turns for which the clock is read once: it takes longer than a look at a ring, and a frame that comes meanwhile waits for both.
+const TURNS_A_MOMENT: u32 = 8;
+
 /// How long a worker sleeps at most while a driver expects its ring to be polled (it gave no kick descriptor).
 const UNKICKED: Duration = Duration::from_millis(1);
 
@@ -77,7 +80,9 @@ fn run(mut worker: Worker, mut poll: Poll, mode: PollMode, origin: Instant) {
         alarm.iter_mut().for_each(Alarm::set);
         let now = Instant::now();
         let nanos = now.duration_since(origin).as_nanos();
-        match worker.turn(clock::Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))) {
+        let moment = clock::Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+        let mut turns = (0..TURNS_A_MOMENT).map(|_| worker.turn(moment));
+        match turns.find(|turn| *turn != Turn::Idle).unwrap_or(Turn::Idle) {
             Turn::Stopped => return,
             Turn::Busy(_) => idle_since = None,
             Turn::Idle if mode == PollMode::Always => std::hint::spin_loop(),

@@ -18,7 +18,7 @@ use vswitch_core::mac::MacAddr;
 use vswitchd::worker::Turn;
 
 /// Turns in a row without a frame after which a ring is quiet, and one more to find it so.
-const PATIENCE: usize = 257;
+const PATIENCE: usize = 1025;
 
 /// Quiet rings that are looked at in a turn behind an idle one, or one of 128 frames.
 const LOOKS: usize = 8;

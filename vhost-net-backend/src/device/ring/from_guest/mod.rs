@@ -104,11 +104,18 @@ impl FromGuest {
     /// What the last harvest took and [`FromGuest::finish`] did not end goes back first. An error says what the guest
     /// did that no driver may do; the port is then to be stopped.
     pub fn harvest(&mut self, max: usize) -> Result<usize, PortFault> {
-        self.wind_back();
-        self.harvest_now(max).map_err(|fault| self.ring.cause(fault))
+        self.harvest_and(max, || {})
     }
 
-    fn harvest_now(&mut self, max: usize) -> Result<usize, PortFault> {
+    /// As [`FromGuest::harvest`]; does `meanwhile` if there are chains, before it waits for their lines.
+    #[inline(always)]
+    pub fn harvest_and(&mut self, max: usize, meanwhile: impl FnOnce()) -> Result<usize, PortFault> {
+        self.wind_back();
+        self.harvest_now(max, meanwhile).map_err(|fault| self.ring.cause(fault))
+    }
+
+    #[inline(always)]
+    fn harvest_now(&mut self, max: usize, meanwhile: impl FnOnce()) -> Result<usize, PortFault> {
         self.seen_avail = self.ring.avail_index();
         let available = self.seen_avail.wrapping_sub(self.next_avail);
         if available > self.common.size.entries() {
@@ -118,6 +125,7 @@ impl FromGuest {
         if count == 0 {
             return Ok(0);
         }
+        meanwhile();
         let taken = self.take(count);
         match taken {
             Ok(()) => self.next_avail = self.next_avail.wrapping_add(self.batch.len as u16),
@@ -127,6 +135,7 @@ impl FromGuest {
         taken.map(|()| self.batch.len)
     }
 
+    #[inline(never)]
     fn take(&mut self, count: usize) -> Result<(), PortFault> {
         self.walk_chains(count as u16)?;
         self.batch.copy_heads();

@@ -175,6 +175,8 @@ pub struct Lease<'r> {
     ring: &'r ToGuest,
     rooms: &'r mut Rooms,
     number: u64,
+    /// The used index behind its places.
+    end: u16,
     /// Rooms that nothing was written to yet.
     unwritten: u32,
     ended: bool,
@@ -182,8 +184,8 @@ pub struct Lease<'r> {
 
 impl<'r> Lease<'r> {
     #[inline(always)]
-    pub(super) fn new(ring: &'r ToGuest, rooms: &'r mut Rooms, number: u64) -> Self {
-        Self { ring, number, unwritten: rooms.granted.frames, rooms, ended: false }
+    pub(super) fn new(ring: &'r ToGuest, rooms: &'r mut Rooms, number: u64, end: u16) -> Self {
+        Self { ring, number, end, unwritten: rooms.granted.frames, rooms, ended: false }
     }
 
     /// How much got room.
@@ -236,7 +238,7 @@ impl<'r> Lease<'r> {
         if self.unwritten > 0 {
             self.true_headers();
         }
-        self.ring.end(self.number)
+        self.ring.end(self.number, self.end)
     }
 
     /// A driver that joins merged buffers needs a true count, whatever the frame holds. Those that were written have it.

@@ -1,9 +1,37 @@
 //! Which places of a used ring may be shown to the driver: those of leases that ended, up to the oldest that did not.
 
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering};
 use std::collections::VecDeque;
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Leases that may be open at once: as many as there can be workers, each of which holds one of a ring at a time.
 const MAX_OPEN: usize = 64;
+
+/// The number of the oldest open lease, for all to read. Nobody but its holder may store the used index: all places before its own are
+/// shown, and it need not wait for the flag, behind which the CPU waits until all that was written is in the guest's memory.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Oldest(AtomicU64);
+
+impl Oldest {
+    pub(super) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Whether lease `number`, which the caller holds, is the oldest; if so, whoever was before has stored its index.
+    #[inline(always)]
+    pub(super) fn is(&self, number: u64) -> bool {
+        self.0.load(Ordering::Acquire) == number
+    }
+
+    /// It is that of `leases` now, whose used index was stored. Behind the flag.
+    #[inline(always)]
+    pub(super) fn pass(&self, leases: &Leases) {
+        self.0.store(leases.oldest, Ordering::Release);
+    }
+}
 
 /// The open leases of a ring, oldest first, and how far it is published.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! A receiveq: frames go to the guest, in three steps that several workers may take at once.
 //!
 //! `reserve` (behind a short flag) claims buffers and places in the used ring; `write` (no flag) fills them; `publish`
-//! (behind the flag) marks the lease finished, and whoever closes the oldest gap stores the used index for all that is
-//! finished, so the guest sees buffers in the order in which they were claimed.
+//! stores the used index if the lease is the oldest, and (behind the flag) marks it finished; whoever closes the oldest gap stores the
+//! index for all that is finished, so the guest sees buffers in the order in which they were claimed.
 
 mod claim;
 mod lease;
@@ -16,7 +16,7 @@ pub use lease::{Granted, Lease, Published, Rooms};
 
 use super::{Common, RingParts, flag::Flagged, raw::RawRing, seen::Seen};
 use crate::{device::fault::PortFault, features};
-use leases::Leases;
+use leases::{Leases, Oldest};
 use shares::Shares;
 
 #[derive(Debug)]
@@ -36,6 +36,7 @@ pub struct ToGuest {
     ring: RawRing,
     common: Common,
     state: Flagged<State>,
+    oldest: Oldest,
 }
 
 impl ToGuest {
@@ -52,7 +53,7 @@ impl ToGuest {
             region_hint: 0,
             seen: Seen::new(common.size),
         };
-        Self { ring, common, state: Flagged::new(state) }
+        Self { ring, common, state: Flagged::new(state), oldest: Oldest::new() }
     }
 
     pub(super) fn common(&self) -> &Common {
@@ -89,27 +90,45 @@ impl ToGuest {
         count: usize,
         ask: impl FnOnce(&mut Claim<'_>),
     ) -> Result<Lease<'r>, PortFault> {
-        let number = self.state.with(|state| {
+        let (number, end) = self.state.with(|state| {
             let before = (state.next_avail, state.next_used);
             let mut claim = Claim::begin(self, state, rooms, (sender, count));
             ask(&mut claim);
             match claim.end(sender) {
-                None => Ok(state.leases.open(state.next_used.wrapping_sub(before.1))),
+                None => Ok((state.leases.open(state.next_used.wrapping_sub(before.1)), state.next_used)),
                 Some(what) => {
                     (state.next_avail, state.next_used) = before;
                     Err(self.ring.cause(self.common.fault(what)))
                 }
             }
         })?;
-        Ok(Lease::new(self, rooms, number))
+        Ok(Lease::new(self, rooms, number, end))
     }
 
-    /// Ends lease `number`; returns the used indices between which the driver is to be told.
-    fn end(&self, number: u64) -> Published {
+    /// Ends lease `number`, whose places end before used index `end`; returns the used indices between which the driver is to be told.
+    #[inline]
+    fn end(&self, number: u64, end: u16) -> Published {
+        // The driver sees the frames a flag earlier.
+        let shown = self.oldest.is(number);
+        if shown {
+            self.ring.store_used_index(end);
+        }
         self.state.with(|state| {
-            let (old, new) = state.leases.end(number, |index| self.ring.store_used_index(index));
+            let (old, new) = state.leases.end(number, |index| {
+                if !shown || index != end {
+                    self.ring.store_used_index(index);
+                }
+            });
+            self.oldest.pass(&state.leases);
             Published { old, new }
         })
+    }
+
+    /// Asks the CPU for the line in which the driver says how many buffers it has made available: who is about to
+    /// [reserve](ToGuest::reserve) need not wait for it then.
+    #[inline(always)]
+    pub fn foresee(&self) {
+        self.ring.prefetch_avail_index();
     }
 
     /// Tells the driver of what was `published`, if it wants to know. That must be [visible](super::make_visible). Fails if

@@ -3,7 +3,7 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test --lib model`
 
-use super::leases::Leases;
+use super::leases::{Leases, Oldest};
 use crate::device::ring::flag::Flagged;
 use loom::{
     model::Builder,
@@ -23,6 +23,7 @@ const PREEMPTIONS: usize = 4;
 struct Receiveq {
     /// The next place to give away, and the leases.
     state: Flagged<(u16, Leases)>,
+    oldest: Oldest,
     /// Whether the frame in each place is written.
     written: [AtomicBool; PLACES],
     used_index: AtomicU16,
@@ -34,6 +35,7 @@ impl Receiveq {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             state: Flagged::new((0, Leases::new(0))),
+            oldest: Oldest::new(),
             written: std::array::from_fn(|_| AtomicBool::new(false)),
             used_index: AtomicU16::new(0),
             told: std::array::from_fn(|_| AtomicU16::new(0)),
@@ -49,8 +51,20 @@ impl Receiveq {
         for place in first..first + places {
             self.written[usize::from(place)].store(true, Ordering::Relaxed);
         }
-        let store = |index| self.used_index.store(index, Ordering::Release);
-        let (old, new) = self.state.with(|(_, leases)| leases.end(number, store));
+        let shown = self.oldest.is(number);
+        if shown {
+            self.used_index.store(first + places, Ordering::Release);
+        }
+        let store = |index| {
+            if !shown || index != first + places {
+                self.used_index.store(index, Ordering::Release);
+            }
+        };
+        let (old, new) = self.state.with(|(_, leases)| {
+            let told = leases.end(number, store);
+            self.oldest.pass(leases);
+            told
+        });
         for place in old..new {
             self.told[usize::from(place)].fetch_add(1, Ordering::Relaxed);
         }
