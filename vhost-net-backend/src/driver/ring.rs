@@ -263,7 +263,8 @@ impl Ring {
             None => {
                 let (id, written) = self.used_element(self.used);
                 let head = self.head_in_flight(id)?;
-                let ahead = self.index_of[usize::from(head)].wrapping_sub(self.used);
+                // In rounds: a ring that was turned over notes no new index.
+                let ahead = self.places.size.wrap(self.index_of[usize::from(head)].wrapping_sub(self.used));
                 if self.in_order && ahead > 0 {
                     if ahead >= self.used_seen.wrapping_sub(self.used) {
                         return Err(DeviceFault::OutOfOrder { head });
@@ -291,6 +292,26 @@ impl Ring {
         let head = self.head_at[self.slot(self.used)];
         self.used = self.used.wrapping_add(1);
         Ok(Some(head))
+    }
+
+    /// Makes all chains available again, as they are, that the device is done with; how many. Where they come back in order and none is
+    /// free, every place names the head that it named a round ago: nothing is done for each, and only the index is written to shared
+    /// memory, by [`Self::publish`].
+    pub(super) fn turn_over(&mut self) -> Result<usize, DeviceFault> {
+        if self.in_order && self.free() == 0 && self.batch.is_none() {
+            self.look_for_used()?;
+            let chains = self.used_seen.wrapping_sub(self.used);
+            self.used = self.used_seen;
+            self.avail = self.avail.wrapping_add(chains);
+            return Ok(chains.into());
+        }
+        let mut chains = 0;
+        while let Some(head) = self.take_done()? {
+            let count = self.land(head);
+            self.offer(head, count);
+            chains += 1;
+        }
+        Ok(chains)
     }
 
     /// One chain of a batch of which only the last has a used element (virtio 1.2 §2.7.9).

@@ -422,3 +422,40 @@ fn frames_read_in_place_are_whole_and_their_buffers_are_posted_again() {
         bench.pair.flush();
     }
 }
+
+/// A ring that is turned over sends the same frames again and again, whatever part of it was done; afterwards it goes on as ever.
+#[test]
+fn a_full_ring_that_is_turned_over_repeats_its_frames_and_stays_whole() {
+    for features in [VERSION_1, VERSION_1 | IN_ORDER] {
+        let mut bench = bench(&Config { features, ..Config::default() });
+        let frames: Vec<_> = (0..=255).map(|number| frame(60, number)).collect();
+        assert!(frames.iter().all(|frame| bench.pair.transmit(frame)));
+        bench.pair.flush();
+        let whole = |frame: &Vec<u8>| [&PLAIN[..], frame].concat();
+        let mut sent = frames.iter().cycle();
+        let mut waiting = std::collections::VecDeque::new();
+        for done in [1, 100, 255, 0, 256, 31].into_iter().cycle().take(40) {
+            waiting.extend(bench.transmitted());
+            for (head, bytes) in waiting.drain(..done) {
+                assert_eq!(Some(bytes), sent.next().map(whole));
+                bench.complete(head);
+            }
+            assert_eq!((bench.pair.transmit_again(), bench.pair.in_flight()), (done, 256));
+            bench.pair.flush();
+        }
+        waiting.extend(bench.transmitted());
+        waiting.drain(..).for_each(|(head, _)| bench.complete(head));
+        assert_eq!((bench.pair.reap(), bench.pair.in_flight()), (256, 0));
+        // And received frames that nobody looked at leave the others alone.
+        for count in [3, 200, 256] {
+            let used: Vec<_> =
+                (0..count).flat_map(|number| bench.deliver(&frame(60, number as u8), 2048)).collect();
+            bench.use_at_once(&used);
+            assert_eq!(bench.pair.discard(), count);
+            bench.pair.flush();
+        }
+        let used = bench.deliver(&frame(60, 7), 2048);
+        bench.use_at_once(&used);
+        assert_eq!((bench.received(), bench.pair.fault()), (vec![frame(60, 7)], None));
+    }
+}

@@ -6,7 +6,7 @@ use crate::{
     histogram::Histogram,
     lane::{Lane, LanePace},
     machine::Clock,
-    neighbours::Neighbour,
+    neighbours::{self, Neighbour},
     sink::Tally,
 };
 use std::{
@@ -258,6 +258,7 @@ impl Load {
         cancel: &AtomicBool,
     ) -> Result<Outcome, LoadError> {
         self.flooding = flooding;
+        self.neighbours.iter_mut().for_each(|neighbour| neighbour.begin(self.ring_size));
         let outcome = self.run(trial, cancel);
         self.flooding = false;
         outcome
@@ -329,6 +330,7 @@ impl Load {
         let mut last = cycles::now();
         let mut round = last;
         let mut idle = 0;
+        let looked_after = self.clock.cycles(neighbours::ROUND);
         loop {
             let now = cycles::now();
             if now >= end {
@@ -339,7 +341,8 @@ impl Load {
                 round = now;
             }
             if self.flooding {
-                self.neighbours.iter_mut().for_each(|neighbour| neighbour.go_on(&mut self.ports, now));
+                let Self { neighbours, ports, .. } = self;
+                neighbours.iter_mut().for_each(|neighbour| neighbour.go_on(ports, now, looked_after));
             }
             for lane in &mut self.lanes {
                 lane.offer(&mut self.ports, pace, now, now.wrapping_sub(start));
