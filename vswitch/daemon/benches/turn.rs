@@ -1,7 +1,7 @@
 //! One worker's turns over two ports, in one thread: cycles a frame here, instructions a frame under callgrind.
 //!
 //! `cargo bench -p vswitchd --bench turn -- [--batch 32] [--turns 100000] [--size 60] [--macs 1] [--dropped | --stalled] [--no-recorder]` prints cycles; `--macs`
-//! is how many stations there are behind each port, which take turns; with `--dropped` no frame may enter (they are tagged, the ports are
+//! is how many stations there are behind each port, which take turns; `--compare-workers` has two workers, each with ports of its own, at once and one after the other; with `--dropped` no frame may enter (they are tagged, the ports are
 //! access ports), with `--stalled` no guest gives its buffers back; `--compare-recorder` has it with a recorder and without in turn. Under `valgrind --tool=callgrind
 //! --toggle-collect='*Worker*turn*'` only turns are counted; two runs with unlike `--turns` differ by nothing but turns
 //! (`benches/instructions` does that).
@@ -13,6 +13,7 @@ mod rig;
 
 use description::{access, description, vlan};
 use rig::Rig;
+use std::sync::{Arc, Barrier};
 use vhost_net_backend::{
     cycles,
     driver::{Config, unwired::Unwired},
@@ -21,8 +22,12 @@ use vhost_net_backend::{
 };
 use vswitch_core::{
     build::{self, Ethernet},
+    description::Description,
+    fdb::Fdb,
+    id::PortId,
     mac::MacAddr,
     vlan::Tci,
+    world::World,
 };
 use vswitchd::worker::Turn;
 
@@ -51,6 +56,24 @@ struct Course {
     stalled: bool,
 }
 
+impl Course {
+    /// A switch with two ports for each of so many workers.
+    fn lab(&self, workers: usize) -> Description {
+        let mut lab = description(&vec![access(10); 2 * workers]);
+        lab.ports.iter_mut().flatten().for_each(|port| port.mac_limit = self.macs as u32);
+        lab
+    }
+}
+
+/// As DPDK's driver and Linux' have it between them: in order, and no buffers to merge.
+fn guest() -> Config {
+    Config {
+        features: Config::default().features & !features::NET_MRG_RXBUF,
+        ring_size: RingSize::new(1024).expect("a power of two"),
+        ..Config::default()
+    }
+}
+
 /// A worker between two guests, and what they say.
 struct Bench {
     rig: Rig,
@@ -62,24 +85,33 @@ struct Bench {
 
 impl Bench {
     fn new(course: Course) -> Self {
-        let mut lab = description(&[access(10), access(10)]);
-        lab.ports.iter_mut().flatten().for_each(|port| port.mac_limit = course.macs as u32);
-        // As DPDK's driver and Linux' have it between them: in order, and no buffers to merge.
-        let config = Config {
-            features: Config::default().features & !features::NET_MRG_RXBUF,
-            ring_size: RingSize::new(1024).expect("a power of two"),
-            ..Config::default()
-        };
-        let mut rig = Rig::new(&lab, &config);
-        for (n, place) in (0..course.macs).flat_map(|n| [(n, 0), (n, 1)]) {
+        Self::of(course, Rig::new(&course.lab(1), &guest()), 0)
+    }
+
+    /// So many workers of one switch, each between two ports of its own.
+    fn several(course: Course, workers: usize) -> Vec<Self> {
+        let world = Arc::new(World::compile(&course.lab(workers)).expect("a lab"));
+        let fdb = Arc::new(Fdb::new(1, 1 << 14));
+        fdb.install(&world);
+        let ports: Vec<PortId> = world.ports().map(|port| port.id).collect();
+        let rigs = ports.chunks(2).map(|ports| Rig::over(world.clone(), fdb.clone(), ports, &guest()));
+        (0..).step_by(2).zip(rigs).map(|(first, rig)| Self::of(course, rig, first)).collect()
+    }
+
+    /// That of `rig`, which serves the ports in places `first` and the next.
+    fn of(course: Course, mut rig: Rig, first: u16) -> Self {
+        let places = [first, first + 1];
+        for (n, place) in (0..course.macs).flat_map(|n| places.map(|place| (n, place))) {
             rig.teach(place, vlan(10), station(place, n));
         }
-        let frame = |place, n| {
+        let frame = |from: u16, to: u16, n| {
             let tag = course.dropped.then_some(TAG);
-            let link = Ethernet { dst: station(1 - place, n), src: station(place, n), tag };
-            build::raw(link, 0x88b5, &vec![place as u8; course.size - if course.dropped { 18 } else { 14 }])
+            let link = Ethernet { dst: station(to, n), src: station(from, n), tag };
+            build::raw(link, 0x88b5, &vec![from as u8; course.size - if course.dropped { 18 } else { 14 }])
         };
-        let frames = [0, 1].map(|place| (0..course.macs).map(|n| frame(place, n)).collect());
+        let [one, other] = places;
+        let frames = [(one, other), (other, one)]
+            .map(|(from, to)| (0..course.macs).map(|n| frame(from, to, n)).collect());
         Self { rig, course, frames, turns: 0 }
     }
 
@@ -135,6 +167,49 @@ fn compare(mut bench: Bench, turns: usize) {
     println!("{on:.1} cycles a frame with the recorder, {off:.1} without: {more:+.1} %");
 }
 
+/// Two workers with ports of their own on one switch, each on a CPU of its own, both at once and one at a time: what a frame costs each, and the rate in
+/// busy time at once in parts of that alone, medians of the rounds.
+fn compare_workers(course: Course, turns: usize) {
+    const ROUNDS: usize = 20;
+    let turns = turns.div_ceil(ROUNDS);
+    let step = Barrier::new(2);
+    let one = |number: usize, mut bench: Bench| {
+        let mut cpu = rustix::thread::CpuSet::new();
+        cpu.set(number);
+        rustix::thread::sched_setaffinity(None, &cpu).expect("two CPUs");
+        let rounds = (0..ROUNDS).map(|_| {
+            let mut alone = 0.0;
+            for turn in 0..2 {
+                step.wait();
+                if turn == number {
+                    alone = bench.run(turns);
+                }
+            }
+            step.wait();
+            (alone, bench.run(turns))
+        });
+        rounds.collect::<Vec<_>>()
+    };
+    let rounds: Vec<Vec<(f64, f64)>> = std::thread::scope(|scope| {
+        let workers = Bench::several(course, 2).into_iter().enumerate();
+        let threads: Vec<_> =
+            workers.map(|(number, bench)| scope.spawn(move || one(number, bench))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a worker")).collect()
+    });
+    for (number, rounds) in rounds.iter().enumerate() {
+        let median = |of: &dyn Fn(&(f64, f64)) -> f64| {
+            let mut all: Vec<f64> = rounds.iter().map(of).collect();
+            all.sort_by(f64::total_cmp);
+            all[all.len() / 2]
+        };
+        let (alone, both) = (median(&|round| round.0), median(&|round| round.1));
+        let kept = median(&|round| round.0 / round.1) * 100.0;
+        println!(
+            "worker {number}: {alone:.1} cycles a frame alone, {both:.1} beside the other: {kept:.1} % of its rate"
+        );
+    }
+}
+
 fn main() {
     let has = |flag: &str| std::env::args().any(|word| word == flag);
     let course = Course {
@@ -147,6 +222,9 @@ fn main() {
     let turns = option("--turns", 100_000);
     if has("--compare-recorder") {
         return compare(Bench::new(course), turns);
+    }
+    if has("--compare-workers") {
+        return compare_workers(course, turns);
     }
     let (mut bench, frames) = (Bench::new(course), turns * course.batch * 2);
     if has("--no-recorder") {

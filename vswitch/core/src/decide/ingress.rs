@@ -326,12 +326,16 @@ impl<'a> Ingress<'a> {
     fn meet(&self, receiver: &mut Receiver, home: &Home<'_>, row: &Row, found: Entry) -> bool {
         let tag = row.tag.tci();
         let met = || {
-            let (place, port) = (row.place?, found.port(row.place?, self.switch.world)?);
+            let place = row.place?;
+            let found = home.fdb.find_in(place, found, row.dst_hash)?;
+            let port = found.port(self.switch.world)?;
             let vlan = place.vlan()?;
             let egress = port.egress(home.switch, vlan)?;
-            (port.id != home.port.id && port.up).then(|| (port, TagEdit::on_egress(egress, vlan, tag, false)))
+            let edit = || (found, port, TagEdit::on_egress(egress, vlan, tag, false));
+            (port.id != home.port.id && port.up).then(edit)
         };
-        let Some((port, edit)) = met() else { return false };
+        // What was found is of the frames' VLAN now, so that no other row of another VLAN is taken to meet the same.
+        let Some((found, port, edit)) = met() else { return false };
         let link_len = ETHERNET_LEN + if tag.is_some() { TAG_LEN } else { 0 };
         let longest =
             port.mtu.map_or(MAX_FRAME_LEN, |mtu| u32::from(mtu) + link_len as u32).min(MAX_FRAME_LEN);

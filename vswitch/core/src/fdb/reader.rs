@@ -90,28 +90,47 @@ impl Reader<'_> {
         let fresh = Second(place.high() | seen.low);
         let Some(slot) = self.buckets.slot(hash, |found| found == first) else { return false };
         let second = slot.second();
-        second == fresh || second.is_static() && second.is_like(fresh) || self.note(slot, first, fresh)
+        second == fresh || second.is_static() && second.is_like(fresh) || self.note(first, fresh, hash)
     }
 
-    /// What each address needs once a second: the entry was not seen yet in this one.
+    /// What each address needs once a second: the entry was not seen yet in this one. And what one needs that stands behind its like of
+    /// another VLAN.
     #[inline(never)]
-    fn note(&self, slot: &Slot, first: First, fresh: Second) -> bool {
+    fn note(&self, first: First, fresh: Second, hash: Hash) -> bool {
         let stands = |entry: &Entry| {
             entry.first == first && entry.second.is_like(fresh) && !entry.second.is_before(self.oldest)
         };
-        let Some(entry) = slot.read().filter(stands) else { return false };
-        if !entry.is_static() {
+        let stood = |slot: &'_ _| Slot::read(slot).filter(stands);
+        let found = self.buckets.candidates(hash).find_map(|slot| Some((slot, stood(slot)?)));
+        let Some((slot, entry)) = found else { return false };
+        if !entry.is_static() && entry.second != fresh {
             slot.refresh(entry, self.second.into());
         }
         true
     }
 
-    /// The entry of `address`, if it is not aged out: of the VLAN and switch that are asked for, or of others.
+    /// An entry of `address` that is not aged out: mostly that of the VLAN and switch that are asked for, else what stands before it.
     #[inline(always)]
     pub(crate) fn find(&self, address: u64, hash: Hash) -> Option<Entry> {
         let is_it = |first: First| first.0 ^ address <= u64::from(u16::MAX);
         let entry = self.buckets.slot(hash, is_it)?.read()?;
         (is_it(entry.first) && !entry.second.is_before(self.oldest)).then_some(entry)
+    }
+
+    /// That of `place`, of which `found` stands before it if it is of another.
+    #[inline(always)]
+    pub(crate) fn find_in(&self, place: Place, found: Entry, hash: Hash) -> Option<Entry> {
+        if found.second.place() == place { Some(found) } else { self.find_behind(place, found, hash) }
+    }
+
+    #[inline(never)]
+    fn find_behind(&self, place: Place, before: Entry, hash: Hash) -> Option<Entry> {
+        let stands = |entry: &Entry| {
+            entry.first.mac() == before.first.mac()
+                && entry.second.place() == place
+                && !entry.second.is_before(self.oldest)
+        };
+        self.buckets.candidates(hash).filter_map(Slot::read).find(stands)
     }
 }
 
@@ -122,10 +141,10 @@ impl Entry {
         self.first.number() == other.first.number() && self.second.is_like(other.second)
     }
 
-    /// The port where its address is, if it is an entry of `place`, and the port one of this World's.
+    /// The port where its address is, if that is one of this World's.
     #[inline]
-    pub(crate) fn port(self, place: Place, world: &World) -> Option<&Port> {
+    pub(crate) fn port(self, world: &World) -> Option<&Port> {
         let port = world.port(self.first.port_index()?)?;
-        (self.second.place() == place && self.is_at(Target::Port(port.id))).then_some(port)
+        self.is_at(Target::Port(port.id)).then_some(port)
     }
 }

@@ -65,7 +65,7 @@ impl Table {
 
     /// The slots where a key may stand.
     pub(super) fn candidates(&self, hash: Hash) -> impl Iterator<Item = &Slot> {
-        self.bucket(hash.first()).0.iter().chain(&self.bucket(hash.second()).0)
+        self.buckets().candidates(hash)
     }
 
     /// A slot for a key that stands nowhere: one that `is_free`.
@@ -87,13 +87,18 @@ impl<'a> Buckets<'a> {
         &self.0[number & (self.0.len() - 1)]
     }
 
+    /// The slots where a key may stand.
+    pub(super) fn candidates(self, hash: Hash) -> impl Iterator<Item = &'a Slot> {
+        self.bucket(hash.first()).0.iter().chain(&self.bucket(hash.second()).0)
+    }
+
     /// Loads a word of a key's first bucket, where four of five stand.
     #[inline(always)]
     pub(super) fn touch(self, hash: Hash) -> u64 {
         self.bucket(hash.first()).0[0].first().0
     }
 
-    /// The slot of a key whose first word `is_it`.
+    /// The slot of a key whose first word `is_it`; or of the same address in another VLAN, which may stand before it.
     #[inline(always)]
     pub(super) fn slot(self, hash: Hash, is_it: impl Fn(First) -> bool) -> Option<&'a Slot> {
         match self.bucket(hash.first()).slot(&is_it) {

@@ -149,13 +149,14 @@ proptest! {
         lab in labs(),
         mtu in 60u16..120,
         known in any::<bool>(),
+        buckets in prop::sample::select(&[1usize, 4, 1024][..]),
         batches in prop::collection::vec((any::<u16>(), 0u64..400, prop::collection::vec(
             (((0u8..4, 0u8..4), 1usize..4), prop::sample::select(&[13usize, 17, 60, 60, 100, 140][..]),
              prop::option::weighted(0.4, prop::sample::select(&[0u16, 10, 20, 4095][..])),
              prop::option::weighted(0.1, prop::sample::select(&[0x8100u16, 0x88a8][..]))), 1..12)), 1..20),
     ) {
         let lab = lab.but(|port| { port.mtu = Some(mtu); port.mac = known.then_some(mac(3)); });
-        let (mut single, mut batched) = (lab.bench(), lab.bench());
+        let (mut single, mut batched) = (lab.bench_of(buckets), lab.bench_of(buckets));
         for (port, seconds, frames) in batches {
             let port = port % lab.description.ports.len() as u16;
             single.now = single.now + Duration::from_secs(seconds / 4);
@@ -264,4 +265,24 @@ fn frames_between_known_stations_have_their_way_without_a_decision_and_no_others
     );
     bench.now = bench.now + Duration::from_secs(301);
     assert_eq!(fates(&bench, 0, &[there]).1, [0], "now it is");
+}
+
+/// One address in several VLANs stands several times in a table, maybe side by side, and each time somewhere else.
+#[test]
+fn an_address_in_two_vlans_is_found_in_the_right_one_also_in_a_table_of_one_bucket() {
+    let both = || trunk(&[10, 20], None);
+    let lab = Lab::new().switch("s1").port("a", 0, both()).port("b", 0, both()).port("c", 0, both());
+    let mut bench = lab.bench_of(1);
+    let frames = [10, 20].map(|id| frame(mac(1), mac(2), Some(id)));
+    for (tag, there) in [(10, 1), (20, 2)] {
+        bench.send(0, &frame(mac(1), mac(2), Some(tag)));
+        bench.send(there, &frame(mac(2), mac(1), Some(tag)));
+    }
+    let ways = [1, 2].map(|to| (Fate::Unicast, vec![Copy { to, outcome: Ok(TagEdit::Keep) }]));
+    let batch = [0, 1, 1, 0, 1, 0, 0].map(|n: usize| frames[n].clone());
+    let expected = [0, 1, 1, 0, 1, 0, 0].map(|n: usize| ways[n].clone());
+    for seconds in 0..3 {
+        bench.now = bench.now + Duration::from_secs(seconds);
+        assert_eq!(fates(&bench, 0, &batch), (expected.to_vec(), vec![]), "none is decided by itself");
+    }
 }

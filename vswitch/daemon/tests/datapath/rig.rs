@@ -29,11 +29,17 @@ impl Rig {
         let world = Arc::new(World::compile(description).expect("a lab"));
         let fdb = Arc::new(Fdb::new(1, 1 << 14));
         fdb.install(&world);
+        let ports: Vec<PortId> = world.ports().map(|port| port.id).collect();
+        Self::over(world, fdb, &ports, config)
+    }
+
+    /// A worker that serves these ports of a world; of its other ports others may.
+    pub(crate) fn over(world: Arc<World>, fdb: Arc<Fdb>, ports: &[PortId], config: &Config) -> Self {
         let worker = Worker::alone(world.clone(), fdb.clone()).expect("a worker");
         let mut rig = Self { worker, guests: Vec::new(), world, fdb, nanos: 0 };
-        for port in description.ports.iter().flatten() {
+        for port in ports {
             let guest = Unwired::new(config).expect("memory");
-            rig.plug(port.id, &guest);
+            rig.plug(*port, &guest);
             rig.guests.push(guest);
         }
         rig

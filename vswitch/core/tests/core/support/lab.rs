@@ -120,8 +120,13 @@ impl Lab {
 
     /// Its World, on a bench.
     pub(crate) fn bench(&self) -> Bench {
+        self.bench_of(1024)
+    }
+
+    /// The same with a table of so many buckets: in one of few, unlike addresses stand side by side.
+    pub(crate) fn bench_of(&self, buckets: usize) -> Bench {
         let world = World::compile(&self.description).expect("the lab is sound");
-        let fdb = Fdb::new(42, 1024);
+        let fdb = Fdb::new(42, buckets);
         fdb.install(&world);
         Bench { world, fdb, now: Instant::ZERO, learning: true, steps: vec![] }
     }
