@@ -1,7 +1,7 @@
 //! One worker's turns over two ports, in one thread: cycles a frame here, instructions a frame under callgrind.
 //!
 //! `cargo bench -p vswitchd --bench turn -- [--batch 32] [--turns 100000] [--size 60] [--macs 1] [--dropped | --stalled] [--no-recorder]` prints cycles; `--macs`
-//! is how many stations there are behind each port, which take turns; `--compare-workers` has two workers, each with ports of its own, at once and one after the other; with `--dropped` no frame may enter (they are tagged, the ports are
+//! is how many stations there are behind each port, which take turns, with `--vlans` each tagged in a VLAN of its own; `--compare-workers` has two workers, each with ports of its own, at once and one after the other; with `--dropped` no frame may enter (they are tagged, the ports are
 //! access ports), with `--stalled` no guest gives its buffers back; `--compare-recorder` has it with a recorder and without in turn. Under `valgrind --tool=callgrind
 //! --toggle-collect='*Worker*turn*'` only turns are counted; two runs with unlike `--turns` differ by nothing but turns
 //! (`benches/instructions` does that).
@@ -22,17 +22,14 @@ use vhost_net_backend::{
 };
 use vswitch_core::{
     build::{self, Ethernet},
-    description::Description,
+    description::{Description, Link, Membership, Vlan},
     fdb::Fdb,
-    id::PortId,
+    id::{PortId, SwitchId},
     mac::MacAddr,
-    vlan::Tci,
+    vlan::{Tci, VlanId, VlanSet},
     world::World,
 };
 use vswitchd::worker::Turn;
-
-/// A tag that makes a frame one of VLAN 10.
-const TAG: Tci = Tci::from_bits(10);
 
 /// The value of `--name`, or what it is without.
 fn option(name: &str, otherwise: usize) -> usize {
@@ -52,14 +49,29 @@ struct Course {
     batch: usize,
     size: usize,
     macs: usize,
+    /// Each station is in a VLAN of its own, from 1 on, and its frames are tagged.
+    vlans: bool,
     dropped: bool,
     stalled: bool,
 }
 
 impl Course {
+    /// The VLAN of station `n`.
+    fn vlan(&self, n: usize) -> VlanId {
+        vlan(if self.vlans { (n % 4094) as u16 + 1 } else { 10 })
+    }
+
     /// A switch with two ports for each of so many workers.
     fn lab(&self, workers: usize) -> Description {
-        let mut lab = description(&vec![access(10); 2 * workers]);
+        let all = VlanSet::from_iter((0..self.macs).map(|n| self.vlan(n)));
+        let trunk = Link::Switch {
+            switch: SwitchId::new(0),
+            vlans: Membership::Trunk { vlans: all.clone(), native: None },
+        };
+        let mut lab = description(&vec![if self.vlans { trunk } else { access(10) }; 2 * workers]);
+        if self.vlans {
+            lab.vlans = all.iter().map(|id| Vlan { id, name: format!("v{id}"), origin: None }).collect();
+        }
         lab.ports.iter_mut().flatten().for_each(|port| port.mac_limit = self.macs as u32);
         lab
     }
@@ -102,12 +114,12 @@ impl Bench {
     fn of(course: Course, mut rig: Rig, first: u16) -> Self {
         let places = [first, first + 1];
         for (n, place) in (0..course.macs).flat_map(|n| places.map(|place| (n, place))) {
-            rig.teach(place, vlan(10), station(place, n));
+            rig.teach(place, course.vlan(n), station(place, n));
         }
         let frame = |from: u16, to: u16, n| {
-            let tag = course.dropped.then_some(TAG);
+            let tag = (course.dropped || course.vlans).then(|| Tci::from_bits(course.vlan(n).number()));
             let link = Ethernet { dst: station(to, n), src: station(from, n), tag };
-            build::raw(link, 0x88b5, &vec![from as u8; course.size - if course.dropped { 18 } else { 14 }])
+            build::raw(link, 0x88b5, &vec![from as u8; course.size - if tag.is_some() { 18 } else { 14 }])
         };
         let [one, other] = places;
         let frames = [(one, other), (other, one)]
@@ -216,6 +228,7 @@ fn main() {
         batch: option("--batch", 32),
         size: option("--size", 60),
         macs: option("--macs", 1),
+        vlans: has("--vlans"),
         dropped: has("--dropped"),
         stalled: has("--stalled"),
     };
