@@ -20,6 +20,9 @@ use vswitchd::worker::Turn;
 /// Turns in a row without a frame after which a ring is quiet, and one more to find it so.
 const PATIENCE: usize = 1025;
 
+/// Idle turns after which a driver that polls sees all of its completions.
+const LULL: usize = 256;
+
 /// Quiet rings that are looked at in a turn behind an idle one, or one of 128 frames.
 const LOOKS: usize = 8;
 
@@ -106,6 +109,22 @@ fn a_ring_that_says_nothing_is_armed_once_patience_ends_and_kicks_and_comes_back
     say(&mut rig, 1, 0);
     assert!(!kicked(&kicks[1]));
     assert_eq!((rig.turn(), heard(&mut rig, 0)), (Turn::Busy(1), 1));
+}
+
+#[test]
+fn what_was_held_back_from_a_driver_that_polls_is_shown_in_a_lull_before_its_ring_is_quiet() {
+    let mut rig = rig(2);
+    say(&mut rig, 0, 1);
+    assert_eq!((rig.turn(), heard(&mut rig, 1)), (Turn::Busy(1), 1));
+    for turn in 1..LULL {
+        assert_eq!(
+            (rig.turn(), rig.guests[0].pair.reap()),
+            (Turn::Idle, 0),
+            "idle turn {turn}: it is held back"
+        );
+    }
+    assert_eq!((rig.turn(), rig.guests[0].pair.reap()), (Turn::Idle, 1));
+    assert!(!armed(&rig.guests[0]), "it is polled still");
 }
 
 /// Beside `busy` ports that each send so many `frames` in a turn, all of 500 silent ones are heard, in turns of so many `looks`.
