@@ -6,9 +6,14 @@ use crate::{
         types::{DatapathView, NodeRow, PortRow},
     },
     failure::{Context, Exit, Failure},
+    lab::sockets,
 };
 use bench::{Switch, ringcopy::Work};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
+};
 use std::{
     fs, io,
     os::unix::{
@@ -50,6 +55,8 @@ impl Drop for End {
 /// How long a VMM that was ended may take to leave its port: the benchmark before this one, most of all.
 const LEAVING: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// How long a listener may take no connection.
+const TAKEN: Duration = Duration::from_secs(5);
 
 /// A switch behind sockets.
 pub(crate) struct Ends {
@@ -167,10 +174,16 @@ fn foreign_socket(port: &str, rows: &[PortRow], nodes: &[NodeRow]) -> Result<Pat
 impl Switch for Ends {
     fn connect(&mut self, port: usize) -> io::Result<UnixStream> {
         match self.ends.get(port) {
-            Some(End::Connect(path)) => UnixStream::connect(path),
-            Some(End::Listen(path, listener)) => accept(listener, &self.cancel)
-                .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+            Some(End::Connect(path)) => connect(path, &self.cancel),
+            Some(End::Listen(_, listener)) => accept(listener, &self.cancel),
             None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn name(&self, port: usize) -> String {
+        match self.ends.get(port) {
+            Some(End::Connect(path) | End::Listen(path, _)) => path.display().to_string(),
+            None => format!("port {port}"),
         }
     }
 
@@ -195,6 +208,34 @@ impl Ends {
     fn datapath(&self) -> Option<DatapathView> {
         let (api, runtime) = self.lab.as_ref()?;
         runtime.block_on(api.look("datapath")).ok()
+    }
+}
+
+/// Connects, without waiting for ever where the listener has as many waiting connections as it bears and takes none.
+fn connect(path: &Path, cancel: &AtomicBool) -> io::Result<UnixStream> {
+    let (address, _folder) = sockets::socket_address(path).map_err(io::Error::other)?;
+    let address = SocketAddrUnix::new(&address)?;
+    let end = Instant::now() + TAKEN;
+    loop {
+        let socket = socket_with(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+            None,
+        )?;
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => return Ok(socket.into()),
+            Err(Errno::AGAIN) if cancel.load(Ordering::Relaxed) => {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            // Nothing tells when there is room (connect(2): EAGAIN of a Unix socket).
+            Err(Errno::AGAIN) if Instant::now() < end => std::thread::sleep(LOOK_AGAIN),
+            Err(Errno::AGAIN) => {
+                let why = format!("its listener took no connection within {} s", TAKEN.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 
@@ -229,9 +270,23 @@ mod tests {
         let mut ends = Ends::sockets(&paths, true, cancel.clone()).expect("free paths");
         let _switch = UnixStream::connect(&paths[0]).expect("it listens");
         assert!(ends.connect(0).is_ok() && ends.work().is_none());
+        assert_eq!(ends.name(1), paths[1].display().to_string());
         cancel.store(true, Ordering::Relaxed);
         assert!(ends.connect(1).expect_err("interrupted").to_string().contains("no switch connected"));
         drop(ends);
         assert!(paths.iter().all(|path| !path.exists()));
+    }
+
+    #[test]
+    fn a_listener_that_takes_no_connection_does_not_hold_up_an_interrupt() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("full");
+        let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).expect("a socket");
+        rustix::net::bind(&socket, &SocketAddrUnix::new(&path).expect("short")).expect("free");
+        // Room for one that waits.
+        rustix::net::listen(&socket, 0).expect("it listens");
+        let cancel = AtomicBool::new(true);
+        let _waits = connect(&path, &cancel).expect("there is room");
+        assert_eq!(connect(&path, &cancel).expect_err("none is left").kind(), io::ErrorKind::Interrupted);
     }
 }

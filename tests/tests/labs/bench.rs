@@ -5,9 +5,9 @@ use crate::common::{Lab, topology};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::{
-    io::{Read, Write},
-    os::unix::net::UnixStream,
-    process::{Command, Stdio},
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::net::{UnixListener, UnixStream},
+    process::{Child, ChildStderr, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -278,6 +278,59 @@ fn ctrl_c_ends_a_benchmark_and_takes_its_lab_down() {
     kill_process(Pid::from_child(&bench), Signal::INT).expect("it runs");
     assert_eq!(bench.wait().expect("it ended").code(), Some(1));
     lab.assert_gone();
+}
+
+/// `vnet bench` with these arguments, and what it says on standard error.
+fn begin_bench(lab: &Lab, arguments: &[&str]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vnet"));
+    command.arg("bench").args(arguments).env("VNET_RUNTIME_DIR", lab.runtime());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("vnet starts")
+}
+
+/// A peer that hears and never answers ends nothing by itself before the time that is promised: an interrupt does, at once.
+#[test]
+fn ctrl_c_ends_the_wait_for_a_silent_switch_and_the_wait_is_told() {
+    let lab = Lab::new();
+    let [a, b] = ["a.sock", "b.sock"].map(|name| lab.path(name).display().to_string());
+    let silent = UnixListener::bind(&a).expect("a free path");
+    let _other = UnixListener::bind(&b).expect("a free path");
+    let interrupted = |mut bench: Child, said: &mut BufReader<ChildStderr>| {
+        let begin = Instant::now();
+        kill_process(Pid::from_child(&bench), Signal::INT).expect("it runs");
+        assert_eq!(bench.wait().expect("it ended").code(), Some(1));
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).expect("text");
+        assert!(rest.contains("interrupted"), "{rest}");
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    };
+    let mut bench = begin_bench(&lab, &["--sockets", &a, &b]);
+    let mut said = BufReader::new(bench.stderr.take().expect("a pipe"));
+    let (mut peer, _) = silent.accept().expect("it connects");
+    // The first message: it waits for an answer now.
+    peer.read_exact(&mut [0; 12]).expect("a header");
+    interrupted(bench, &mut said);
+
+    drop(silent);
+    for path in [&a, &b] {
+        std::fs::remove_file(path).expect("still there");
+    }
+    let mut bench = begin_bench(&lab, &["--listen", "--sockets", &a, &b]);
+    let mut said = BufReader::new(bench.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    said.read_line(&mut line).expect("it says so");
+    assert!(line.contains("waiting for the switch to connect") && line.contains(&a), "{line}");
+    let mut peer = UnixStream::connect(&a).expect("it listens");
+    peer.read_exact(&mut [0; 12]).expect("a header");
+    interrupted(bench, &mut said);
+}
+
+#[test]
+fn a_switch_that_stays_silent_is_an_error_that_names_its_socket() {
+    let lab = Lab::new();
+    let [a, b] = ["a.sock", "b.sock"].map(|name| lab.path(name).display().to_string());
+    let _silent = [&a, &b].map(|path| UnixListener::bind(path).expect("a free path"));
+    let (_, err) = lab.expect(1, &["bench", "--sockets", &a, &b]);
+    assert!(err.contains(&a) && err.contains("GET_FEATURES within 5 s"), "{err}");
 }
 
 #[test]

@@ -41,9 +41,14 @@ impl Lab {
         self.base.path().join(&self.folder)
     }
 
+    /// Where this test may make something.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.base.path().join(name)
+    }
+
     /// A file of this test's own.
     pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.base.path().join(name);
+        let path = self.path(name);
         fs::write(&path, text).expect("a temporary file can be written");
         path
     }

@@ -1,6 +1,7 @@
 //! What can go wrong between a driver and its device.
 
 use std::io;
+use std::time::Duration;
 use thiserror::Error;
 
 /// Why a driver could not be set up.
@@ -31,6 +32,23 @@ pub enum DriverError {
         /// How.
         source: vhost::Error,
     },
+    /// The device did not answer.
+    #[error("vhost-user handshake: no answer to {step} within {} s", timeout.as_secs_f64())]
+    Late {
+        /// The message that it did not answer, or not take.
+        step: &'static str,
+        /// How long it had.
+        timeout: Duration,
+    },
+    /// It was asked to end before the device had answered.
+    #[error("vhost-user handshake: interrupted while waiting for an answer to {step}")]
+    Cancelled {
+        /// The message.
+        step: &'static str,
+    },
+    /// There is no thread that could end a wait.
+    #[error("no thread to watch the vhost-user handshake: {0}")]
+    Watch(io::Error),
     /// The device does not offer what the driver cannot do without.
     #[error("the device does not offer the features {missing:#x} that the driver needs")]
     Features {

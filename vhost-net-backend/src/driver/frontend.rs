@@ -3,12 +3,12 @@
 use super::arena::Arena;
 use super::doorbell::Doorbell;
 use super::error::DriverError;
+use super::patience::Patience;
 use super::ring::RingPlaces;
 use crate::features::{VERSION_1, VHOST_USER_PROTOCOL};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 use vhost::vhost_user::message::VhostUserHeaderFlag;
 use vhost::vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
@@ -24,24 +24,26 @@ pub(super) struct Session {
     stream: UnixStream,
     features: u64,
     protocol: VhostUserProtocolFeatures,
+    patience: Patience,
 }
 
 impl Session {
     /// SET_OWNER up to SET_FEATURES. Takes what both want; `required` must be offered. A device that does not answer
-    /// within `timeout` is an error, here and later.
+    /// before `patience` ends is an error, here and later.
     pub(super) fn negotiate(
         stream: UnixStream,
         wanted: u64,
         required: u64,
         rings: u16,
-        timeout: Duration,
+        patience: Patience,
     ) -> Result<Self, DriverError> {
         stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
+        // Whoever had the socket before may have wanted less, and `vhost` would spin then.
+        stream.set_read_timeout(None)?;
+        stream.set_write_timeout(None)?;
         let mut frontend = Frontend::from_stream(stream.try_clone()?, u64::from(rings));
-        step("SET_OWNER", frontend.set_owner())?;
-        let offered = step("GET_FEATURES", frontend.get_features())?;
+        patience.step("SET_OWNER", &stream, || frontend.set_owner())?;
+        let offered = patience.step("GET_FEATURES", &stream, || frontend.get_features())?;
         let features = offered & wanted;
         let missing = (required | VERSION_1) & !features;
         if missing != 0 {
@@ -49,20 +51,22 @@ impl Session {
         }
         let mut protocol = VhostUserProtocolFeatures::empty();
         if features & VHOST_USER_PROTOCOL != 0 {
-            protocol = step("GET_PROTOCOL_FEATURES", frontend.get_protocol_features())? & PROTOCOL_FEATURES;
-            step("SET_PROTOCOL_FEATURES", frontend.set_protocol_features(protocol))?;
+            protocol = patience
+                .step("GET_PROTOCOL_FEATURES", &stream, || frontend.get_protocol_features())?
+                & PROTOCOL_FEATURES;
+            patience.step("SET_PROTOCOL_FEATURES", &stream, || frontend.set_protocol_features(protocol))?;
             if protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
                 frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
             }
         }
         if rings > 2 {
-            let offered = step("GET_QUEUE_NUM", frontend.get_queue_num())?;
+            let offered = patience.step("GET_QUEUE_NUM", &stream, || frontend.get_queue_num())?;
             if offered < u64::from(rings) {
                 return Err(DriverError::Rings { offered, wanted: rings });
             }
         }
-        step("SET_FEATURES", frontend.set_features(features))?;
-        Ok(Self { frontend, stream, features, protocol })
+        patience.step("SET_FEATURES", &stream, || frontend.set_features(features))?;
+        Ok(Self { frontend, stream, features, protocol, patience })
     }
 
     pub(super) fn features(&self) -> u64 {
@@ -82,7 +86,8 @@ impl Session {
             mmap_offset: region.offset as u64,
             mmap_handle: memory.as_fd().as_raw_fd(),
         });
-        step("SET_MEM_TABLE", self.frontend.set_mem_table(&regions.collect::<Vec<_>>())).map(drop)
+        let regions: Vec<_> = regions.collect();
+        self.step("SET_MEM_TABLE", || self.frontend.set_mem_table(&regions)).map(drop)
     }
 
     /// All of one ring but its enabling; the device goes on at `base`.
@@ -105,11 +110,12 @@ impl Session {
             avail_ring_addr: memory.user_address(places.avail),
             log_addr: None,
         };
-        step("SET_VRING_NUM", frontend.set_vring_num(index, size))?;
-        step("SET_VRING_BASE", frontend.set_vring_base(index, base))?;
-        step("SET_VRING_ADDR", frontend.set_vring_addr(index, &config))?;
-        step("SET_VRING_KICK", frontend.set_vring_kick(index, &kick.to_event_fd()?))?;
-        step("SET_VRING_CALL", frontend.set_vring_call(index, &call.to_event_fd()?))
+        self.step("SET_VRING_NUM", || frontend.set_vring_num(index, size))?;
+        self.step("SET_VRING_BASE", || frontend.set_vring_base(index, base))?;
+        self.step("SET_VRING_ADDR", || frontend.set_vring_addr(index, &config))?;
+        let (kick, call) = (kick.to_event_fd()?, call.to_event_fd()?);
+        self.step("SET_VRING_KICK", || frontend.set_vring_kick(index, &kick))?;
+        self.step("SET_VRING_CALL", || frontend.set_vring_call(index, &call))
     }
 
     /// SET_VRING_ENABLE; without protocol features a ring is enabled as soon as it is started.
@@ -117,12 +123,13 @@ impl Session {
         if self.features & VHOST_USER_PROTOCOL == 0 {
             return Ok(());
         }
-        step("SET_VRING_ENABLE", self.frontend.set_vring_enable(index, on))
+        let Self { frontend, stream, patience, .. } = self;
+        patience.step("SET_VRING_ENABLE", stream, || frontend.set_vring_enable(index, on))
     }
 
     /// GET_VRING_BASE: stops the ring; the avail index that the device would go on from.
     pub(super) fn stop_ring(&self, index: usize) -> Result<u16, DriverError> {
-        let base = step("GET_VRING_BASE", self.frontend.get_vring_base(index))?;
+        let base = self.step("GET_VRING_BASE", || self.frontend.get_vring_base(index))?;
         u16::try_from(base).map_err(|_| DriverError::Handshake {
             step: "GET_VRING_BASE",
             source: vhost::Error::VhostUserProtocol(vhost::vhost_user::Error::InvalidMessage),
@@ -133,7 +140,8 @@ impl Session {
     pub(super) fn reset(&mut self) -> Result<bool, DriverError> {
         let can = self.protocol.contains(VhostUserProtocolFeatures::RESET_DEVICE);
         if can {
-            step("RESET_DEVICE", self.frontend.reset_device())?;
+            let Self { frontend, stream, patience, .. } = self;
+            patience.step("RESET_DEVICE", stream, || frontend.reset_device())?;
         }
         Ok(can)
     }
@@ -145,8 +153,12 @@ impl Session {
         poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
         Ok(!fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR))
     }
-}
 
-fn step<T>(step: &'static str, result: vhost::Result<T>) -> Result<T, DriverError> {
-    result.map_err(|source| DriverError::Handshake { step, source })
+    fn step<T>(
+        &self,
+        step: &'static str,
+        message: impl FnOnce() -> vhost::Result<T>,
+    ) -> Result<T, DriverError> {
+        self.patience.step(step, &self.stream, message)
+    }
 }

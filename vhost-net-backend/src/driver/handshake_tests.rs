@@ -139,3 +139,21 @@ fn frames_go_round_and_a_device_started_anew_goes_on_where_the_old_one_was() {
     assert_eq!(driver.stop().expect("GET_VRING_BASE"), [40, 40]);
     second.join().expect("the second device ends");
 }
+
+#[test]
+fn a_device_that_stays_silent_ends_the_handshake_in_time() {
+    let connect = |config: &Config| {
+        let (ours, _silent) = UnixStream::pair().expect("a pair");
+        let begin = std::time::Instant::now();
+        let error = Driver::connect(ours, config).err().expect("nobody answers");
+        (error, begin.elapsed())
+    };
+    let timeout = Duration::from_millis(50);
+    let (late, after) = connect(&Config { timeout, ..Config::default() });
+    assert!(matches!(late, DriverError::Late { step: "GET_FEATURES", .. }), "{late}");
+    assert!(late.to_string().contains("GET_FEATURES within 0.05 s") && after >= timeout, "{late}, {after:?}");
+    let asked = Some(Arc::new(AtomicBool::new(true)));
+    let (ended, after) = connect(&Config { cancel: asked, ..Config::default() });
+    assert!(matches!(ended, DriverError::Cancelled { step: "SET_OWNER" | "GET_FEATURES" }), "{ended}");
+    assert!(after < Config::default().timeout, "{after:?}");
+}

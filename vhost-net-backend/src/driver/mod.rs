@@ -12,7 +12,7 @@
 //! suffer instead, [`unwired`] for those that want no session.
 //!
 //! Files: `arena` the shared memory, `plan` what lies where in it, `ring` one split ring, `transmit` and `receive` the
-//! two queues of a pair, `frontend` the handshake, `doorbell` kick and call, `error` what can go wrong.
+//! two queues of a pair, `frontend` the handshake, `patience` how long it may take, `doorbell` kick and call, `error` what can go wrong.
 
 mod arena;
 mod doorbell;
@@ -20,6 +20,7 @@ mod error;
 mod fenced;
 mod frontend;
 pub mod misbehave;
+mod patience;
 mod plan;
 mod receive;
 mod ring;
@@ -42,12 +43,14 @@ use crate::layout::RingSize;
 use crate::net_header::{self, NetHeader};
 use doorbell::Doorbell;
 use frontend::Session;
+use patience::Patience;
 use plan::PairPlan;
 use receive::ReceiveQueue;
 use ring::Ring;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use transmit::TransmitQueue;
 
@@ -67,8 +70,10 @@ pub struct Config {
     pub buffer_size: u32,
     /// How receive buffers are cut into descriptors.
     pub receive: ReceiveLayout,
-    /// How long the device may take to answer a message.
+    /// How long the device may take for a message: to take it, and to answer.
     pub timeout: Duration,
+    /// Ends such a wait early once it is true.
+    pub cancel: Option<Arc<AtomicBool>>,
 }
 
 impl Default for Config {
@@ -86,6 +91,7 @@ impl Default for Config {
             buffer_size: 2048,
             receive: ReceiveLayout::Single,
             timeout: Duration::from_secs(5),
+            cancel: None,
         }
     }
 }
@@ -161,6 +167,10 @@ impl Config {
         }
     }
 
+    fn patience(&self) -> Patience {
+        Patience { timeout: self.timeout, cancel: self.cancel.clone() }
+    }
+
     /// The features that the configuration cannot do without.
     fn required(&self) -> u64 {
         if matches!(self.receive, ReceiveLayout::Indirect(_)) { features::INDIRECT_DESC } else { 0 }
@@ -183,7 +193,8 @@ impl Driver {
     pub fn connect(stream: UnixStream, config: &Config) -> Result<Self, DriverError> {
         let laid_out = plan::plan(config)?;
         let rings = config.queue_pairs * 2;
-        let session = Session::negotiate(stream, config.features, config.required(), rings, config.timeout)?;
+        let session =
+            Session::negotiate(stream, config.features, config.required(), rings, config.patience())?;
         let (memory, pairs) = fresh_pairs(laid_out, session.features())?;
         let mut driver = Self { session, memory, pairs, config: config.clone() };
         driver.start()?;
@@ -195,7 +206,7 @@ impl Driver {
     pub fn reconnect(&mut self, stream: UnixStream) -> Result<(), DriverError> {
         let features = self.session.features();
         let rings = self.config.queue_pairs * 2;
-        self.session = Session::negotiate(stream, features, features, rings, self.config.timeout)?;
+        self.session = Session::negotiate(stream, features, features, rings, self.config.patience())?;
         self.start()
     }
 

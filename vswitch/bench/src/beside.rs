@@ -12,7 +12,7 @@ use crate::{
     sink::Tally,
 };
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, atomic::AtomicBool};
 
 /// What the pair offers, in parts of what it reaches alone.
 const OFFERED: f64 = 0.5;
@@ -90,7 +90,7 @@ pub fn beside(
     beside: Beside,
     switch: &mut dyn Switch,
     progress: &mut dyn FnMut(Progress),
-    cancel: &AtomicBool,
+    cancel: &Arc<AtomicBool>,
 ) -> Result<BesideReport, BenchError> {
     let (rig, machine) = Rig::take(plan, cancel)?;
     let mut results = Vec::new();

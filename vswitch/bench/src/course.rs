@@ -2,7 +2,7 @@
 
 use crate::{
     frames::FrameSize,
-    load::{Load, Outcome, Pace, Way, ways},
+    load::{Load, LoadError, Outcome, Pace, Way, ways},
     machine::{self, Clock, Machine, Watch},
     memcpy,
     neighbours::Neighbour,
@@ -13,10 +13,13 @@ use crate::{
     search::{Goal, Search},
 };
 use std::{
-    sync::atomic::AtomicBool,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
-use vhost_net_backend::driver::{Driver, DriverError};
+use vhost_net_backend::driver::{Config, Driver, DriverError};
 
 /// A search begins so far above what a closed loop reached.
 const HEADROOM: f64 = 1.1;
@@ -30,7 +33,7 @@ pub(crate) struct Rig<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) clock: Clock,
     pub(crate) huge_pages: bool,
-    pub(crate) cancel: &'a AtomicBool,
+    pub(crate) cancel: &'a Arc<AtomicBool>,
 }
 
 /// One size of frames on one switch.
@@ -57,7 +60,7 @@ struct Limit {
 
 impl<'a> Rig<'a> {
     /// The one for all that `plan` asks of one switch at a time: the calling thread takes the generator's CPU. Also what machine this is.
-    pub(crate) fn take(plan: &'a Plan, cancel: &'a AtomicBool) -> Result<(Self, Machine), BenchError> {
+    pub(crate) fn take(plan: &'a Plan, cancel: &'a Arc<AtomicBool>) -> Result<(Self, Machine), BenchError> {
         let (clock, machine) = take_cpu(plan)?;
         let huge_pages = plan.huge_bytes() * 2 <= machine::free_huge_bytes();
         Ok((Self { plan, clock, huge_pages, cancel }, machine))
@@ -142,16 +145,23 @@ impl Rig<'_> {
 
     /// Attaches all ports of the switch.
     fn attach(&self, size: FrameSize, switch: &mut dyn Switch) -> Result<Load, BenchError> {
-        let config = self.plan.driver(size, self.huge_pages);
+        let config = self.driver(size);
         let port = |port| {
             let begin = Instant::now();
             loop {
-                let stream = switch.connect(port).map_err(|source| BenchError::Socket { port, source })?;
+                let stream = match switch.connect(port) {
+                    Ok(stream) => stream,
+                    Err(_) if self.cancel.load(Ordering::Relaxed) => {
+                        return Err(LoadError::Interrupted.into());
+                    }
+                    Err(source) => return Err(BenchError::Socket { port: switch.name(port), source }),
+                };
                 match Driver::connect(stream, &config) {
                     Ok(driver) => return Ok(driver),
                     // A switch that has not seen yet that the last connection ended turns the next one away.
                     Err(DriverError::Handshake { .. }) if begin.elapsed() < TURNED_AWAY => {}
-                    Err(source) => return Err(BenchError::Driver { port, source }),
+                    Err(DriverError::Cancelled { .. }) => return Err(LoadError::Interrupted.into()),
+                    Err(source) => return Err(BenchError::Driver { port: switch.name(port), source }),
                 }
             }
         };
@@ -161,16 +171,22 @@ impl Rig<'_> {
 
     fn limit(&self, size: FrameSize) -> Result<Limit, BenchError> {
         let (copier, ends) = RingCopy::start(self.plan.switch_cpu).map_err(BenchError::Limits)?;
-        let config = self.plan.driver(size, self.huge_pages);
-        let connect = |(port, stream)| {
-            Driver::connect(stream, &config).map_err(|source| BenchError::Driver { port, source })
+        let config = self.driver(size);
+        let connect = |stream| {
+            Driver::connect(stream, &config)
+                .map_err(|source| BenchError::Driver { port: "the copier".into(), source })
         };
-        let ports = ends.into_iter().enumerate().map(connect).collect::<Result<_, _>>()?;
+        let ports = ends.into_iter().map(connect).collect::<Result<_, _>>()?;
         let mut load = self.load(size, ports, 2);
         copier.set_running(true);
         load.teach(self.cancel)?;
         copier.set_running(false);
         Ok(Limit { load, copier })
+    }
+
+    /// The driver of each port; a wait of its handshake ends when the benchmark is to end.
+    fn driver(&self, size: FrameSize) -> Config {
+        Config { cancel: Some(self.cancel.clone()), ..self.plan.driver(size, self.huge_pages) }
     }
 
     fn load(&self, size: FrameSize, ports: Vec<Driver>, busy: usize) -> Load {

@@ -9,7 +9,11 @@ use crate::{
     report::Report,
     ringcopy::Work,
 };
-use std::{io, os::unix::net::UnixStream, sync::atomic::AtomicBool};
+use std::{
+    io,
+    os::unix::net::UnixStream,
+    sync::{Arc, atomic::AtomicBool},
+};
 use thiserror::Error;
 use vhost_net_backend::driver::DriverError;
 
@@ -20,6 +24,11 @@ pub trait Switch {
     /// # Errors
     /// The port is not there.
     fn connect(&mut self, port: usize) -> io::Result<UnixStream>;
+
+    /// What port `port` is called in an error.
+    fn name(&self, port: usize) -> String {
+        format!("port {port}")
+    }
 
     /// What the switch did so far, if it says.
     fn work(&mut self) -> Option<Work>;
@@ -52,18 +61,18 @@ pub enum BenchError {
         source: io::Error,
     },
     /// There is no socket.
-    #[error("port {port}: {source}")]
+    #[error("{port}: {source}")]
     Socket {
         /// Which port.
-        port: usize,
+        port: String,
         /// Why.
         source: io::Error,
     },
     /// The handshake failed.
-    #[error("port {port}: {source}")]
+    #[error("{port}: {source}")]
     Driver {
         /// Which port.
-        port: usize,
+        port: String,
         /// Why.
         source: DriverError,
     },
@@ -89,7 +98,7 @@ pub fn run(
     plan: &Plan,
     switch: &mut dyn Switch,
     progress: &mut dyn FnMut(Progress),
-    cancel: &AtomicBool,
+    cancel: &Arc<AtomicBool>,
 ) -> Result<Report, BenchError> {
     let (rig, machine) = Rig::take(plan, cancel)?;
     let hand_over_ns = match plan.switch_cpu.filter(|_| plan.limits) {

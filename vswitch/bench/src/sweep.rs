@@ -8,7 +8,7 @@ use crate::{
     run::{BenchError, Progress, Switch, take_cpu},
 };
 use serde::{Deserialize, Serialize};
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, atomic::AtomicBool};
 
 /// A series' result; snake_case JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,7 +58,7 @@ pub fn sweep(
     swept: &str,
     columns: &mut [(u32, Plan, &mut dyn Switch)],
     progress: &mut dyn FnMut(Progress),
-    cancel: &AtomicBool,
+    cancel: &Arc<AtomicBool>,
 ) -> Result<Option<SweepReport>, BenchError> {
     let Some((_, first, _)) = columns.first() else { return Ok(None) };
     let first = first.clone();

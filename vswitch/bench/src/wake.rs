@@ -17,7 +17,10 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 use std::{
     hint, io,
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -69,7 +72,7 @@ pub fn wake(
     plan: &Plan,
     switch: &mut dyn Switch,
     progress: &mut dyn FnMut(Progress),
-    cancel: &AtomicBool,
+    cancel: &Arc<AtomicBool>,
 ) -> Result<WakeReport, BenchError> {
     let (rig, machine) = Rig::take(plan, cancel)?;
     let mut results = Vec::new();

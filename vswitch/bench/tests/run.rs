@@ -8,7 +8,12 @@ use bench::{
     ringcopy::{RingCopy, Work},
     search::Goal,
 };
-use std::{io, os::unix::net::UnixStream, sync::atomic::AtomicBool, time::Duration};
+use std::{
+    io,
+    os::unix::net::UnixStream,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 /// A copier for each time that ports are attached.
 #[derive(Default)]
@@ -74,7 +79,7 @@ fn plan(mode: Mode) -> Plan {
 fn run(plan: &Plan) -> (Result<Report, BenchError>, Vec<Progress>) {
     let mut seen = Vec::new();
     let mut switch = Copier::default();
-    let result = bench::run(plan, &mut switch, &mut |progress| seen.push(progress), &AtomicBool::new(false));
+    let result = bench::run(plan, &mut switch, &mut |progress| seen.push(progress), &Arc::default());
     (result, seen)
 }
 
@@ -111,7 +116,7 @@ fn stations_are_introduced_until_nothing_is_flooded_and_what_is_flooded_later_is
     let flooded = |answers: &[u64]| {
         let floods = answers.iter().rev().copied().collect();
         let mut switch = Copier { floods, ..Copier::default() };
-        let report = bench::run(&plan, &mut switch, &mut |_| {}, &AtomicBool::new(false));
+        let report = bench::run(&plan, &mut switch, &mut |_| {}, &Arc::default());
         assert!(switch.floods.is_empty(), "so many questions");
         report.expect("the copier copies").results[0].flooded
     };
@@ -127,7 +132,7 @@ fn a_series_is_measured_round_by_round_and_compared_within_each() {
     let mut columns: Vec<(u32, Plan, &mut dyn Switch)> =
         vec![(1, plan.clone(), &mut one), (64, plan, &mut other)];
     let mut progress = |now: Progress| seen.push(now.doing);
-    let report = bench::sweep::sweep("macs", &mut columns, &mut progress, &AtomicBool::new(false));
+    let report = bench::sweep::sweep("macs", &mut columns, &mut progress, &Arc::default());
     let report = report.expect("the copiers copy").expect("two columns");
     let measured: Vec<_> = seen.iter().filter(|doing| !doing.contains("learning")).collect();
     let round = ["frames of 64, 1 macs", "frames of 64, 64 macs"];
@@ -170,8 +175,7 @@ fn a_search_settles_on_a_rate_that_loses_no_more_than_it_may() {
 fn a_switch_that_forwards_nothing_is_told_so() {
     let mut switch = Copier { deaf: true, ..Copier::default() };
     let plan = Plan { repetitions: 1, ..plan(Mode::Closed { window: Some(8) }) };
-    let error =
-        bench::run(&plan, &mut switch, &mut |_| {}, &AtomicBool::new(false)).expect_err("nothing came");
+    let error = bench::run(&plan, &mut switch, &mut |_| {}, &Arc::default()).expect_err("nothing came");
     assert!(error.to_string().contains("of 8 frames none came through"), "{error}");
 }
 
@@ -179,8 +183,7 @@ fn a_switch_that_forwards_nothing_is_told_so() {
 fn frames_and_bare_wake_ups_are_measured_in_turn() {
     let plan = plan(Mode::Closed { window: None });
     let mut switch = Copier::default();
-    let report =
-        bench::wake::wake(&plan, &mut switch, &mut |_| {}, &AtomicBool::new(false)).expect("a report");
+    let report = bench::wake::wake(&plan, &mut switch, &mut |_| {}, &Arc::default()).expect("a report");
     let [row] = report.results.as_slice() else { panic!("one size: {report:#?}") };
     assert_eq!((row.frame_size.as_str(), row.lost), ("64", 0));
     assert!(row.latency_us.p50 > 0.0 && row.eventfd_us.p50 > 0.0, "{row:#?}");

@@ -5,7 +5,7 @@ mod devices;
 mod sweep;
 mod view;
 
-use super::{interrupt::Interrupts, labs, render, up};
+use super::{interrupt::Interrupts, labs, out, render, up};
 use crate::{
     benching::{self, ends::Ends},
     failure::{Context, Exit, Failure},
@@ -21,8 +21,12 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 use tokio::sync::{mpsc, oneshot};
+
+/// How long the generator may take to end once it was asked to.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Measures what `args` say and prints it.
 pub(super) async fn bench(name: Option<&LabName>, args: BenchArgs) -> Result<Exit, Failure> {
@@ -71,14 +75,14 @@ pub(super) async fn quick(interrupts: Interrupts) -> Result<String, Failure> {
 
 /// What is done with a plan and a switch.
 trait Work<T>:
-    FnOnce(&Plan, &mut dyn Switch, &mut dyn FnMut(Progress), &AtomicBool) -> Result<T, BenchError>
+    FnOnce(&Plan, &mut dyn Switch, &mut dyn FnMut(Progress), &Arc<AtomicBool>) -> Result<T, BenchError>
     + Send
     + 'static
 {
 }
 
 impl<T, F> Work<T> for F where
-    F: FnOnce(&Plan, &mut dyn Switch, &mut dyn FnMut(Progress), &AtomicBool) -> Result<T, BenchError>
+    F: FnOnce(&Plan, &mut dyn Switch, &mut dyn FnMut(Progress), &Arc<AtomicBool>) -> Result<T, BenchError>
         + Send
         + 'static
 {
@@ -96,11 +100,17 @@ async fn measure<T: Send + 'static>(
     match &device {
         Device::Own { poll_always } => in_own_lab(plan, *poll_always, cancel, &mut interrupts, work).await,
         Device::Between(ports) => {
-            let ends = Ends::between(labs::api(name)?, ports, cancel.clone()).await?;
+            let ends = Ends::between(labs::api(name)?, ports, cancel.clone());
+            let ends = unless_interrupted(ends, &mut interrupts).await?;
             run(plan, ends, cancel, &mut interrupts, work).await
         }
         Device::Sockets { paths, listen } => {
             let ends = Ends::sockets(paths, *listen, cancel.clone())?;
+            if *listen {
+                // Else nothing tells that it is the switch's turn.
+                let [one, other] = paths.each_ref().map(|path| path.display());
+                out::note(format_args!("waiting for the switch to connect to {one}, then {other}"));
+            }
             run(plan, ends, cancel, &mut interrupts, work).await
         }
     }
@@ -117,7 +127,8 @@ async fn in_own_lab<T: Send + 'static>(
     let name = format!("bench-{}", std::process::id()).parse()?;
     let file = devices::file(&plan, poll_always);
     let (brought, _) = up::bring_up(&name, &file, interrupts).await?;
-    let report = match Ends::of_own_lab(brought.api.clone(), plan.ports, cancel.clone()).await {
+    let ends = Ends::of_own_lab(brought.api.clone(), plan.ports, cancel.clone());
+    let report = match unless_interrupted(ends, interrupts).await {
         Ok(ends) => run(plan, ends, cancel, interrupts, work).await,
         Err(failure) => Err(failure),
     };
@@ -150,22 +161,40 @@ async fn on_a_thread<T: Send + 'static>(
         let result = work(&mut |progress| drop(say.send(progress)));
         let _ = end.send(result);
     });
-    let generator = generator.context("generator", || "its thread cannot be started".into())?;
+    generator.context("generator", || "its thread cannot be started".into())?;
     let bar = view::Bar::new();
     let result = loop {
         tokio::select! {
-            result = &mut ended => break result,
+            result = &mut ended => break Some(result),
             Some(progress) = heard.recv() => bar.show(&progress),
-            () = interrupts.next() => cancel.store(true, Ordering::Relaxed),
+            () = interrupts.next() => {
+                cancel.store(true, Ordering::Relaxed);
+                break tokio::time::timeout(LAST_WORDS, &mut ended).await.ok();
+            }
         }
     };
     bar.clear();
-    // It has said all that it had to say.
-    let _ = generator.join();
     match result {
-        Ok(Ok(report)) => Ok(report),
-        Ok(Err(error)) => Err(benching::failure(&error, cancel.load(Ordering::Relaxed))),
-        Err(_) => Err(Failure::failed("generator", "the generator panicked")),
+        Some(Ok(Ok(report))) => Ok(report),
+        Some(Ok(Err(error))) => Err(benching::failure(&error, cancel.load(Ordering::Relaxed))),
+        Some(Err(_)) => Err(Failure::failed("generator", "the generator panicked")),
+        // It copies memory, or waits for a switch that does not answer: the end of the process is its end.
+        None => Err(interrupted()),
+    }
+}
+
+fn interrupted() -> Failure {
+    Failure::failed("interrupted", "interrupted")
+}
+
+/// What comes of `asked`, unless the verb is to end before.
+async fn unless_interrupted<T>(
+    asked: impl Future<Output = Result<T, Failure>>,
+    interrupts: &mut Interrupts,
+) -> Result<T, Failure> {
+    tokio::select! {
+        answer = asked => answer,
+        () = interrupts.next() => Err(interrupted()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `bench --sweep`: one lab for each value, all up at once and measured in turn.
 
-use super::{allow_many_descriptors, devices, on_a_thread};
+use super::{allow_many_descriptors, devices, on_a_thread, unless_interrupted};
 use crate::{
     benching::ends::Ends,
     cli::{
@@ -105,7 +105,11 @@ async fn in_labs(
         let (lab, _) = up::bring_up(&name, &devices::file(&plan, false), interrupts).await?;
         let api = lab.api.clone();
         brought.push(lab);
-        labs.push((value, plan.clone(), Ends::of_own_lab(api, plan.ports, cancel.clone()).await?));
+        labs.push((
+            value,
+            plan.clone(),
+            unless_interrupted(Ends::of_own_lab(api, plan.ports, cancel.clone()), interrupts).await?,
+        ));
     }
     let stop = cancel.clone();
     let work = move |say: &mut dyn FnMut(_)| {
