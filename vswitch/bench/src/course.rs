@@ -10,7 +10,7 @@ use crate::{
     report::{self, Repetition, Row, Subject},
     ringcopy::{RingCopy, Work},
     run::{BenchError, Switch, take_cpu},
-    search::{Goal, Search},
+    search::{Found, Search},
 };
 use std::{
     sync::{
@@ -100,19 +100,11 @@ impl Rig<'_> {
         say: &mut dyn FnMut(f64),
     ) -> Result<(), BenchError> {
         let size = course.size;
-        let watch = Watch::start();
-        let (before, flooded) = (switch.work(), switch.flooded());
-        let outcome = self.switch_trial(size, &mut course.load, say)?;
-        if outcome.tally.received == 0 && outcome.sent > 0 {
-            return Err(BenchError::Silent { sent: outcome.sent });
-        }
-        let work = before.zip(switch.work()).map(|(before, after)| after.since(before));
-        let flooded = flooded.zip(switch.flooded()).map(|(before, after)| after.saturating_sub(before));
-        let disturbance = watch.end();
+        let measured = self.switch_trial(size, &mut course.load, switch, say)?;
         say(0.6);
         let ringcopy = course.limit.as_mut().map(|limit| self.limit_trial(size, limit)).transpose()?;
         let memcpy = if self.plan.limits_run() { Some(self.memcpy(size)?) } else { None };
-        course.repetitions.push(Repetition { outcome, work, flooded, ringcopy, memcpy, disturbance });
+        course.repetitions.push(Repetition { ringcopy, memcpy, ..measured });
         Ok(())
     }
 
@@ -197,45 +189,47 @@ impl Rig<'_> {
         Load::new(ports, &ways, frames, ring_size, (self.clock, plan.switch_cpu.is_none()))
     }
 
+    /// The trial whose figures are reported; what leads to its rate is no part of them.
     fn switch_trial(
         &self,
         size: FrameSize,
         load: &mut Load,
+        switch: &mut dyn Switch,
         say: &mut dyn FnMut(f64),
-    ) -> Result<Outcome, BenchError> {
-        let pace = match self.plan.mode {
-            Mode::Closed { .. } => Pace::Closed { window: self.plan.window(size) },
-            Mode::Open { rate } => Pace::Open { rate },
+    ) -> Result<Repetition, BenchError> {
+        let closed = Pace::Closed { window: self.plan.window(size) };
+        let measured = match self.plan.mode {
+            Mode::Closed { .. } => self.trial(closed, load, switch)?,
+            Mode::Open { rate } => self.trial(Pace::Open { rate }, load, switch)?,
             Mode::Part { of_closed } => {
-                let closed = self.plan.trial(Pace::Closed { window: self.plan.window(size) });
-                Pace::Open { rate: load.run(&closed, self.cancel)?.rate() * of_closed }
+                let rate = heard(load.run(&self.plan.trial(closed), self.cancel)?)?.rate() * of_closed;
+                self.trial(Pace::Open { rate }, load, switch)?
             }
-            Mode::Search(goal) => return self.search(goal, size, load, say),
+            Mode::Search(goal) => {
+                let ceiling = heard(load.run(&self.plan.trial(closed), self.cancel)?)?.rate() * HEADROOM;
+                let found = Search::new(goal, ceiling).run(|rate, progress| {
+                    say(progress / 2.0);
+                    let measured = self.trial(Pace::Open { rate }, load, switch)?;
+                    Ok::<_, BenchError>((measured.outcome.loss_ratio(), measured))
+                })?;
+                return Ok(match found {
+                    Found::Borne(measured) => measured,
+                    Found::None => Repetition { no_rate_held: true, ..Repetition::default() },
+                });
+            }
         };
-        Ok(load.run(&self.plan.trial(pace), self.cancel)?)
+        Ok(Repetition { outcome: heard(measured.outcome)?, ..measured })
     }
 
-    /// The outcome at the highest rate that is borne; of a rate that is not, if none is.
-    fn search(
-        &self,
-        goal: Goal,
-        size: FrameSize,
-        load: &mut Load,
-        say: &mut dyn FnMut(f64),
-    ) -> Result<Outcome, BenchError> {
-        let closed = self.plan.trial(Pace::Closed { window: self.plan.window(size) });
-        let ceiling = load.run(&closed, self.cancel)?.rate() * HEADROOM;
-        let mut search = Search::new(goal, ceiling);
-        let mut best = None;
-        let mut last = Outcome::default();
-        while let Some(rate) = search.next_rate() {
-            say(search.progress() / 2.0);
-            last = load.run(&self.plan.trial(Pace::Open { rate }), self.cancel)?;
-            if search.record(last.loss_ratio()) {
-                best = Some(last.clone());
-            }
-        }
-        Ok(best.unwrap_or(last))
+    /// One trial, and what the switch did and what disturbed it from its beginning to its end.
+    fn trial(&self, pace: Pace, load: &mut Load, switch: &mut dyn Switch) -> Result<Repetition, BenchError> {
+        let (work, flooded) = (switch.work(), switch.flooded());
+        let watch = Watch::start();
+        let outcome = load.run(&self.plan.trial(pace), self.cancel)?;
+        let disturbance = watch.end();
+        let work = work.zip(switch.work()).map(|(before, after)| after.since(before));
+        let flooded = flooded.zip(switch.flooded()).map(|(before, after)| after.saturating_sub(before));
+        Ok(Repetition { outcome, work, flooded, disturbance, ..Repetition::default() })
     }
 
     fn limit_trial(&self, size: FrameSize, limit: &mut Limit) -> Result<(Outcome, Work), BenchError> {
@@ -252,6 +246,14 @@ impl Rig<'_> {
         let time = self.plan.measured.mul_f64(WARM_UP);
         memcpy::measure(bytes, self.plan.switch_cpu, time, self.clock).map_err(BenchError::Limits)
     }
+}
+
+/// The outcome, if anything came through.
+fn heard(outcome: Outcome) -> Result<Outcome, BenchError> {
+    if outcome.tally.received == 0 && outcome.sent > 0 {
+        return Err(BenchError::Silent { sent: outcome.sent });
+    }
+    Ok(outcome)
 }
 
 /// What is said of stations that were refused in the last lesson.

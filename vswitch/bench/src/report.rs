@@ -115,6 +115,8 @@ pub struct Row {
     /// What took CPUs away meanwhile.
     #[serde(flatten)]
     pub disturbance: Disturbance,
+    /// Of a search: in how many repetitions no rate held. They are no part of any figure; if it was none in all, the figures are 0.
+    pub no_rate_held: u32,
     /// Mpps of each repetition.
     pub repetitions: Vec<f64>,
 }
@@ -157,6 +159,8 @@ impl Latency {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Repetition {
     pub(crate) outcome: Outcome,
+    /// It searched, and no rate held: there is no outcome.
+    pub(crate) no_rate_held: bool,
     /// What the switch says that it did, and took for it.
     pub(crate) work: Option<Work>,
     /// Frames that it flooded, if it says.
@@ -178,13 +182,16 @@ pub(crate) struct Subject {
 
 /// Sums repetitions up.
 pub(crate) fn row(subject: Subject, repetitions: &[Repetition], clock: Clock) -> Row {
+    let no_rate_held = repetitions.iter().filter(|rep| rep.no_rate_held).count() as u32;
+    let repetitions: Vec<&Repetition> = repetitions.iter().filter(|rep| !rep.no_rate_held).collect();
     let mpps = |outcome: &Outcome| outcome.rate() / 1e6;
     let bits = |outcome: &Outcome| outcome.bytes as f64 * 8.0 / outcome.seconds / 1e9;
     let busy = |rep: &Repetition| {
         let cycles = rep.work?.cycles_per_frame().filter(|cycles| *cycles > 0.0)?;
         Some(subject.ring_bytes * 8.0 * clock.hertz() / cycles / 1e9)
     };
-    let over = |value: &dyn Fn(&Repetition) -> Option<f64>| median(repetitions.iter().filter_map(value));
+    let over =
+        |value: &dyn Fn(&Repetition) -> Option<f64>| median(repetitions.iter().copied().filter_map(value));
     let ringcopy = |each: &dyn Fn(&Outcome, Work) -> Option<f64>| {
         over(&|rep| rep.ringcopy.as_ref().and_then(|(outcome, work)| each(outcome, *work)))
     };
@@ -193,7 +200,7 @@ pub(crate) fn row(subject: Subject, repetitions: &[Repetition], clock: Clock) ->
     let mut tally = Tally::default();
     let mut latency = Histogram::default();
     let mut copied: Option<Histogram> = None;
-    for rep in repetitions {
+    for rep in &repetitions {
         tally.add(&rep.outcome.tally);
         latency.merge(&rep.outcome.latency);
         if let Some((outcome, _)) = &rep.ringcopy {
@@ -231,6 +238,7 @@ pub(crate) fn row(subject: Subject, repetitions: &[Repetition], clock: Clock) ->
             steal_percent: over(&|rep| Some(rep.disturbance.steal_percent)).unwrap_or(0.0),
             involuntary_switches: repetitions.iter().map(|rep| rep.disturbance.involuntary_switches).sum(),
         },
+        no_rate_held,
         repetitions: rates,
     }
 }
@@ -275,6 +283,7 @@ mod tests {
             ringcopy: Some((outcome(copied_mpps, 0), Work { frames: 1000, busy_cycles: 100_000 })),
             memcpy: Some(1e9),
             disturbance: Disturbance { steal_percent: mpps, involuntary_switches: 2 },
+            no_rate_held: false,
         }
     }
 
@@ -299,6 +308,15 @@ mod tests {
         assert_eq!(row.busy_gbps, Some(60.0 * 8.0 * 2.0 / 150.0));
         assert_eq!(row.busy_ratio_to_memcpy, row.busy_gbps.map(|gbps| gbps / 8.0));
         assert_eq!((row.latency_us.p50, row.disturbance.involuntary_switches), (1.0, 6));
+    }
+
+    #[test]
+    fn a_search_that_found_nothing_is_counted_and_is_no_figure() {
+        let none = || Repetition { no_rate_held: true, ..Repetition::default() };
+        let some = row(subject(), &[none(), repetition(8.0, 16.0, 0)], Clock::of(2e9));
+        assert_eq!((some.mpps, some.no_rate_held, some.repetitions.len()), (8.0, 1, 1));
+        let nothing = row(subject(), &[none(), none()], Clock::of(2e9));
+        assert_eq!((nothing.mpps, nothing.no_rate_held, nothing.sent), (0.0, 2, 0));
     }
 
     #[test]

@@ -51,6 +51,15 @@ const PRECISION: f64 = 0.01;
 /// A device that bears nothing at all is found out after so many trials.
 const MOST_TRIALS: u32 = 24;
 
+/// What a search came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found<T> {
+    /// The trial at the highest rate that was borne.
+    Borne(T),
+    /// No rate was.
+    None,
+}
+
 /// One search: ask for a rate, try it, record what was lost.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Search {
@@ -92,6 +101,24 @@ impl Search {
             self.not_borne = Some(rate);
         }
         borne
+    }
+
+    /// Searches to the end: `trial` is given a rate, and how far the search is, and says what share was lost there.
+    ///
+    /// # Errors
+    /// A trial failed.
+    pub fn run<T, E>(
+        mut self,
+        mut trial: impl FnMut(f64, f64) -> Result<(f64, T), E>,
+    ) -> Result<Found<T>, E> {
+        let mut found = Found::None;
+        while let Some(rate) = self.next_rate() {
+            let (lost, outcome) = trial(rate, self.progress())?;
+            if self.record(lost) {
+                found = Found::Borne(outcome);
+            }
+        }
+        Ok(found)
     }
 
     /// The highest rate that was borne so far; 0: none.
@@ -138,6 +165,16 @@ mod tests {
         let mut over = Search::new(Goal::Ndr, 1e6);
         assert!(over.record(0.0) && !over.record(0.0), "nothing is tried any more");
         assert_eq!(over.rate(), 1e6);
+    }
+
+    #[test]
+    fn what_is_found_is_the_last_rate_that_was_borne_and_nothing_if_none_was() {
+        let run = |capacity: f64| {
+            let trial = |rate: f64, _| Ok::<_, ()>(((1.0 - capacity / rate).max(0.0), rate));
+            Search::new(Goal::Ndr, 1e6).run(trial).expect("no trial fails")
+        };
+        assert!(matches!(run(5e5), Found::Borne(rate) if (4.9e5..=5e5).contains(&rate)));
+        assert_eq!(run(0.0), Found::None, "a trial that lost frames is no result");
     }
 
     #[test]

@@ -8,12 +8,7 @@ use bench::{
     ringcopy::{RingCopy, Work},
     search::Goal,
 };
-use std::{
-    io,
-    os::unix::net::UnixStream,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{io, os::unix::net::UnixStream, sync::Arc, time::Duration};
 
 /// A copier for each time that ports are attached.
 #[derive(Default)]
@@ -25,6 +20,8 @@ struct Copier {
     /// By how much what it flooded has grown each time that it is asked, and how much it is.
     floods: Vec<u64>,
     flooded: u64,
+    /// What it had done each time that it was asked.
+    asked: Vec<Work>,
 }
 
 impl Switch for Copier {
@@ -39,7 +36,9 @@ impl Switch for Copier {
     }
 
     fn work(&mut self) -> Option<Work> {
-        self.copier.as_ref().map(RingCopy::work)
+        let work = self.copier.as_ref().map(RingCopy::work);
+        self.asked.extend(work);
+        work
     }
 
     /// As if one more were refused each time that somebody asks.
@@ -168,6 +167,21 @@ fn a_search_settles_on_a_rate_that_loses_no_more_than_it_may() {
         let loss = row.lost as f64 / row.sent as f64;
         assert!(row.mpps == 0.0 || loss <= goal.loss_ratio(), "{row:?}");
         assert_eq!(row.mode, goal.to_string());
+    }
+}
+
+#[test]
+fn the_switchs_work_is_that_of_the_trial_that_is_reported_and_of_none_before() {
+    for mode in [Mode::Part { of_closed: 0.5 }, Mode::Search(Goal::Pdr)] {
+        let plan = Plan { repetitions: 1, ..plan(mode) };
+        let mut switch = Copier::default();
+        let report = bench::run(&plan, &mut switch, &mut |_| {}, &Arc::default()).expect("the copier copies");
+        let row = &report.results[0];
+        let trials: Vec<u64> = switch.asked.chunks(2).map(|pair| pair[1].since(pair[0]).frames).collect();
+        assert!(trials.contains(&row.received) || row.no_rate_held == 1, "{trials:?}: {row:?}");
+        if let Mode::Part { .. } = mode {
+            assert_eq!(trials.len(), 1, "the closed loop before is none");
+        }
     }
 }
 

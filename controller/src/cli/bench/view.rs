@@ -29,7 +29,7 @@ impl Show for Report {
             [
                 row.frame_size.clone(),
                 row.mode.clone(),
-                format!("{:.3}", row.mpps),
+                if row.repetitions.is_empty() { "none".into() } else { format!("{:.3}", row.mpps) },
                 format!("±{:.0} %", row.mpps_spread * 50.0),
                 format!("{:.2}", row.gbps),
                 or_dash(row.cycles_per_frame.map(|cycles| format!("{cycles:.0}"))),
@@ -211,6 +211,7 @@ fn about(report: &Report) -> String {
         lines.push(against(settings.payload).into());
     }
     lines.extend(report.hand_over_ns.map(|ns| format!("a cache line takes {ns:.0} ns from core to core")));
+    lines.extend(report.results.iter().filter_map(not_found));
     lines.extend(report.results.iter().filter_map(wrong));
     lines.extend(report.results.iter().filter_map(row_disturbed));
     lines.extend(report.remarks.iter().cloned());
@@ -225,6 +226,17 @@ fn against(payload: Payload) -> &'static str {
     } else {
         "memcpy copies what the other core has just written; of a frame that is its head only (--dirty: all of it), which flatters large frames"
     }
+}
+
+/// That a search came to nothing.
+fn not_found(row: &Row) -> Option<String> {
+    let all = row.no_rate_held as usize + row.repetitions.len();
+    (row.no_rate_held > 0).then(|| {
+        format!(
+            "frames of {}: in {} of {all} searches no rate held, not the lowest either: on a disturbed machine say pdr, or a longer --seconds",
+            row.frame_size, row.no_rate_held
+        )
+    })
 }
 
 /// What a switch must not do to frames, if it did.
