@@ -62,6 +62,14 @@ pub struct Kept {
     pub solo_lost: u64,
     /// See there.
     pub beside_lost: u64,
+    /// Frames of the pair that were sent, alone and beside.
+    pub solo_sent: u64,
+    /// See there.
+    pub beside_sent: u64,
+    /// Frames of the pair that were due besides and not sent, alone and beside.
+    pub solo_not_sent: u64,
+    /// See there.
+    pub beside_not_sent: u64,
     /// Millions of frames a second that the neighbours sent, and that those of them received which take any.
     pub neighbours_sent_mpps: f64,
     /// See there.
@@ -141,7 +149,7 @@ fn kept((frame_size, ring_size): (String, u16), repetitions: &[Repetition], cloc
         let each: Vec<Latency> = repetitions.iter().map(|rep| Latency::of(of(rep), clock)).collect();
         Latency::median(&each)
     };
-    let lost = |of: &dyn Fn(&Repetition) -> u64| repetitions.iter().map(of).sum();
+    let sum = |of: &dyn Fn(&Repetition) -> u64| repetitions.iter().map(of).sum();
     let maximum = over(&|rep| rep.maximum / 1e6);
     Kept {
         frame_size,
@@ -156,8 +164,12 @@ fn kept((frame_size, ring_size): (String, u16), repetitions: &[Repetition], cloc
         p99_ratio: over(&|rep| p99(&rep.beside) / p99(&rep.solo).max(1.0)),
         solo_round_us: quantiles(&|rep| &rep.solo.rounds),
         beside_round_us: quantiles(&|rep| &rep.beside.rounds),
-        solo_lost: lost(&|rep| rep.solo.lost()),
-        beside_lost: lost(&|rep| rep.beside.lost()),
+        solo_lost: sum(&|rep| rep.solo.lost()),
+        beside_lost: sum(&|rep| rep.beside.lost()),
+        solo_sent: sum(&|rep| rep.solo.sent),
+        beside_sent: sum(&|rep| rep.beside.sent),
+        solo_not_sent: sum(&|rep| rep.solo.not_sent()),
+        beside_not_sent: sum(&|rep| rep.beside.not_sent()),
         neighbours_sent_mpps: over(&|rep| rep.beside.neighbours.0 as f64 / rep.beside.seconds / 1e6),
         neighbours_received_mpps: over(&|rep| rep.beside.neighbours.1 as f64 / rep.beside.seconds / 1e6),
         faults: faults.corrupt + faults.duplicated + faults.reordered,

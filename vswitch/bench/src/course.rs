@@ -227,9 +227,13 @@ impl Rig<'_> {
         let watch = Watch::start();
         let outcome = load.run(&self.plan.trial(pace), self.cancel)?;
         let disturbance = watch.end();
+        let offered = match pace {
+            Pace::Open { rate } => Some(rate),
+            Pace::Closed { .. } => None,
+        };
         let work = work.zip(switch.work()).map(|(before, after)| after.since(before));
         let flooded = flooded.zip(switch.flooded()).map(|(before, after)| after.saturating_sub(before));
-        Ok(Repetition { outcome, work, flooded, disturbance, ..Repetition::default() })
+        Ok(Repetition { outcome, offered, work, flooded, disturbance, ..Repetition::default() })
     }
 
     fn limit_trial(&self, size: FrameSize, limit: &mut Limit) -> Result<(Outcome, Work), BenchError> {

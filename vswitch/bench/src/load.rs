@@ -94,6 +94,11 @@ impl Outcome {
         }
     }
 
+    /// Frames that were due and not sent.
+    pub fn not_sent(&self) -> u64 {
+        self.due.saturating_sub(self.sent)
+    }
+
     /// Frames a second.
     pub fn rate(&self) -> f64 {
         self.frames as f64 / self.seconds

@@ -69,6 +69,8 @@ pub struct Row {
     pub mode: String,
     /// Millions of frames a second that arrived, of all streams together.
     pub mpps: f64,
+    /// Millions of frames a second that were asked for, of all streams together; none: the switch set the rate.
+    pub offered_mpps: Option<f64>,
     /// Largest less smallest repetition, in parts of the median.
     pub mpps_spread: f64,
     /// Gigabits a second: the frames as they lie on the ring.
@@ -92,7 +94,10 @@ pub struct Row {
     pub busy_ratio_to_memcpy: Option<f64>,
     /// Frames sent, in all repetitions, warm-up included.
     pub sent: u64,
-    /// Frames of these that arrived.
+    /// Frames that were due besides and not sent: the generator was not that fast, or the switch did not take them. Only what was sent
+    /// can be lost or late.
+    pub not_sent: u64,
+    /// Frames sent that arrived.
     pub received: u64,
     /// Frames that did not. A search loses frames on purpose; these are those of the trials that it settled on.
     pub lost: u64,
@@ -108,7 +113,7 @@ pub struct Row {
     pub foreign: u64,
     /// Frames that the switch flooded while it was measured; none: it does not say. Then the figures are those of flooding.
     pub flooded: Option<u64>,
-    /// From sending to receiving.
+    /// From sending to receiving: what waited to be sent did so before.
     pub latency_us: Latency,
     /// The same without a switch.
     pub ringcopy_latency_us: Option<Latency>,
@@ -159,6 +164,8 @@ impl Latency {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Repetition {
     pub(crate) outcome: Outcome,
+    /// Frames a second that were asked for.
+    pub(crate) offered: Option<f64>,
     /// It searched, and no rate held: there is no outcome.
     pub(crate) no_rate_held: bool,
     /// What the switch says that it did, and took for it.
@@ -213,6 +220,7 @@ pub(crate) fn row(subject: Subject, repetitions: &[Repetition], clock: Clock) ->
         ring_size: subject.ring_size,
         mode: subject.mode,
         mpps: middle,
+        offered_mpps: over(&|rep| rep.offered.map(|rate| rate / 1e6)),
         mpps_spread: spread(&rates, middle),
         gbps: over(&|rep| Some(bits(&rep.outcome))).unwrap_or(0.0),
         cycles_per_frame: over(&|rep| rep.work.and_then(Work::cycles_per_frame)),
@@ -224,6 +232,7 @@ pub(crate) fn row(subject: Subject, repetitions: &[Repetition], clock: Clock) ->
         ratio_to_memcpy: over(&|rep| ratio(bits(&rep.outcome), rep.memcpy? * 8.0 / 1e9)),
         busy_ratio_to_memcpy: over(&|rep| ratio(busy(rep)?, rep.memcpy? * 8.0 / 1e9)),
         sent: repetitions.iter().map(|rep| rep.outcome.sent).sum(),
+        not_sent: repetitions.iter().map(|rep| rep.outcome.not_sent()).sum(),
         received: tally.received,
         lost: repetitions.iter().map(|rep| rep.outcome.lost()).sum(),
         reordered: tally.reordered,
@@ -284,6 +293,7 @@ mod tests {
             memcpy: Some(1e9),
             disturbance: Disturbance { steal_percent: mpps, involuntary_switches: 2 },
             no_rate_held: false,
+            offered: None,
         }
     }
 

@@ -186,6 +186,22 @@ fn the_switchs_work_is_that_of_the_trial_that_is_reported_and_of_none_before() {
 }
 
 #[test]
+fn what_was_asked_for_and_not_sent_is_no_loss_and_is_told() {
+    let row = |rate| {
+        let plan = Plan { repetitions: 1, ..plan(Mode::Open { rate }) };
+        run(&plan).0.expect("the copier copies").results.remove(0)
+    };
+    let far_too_much = row(900e6);
+    assert_eq!(far_too_much.offered_mpps, Some(900.0));
+    assert!(far_too_much.lost < far_too_much.not_sent, "what was not sent is not lost: {far_too_much:?}");
+    assert!(far_too_much.not_sent > far_too_much.sent, "{far_too_much:?}");
+    let part = Plan { repetitions: 1, ..plan(Mode::Part { of_closed: 0.01 }) };
+    let part = run(&part).0.expect("the copier copies").results.remove(0);
+    assert!(part.offered_mpps.is_some_and(|mpps| mpps > 0.0), "{part:?}");
+    assert_eq!(run(&plan(Mode::Closed { window: None })).0.expect("it copies").results[0].offered_mpps, None);
+}
+
+#[test]
 fn a_switch_that_forwards_nothing_is_told_so() {
     let mut switch = Copier { deaf: true, ..Copier::default() };
     let plan = Plan { repetitions: 1, ..plan(Mode::Closed { window: Some(8) }) };

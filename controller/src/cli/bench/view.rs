@@ -17,18 +17,21 @@ use std::io::{self, IsTerminal, Write};
 const BAR: usize = 24;
 /// More steal than this, in percent, and a figure says little.
 const STEAL: f64 = 1.0;
+/// A greater share than this of what was due and not sent, and the rate asked for was not offered.
+const NOT_SENT: f64 = 1e-3;
 
 impl Show for Report {
     fn table(&self) -> String {
         let header = [
-            "FRAME", "MODE", "MPPS", "SPREAD", "GBIT/S", "CYCLES", "RINGCOPY", "OF IT", "MEMCPY", "OF IT",
-            "LOST", "P50 µs", "P99 µs",
+            "FRAME", "MODE", "OFFERED", "MPPS", "SPREAD", "GBIT/S", "CYCLES", "RINGCOPY", "OF IT", "MEMCPY",
+            "OF IT", "LOST", "P50 µs", "P99 µs",
         ];
         let rows = self.results.iter().map(|row| {
             let percent = |share: Option<f64>| or_dash(share.map(|share| format!("{:.0} %", share * 100.0)));
             [
                 row.frame_size.clone(),
                 row.mode.clone(),
+                or_dash(row.offered_mpps.map(|mpps| format!("{mpps:.3}"))),
                 if row.repetitions.is_empty() { "none".into() } else { format!("{:.3}", row.mpps) },
                 format!("±{:.0} %", row.mpps_spread * 50.0),
                 format!("{:.2}", row.gbps),
@@ -93,6 +96,18 @@ impl Show for BesideReport {
             )
         }));
         lines.push(where_it_ran(&self.machine, &self.settings));
+        lines.extend(self.results.iter().flat_map(|row| {
+            let told = |when: &str, not_sent, sent| {
+                not_all_sent(
+                    &format!("frames of {}, {when}", row.frame_size),
+                    row.offered_mpps,
+                    not_sent,
+                    sent,
+                )
+            };
+            let solo = told("alone", row.solo_not_sent, row.solo_sent);
+            solo.into_iter().chain(told("beside", row.beside_not_sent, row.beside_sent))
+        }));
         lines.extend(self.results.iter().filter_map(|row| disturbed(&row.frame_size, row.disturbance)));
         [table(header, rows), lines.join("\n")].join("\n\n")
     }
@@ -212,6 +227,7 @@ fn about(report: &Report) -> String {
     }
     lines.extend(report.hand_over_ns.map(|ns| format!("a cache line takes {ns:.0} ns from core to core")));
     lines.extend(report.results.iter().filter_map(not_found));
+    lines.extend(report.results.iter().filter_map(not_offered));
     lines.extend(report.results.iter().filter_map(wrong));
     lines.extend(report.results.iter().filter_map(row_disturbed));
     lines.extend(report.remarks.iter().cloned());
@@ -235,6 +251,23 @@ fn not_found(row: &Row) -> Option<String> {
         format!(
             "frames of {}: in {} of {all} searches no rate held, not the lowest either: on a disturbed machine say pdr, or a longer --seconds",
             row.frame_size, row.no_rate_held
+        )
+    })
+}
+
+/// That the rate asked for was not offered.
+fn not_offered(row: &Row) -> Option<String> {
+    let offered = row.offered_mpps?;
+    not_all_sent(&format!("frames of {}", row.frame_size), offered, row.not_sent, row.sent)
+}
+
+/// The same of any frames: what was not sent is neither lost nor late, and still did not go through.
+fn not_all_sent(what: &str, offered: f64, not_sent: u64, sent: u64) -> Option<String> {
+    let share = not_sent as f64 / (not_sent + sent).max(1) as f64;
+    (share > NOT_SENT).then(|| {
+        format!(
+            "{what}: {:.1} % of the {offered:.3} Mpps asked for were not sent: the generator was not that fast, or the switch did not take them; lost and latencies are of what was sent",
+            share * 100.0
         )
     })
 }
@@ -317,6 +350,13 @@ fn line(progress: &Progress) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_offered_is_said() {
+        let said = not_all_sent("frames of 64", 900.0, 900, 100).expect("most was not sent");
+        assert!(said.contains("90.0 % of the 900.000 Mpps asked for were not sent"), "{said}");
+        assert_eq!(not_all_sent("frames of 64", 1.0, 1, 999), None, "a thousandth is a hiccup");
+    }
 
     #[test]
     fn a_bar_fills_and_never_overflows() {
