@@ -71,8 +71,8 @@ pub struct Row {
     pub mpps: f64,
     /// Millions of frames a second that were asked for, of all streams together; none: the switch set the rate.
     pub offered_mpps: Option<f64>,
-    /// Largest less smallest repetition, in parts of the median.
-    pub mpps_spread: f64,
+    /// Largest less smallest repetition, in parts of the median; none: one repetition has no spread.
+    pub mpps_spread: Option<f64>,
     /// Gigabits a second: the frames as they lie on the ring.
     pub gbps: f64,
     /// What the switch says that a frame took of its core; none: it does not say.
@@ -256,9 +256,13 @@ fn ratio(of: f64, to: f64) -> Option<f64> {
     (to > 0.0).then(|| of / to)
 }
 
-pub(crate) fn spread(values: &[f64], middle: f64) -> f64 {
+/// Largest less smallest in parts of the median, of two or more.
+pub(crate) fn spread(values: &[f64], middle: f64) -> Option<f64> {
+    if values.len() < 2 {
+        return None;
+    }
     let (low, high) = values.iter().fold((f64::MAX, 0.0_f64), |(low, high), v| (low.min(*v), high.max(*v)));
-    if middle > 0.0 { (high - low) / middle } else { 0.0 }
+    Some(if middle > 0.0 { (high - low) / middle } else { 0.0 })
 }
 
 /// The value in the middle; of an even number the mean of both.
@@ -311,7 +315,7 @@ mod tests {
         );
         assert_eq!((row.mpps, row.ringcopy_mpps, row.lost), (9.0, Some(12.0), 3));
         assert_eq!(row.ratio_to_ringcopy, Some(0.75), "the median of 0.5, 1 and 0.75");
-        assert!((row.mpps_spread - 2.0 / 9.0).abs() < 1e-9);
+        assert!(row.mpps_spread.is_some_and(|spread| (spread - 2.0 / 9.0).abs() < 1e-9));
         assert_eq!((row.cycles_per_frame, row.ringcopy_cycles_per_frame), (Some(150.0), Some(100.0)));
         assert!((row.gbps - 9.0 * 60.0 * 8.0 / 1000.0).abs() < 1e-9);
         assert_eq!((row.memcpy_gbps, row.flooded), (Some(8.0), Some(3)));
@@ -350,6 +354,7 @@ mod tests {
         for name in names {
             assert!(json.get(name).is_some(), "{name}");
         }
+        assert!(json["mpps_spread"].is_null(), "one repetition has none");
         assert!(json["ringcopy_mpps"].is_null() && json["cycles_per_frame"].is_null());
         assert!(json["latency_us"]["p50"].is_number() && json["latency_us"]["p99"].is_number());
         let back: Row = serde_json::from_value(json).expect("a row");

@@ -43,7 +43,7 @@ pub struct Column {
     pub row: Row,
     /// Cycles of a frame in parts of the first column's: the median over the rounds.
     pub cycles_ratio: Option<f64>,
-    /// Largest less smallest round, in parts of that median.
+    /// Largest less smallest round, in parts of that median; none: there was one round.
     pub cycles_ratio_spread: Option<f64>,
     /// Cycles of a frame more than in the first column: the median over the rounds.
     pub cycles_more: Option<f64>,
@@ -115,7 +115,7 @@ fn column(value: u32, row: Row, own: &[Option<f64>], first: &[Option<f64>]) -> C
         value,
         row,
         cycles_ratio: ratio,
-        cycles_ratio_spread: ratio.map(|middle| spread(&ratios, middle)),
+        cycles_ratio_spread: ratio.and_then(|middle| spread(&ratios, middle)),
         cycles_more: median(pairs().map(|(own, first)| own - first)),
     }
 }

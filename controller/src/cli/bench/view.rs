@@ -33,7 +33,7 @@ impl Show for Report {
                 row.mode.clone(),
                 or_dash(row.offered_mpps.map(|mpps| format!("{mpps:.3}"))),
                 if row.repetitions.is_empty() { "none".into() } else { format!("{:.3}", row.mpps) },
-                format!("±{:.0} %", row.mpps_spread * 50.0),
+                or_dash(row.mpps_spread.map(|spread| format!("±{:.0} %", spread * 50.0))),
                 format!("{:.2}", row.gbps),
                 or_dash(row.cycles_per_frame.map(|cycles| format!("{cycles:.0}"))),
                 or_dash(row.ringcopy_mpps.map(|mpps| format!("{mpps:.3}"))),
