@@ -187,6 +187,10 @@ impl Switch for Ends {
         }
     }
 
+    fn cpus(&mut self) -> Option<Vec<Option<u16>>> {
+        Some(self.datapath()?.workers.iter().map(|worker| worker.cpu).collect())
+    }
+
     fn work(&mut self) -> Option<Work> {
         let view = self.datapath()?;
         let sum = |of: fn(&vswitchd::control::protocol::WorkerView) -> u64| view.workers.iter().map(of).sum();
@@ -269,7 +273,7 @@ mod tests {
         );
         let mut ends = Ends::sockets(&paths, true, cancel.clone()).expect("free paths");
         let _switch = UnixStream::connect(&paths[0]).expect("it listens");
-        assert!(ends.connect(0).is_ok() && ends.work().is_none());
+        assert!(ends.connect(0).is_ok() && ends.work().is_none() && ends.cpus().is_none());
         assert_eq!(ends.name(1), paths[1].display().to_string());
         cancel.store(true, Ordering::Relaxed);
         assert!(ends.connect(1).expect_err("interrupted").to_string().contains("no switch connected"));

@@ -70,7 +70,7 @@ fn a_quick_benchmark_is_sound_and_leaves_nothing_behind() {
         "the lab says its cost: {row}"
     );
     let limits = ["ringcopy_mpps", "ratio_to_ringcopy", "memcpy_gbps", "ratio_to_memcpy"];
-    if report["machine"]["switch_cpu"].is_null() {
+    if report["machine"]["limits_cpu"].is_null() {
         assert!(report["left_out"].to_string().contains("one CPU"), "{report}");
     } else {
         assert!(limits.iter().all(|limit| row[limit].as_f64().is_some_and(|value| value > 0.0)), "{row}");
@@ -121,6 +121,7 @@ fn ports_of_a_running_lab_count_what_the_benchmark_says() {
     let report =
         lab.json(&[&["bench", "--between", "mine", "other:eth0", "--directions", "2"], &SHORT[..]].concat());
     assert_sound(&report);
+    assert_eq!(report["machine"]["switch_cpus"], json!([null]), "this lab binds its worker to no CPU");
     let (sent, received) = (rows(&report)[0]["sent"].as_u64(), rows(&report)[0]["received"].as_u64());
     let (sent, received) = (sent.expect("a number"), received.expect("a number"));
     let counted = counters(&lab);
@@ -247,6 +248,7 @@ fn any_two_sockets_are_measured_as_their_vmm_connecting_or_listening() {
     let connecting = lab.json(&[&["bench", "--sockets", &c, &d], &SHORT[..]].concat());
     for report in [listening, connecting] {
         assert_sound(&report);
+        assert!(report["machine"]["switch_cpus"].is_null(), "nor where it runs: {report}");
         assert!(rows(&report)[0]["cycles_per_frame"].is_null(), "a foreign switch does not say its cost");
     }
     let (_, err) = lab.expect(3, &["bench", "--sockets", &a, &b]);

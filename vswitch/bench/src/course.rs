@@ -60,8 +60,12 @@ struct Limit {
 
 impl<'a> Rig<'a> {
     /// The one for all that `plan` asks of one switch at a time: the calling thread takes the generator's CPU. Also what machine this is.
-    pub(crate) fn take(plan: &'a Plan, cancel: &'a Arc<AtomicBool>) -> Result<(Self, Machine), BenchError> {
-        let (clock, machine) = take_cpu(plan)?;
+    pub(crate) fn take(
+        plan: &'a Plan,
+        switch: &mut dyn Switch,
+        cancel: &'a Arc<AtomicBool>,
+    ) -> Result<(Self, Machine), BenchError> {
+        let (clock, machine) = take_cpu(plan, switch)?;
         let huge_pages = plan.huge_bytes() * 2 <= machine::free_huge_bytes();
         Ok((Self { plan, clock, huge_pages, cancel }, machine))
     }

@@ -138,8 +138,10 @@ pub struct Machine {
     pub tsc_mhz: f64,
     /// The CPU of generator and sink.
     pub generator_cpu: u16,
-    /// The CPU of the switch and of the limits; none: there is only one.
-    pub switch_cpu: Option<u16>,
+    /// The CPU on which the limits are measured; none: there is only one.
+    pub limits_cpu: Option<u16>,
+    /// The CPU that each worker of the switch is bound to, none where it is bound to none; no list: the switch does not say.
+    pub switch_cpus: Option<Vec<Option<u16>>>,
 }
 
 /// Bytes of free huge pages of 2 MiB, from /proc/meminfo.

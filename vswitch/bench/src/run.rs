@@ -30,6 +30,9 @@ pub trait Switch {
         format!("port {port}")
     }
 
+    /// The CPU of each of its workers, if it says; none in it: not bound to one.
+    fn cpus(&mut self) -> Option<Vec<Option<u16>>>;
+
     /// What the switch did so far, if it says.
     fn work(&mut self) -> Option<Work>;
 
@@ -100,7 +103,7 @@ pub fn run(
     progress: &mut dyn FnMut(Progress),
     cancel: &Arc<AtomicBool>,
 ) -> Result<Report, BenchError> {
-    let (rig, machine) = Rig::take(plan, cancel)?;
+    let (rig, machine) = Rig::take(plan, switch, cancel)?;
     let hand_over_ns = match plan.switch_cpu.filter(|_| plan.limits) {
         Some(cpu) => Some(memcpy::hand_over(Some(cpu), rig.clock).map_err(BenchError::Limits)?),
         None => None,
@@ -133,8 +136,8 @@ pub fn run(
     })
 }
 
-/// Binds the calling thread to the generator's CPU, and sets a clock there; says what machine it is.
-pub(crate) fn take_cpu(plan: &Plan) -> Result<(Clock, Machine), BenchError> {
+/// Binds the calling thread to the generator's CPU, and sets a clock there; says what machine it is, and where the switch runs.
+pub(crate) fn take_cpu(plan: &Plan, switch: &mut dyn Switch) -> Result<(Clock, Machine), BenchError> {
     let cpu = plan.generator_cpu;
     let cpus = machine::cpus().map_or(1, |cpus| cpus.len());
     machine::pin(cpu).map_err(|source| BenchError::Cpu { cpu, source })?;
@@ -144,7 +147,8 @@ pub(crate) fn take_cpu(plan: &Plan) -> Result<(Clock, Machine), BenchError> {
         cpus,
         tsc_mhz: clock.hertz() / 1e6,
         generator_cpu: cpu,
-        switch_cpu: plan.switch_cpu,
+        limits_cpu: plan.switch_cpu,
+        switch_cpus: switch.cpus(),
     };
     Ok((clock, machine))
 }

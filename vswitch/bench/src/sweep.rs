@@ -60,9 +60,9 @@ pub fn sweep(
     progress: &mut dyn FnMut(Progress),
     cancel: &Arc<AtomicBool>,
 ) -> Result<Option<SweepReport>, BenchError> {
-    let Some((_, first, _)) = columns.first() else { return Ok(None) };
+    let Some((_, first, switch)) = columns.first_mut() else { return Ok(None) };
     let first = first.clone();
-    let (clock, machine) = take_cpu(&first)?;
+    let (clock, machine) = take_cpu(&first, &mut **switch)?;
     let wanted: u64 = columns.iter().map(|(_, plan, _)| plan.huge_bytes()).sum();
     let huge_pages = wanted <= machine::free_huge_bytes();
     let (mut series, mut remarks) = (Vec::new(), Vec::new());

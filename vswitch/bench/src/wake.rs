@@ -74,7 +74,7 @@ pub fn wake(
     progress: &mut dyn FnMut(Progress),
     cancel: &Arc<AtomicBool>,
 ) -> Result<WakeReport, BenchError> {
-    let (rig, machine) = Rig::take(plan, cancel)?;
+    let (rig, machine) = Rig::take(plan, switch, cancel)?;
     let mut results = Vec::new();
     let all = (plan.sizes.len() * plan.repetitions as usize) as f64;
     let mut done = 0.0;

@@ -35,6 +35,10 @@ impl Switch for Copier {
         Ok(self.ends.remove(0))
     }
 
+    fn cpus(&mut self) -> Option<Vec<Option<u16>>> {
+        Some(vec![None])
+    }
+
     fn work(&mut self) -> Option<Work> {
         let work = self.copier.as_ref().map(RingCopy::work);
         self.asked.extend(work);
@@ -150,6 +154,10 @@ fn limits_are_measured_with_the_same_generator() {
     (plan.limits, plan.switch_cpu) = (true, machine::cpus().expect("the kernel says").last().copied());
     plan.repetitions = 1;
     let report = run(&plan).0.expect("the copier copies");
+    assert_eq!(
+        (report.machine.limits_cpu, &report.machine.switch_cpus),
+        (plan.switch_cpu, &Some(vec![None]))
+    );
     let row = &report.results[0];
     assert!(
         report.hand_over_ns.is_some_and(|time| time > 0.0) && row.memcpy_gbps.is_some_and(|rate| rate > 0.0)

@@ -96,6 +96,7 @@ impl Show for BesideReport {
             )
         }));
         lines.push(where_it_ran(&self.machine, &self.settings));
+        lines.extend(not_bound(&self.machine));
         lines.extend(self.results.iter().flat_map(|row| {
             let told = |when: &str, not_sent, sent| {
                 not_all_sent(
@@ -135,6 +136,7 @@ impl Show for WakeReport {
             self.rate
         )];
         lines.push(where_it_ran(&self.machine, &self.settings));
+        lines.extend(not_bound(&self.machine));
         lines.extend(self.results.iter().filter_map(|row| disturbed(&row.frame_size, row.disturbance)));
         [table(header, rows), lines.join("\n")].join("\n\n")
     }
@@ -143,13 +145,37 @@ impl Show for WakeReport {
 /// Repetitions and CPUs.
 fn where_it_ran(machine: &Machine, settings: &Settings) -> String {
     format!(
-        "{} × {} s in turn; {}, generator on CPU {}, switch on CPU {}",
+        "{} × {} s in turn; {}, generator on CPU {}, {}",
         settings.repetitions,
         settings.seconds,
         machine.cpu,
         machine.generator_cpu,
-        or_dash(machine.switch_cpu)
+        of_the_switch(machine)
     )
+}
+
+/// Where the switch runs, as far as it says.
+fn of_the_switch(machine: &Machine) -> String {
+    let Some(cpus) = &machine.switch_cpus else { return "the switch's CPU is not known".into() };
+    let bound: Vec<_> = cpus.iter().flatten().map(u16::to_string).collect();
+    match bound.len() {
+        0 => "the switch bound to no CPU".into(),
+        some if some < cpus.len() => {
+            format!("{some} of {} workers of the switch on CPU {}", cpus.len(), bound.join(", "))
+        }
+        _ => format!("switch on CPU {}", bound.join(", ")),
+    }
+}
+
+/// That the switch may be anywhere, also where the generator is.
+fn not_bound(machine: &Machine) -> Option<String> {
+    let free = machine.switch_cpus.as_ref()?.contains(&None);
+    let taken = machine.generator_cpu;
+    machine.limits_cpu.filter(|_| free).map(|other| {
+        format!(
+            "the switch's worker is bound to no CPU: it may share CPU {taken} with the generator, and that says little; bind it in the lab's file, as datapath: {{ cpus: [{other}] }}"
+        )
+    })
 }
 
 impl Show for SweepReport {
@@ -157,13 +183,14 @@ impl Show for SweepReport {
         let series = self.series.iter().map(|series| of_sizes(&self.swept, series));
         let (machine, settings) = (&self.machine, &self.settings);
         let mut lines = vec![format!(
-            "{} rounds of {} s, every column in each; ± is half the range over the rounds; {}, generator on CPU {}, switch on CPU {}",
+            "{} rounds of {} s, every column in each; ± is half the range over the rounds; {}, generator on CPU {}, {}",
             settings.repetitions,
             settings.seconds,
             machine.cpu,
             machine.generator_cpu,
-            or_dash(machine.switch_cpu)
+            of_the_switch(machine)
         )];
+        lines.extend(not_bound(machine));
         let rows = || self.series.iter().flat_map(|series| &series.columns);
         let told = |tell: fn(&Row) -> Option<String>| {
             rows().filter_map(move |column| {
@@ -200,10 +227,12 @@ fn of_sizes(swept: &str, series: &Series) -> String {
 /// What is said below the table.
 fn about(report: &Report) -> String {
     let (machine, settings) = (&report.machine, &report.settings);
-    let cpus = match machine.switch_cpu {
-        Some(cpu) => {
-            format!("generator on CPU {}, switch and limits on CPU {cpu}", machine.generator_cpu)
+    let generator = machine.generator_cpu;
+    let cpus = match machine.limits_cpu {
+        Some(cpu) if report.hand_over_ns.is_some() => {
+            format!("generator on CPU {generator}, {}, limits on CPU {cpu}", of_the_switch(machine))
         }
+        Some(_) => format!("generator on CPU {generator}, {}", of_the_switch(machine)),
         None => "everything on one CPU".into(),
     };
     let mut lines = vec![
@@ -222,6 +251,7 @@ fn about(report: &Report) -> String {
         ),
         format!("{}, {} CPUs, TSC {:.0} MHz; {cpus}", machine.cpu, machine.cpus, machine.tsc_mhz),
     ];
+    lines.extend(not_bound(machine));
     if report.results.iter().any(|row| row.memcpy_gbps.is_some()) {
         lines.push(against(settings.payload).into());
     }
@@ -356,6 +386,29 @@ mod tests {
         let said = not_all_sent("frames of 64", 900.0, 900, 100).expect("most was not sent");
         assert!(said.contains("90.0 % of the 900.000 Mpps asked for were not sent"), "{said}");
         assert_eq!(not_all_sent("frames of 64", 1.0, 1, 999), None, "a thousandth is a hiccup");
+    }
+
+    #[test]
+    fn of_the_switchs_cpu_is_said_what_is_known_and_no_more() {
+        let machine = |switch_cpus| Machine {
+            cpu: String::new(),
+            cpus: 2,
+            tsc_mhz: 1.0,
+            generator_cpu: 0,
+            limits_cpu: Some(1),
+            switch_cpus,
+        };
+        let said = |cpus: Option<&[Option<u16>]>| {
+            let machine = machine(cpus.map(<[_]>::to_vec));
+            (of_the_switch(&machine), not_bound(&machine).unwrap_or_default())
+        };
+        assert_eq!(said(None), ("the switch's CPU is not known".into(), String::new()));
+        assert_eq!(said(Some(&[Some(3), Some(4)])), ("switch on CPU 3, 4".into(), String::new()));
+        let (where_, remark) = said(Some(&[None]));
+        assert!(
+            where_ == "the switch bound to no CPU" && remark.contains("datapath: { cpus: [1] }"),
+            "{remark}"
+        );
     }
 
     #[test]
