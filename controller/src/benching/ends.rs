@@ -197,6 +197,10 @@ impl Switch for Ends {
         Some(Work { frames: sum(|worker| worker.frames), busy_cycles: sum(|worker| worker.busy_cycles) })
     }
 
+    fn sleeps(&mut self) -> Option<u64> {
+        Some(self.datapath()?.workers.iter().map(|worker| worker.sleeps).sum())
+    }
+
     fn refused(&mut self) -> Option<u64> {
         self.datapath().map(|view| view.fdb.refused)
     }

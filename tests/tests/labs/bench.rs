@@ -108,6 +108,10 @@ fn a_pair_is_measured_beside_neighbours_and_a_switch_that_sleeps() {
     assert!(received < row["neighbours_sent_mpps"].as_f64(), "one of the receivers is stalled: {row}");
     let report = lab.json(&[&["bench", "--wake"], &short[..]].concat());
     let row = &rows(&report)[0];
+    assert!(
+        row["slept"].as_f64().is_some_and(|share| share > 0.0),
+        "a switch that has nothing to do sleeps: {row}"
+    );
     assert!(row["eventfd_us"]["p50"].as_f64() > Some(0.0) && row["p99_above_us"].is_number(), "{row}");
     let (table, _) = lab.expect(0, &[&["bench", "--rate", "10%", "--no-limits"], &short[..]].concat());
     assert!(table.contains("10 % of the closed loop's rate"), "{table}");

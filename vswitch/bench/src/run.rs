@@ -36,6 +36,9 @@ pub trait Switch {
     /// What the switch did so far, if it says.
     fn work(&mut self) -> Option<Work>;
 
+    /// How often its workers went to sleep so far, if it says.
+    fn sleeps(&mut self) -> Option<u64>;
+
     /// How often it refused to learn a station so far, if it says.
     fn refused(&mut self) -> Option<u64>;
 

@@ -49,7 +49,9 @@ pub struct WakeReport {
 pub struct Woken {
     /// As it was asked for.
     pub frame_size: String,
-    /// From sending to receiving a frame, the switch asleep before each.
+    /// The share of frames before which the switch slept, by its own count; none: it does not say, and may have been awake.
+    pub slept: Option<f64>,
+    /// From sending to receiving a frame.
     pub latency_us: Latency,
     /// From writing an eventfd until a thread that slept on it has answered in shared memory.
     pub eventfd_us: Latency,
@@ -81,9 +83,14 @@ pub fn wake(
     for size in &plan.sizes {
         let mut course = rig.begin(*size, switch)?;
         let (mut frames, mut bare, mut lost) = (Vec::new(), Vec::new(), 0);
+        let (mut sent, mut sleeps) = (0, Some(0));
         let watch = Watch::start();
         for _ in 0..plan.repetitions {
+            let before = switch.sleeps();
             let outcome = course.load.run(&plan.trial(Pace::Open { rate: RATE }), cancel)?;
+            let slept = before.zip(switch.sleeps()).map(|(before, after)| after.saturating_sub(before));
+            sleeps = sleeps.zip(slept).map(|(sum, slept)| sum + slept);
+            sent += outcome.sent;
             if outcome.tally.received == 0 {
                 return Err(BenchError::Silent { sent: outcome.sent });
             }
@@ -101,6 +108,8 @@ pub fn wake(
         };
         results.push(Woken {
             frame_size: size.to_string(),
+            // It is woken by questions as well.
+            slept: sleeps.map(|sleeps| (sleeps as f64 / sent.max(1) as f64).min(1.0)),
             latency_us: quantiles(&frames, rig.clock),
             eventfd_us: quantiles(&bare, rig.clock),
             p50_above_us: above(0.5),

@@ -20,6 +20,7 @@ struct Copier {
     /// By how much what it flooded has grown each time that it is asked, and how much it is.
     floods: Vec<u64>,
     flooded: u64,
+    sleeps: u64,
     /// What it had done each time that it was asked.
     asked: Vec<Work>,
 }
@@ -43,6 +44,12 @@ impl Switch for Copier {
         let work = self.copier.as_ref().map(RingCopy::work);
         self.asked.extend(work);
         work
+    }
+
+    /// As if it slept 10 times more each time that somebody asks.
+    fn sleeps(&mut self) -> Option<u64> {
+        self.sleeps += 10;
+        Some(self.sleeps)
     }
 
     /// As if one more were refused each time that somebody asks.
@@ -224,5 +231,7 @@ fn frames_and_bare_wake_ups_are_measured_in_turn() {
     let report = bench::wake::wake(&plan, &mut switch, &mut |_| {}, &Arc::default()).expect("a report");
     let [row] = report.results.as_slice() else { panic!("one size: {report:#?}") };
     assert_eq!((row.frame_size.as_str(), row.lost), ("64", 0));
+    // Twice 2000 a second, in 40 ms and the warm-up before.
+    assert!(row.slept.is_some_and(|share| (0.05..0.2).contains(&share)), "{row:#?}");
     assert!(row.latency_us.p50 > 0.0 && row.eventfd_us.p50 > 0.0, "{row:#?}");
 }

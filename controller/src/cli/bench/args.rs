@@ -104,7 +104,7 @@ pub(in super::super) struct BenchArgs {
     #[arg(long, env = "VNET_BESIDE", value_name = "stalled|flood|both",
         conflicts_with_all = ["between", "sockets", "sweep", "ports", "busy_ports", "directions", "rate", "search", "quick"])]
     beside: Option<Beside>,
-    /// How long it takes to wake the switch: frames so far apart that it sleeps before each, beside the bare wake-up of a thread by an eventfd.
+    /// How long it takes to wake the switch: frames so far apart that it can sleep before each (before how many it did is told), beside the bare wake-up of a thread by an eventfd.
     #[arg(long, env = "VNET_WAKE", value_parser = BoolishValueParser::new(),
         conflicts_with_all = ["beside", "sweep", "poll_always", "directions", "rate", "search", "window", "quick"])]
     wake: bool,

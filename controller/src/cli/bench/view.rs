@@ -9,7 +9,7 @@ use bench::{
     report::Settings,
     report::{Report, Row},
     sweep::{Series, SweepReport},
-    wake::WakeReport,
+    wake::{WakeReport, Woken},
 };
 use std::io::{self, IsTerminal, Write};
 
@@ -17,6 +17,8 @@ use std::io::{self, IsTerminal, Write};
 const BAR: usize = 24;
 /// More steal than this, in percent, and a figure says little.
 const STEAL: f64 = 1.0;
+/// A smaller share than this of frames before which the switch slept, and its latencies are not those of waking up.
+const ASLEEP: f64 = 0.9;
 /// A greater share than this of what was due and not sent, and the rate asked for was not offered.
 const NOT_SENT: f64 = 1e-3;
 
@@ -116,12 +118,22 @@ impl Show for BesideReport {
 
 impl Show for WakeReport {
     fn table(&self) -> String {
-        let header =
-            ["FRAME", "P50 µs", "P99 µs", "EVENTFD P50", "EVENTFD P99", "P50 ABOVE", "P99 ABOVE", "LOST"];
+        let header = [
+            "FRAME",
+            "SLEPT",
+            "P50 µs",
+            "P99 µs",
+            "EVENTFD P50",
+            "EVENTFD P99",
+            "P50 ABOVE",
+            "P99 ABOVE",
+            "LOST",
+        ];
         let rows = self.results.iter().map(|row| {
             let micros = |micros: f64| format!("{micros:.1}");
             [
                 row.frame_size.clone(),
+                or_dash(row.slept.map(|share| format!("{:.0} %", share * 100.0))),
                 micros(row.latency_us.p50),
                 micros(row.latency_us.p99),
                 micros(row.eventfd_us.p50),
@@ -132,13 +144,29 @@ impl Show for WakeReport {
             ]
         });
         let mut lines = vec![format!(
-            "{} frames a second, the switch asleep before each; beside it a thread on the switch's CPU that an eventfd wakes",
+            "{} frames a second; slept: before how many of them the switch did; beside it a thread that an eventfd wakes",
             self.rate
         )];
+        lines.extend(self.results.iter().filter_map(awake));
         lines.push(where_it_ran(&self.machine, &self.settings));
         lines.extend(not_bound(&self.machine));
         lines.extend(self.results.iter().filter_map(|row| disturbed(&row.frame_size, row.disturbance)));
         [table(header, rows), lines.join("\n")].join("\n\n")
+    }
+}
+
+/// That the switch was not, or may not have been, asleep.
+fn awake(row: &Woken) -> Option<String> {
+    let size = &row.frame_size;
+    match row.slept {
+        None => Some(format!(
+            "frames of {size}: whether the switch slept is not known: it does not say; if it polls, no wake-up was measured"
+        )),
+        Some(share) if share < ASLEEP => Some(format!(
+            "frames of {size}: the switch slept before {:.0} % only: the rest were no wake-ups",
+            share * 100.0
+        )),
+        Some(_) => None,
     }
 }
 
