@@ -67,6 +67,10 @@ const CODES: &[(&str, &str)] = &[
         "no-socket",
         "nothing listens there; start the switch first, or say --listen if it is the one that connects",
     ),
+    (
+        "no-such-cpu",
+        "the file pins a worker to a CPU that this machine does not have, or that may not be used; the help lists those that there are",
+    ),
     ("no-such-group", "the file names a group that this machine does not have"),
     ("no-such-image", "there is no image of that name; there is: debian"),
     ("no-such-interface", "the lab has no such interface; say a node, or node:interface (`vnet show ports`)"),

@@ -1,8 +1,10 @@
 //! What a plan needs and its file alone cannot tell: files that can be read, memory that suffices. Nothing is started.
 
 use crate::failure::Failure;
-use std::{fs::OpenOptions, os::unix::fs::FileTypeExt, path::Path};
-use topology::plan::{Boot, Node, NodeKind, Plan, Vm};
+use bench::machine;
+use std::{fs::OpenOptions, io, os::unix::fs::FileTypeExt, path::Path, thread};
+use topology::plan::{Boot, Cpu, Node, NodeKind, Plan, Vm};
+use vswitch_core::description::Origin;
 
 /// The least memory that the image `debian` boots with, measured: with 80 MiB its kernel has no room to unpack the image.
 const DEBIAN_MEMORY: u64 = 96 << 20;
@@ -25,6 +27,29 @@ pub fn check(plan: &Plan) -> Result<(), Failure> {
     }
     Err(Failure::invalid("unbootable", said.join("\n"))
         .mend("paths are relative to the folder of the topology file; `image: debian` needs none"))
+}
+
+/// Checks that this machine has the CPUs of `plan`, and that its workers may use them. Another machine may have others: this is for
+/// where the lab comes up.
+///
+/// # Errors
+/// It has not; each with its place in the topology file.
+pub fn cpus(plan: &Plan) -> Result<(), Failure> {
+    let file = &plan.description.file;
+    let unusable = |cpu: &Cpu| {
+        let Cpu { number, origin: Origin { line, column } } = *cpu;
+        // Only a try says what cpusets allow; on a thread of its own, which it binds.
+        let tried = thread::scope(|scope| scope.spawn(|| machine::pin(number)).join());
+        let why = tried.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).err()?;
+        Some(format!("{file}:{line}:{column}: no worker can be pinned to CPU {number}: {why}"))
+    };
+    let said: Vec<_> = plan.datapath.cpus.iter().filter_map(unusable).take(MOST).collect();
+    if said.is_empty() {
+        return Ok(());
+    }
+    let here: Vec<_> = machine::cpus().unwrap_or_default().iter().map(u16::to_string).collect();
+    Err(Failure::lacking("no-such-cpu", said.join("\n"))
+        .mend(format!("there are here: {}; name those, or leave `cpus` out", here.join(", "))))
 }
 
 fn place(plan: &Plan, node: &Node) -> String {
@@ -71,6 +96,25 @@ mod tests {
             "version: 1\nname: lab\nswitches: {{ sw1: {{}} }}\nnodes:\n  vm1: {{ kind: vm, {node} }}\nlinks:\n  - [vm1, sw1]\n"
         );
         check(&topology::load(&text, "lab.vnet.yaml", folder).expect("it is well said").plan)
+    }
+
+    #[test]
+    fn a_cpu_that_is_not_there_is_told_with_its_place_and_what_there_is() {
+        let here = machine::cpus().expect("the kernel says");
+        let checked = |named: &[u16]| {
+            let text = format!(
+                "version: 1\nname: lab\nswitches: {{ sw1: {{}} }}\nnodes: {{ a: {{ kind: station }} }}\nlinks: [[a, sw1]]\n\
+                 datapath: {{ workers: {}, cpus: {named:?} }}\n",
+                named.len()
+            );
+            cpus(&topology::load(&text, "lab.vnet.yaml", Path::new("/")).expect("it is well said").plan)
+        };
+        assert_eq!(checked(&here[..1]), Ok(()));
+        let failure = checked(&[here[0], 1023]).expect_err("no such CPU");
+        assert!(failure.message.starts_with("lab.vnet.yaml:6:"), "{failure}");
+        assert!(failure.message.contains("CPU 1023") && !failure.message.contains('\n'), "{failure}");
+        assert!(failure.to_string().contains(&format!("there are here: {}", here[0])), "{failure}");
+        assert_eq!(machine::cpus().expect("the kernel says"), here, "trying binds nobody");
     }
 
     #[test]

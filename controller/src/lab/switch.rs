@@ -67,7 +67,7 @@ pub(super) fn replace(shared: &Shared, client: Client) {
 fn settings(plan: &Plan) -> DatapathSettings {
     DatapathSettings {
         workers: plan.datapath.workers,
-        cpus: plan.datapath.cpus.clone(),
+        cpus: plan.datapath.cpus.iter().map(|cpu| cpu.number).collect(),
         poll: if plan.datapath.always_poll { PollMode::Always } else { PollMode::Adaptive },
     }
 }

@@ -198,6 +198,9 @@ codes! {
         "`datapath: { workers: 2, cpus: [2, 3] }` pins the first worker to CPU 2 and the second to CPU 3. A worker without a CPU \
          would run anywhere beside pinned ones, and a CPU without a worker would do nothing.",
         mend "list as many CPUs as there are workers, or leave `cpus` out";
+    CpuTwice = "T0702", "a CPU for two workers",
+        "Two workers that are pinned to one CPU take turns on it: each is slower than alone, and neither can go elsewhere.",
+        mend "give each worker a CPU of its own, or leave `cpus` out";
 }
 
 /// The explanation of the code of that name, if there is one; upper and lower case are the same.

@@ -11,7 +11,7 @@ use crate::{
     },
     codes::Code,
     mac::mac_for,
-    plan::{Datapath, Interface, Node, NodeKind, Plan},
+    plan::{Cpu, Datapath, Interface, Node, NodeKind, Plan},
     report::{Sink, Span},
     said::{
         lab::Lab,
@@ -117,7 +117,12 @@ fn compile_datapath(lab: &Lab) -> Datapath {
     let said = lab.datapath.clone().unwrap_or_default();
     Datapath {
         workers: said.workers.map_or(1, |workers| workers.value.0),
-        cpus: said.cpus.iter().flatten().map(|cpu| cpu.value.0).collect(),
+        cpus: said
+            .cpus
+            .iter()
+            .flatten()
+            .map(|cpu| Cpu { number: cpu.value.0, origin: cpu.span.origin })
+            .collect(),
         always_poll: said.poll.is_some_and(|poll| poll.value == Poll::Always),
     }
 }

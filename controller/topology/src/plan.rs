@@ -29,9 +29,18 @@ pub struct Datapath {
     /// Workers.
     pub workers: u16,
     /// The CPUs they are pinned to, one each, in order; none: they are not pinned.
-    pub cpus: Vec<u16>,
+    pub cpus: Vec<Cpu>,
     /// True: never sleep (`poll: always`).
     pub always_poll: bool,
+}
+
+/// A CPU that a worker is pinned to. Whether a machine has it, only that machine knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cpu {
+    /// Its number.
+    pub number: u16,
+    /// Where it was said.
+    pub origin: Origin,
 }
 
 /// One node.

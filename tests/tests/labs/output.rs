@@ -134,6 +134,18 @@ fn what_cannot_be_done_is_told_in_words_once() {
 }
 
 #[test]
+fn a_cpu_that_this_machine_does_not_have_is_refused_by_up_and_by_up_alone_and_nothing_stays() {
+    let lab = Lab::new();
+    let text = "version: 1\nswitches: { sw1: {} }\nnodes: { a: { kind: station } }\nlinks: [[a, sw1]]\n\
+                datapath: { workers: 1, cpus: [1023] }\n";
+    let file = lab.write("cpus.vnet.yaml", text);
+    lab.expect(0, &["validate", file.to_str().unwrap()]);
+    let (_, err) = lab.expect(5, &["up", "-d", file.to_str().unwrap()]);
+    assert!(err.contains("error[no-such-cpu]") && err.contains("cpus.vnet.yaml:5:"), "{err}");
+    lab.assert_gone();
+}
+
+#[test]
 fn the_lab_whose_socket_is_in_the_way_is_named() {
     let lab = Lab::new();
     let text = "version: 1\nname: NAME\nswitches: { sw1: {} }\nnodes:\n  ext1: { kind: vhost-user, listen: ./ext1.sock }\n\

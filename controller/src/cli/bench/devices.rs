@@ -74,7 +74,8 @@ mod tests {
             let loaded =
                 topology::load(&text, "bench", Path::new("/")).map_err(|report| report.render(false));
             let loaded = loaded.unwrap_or_else(|report| panic!("{ports} ports, {vlans} VLANs: {report}"));
-            assert_eq!((loaded.plan.nodes.len(), loaded.plan.datapath.cpus.as_slice()), (ports, &[1][..]));
+            let cpus: Vec<_> = loaded.plan.datapath.cpus.iter().map(|cpu| cpu.number).collect();
+            assert_eq!((loaded.plan.nodes.len(), cpus), (ports, vec![1]));
             assert_eq!(loaded.plan.datapath.always_poll, vlans > 0);
             let limits = loaded.plan.description.ports.iter().flatten().map(|port| port.mac_limit);
             assert!(

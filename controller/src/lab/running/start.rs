@@ -77,6 +77,7 @@ impl Lab {
 
     async fn bring_up(&self, plan: Arc<Plan>) -> Result<(), Failure> {
         self.tell(What::Starting { file: plan.description.file.clone() });
+        precheck::cpus(&plan)?;
         let ports = Arc::new(Ports::open(&plan, &self.inner.dir)?);
         for node in &plan.nodes {
             for interface in &node.interfaces {

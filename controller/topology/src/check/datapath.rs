@@ -2,12 +2,18 @@
 
 use crate::{codes::Code, report::Sink, said::lab::Lab};
 
-/// Refuses CPUs that are not one for each worker.
+/// Refuses CPUs that are not one for each worker, each its own.
 pub(crate) fn check(lab: &Lab, sink: &mut Sink) {
     let Some(datapath) = &lab.datapath else { return };
     let said = datapath.workers.as_ref();
     let workers = said.map_or(1, |workers| usize::from(workers.value.0));
     let cpus = datapath.cpus.as_deref().unwrap_or_default();
+    for (place, cpu) in cpus.iter().enumerate() {
+        if let Some(earlier) = cpus[..place].iter().find(|earlier| earlier.value == cpu.value) {
+            let what = format!("CPU {} is given twice", cpu.value.0);
+            sink.error(Code::CpuTwice, cpu.span, what).label(earlier.span, "here first");
+        }
+    }
     let what = format!("{} for {}", count(cpus.len(), "CPU"), count(workers, "worker"));
     if let Some(surplus) = cpus.get(workers) {
         let told = sink.error(Code::CpusAndWorkers, surplus.span, what);

@@ -276,7 +276,7 @@ pub struct ToPort {
 pub struct WorkerView {
     /// Its number.
     pub worker: u16,
-    /// The CPU that it is pinned to.
+    /// The CPU that it is pinned to, if that could be had.
     pub cpu: Option<u16>,
     /// Transmitqs that it serves now.
     pub rings: u16,

@@ -3,10 +3,13 @@
 use super::{Turn, Worker, mailbox::Mailbox};
 use crate::control::protocol::PollMode;
 use mio::{Events, Poll, Token};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::{
+    io::Errno,
+    thread::{CpuSet, sched_setaffinity},
+};
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -27,6 +30,7 @@ const UNKICKED: Duration = Duration::from_millis(1);
 /// A running worker's thread, from outside.
 pub(crate) struct WorkerThread {
     pub(crate) mailbox: Arc<Mailbox>,
+    /// The CPU that it runs on: the one that was asked for, if it could be had.
     pub(crate) cpu: Option<u16>,
     handle: Option<JoinHandle<()>>,
 }
@@ -44,12 +48,13 @@ impl WorkerThread {
         let poll = Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(&poll, WAKE)?);
         let worker = Worker::new(mailbox.clone(), poll.registry().try_clone()?, world, fdb, origin);
+        let (tell, told) = mpsc::channel();
         let handle = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            if let Some(cpu) = cpu {
-                pin(cpu);
-            }
+            // Whoever started it waits for that.
+            let _ = tell.send(cpu.filter(|cpu| pin(*cpu)));
             run(worker, poll, mode, origin);
         })?;
+        let cpu = told.recv().unwrap_or(None);
         Ok(Self { mailbox, cpu, handle: Some(handle) })
     }
 }
@@ -64,12 +69,19 @@ impl Drop for WorkerThread {
     }
 }
 
-fn pin(cpu: u16) {
+/// Binds the calling thread to `cpu`; false: there is none, or it may not be used.
+fn pin(cpu: u16) -> bool {
     let mut set = CpuSet::new();
-    set.set(usize::from(cpu));
-    if let Err(why) = sched_setaffinity(None, &set) {
+    let bound = if usize::from(cpu) < CpuSet::MAX_CPU {
+        set.set(usize::from(cpu));
+        sched_setaffinity(None, &set)
+    } else {
+        Err(Errno::INVAL)
+    };
+    if let Err(why) = &bound {
         tracing::warn!("cannot pin a worker to CPU {cpu}: {why}");
     }
+    bound.is_ok()
 }
 
 fn run(mut worker: Worker, mut poll: Poll, mode: PollMode, origin: Instant) {

@@ -183,6 +183,18 @@ fn a_watch_sees_what_any_worker_moves_oldest_first() {
 }
 
 #[test]
+fn the_cpu_of_a_worker_is_told_only_where_it_was_really_set() {
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+    let first = (0..1024u16).find(|cpu| allowed.is_set(usize::from(*cpu))).unwrap();
+    let mut datapath = Datapath::new();
+    // The last that a file can name, beyond what a set of CPUs holds, and one that no machine of today has.
+    let settings = DatapathSettings { workers: 3, cpus: vec![first, 4095, 1023], poll: PollMode::Adaptive };
+    datapath.apply(&description(&[access(10)]), vec![], vec![], settings).unwrap();
+    let cpus: Vec<_> = datapath.snapshot().unwrap().workers.iter().map(|worker| worker.cpu).collect();
+    assert_eq!(cpus, [Some(first), None, None]);
+}
+
+#[test]
 fn as_many_workers_as_there_may_be_deliver_and_one_more_is_refused() {
     let description = description(&[access(10), access(10)]);
     let lab = Lab::with_workers(&description, 64);
