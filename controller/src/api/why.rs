@@ -45,14 +45,14 @@ pub struct WhySpan {
     pub capped: usize,
 }
 
-/// Records that differ by no more than their moment, length and source port.
+/// Records of one cause at one port, or between two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WhyGroup {
     /// What happened.
     pub kind: WhyKind,
     /// How many records.
     pub count: u64,
-    /// How many more of that kind and reason at that port, of this group or another, were only counted.
+    /// How many more of that cause were only counted.
     pub more: u64,
     /// When the first was, in milliseconds before the answer.
     pub first_millis_ago: u64,
@@ -62,8 +62,10 @@ pub struct WhyGroup {
     pub port: Option<String>,
     /// Where a copy was to go.
     pub to: Option<String>,
-    /// The frame in words; none if it is about no frame, or one that was too short to have addresses.
-    pub frame: Option<String>,
+    /// A few of its frames, the latest first; none if it is about no frame, or about such that were too short to have addresses.
+    pub frames: Vec<WhyFrame>,
+    /// How many more kinds of frames there are.
+    pub frames_left_out: usize,
     /// Why it was lost.
     pub reason: Option<DropReason>,
     /// What became of it, in a sentence.
@@ -78,6 +80,15 @@ pub struct WhyGroup {
     pub flaps: u64,
     /// The configuration that decided it, if it is not the one in force.
     pub old_epoch: Option<u64>,
+}
+
+/// Frames that differ by no more than their moment, length and source port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WhyFrame {
+    /// The last of them, in words.
+    pub frame: String,
+    /// How many were recorded.
+    pub count: u64,
 }
 
 /// Kinds of records.

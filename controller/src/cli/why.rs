@@ -1,7 +1,7 @@
 //! How `why` looks.
 
 use super::render::Show;
-use crate::api::why::{WhyGroup, WhyKind, WhySpan, WhyView};
+use crate::api::why::{WhyFrame, WhyGroup, WhyKind, WhySpan, WhyView};
 use std::fmt::Write;
 
 impl Show for WhyView {
@@ -12,7 +12,7 @@ impl Show for WhyView {
             let _ = writeln!(text, "{}", told(group));
         }
         if self.left_out > 0 {
-            let _ = writeln!(text, "and {} groups more: say SRC and DST, or a shorter --last", self.left_out);
+            let _ = writeln!(text, "and {} causes more: say SRC and DST, or a shorter --last", self.left_out);
         }
         if !self.groups.iter().any(|group| group.kind.is_loss()) {
             let _ = writeln!(
@@ -39,11 +39,14 @@ fn told(group: &WhyGroup) -> String {
     let since = if group.count == 1 { String::new() } else { format!(", first {first} ago") };
     let more = match group.more {
         0 => String::new(),
-        more => format!("; {more} more of that port and cause were only counted"),
+        more => format!("; {more} more were only counted"),
     };
     line(format!("{times}, {last} ago{since}{more}"));
-    if let Some(frame) = &group.frame {
-        line(frame.clone());
+    for WhyFrame { frame, count } in &group.frames {
+        line(if *count == group.count { frame.clone() } else { format!("{frame} ({count} of them)") });
+    }
+    if group.frames_left_out > 0 {
+        line(format!("and {} other kinds of frames", group.frames_left_out));
     }
     match (&group.said, &group.rule, group.old_epoch) {
         (_, _, Some(epoch)) if group.kind != WhyKind::Applied => {

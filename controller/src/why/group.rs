@@ -1,5 +1,5 @@
-//! Records that are alike, together: the same event of the same configuration, and the same frame but for what differs from one
-//! connection or frame to the next.
+//! Records that are alike, together: of one cause (an event at a port, of one configuration) in one group, however many stations it
+//! concerns; in it frames that are the same but for what differs from one connection to the next.
 
 use std::{cmp::Reverse, collections::HashMap};
 use vswitch_core::{
@@ -13,7 +13,7 @@ use vswitch_core::{
 };
 use vswitchd::recorder::{Event, FrameNote, Record, What};
 
-/// Alike records.
+/// Records of one cause.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Group {
     /// The last of them.
@@ -21,19 +21,65 @@ pub(super) struct Group {
     pub(super) first_at: Instant,
     pub(super) count: u64,
     pub(super) more: u64,
-    /// If it is about an address that moved back and forth: how often it moved in all.
+    /// If it is about addresses that moved back and forth: how often they moved in all.
     pub(super) flaps: u64,
+    /// Its frames, the latest first, a few kinds of them.
+    pub(super) samples: Vec<Alike>,
+    /// How many kinds there are; of what was learned, how many addresses.
+    pub(super) kinds: usize,
 }
+
+/// Records of one cause and of frames that are alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Alike {
+    /// The last of them.
+    pub(super) last: Record,
+    pub(super) count: u64,
+    first_at: Instant,
+    more: u64,
+    flaps: u64,
+}
+
+/// So many kinds of frames stand for all of a group.
+const SAMPLES: usize = 5;
 
 /// All groups: first those that say that something was lost, each the latest first.
 pub(super) fn groups(records: Vec<Record>) -> Vec<Group> {
-    let mut groups: HashMap<(Event, Epoch, Option<FrameNote>), Group> = HashMap::new();
+    let mut groups: HashMap<(Event, Epoch), Group> = HashMap::new();
+    // The latest first.
+    for alike in alike(records) {
+        let group = groups.entry((alike.last.event, alike.last.epoch())).or_insert_with(|| Group {
+            last: alike.last,
+            first_at: alike.first_at,
+            count: 0,
+            more: 0,
+            flaps: 0,
+            samples: Vec::new(),
+            kinds: 0,
+        });
+        group.count += alike.count;
+        group.more += alike.more;
+        group.flaps += alike.flaps;
+        group.first_at = group.first_at.min(alike.first_at);
+        group.kinds += 1;
+        if group.samples.len() < SAMPLES {
+            group.samples.push(alike);
+        }
+    }
+    let mut groups: Vec<_> = groups.into_values().collect();
+    groups.sort_by_key(|group| (!super::words::kind(group.last.event).is_loss(), Reverse(group.last.at)));
+    groups
+}
+
+/// Of each kind of frame the records, the latest kind first.
+fn alike(records: Vec<Record>) -> Vec<Alike> {
+    let mut groups: HashMap<(Event, Epoch, Option<FrameNote>), Alike> = HashMap::new();
     for record in records {
         let note = match record.event {
             Event::Learned { .. } => record.frame.map(source_alone),
             _ => record.frame.map(without_source_port),
         };
-        let group = groups.entry((record.event, record.epoch(), note)).or_insert(Group {
+        let group = groups.entry((record.event, record.epoch(), note)).or_insert(Alike {
             last: record,
             first_at: record.at,
             count: 0,
@@ -49,7 +95,7 @@ pub(super) fn groups(records: Vec<Record>) -> Vec<Group> {
     }
     let mut groups: Vec<_> = groups.into_values().collect();
     tell_flaps(&mut groups);
-    groups.sort_by_key(|group| (!super::words::kind(group.last.event).is_loss(), Reverse(group.last.at)));
+    groups.sort_by_key(|group| Reverse(group.last.at));
     groups
 }
 
@@ -78,7 +124,7 @@ impl Move {
 }
 
 /// Notes with which addresses moved back and forth: those that went one way twice, or a way and back.
-fn tell_flaps(groups: &mut [Group]) {
+fn tell_flaps(groups: &mut [Alike]) {
     let moves: Vec<_> =
         groups.iter().filter_map(|group| Some((Move::of(&group.last)?, group.count + group.more))).collect();
     let mut by_address: HashMap<_, Vec<(Move, u64)>> = HashMap::new();

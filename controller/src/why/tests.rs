@@ -70,7 +70,7 @@ fn a_group_says_who_it_was_what_decided_it_and_what_mends_it() {
     assert_eq!((group.first_millis_ago, group.last_millis_ago), (7000, 3000));
     assert_eq!(group.port.as_deref(), Some("web:eth0"));
     let words = "web:eth0 -> bob:eth0, IPv4 10.0.20.1 (web) > 10.0.10.2 (bob) ICMP echo request, 46 bytes";
-    assert_eq!(group.frame.as_deref(), Some(words));
+    assert_eq!(group.frames.iter().map(|alike| alike.frame.as_str()).collect::<Vec<_>>(), [words]);
     assert_eq!(group.said.as_deref(), Some("hello.vnet.yaml:30"));
     assert_eq!(group.rule.as_deref(), Some("makes it access servers (20)"));
     assert_eq!(group.mend.as_deref(), Some(DropReason::NoReceiver.mend()));
@@ -132,9 +132,47 @@ fn connections_of_one_client_are_alike_and_other_servers_are_not() {
     let event = Event::Dropped { port: WEB, reason: DropReason::NoReceiver };
     let syn = |ports| recorded(1, event, &[3], &build::tcp_syn(link, addresses, ports, 1));
     let groups = told(&plan, [syn((5000, 80)), syn((5001, 80)), syn((5002, 22))].concat());
-    let mut counts: Vec<_> = groups.iter().map(|group| group.count).collect();
+    let [group] = <[_; 1]>::try_from(groups).expect("one cause");
+    let mut counts: Vec<_> = group.frames.iter().map(|alike| alike.count).collect();
     counts.sort_unstable();
-    assert_eq!(counts, [1, 2]);
+    assert_eq!((counts, group.count, group.frames_left_out), (vec![1, 2], 3, 0));
+}
+
+#[test]
+fn a_flood_of_many_sources_is_one_group_of_its_cause_with_a_few_of_its_frames() {
+    let plan = hello();
+    let from = |number: u8| {
+        let link = Ethernet { src: MacAddr::new([2, 0, 0, 0, 9, number]), dst: mac(&plan, BOB), tag: None };
+        let addresses = Addresses::V4([10, 0, 20, number].into(), [10, 0, 10, 2].into());
+        build::tcp_syn(link, addresses, (5000, 80), 1)
+    };
+    let dropped = Event::Dropped { port: WEB, reason: DropReason::NoReceiver };
+    let vlan = VlanId::DEFAULT;
+    let full = |what| Event::Learned { port: WEB, switch: SwitchId::new(0), vlan, what };
+    let mut records = Vec::new();
+    for number in 0..200 {
+        let at = [u64::from(number) % 8];
+        records.extend(recorded(1, dropped, &at, &from(number)));
+        records.extend(recorded(1, full(LearnedStep::PortLimit), &at, &from(number)));
+    }
+    // One cause of another port, that it does not hide.
+    records.extend(recorded(
+        1,
+        Event::Dropped { port: ALICE, reason: DropReason::NoReceiver },
+        &[1],
+        &from(1),
+    ));
+    let groups = told(&plan, records);
+    let summed: Vec<_> = groups
+        .iter()
+        .map(|group| (group.kind, group.count, group.frames.len(), group.frames_left_out))
+        .collect();
+    let flood = [WhyKind::Dropped, WhyKind::NotLearned].map(|kind| (kind, 200, 5, 195));
+    assert!(flood.iter().all(|group| summed.contains(group)), "{summed:?}");
+    assert!(summed.len() == 3 && summed.contains(&(WhyKind::Dropped, 1, 1, 0)), "{summed:?}");
+    let refused = groups.iter().find(|group| group.kind == WhyKind::NotLearned).expect("it is there");
+    assert!(refused.fate.ends_with("the last of 200 addresses"), "{}", refused.fate);
+    assert_eq!((refused.first_millis_ago, refused.last_millis_ago), (10_000, 3000));
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! A group of records in the topology's words: who it was, what became of it, which line decided it, what mends it.
 
-use super::{group::Group, millis};
-use crate::api::why::{WhyGroup, WhyKind};
+use super::{
+    group::{Alike, Group},
+    millis,
+};
+use crate::api::why::{WhyFrame, WhyGroup, WhyKind};
 use topology::plan::Plan;
 use vswitch_core::{
     clock::Instant,
@@ -36,7 +39,7 @@ pub(super) const fn kind(event: Event) -> WhyKind {
 
 impl Words<'_> {
     pub(super) fn tell(&self, group: &Group) -> WhyGroup {
-        let Record { event, frame, len, .. } = group.last;
+        let event = group.last.event;
         let (reason, to) = match event {
             Event::Dropped { reason, .. } => (Some(reason), None),
             Event::Lost { reason, to, .. } => (Some(reason), Some(to)),
@@ -60,9 +63,10 @@ impl Words<'_> {
             last_millis_ago: millis(self.now.since(group.last.at)),
             port: event.port().map(|port| self.port_name(port)),
             to: to.map(|port| self.port_name(port)),
-            frame: frame.map(|frame| format!("{}, {len} bytes", self.frame(&frame))),
+            frames: group.samples.iter().filter_map(|alike| self.sample(alike)).collect(),
+            frames_left_out: group.kinds - group.samples.len(),
             reason,
-            fate: self.fate(&group.last),
+            fate: self.fate(group),
             said,
             rule,
             mend: reason.map(DropReason::mend).map(Into::into).or_else(|| mend(group)),
@@ -80,7 +84,8 @@ impl Words<'_> {
     }
 
     /// What became of it, in a sentence.
-    fn fate(&self, record: &Record) -> String {
+    fn fate(&self, group: &Group) -> String {
+        let record = &group.last;
         match record.event {
             Event::Dropped { reason, .. } => format!("dropped: {reason} - {}", reason.what()),
             Event::Lost { to, reason, .. } => {
@@ -89,14 +94,23 @@ impl Words<'_> {
             Event::Learned { port, switch, what, .. } => {
                 let mac = record.frame.map(|frame| frame.src).unwrap_or_default();
                 let what = what.map(|former| self.former_name(record, former));
-                Step::Learned { switch: self.switch_name(switch), mac, at: self.port_name(port), what }
-                    .to_string()
+                let step =
+                    Step::Learned { switch: self.switch_name(switch), mac, at: self.port_name(port), what };
+                match group.kinds {
+                    1 => step.to_string(),
+                    many => format!("{step}, the last of {many} addresses"),
+                }
             }
             Event::Up { .. } => "came up: a driver runs".into(),
             Event::Down { .. } => "went down: its driver or VMM stopped".into(),
             Event::Faulted { why, .. } => format!("was stopped: {}", why.words()),
             Event::Applied => format!("configuration {} came into force", record.epoch()),
         }
+    }
+
+    fn sample(&self, alike: &Alike) -> Option<WhyFrame> {
+        let Record { frame, len, .. } = alike.last;
+        Some(WhyFrame { frame: format!("{}, {len} bytes", self.frame(&frame?)), count: alike.count })
     }
 
     /// The frame: from whom, to whom, what.
