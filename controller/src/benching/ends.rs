@@ -3,12 +3,12 @@
 use crate::{
     api::{
         client::Client,
-        types::{DatapathView, NodeRow, PortRow},
+        types::{DatapathView, DropRow, NodeRow, PortRow},
     },
     failure::{Context, Exit, Failure},
     lab::sockets,
 };
-use bench::{Switch, ringcopy::Work};
+use bench::{Dropped, Switch, ringcopy::Work};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
@@ -61,6 +61,8 @@ const TAKEN: Duration = Duration::from_secs(5);
 /// A switch behind sockets.
 pub(crate) struct Ends {
     ends: Vec<End>,
+    /// What the lab calls them.
+    ports: Vec<String>,
     /// The lab that the ports belong to, and the runtime in which it is asked.
     lab: Option<(Client, Handle)>,
     cancel: Arc<AtomicBool>,
@@ -74,14 +76,14 @@ impl Ends {
         cancel: Arc<AtomicBool>,
     ) -> Result<Self, Failure> {
         let rows: Vec<PortRow> = api.look("ports").await?;
-        let end = |port: usize| {
-            let name = format!("p{port}:eth0");
-            let row = rows.iter().find(|row| row.port == name);
+        let names: Vec<_> = (0..ports).map(|port| format!("p{port}:eth0")).collect();
+        let end = |name: &String| {
+            let row = rows.iter().find(|row| row.port == *name);
             let path = row.and_then(|row| row.socket.clone());
             path.map(End::Connect).ok_or_else(|| Failure::failed("bench", format!("no port {name} came up")))
         };
-        let ends = (0..ports).map(end).collect::<Result<_, _>>()?;
-        Ok(Self { ends, lab: Some((api, Handle::current())), cancel })
+        let ends = names.iter().map(end).collect::<Result<_, _>>()?;
+        Ok(Self { ends, ports: names, lab: Some((api, Handle::current())), cancel })
     }
 
     /// Two ports of a running lab.
@@ -92,23 +94,24 @@ impl Ends {
     ) -> Result<Self, Failure> {
         let nodes: Vec<NodeRow> = api.look("nodes").await?;
         let deadline = Instant::now() + LEAVING;
-        let paths = loop {
+        let found = loop {
             let rows: Vec<PortRow> = api.look("ports").await?;
-            let paths = ports.iter().map(|port| foreign_socket(port, &rows, &nodes));
-            match paths.collect::<Result<Vec<_>, _>>() {
+            let found = ports.iter().map(|port| foreign_socket(port, &rows, &nodes));
+            match found.collect::<Result<Vec<_>, _>>() {
                 Err(failure) if failure.exit == Exit::Busy && Instant::now() < deadline => {
                     tokio::time::sleep(LOOK_AGAIN).await;
                 }
-                paths => break paths?,
+                found => break found?,
             }
         };
+        let (names, paths): (Vec<_>, Vec<_>) = found.into_iter().unzip();
         if paths[0] == paths[1] {
             return Err(Failure::invalid("same-port", format!("{} twice", ports[0])).mend("say two ports"));
         }
         // Where nobody listens the switch is the one that connects.
         let end = |path: PathBuf| if is_socket(&path) { Ok(End::Connect(path)) } else { listen(path) };
         let ends = paths.into_iter().map(end).collect::<Result<_, _>>()?;
-        Ok(Self { ends, lab: Some((api, Handle::current())), cancel })
+        Ok(Self { ends, ports: names, lab: Some((api, Handle::current())), cancel })
     }
 
     /// Two sockets of any switch.
@@ -127,7 +130,8 @@ impl Ends {
                     .mend("start the switch first, or say --listen if it is the one that connects"))
             }
         };
-        Ok(Self { ends: paths.iter().map(end).collect::<Result<_, _>>()?, lab: None, cancel })
+        let ends = paths.iter().map(end).collect::<Result<_, _>>()?;
+        Ok(Self { ends, ports: Vec::new(), lab: None, cancel })
     }
 }
 
@@ -142,8 +146,8 @@ fn listen(path: PathBuf) -> Result<End, Failure> {
     Ok(End::Listen(path, listener))
 }
 
-/// The socket of a port that waits for a VMM.
-fn foreign_socket(port: &str, rows: &[PortRow], nodes: &[NodeRow]) -> Result<PathBuf, Failure> {
+/// The name and the socket of a port that waits for a VMM.
+fn foreign_socket(port: &str, rows: &[PortRow], nodes: &[NodeRow]) -> Result<(String, PathBuf), Failure> {
     let named = |row: &&PortRow| row.port == port || row.port.split(':').next() == Some(port);
     let found: Vec<_> = rows.iter().filter(named).collect();
     let is_foreign = |row: &PortRow| {
@@ -165,7 +169,10 @@ fn foreign_socket(port: &str, rows: &[PortRow], nodes: &[NodeRow]) -> Result<Pat
             Err(Failure::new(Exit::Busy, "port-not-free", what).mend("end it, or take another port"))
         }
         [row] => {
-            row.socket.clone().ok_or_else(|| Failure::invalid("no-socket", format!("{port} has no socket")))
+            let socket = row.socket.clone();
+            let socket =
+                socket.ok_or_else(|| Failure::invalid("no-socket", format!("{port} has no socket")))?;
+            Ok((row.port.clone(), socket))
         }
         _ => Err(Failure::invalid("which-port", format!("`{port}` has several")).mend("say NODE:IF")),
     }
@@ -199,6 +206,16 @@ impl Switch for Ends {
 
     fn sleeps(&mut self) -> Option<u64> {
         Some(self.datapath()?.workers.iter().map(|worker| worker.sleeps).sum())
+    }
+
+    fn dropped(&mut self) -> Option<Vec<Dropped>> {
+        let (api, runtime) = self.lab.as_ref()?;
+        let rows: Vec<DropRow> = runtime.block_on(api.look("drops")).ok()?;
+        let ours = rows.into_iter().filter(|row| self.ports.contains(&row.port));
+        Some(
+            ours.map(|row| Dropped { port: row.port, reason: row.reason.to_string(), frames: row.frames })
+                .collect(),
+        )
     }
 
     fn refused(&mut self) -> Option<u64> {

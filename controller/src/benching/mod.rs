@@ -8,7 +8,7 @@ use crate::{
     failure::{Exit, Failure},
 };
 use bench::{
-    BenchError, Mode, Plan,
+    BenchError, Dropped, Mode, Plan,
     frames::{FrameSize, MOST, Payload, Variety},
     machine,
     report::Report,
@@ -138,6 +138,12 @@ pub(crate) fn failure(error: &BenchError, interrupted: bool) -> Failure {
         _ if interrupted => Failure::failed("interrupted", "interrupted"),
         BenchError::Cpu { .. } | BenchError::Limits(_) => Failure::lacking("bench", error),
         BenchError::Socket { .. } => Failure::new(Exit::NothingRunning, "bench", error),
+        BenchError::Silent { dropped: Some(dropped), .. } if !dropped.is_empty() => {
+            let Dropped { port, reason, .. } = &dropped[0];
+            Failure::failed("bench", error).mend(format!(
+                "`vnet explain {reason}` says what to do, and while the lab runs `vnet why {port}` which line of its file decided it"
+            ))
+        }
         BenchError::Silent { .. } => Failure::failed("bench", error)
             .mend("`vnet show ports` and `vnet show drops` say what became of them"),
         _ => Failure::failed("bench", error),

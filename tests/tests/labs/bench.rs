@@ -141,6 +141,9 @@ fn ports_of_a_running_lab_count_what_the_benchmark_says() {
     );
     assert_eq!(check_law(counted.iter().map(|(_, counters)| counters)), Ok(()));
 
+    let (_, err) =
+        lab.expect(1, &[&["bench", "--between", "mine", "other", "--vlans", "2"], &SHORT[..]].concat());
+    assert!(err.contains("at mine:eth0: tagged-on-access") && err.contains("vnet why mine:eth0"), "{err}");
     let (_, err) = lab.expect(2, &["bench", "--between", "mine", "nobody"]);
     assert!(err.contains("no port `nobody`") && err.contains("other:eth0"), "{err}");
     let (_, err) = lab.expect(2, &["bench", "--between", "mine", "st1"]);

@@ -108,12 +108,13 @@ pub fn beside(
         let mut course = rig.begin_beside(*size, &beside.neighbours(), switch)?;
         let mut repetitions = Vec::new();
         for _ in 0..plan.repetitions {
-            repetitions.extend(repeat(&rig, &mut course)?);
+            let repetition = repeat(&rig, &mut course);
+            repetitions.extend(repetition.map_err(|error| course.explained(error, switch))?);
             done += 1.0;
             progress(Progress { done: done / all, doing: format!("frames of {size}, beside {beside}") });
         }
         if repetitions.is_empty() {
-            return Err(BenchError::Silent { sent: 0 });
+            return Err(BenchError::Silent { sent: 0, dropped: None });
         }
         results.push(kept((size.to_string(), plan.ring_size(*size).entries()), &repetitions, rig.clock));
     }
@@ -126,7 +127,7 @@ fn repeat(rig: &Rig<'_>, course: &mut Course) -> Result<Option<Repetition>, Benc
     let mut trial = |pace, flooding| {
         let outcome = course.load.run_beside(&rig.plan.trial(pace), flooding, rig.cancel)?;
         if outcome.tally.received == 0 && outcome.sent > 0 {
-            return Err(BenchError::Silent { sent: outcome.sent });
+            return Err(BenchError::Silent { sent: outcome.sent, dropped: None });
         }
         Ok(outcome)
     };

@@ -9,7 +9,7 @@ use crate::{
     plan::{Mode, Plan, WARM_UP},
     report::{self, Repetition, Row, Subject},
     ringcopy::{RingCopy, Work},
-    run::{BenchError, Switch, take_cpu},
+    run::{BenchError, Dropped, Switch, take_cpu},
     search::{Found, Search},
 };
 use std::{
@@ -41,6 +41,8 @@ pub(crate) struct Course {
     pub(crate) size: FrameSize,
     pub(crate) load: Load,
     limit: Option<Limit>,
+    /// What the switch had dropped before.
+    dropped: Option<Vec<Dropped>>,
     repetitions: Vec<Repetition>,
     remarks: Vec<String>,
 }
@@ -49,6 +51,21 @@ impl Course {
     /// What was measured so far.
     pub(crate) fn repetitions(&self) -> &[Repetition] {
         &self.repetitions
+    }
+
+    /// The same error, and where nothing came through what the switch dropped since the beginning.
+    pub(crate) fn explained(&self, error: BenchError, switch: &mut dyn Switch) -> BenchError {
+        let BenchError::Silent { sent, dropped: None } = error else { return error };
+        let before = |one: &Dropped| {
+            let same = |old: &&Dropped| (&old.port, &old.reason) == (&one.port, &one.reason);
+            self.dropped.iter().flatten().find(same).map_or(0, |old| old.frames)
+        };
+        let dropped = switch.dropped().map(|all| {
+            let since =
+                all.into_iter().map(|one| Dropped { frames: one.frames.saturating_sub(before(&one)), ..one });
+            since.filter(|one| one.frames > 0).collect()
+        });
+        BenchError::Silent { sent, dropped }
     }
 }
 
@@ -74,9 +91,10 @@ impl<'a> Rig<'a> {
 impl Rig<'_> {
     /// Attaches every port and introduces every station.
     pub(crate) fn begin(&self, size: FrameSize, switch: &mut dyn Switch) -> Result<Course, BenchError> {
+        let dropped = switch.dropped();
         let limit = if self.plan.limits_run() { Some(self.limit(size)?) } else { None };
         let load = self.attach(size, switch)?;
-        let mut course = Course { size, load, limit, repetitions: Vec::new(), remarks: Vec::new() };
+        let mut course = Course { size, load, limit, dropped, repetitions: Vec::new(), remarks: Vec::new() };
         self.teach(&mut course, switch)?;
         Ok(course)
     }
@@ -88,10 +106,12 @@ impl Rig<'_> {
         neighbours: &[(Way, bool)],
         switch: &mut dyn Switch,
     ) -> Result<Course, BenchError> {
+        let dropped = switch.dropped();
         let mut load = self.attach(size, switch)?;
         let variety = self.plan.variety;
         load.add_neighbours(neighbours.iter().map(|neighbour| Neighbour::new(*neighbour, size, variety)));
-        let mut course = Course { size, load, limit: None, repetitions: Vec::new(), remarks: Vec::new() };
+        let mut course =
+            Course { size, load, limit: None, dropped, repetitions: Vec::new(), remarks: Vec::new() };
         self.teach(&mut course, switch)?;
         Ok(course)
     }
@@ -104,7 +124,9 @@ impl Rig<'_> {
         say: &mut dyn FnMut(f64),
     ) -> Result<(), BenchError> {
         let size = course.size;
-        let measured = self.switch_trial(size, &mut course.load, switch, say)?;
+        let measured = self
+            .switch_trial(size, &mut course.load, switch, say)
+            .map_err(|error| course.explained(error, switch))?;
         say(0.6);
         let ringcopy = course.limit.as_mut().map(|limit| self.limit_trial(size, limit)).transpose()?;
         let memcpy = if self.plan.limits_run() { Some(self.memcpy(size)?) } else { None };
@@ -259,7 +281,7 @@ impl Rig<'_> {
 /// The outcome, if anything came through.
 fn heard(outcome: Outcome) -> Result<Outcome, BenchError> {
     if outcome.tally.received == 0 && outcome.sent > 0 {
-        return Err(BenchError::Silent { sent: outcome.sent });
+        return Err(BenchError::Silent { sent: outcome.sent, dropped: None });
     }
     Ok(outcome)
 }

@@ -31,5 +31,5 @@ pub mod wake;
 
 pub use neighbours::Beside;
 pub use plan::{Mode, Plan};
-pub use run::{BenchError, Progress, Switch, run};
+pub use run::{BenchError, Dropped, Progress, Switch, run};
 pub use sink::Tally;

@@ -42,8 +42,22 @@ pub trait Switch {
     /// How often it refused to learn a station so far, if it says.
     fn refused(&mut self) -> Option<u64>;
 
+    /// What it dropped so far of what these ports sent and were to get, if it says.
+    fn dropped(&mut self) -> Option<Vec<Dropped>>;
+
     /// How many frames it flooded so far, if it says.
     fn flooded(&mut self) -> Option<u64>;
+}
+
+/// Frames that a switch dropped at one port for one reason.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// Where.
+    pub port: String,
+    /// Why, in a word.
+    pub reason: String,
+    /// How many.
+    pub frames: u64,
 }
 
 /// How far a benchmark is.
@@ -89,11 +103,25 @@ pub enum BenchError {
     #[error(transparent)]
     Load(#[from] LoadError),
     /// Nothing arrives.
-    #[error("of {sent} frames none came through; are both ports in the same VLAN?")]
+    #[error("of {sent} frames none came through{}", became(dropped.as_deref()))]
     Silent {
         /// Frames sent.
         sent: u64,
+        /// What the switch dropped meanwhile, if it says.
+        dropped: Option<Vec<Dropped>>,
     },
+}
+
+/// What became of frames that did not come through, as far as the switch says.
+fn became(dropped: Option<&[Dropped]>) -> String {
+    match dropped {
+        None => "; are both ports in the same VLAN?".into(),
+        Some([]) => ", and the switch dropped none".into(),
+        Some(dropped) => {
+            let told = dropped.iter().map(|one| format!("{} at {}: {}", one.frames, one.port, one.reason));
+            format!("; the switch dropped {}", told.collect::<Vec<_>>().join(", "))
+        }
+    }
 }
 
 /// Runs `plan` on the calling thread, which stays bound to the generator's CPU. `cancel` ends it early.

@@ -92,7 +92,8 @@ pub fn wake(
             sleeps = sleeps.zip(slept).map(|(sum, slept)| sum + slept);
             sent += outcome.sent;
             if outcome.tally.received == 0 {
-                return Err(BenchError::Silent { sent: outcome.sent });
+                let silent = BenchError::Silent { sent: outcome.sent, dropped: None };
+                return Err(course.explained(silent, switch));
             }
             lost += outcome.lost();
             frames.push(outcome.latency);

@@ -1,7 +1,7 @@
 //! Whole benchmarks of a switch that is known: the copier itself, behind the sockets of a switch.
 
 use bench::{
-    BenchError, Mode, Plan, Progress, Switch,
+    BenchError, Dropped, Mode, Plan, Progress, Switch,
     frames::{FrameSize, Payload, Variety},
     machine,
     report::Report,
@@ -21,6 +21,7 @@ struct Copier {
     floods: Vec<u64>,
     flooded: u64,
     sleeps: u64,
+    dropped: u64,
     /// What it had done each time that it was asked.
     asked: Vec<Work>,
 }
@@ -50,6 +51,13 @@ impl Switch for Copier {
     fn sleeps(&mut self) -> Option<u64> {
         self.sleeps += 10;
         Some(self.sleeps)
+    }
+
+    /// Nothing, of a switch that forwards; else 8 frames more each time that somebody asks.
+    fn dropped(&mut self) -> Option<Vec<Dropped>> {
+        self.dropped += 8;
+        let one = || Dropped { port: "a".into(), reason: "mtu-exceeded".into(), frames: self.dropped };
+        Some(self.deaf.then(one).into_iter().collect())
     }
 
     /// As if one more were refused each time that somebody asks.
@@ -221,7 +229,10 @@ fn a_switch_that_forwards_nothing_is_told_so() {
     let mut switch = Copier { deaf: true, ..Copier::default() };
     let plan = Plan { repetitions: 1, ..plan(Mode::Closed { window: Some(8) }) };
     let error = bench::run(&plan, &mut switch, &mut |_| {}, &Arc::default()).expect_err("nothing came");
-    assert!(error.to_string().contains("of 8 frames none came through"), "{error}");
+    let said = "of 8 frames none came through; the switch dropped 8 at a: mtu-exceeded";
+    assert_eq!(error.to_string(), said, "what it dropped before is not meant");
+    let unknown = BenchError::Silent { sent: 8, dropped: None };
+    assert!(unknown.to_string().ends_with("in the same VLAN?"), "{unknown}");
 }
 
 #[test]
