@@ -31,6 +31,13 @@ pub struct Problem {
     pub help: Option<String>,
 }
 
+impl Problem {
+    /// A request that is none of ours by HTTP's own rules, with the status that they give it.
+    pub(super) fn of_request(status: StatusCode, what: String) -> Self {
+        Self { status: status.as_u16(), ..Failure::invalid("bad-request", what).into() }
+    }
+}
+
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         let (status, title) = match failure.exit {

@@ -15,16 +15,34 @@ use crate::{
 };
 use axum::{
     Json, Router,
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody},
     extract::{Path, Query, Request, State, rejection::QueryRejection},
     http::{StatusCode, header},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{delete, get, post, put},
-    serve::Listener,
+};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use std::{future::Future, io, time::Duration};
-use tokio::net::{UnixListener, UnixStream, unix::SocketAddr};
+use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::timeout,
+};
+
+/// How long a client may take for the head of a request, the first or a further one, and as long again for its body.
+pub(super) const REQUEST: Duration = Duration::from_secs(5);
+/// How many clients are heard at a time; the next one waits until one is gone. Those that follow events or captures stay.
+pub(super) const CLIENTS: usize = 128;
+/// The longest body of a request: a topology file of the greatest size, as JSON.
+const BODY: usize = 2 << 20;
 
 /// What can be asked of a running lab.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,8 +121,75 @@ pub fn router<S: Service>(service: S) -> Router {
         .route("/v1/labs/{lab}/transfer", post(transfer::<S>))
         .route("/v1/labs/{lab}/bench", post(bench::<S>))
         .route("/v1/labs/{lab}/export", post(export::<S>))
+        .method_not_allowed_fallback(|request: Request| async move {
+            let what = format!("{} is no method of {}", request.method(), request.uri().path());
+            Problem::of_request(StatusCode::METHOD_NOT_ALLOWED, what)
+        })
         .fallback(|request: Request| async move { Problem::from(no_such(request.uri().path())) })
+        .layer(middleware::from_fn(whole))
         .with_state(service)
+}
+
+/// Hands a request on once its body is there, in time and not too long.
+async fn whole(request: Request, next: Next) -> Result<Response, Problem> {
+    let (head, body) = request.into_parts();
+    let too_long = || {
+        let what = format!("the body is longer than {BODY} bytes");
+        Problem::of_request(StatusCode::PAYLOAD_TOO_LARGE, what)
+    };
+    // What is announced need not come.
+    if body.size_hint().lower() > BODY as u64 {
+        return Err(too_long());
+    }
+    let body = match timeout(REQUEST, Limited::new(body, BODY).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => return Err(too_long()),
+        Ok(Err(error)) => {
+            return Err(Problem::of_request(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")));
+        }
+        Err(_) => {
+            let what = format!("the body did not come within {} s", REQUEST.as_secs());
+            return Err(Problem::of_request(StatusCode::REQUEST_TIMEOUT, what));
+        }
+    };
+    Ok(next.run(Request::from_parts(head, body.into())).await)
+}
+
+/// Serves `routes` to who connects until `over`, and ends when what is under way then is answered.
+pub async fn serve(listener: OwnersOnly, routes: Router, over: impl Future<Output = ()>) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(REQUEST);
+    let (end, ended) = watch::channel(());
+    let (room, mut clients) = (Arc::new(Semaphore::new(CLIENTS)), JoinSet::new());
+    let next = async || {
+        let seat = room.clone().acquire_owned().await;
+        (seat, listener.accept().await)
+    };
+    let mut over = pin!(over);
+    loop {
+        let (seat, stream) = tokio::select! {
+            next = next() => next,
+            Some(_) = clients.join_next() => continue,
+            () = &mut over => break,
+        };
+        let service = TowerToHyperService::new(routes.clone());
+        let (client, mut ended) = (http.serve_connection(TokioIo::new(stream), service), ended.clone());
+        clients.spawn(async move {
+            let _seat = seat;
+            let mut client = pin!(client);
+            tokio::select! {
+                // Whatever ended it, it is gone.
+                _ = client.as_mut() => {}
+                // Said by the other end of the channel going.
+                _ = ended.changed() => {
+                    client.as_mut().graceful_shutdown();
+                    let _ = client.await;
+                }
+            }
+        });
+    }
+    drop((listener, end));
+    while clients.join_next().await.is_some() {}
 }
 
 fn no_such(what: &str) -> Failure {
@@ -311,17 +396,14 @@ pub struct OwnersOnly(
     pub UnixListener,
 );
 
-impl Listener for OwnersOnly {
-    type Io = UnixStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (UnixStream, SocketAddr) {
+impl OwnersOnly {
+    async fn accept(&self) -> UnixStream {
         let own = rustix::process::getuid().as_raw();
         loop {
             match self.0.accept().await {
                 // SO_PEERCRED: who the peer was when it connected (unix(7)).
-                Ok((stream, address)) => match stream.peer_cred() {
-                    Ok(peer) if peer.uid() == own || peer.uid() == 0 => return (stream, address),
+                Ok((stream, _)) => match stream.peer_cred() {
+                    Ok(peer) if peer.uid() == own || peer.uid() == 0 => return stream,
                     _ => tracing::warn!("a process of another user was turned away from the API"),
                 },
                 Err(error) => {
@@ -331,9 +413,5 @@ impl Listener for OwnersOnly {
                 }
             }
         }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
     }
 }

@@ -3,7 +3,8 @@
 use super::{
     capture::Capturing,
     client::Client,
-    server::{OwnersOnly, Question, Service, router},
+    problem::MEDIA_TYPE,
+    server::{CLIENTS, OwnersOnly, Question, REQUEST, Service, router, serve as serve_until},
     types::{
         CaptureRequest, ExecReply, ExecRequest, LabState, LabView, TopologyFile, TransferEnd, TransferReport,
         TransferRequest,
@@ -18,8 +19,13 @@ use crate::{
     },
 };
 use serde_json::{Value, json};
+use std::path::Path;
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+    time::Instant,
+};
 
 /// A block of pcapng, of a type that does not exist.
 const BLOCK: [u8; 12] = [99, 0, 0, 0, 12, 0, 0, 0, 12, 0, 0, 0];
@@ -138,7 +144,7 @@ fn serve() -> (TempDir, Client) {
     let listener = sockets::listen(&socket).unwrap();
     listener.set_nonblocking(true).unwrap();
     let listener = OwnersOnly(tokio::net::UnixListener::from_std(listener).unwrap());
-    tokio::spawn(axum::serve(listener, router(Pretender::default())).into_future());
+    tokio::spawn(serve_until(listener, router(Pretender::default()), std::future::pending()));
     (folder, Client::new(&socket, "office"))
 }
 
@@ -191,6 +197,52 @@ async fn another_lab_is_not_here_and_a_missing_socket_is_nothing_running() {
     assert_eq!(other.view().await.unwrap_err().exit, Exit::NothingRunning);
     let nowhere = Client::new(&folder.path().join("nothing.sock"), "office");
     assert_eq!(nowhere.view().await.unwrap_err().code, "not-running");
+}
+
+/// A client that has said so much; what it is answered, until the controller hangs up.
+async fn answer(socket: &Path, said: &str) -> String {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    stream.write_all(said.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_request_is_not_waited_for_for_ever() {
+    let (folder, _client) = serve();
+    let (socket, begin) = (folder.path().join("api.sock"), Instant::now());
+    let answered = answer(&socket, "GET /metr").await;
+    assert!(!answered.contains("200") && begin.elapsed() >= REQUEST, "{answered}");
+    let body = "POST /v1/labs/office/trace HTTP/1.1\r\nhost: vnet\r\nconnection: close\r\ncontent-length: 9\r\n\r\n{";
+    let answered = answer(&socket, body).await;
+    assert!(answered.starts_with("HTTP/1.1 408 ") && answered.contains(MEDIA_TYPE), "{answered}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_clients_than_are_heard_wait_for_one_to_go() {
+    let (folder, _client) = serve();
+    let (socket, begin) = (folder.path().join("api.sock"), Instant::now());
+    let mut silent = Vec::new();
+    for _ in 0..CLIENTS {
+        silent.push(UnixStream::connect(&socket).await.unwrap());
+    }
+    let asked = "GET /metrics HTTP/1.1\r\nhost: vnet\r\nconnection: close\r\n\r\n";
+    assert!(answer(&socket, asked).await.starts_with("HTTP/1.1 200 "));
+    assert!(begin.elapsed() >= REQUEST, "a silent one was waited for: {:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn what_http_itself_refuses_is_a_problem_too() {
+    let (folder, _client) = serve();
+    let socket = folder.path().join("api.sock");
+    let asked = "PATCH /v1/labs/office HTTP/1.1\r\nhost: vnet\r\nconnection: close\r\n\r\n";
+    let answered = answer(&socket, asked).await;
+    assert!(answered.starts_with("HTTP/1.1 405 ") && answered.contains("bad-request"), "{answered}");
+    let long =
+        "PUT /v1/labs/office HTTP/1.1\r\nhost: vnet\r\nconnection: close\r\ncontent-length: 9999999\r\n\r\n";
+    let answered = answer(&socket, long).await;
+    assert!(answered.starts_with("HTTP/1.1 413 ") && answered.contains(MEDIA_TYPE), "{answered}");
 }
 
 #[tokio::test]

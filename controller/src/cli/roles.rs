@@ -1,7 +1,7 @@
 //! The hidden verbs: this executable in the roles of a lab's processes.
 
 use crate::{
-    api::server::{OwnersOnly, Service, router},
+    api::server::{self, OwnersOnly, Service, router},
     failure::{Context, Exit, Failure},
     lab::{
         claim::ClaimError, name::LabName, processes::Identity, rundir::Runtime, running::Lab, sockets::listen,
@@ -53,7 +53,7 @@ pub(super) async fn serve(name: &LabName, owner: Option<u32>) -> Result<Exit, Fa
     listener.set_nonblocking(true).context("api", || "its socket".into())?;
     let listener = tokio::net::UnixListener::from_std(listener).context("api", || "its socket".into())?;
     let (done, (over, is_over)) = (lab.clone(), oneshot::channel());
-    let served = axum::serve(OwnersOnly(listener), router(lab)).with_graceful_shutdown(async move {
+    let served = server::serve(OwnersOnly(listener), router(lab), async move {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok();
         let asked = async {
             match &mut terminate {
@@ -69,7 +69,7 @@ pub(super) async fn serve(name: &LabName, owner: Option<u32>) -> Result<Exit, Fa
         let _ = over.send(());
     });
     tokio::select! {
-        served = served.into_future() => served.context("api", || "the API".into())?,
+        () = served => {}
         () = async {
             // It is said, or nothing is left that could say it.
             let _ = is_over.await;
