@@ -140,8 +140,8 @@ fn is_socket(path: &Path) -> bool {
 }
 
 fn listen(path: PathBuf) -> Result<End, Failure> {
-    let listener =
-        UnixListener::bind(&path).context("socket", || format!("listening on {}", path.display()))?;
+    // One that a killed benchmark left is replaced.
+    let listener = sockets::listen(&path)?;
     listener.set_nonblocking(true).context("socket", || path.display().to_string())?;
     Ok(End::Listen(path, listener))
 }
@@ -300,6 +300,14 @@ mod tests {
         assert!(ends.connect(1).expect_err("interrupted").to_string().contains("no switch connected"));
         drop(ends);
         assert!(paths.iter().all(|path| !path.exists()));
+        let stale = UnixListener::bind(&paths[0]).expect("a free path");
+        let failure = Ends::sockets(&paths, true, cancel.clone()).err().expect("somebody listens there");
+        assert!(failure.exit == Exit::Busy && failure.mend.is_some(), "{failure}");
+        drop(stale);
+        assert!(Ends::sockets(&paths, true, cancel.clone()).is_ok(), "nobody does any more");
+        let long = folder.path().join("n".repeat(200));
+        let failure = Ends::sockets(&[long, paths[1].clone()], true, cancel).err().expect("too long");
+        assert!(failure.message.contains("at most 107") && failure.mend.is_some(), "{failure}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use bench::{
 };
 use ends::Ends;
 use std::{
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -100,7 +101,7 @@ fn plan(request: &BenchRequest, cpus: &[u16]) -> Result<Plan, Failure> {
         device: format!("{} to {}", request.between[0], request.between[1]),
         sizes,
         ring_size: None,
-        variety: variety(request.flows, request.macs, request.vlans)?,
+        variety: variety(request.flows, request.macs, request.vlans.into())?,
         payload: Payload { dirty: request.dirty, read: request.read },
         ports: 2,
         busy_ports: 2,
@@ -116,20 +117,23 @@ fn plan(request: &BenchRequest, cpus: &[u16]) -> Result<Plan, Failure> {
 }
 
 /// How frames differ: without `flows` as many as are needed.
-pub(crate) fn variety(flows: Option<u32>, macs: u32, vlans: u16) -> Result<Variety, Failure> {
-    let least = macs.max(u32::from(vlans)).max(1);
+pub(crate) fn variety(flows: Option<u32>, macs: u32, vlans: u32) -> Result<Variety, Failure> {
+    let least = macs.max(vlans).max(1);
     let flows = flows.unwrap_or(least);
-    if macs == 0 || vlans > MOST_VLANS || flows > MOST {
-        let message = format!(
-            "--flows {flows} --macs {macs} --vlans {vlans}: flows and MACs are within 1 to {MOST}, VLANs within 0 to {MOST_VLANS}"
-        );
+    let wrong = [
+        (!(1..=MOST).contains(&macs), format!("--macs {macs} is not within 1 to {MOST}")),
+        (vlans > u32::from(MOST_VLANS), format!("--vlans {vlans} is not within 0 to {MOST_VLANS}")),
+        (!(1..=MOST).contains(&flows), format!("--flows {flows} is not within 1 to {MOST}")),
+    ];
+    if let Some((_, message)) = wrong.into_iter().find(|(wrong, _)| *wrong) {
         return Err(Failure::invalid("usage", message));
     }
     if flows < least {
         return Err(Failure::invalid("usage", format!("--flows {flows} are fewer than its MACs or VLANs"))
             .mend("each flow has one station at either end and one VLAN: say at least as many flows"));
     }
-    Ok(Variety { flows, macs, vlans })
+    // Just seen to be one of 4094 at most.
+    Ok(Variety { flows, macs, vlans: u16::try_from(vlans).unwrap_or(MOST_VLANS) })
 }
 
 /// A benchmark's failure; `interrupted` if it was asked to end.
@@ -137,7 +141,16 @@ pub(crate) fn failure(error: &BenchError, interrupted: bool) -> Failure {
     match error {
         _ if interrupted => Failure::failed("interrupted", "interrupted"),
         BenchError::Cpu { .. } | BenchError::Limits(_) => Failure::lacking("bench", error),
-        BenchError::Socket { .. } => Failure::new(Exit::NothingRunning, "bench", error),
+        BenchError::Socket { source, .. } => {
+            let mend = match source.kind() {
+                io::ErrorKind::ConnectionRefused => {
+                    "nobody listens there any more: start the switch first, or say --listen if it is the one that connects"
+                }
+                io::ErrorKind::TimedOut => "is the switch running, and not busy with another connection?",
+                _ => "look at the path, and at who may use it",
+            };
+            Failure::new(Exit::NothingRunning, "bench", error).mend(mend)
+        }
         BenchError::Silent { dropped: Some(dropped), .. } if !dropped.is_empty() => {
             let Dropped { port, reason, .. } = &dropped[0];
             Failure::failed("bench", error).mend(format!(
@@ -168,6 +181,15 @@ mod tests {
         assert_eq!((plan.generator_cpu, plan.switch_cpu, plan.limits), (3, Some(5), false));
         let unknown = serde_json::from_str::<BenchRequest>(r#"{ "between": ["a", "b"], "frames": 3 }"#);
         assert!(unknown.expect_err("a misspelt key").to_string().contains("frames"));
+    }
+
+    #[test]
+    fn a_socket_that_nobody_listens_on_any_more_says_what_to_do() {
+        let refused =
+            BenchError::Socket { port: "a.sock".into(), source: io::ErrorKind::ConnectionRefused.into() };
+        let failure = failure(&refused, false);
+        assert!(failure.exit == Exit::NothingRunning && failure.message.starts_with("a.sock: "), "{failure}");
+        assert!(failure.mend.is_some_and(|mend| mend.contains("start the switch first")));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     super::args::Output,
-    sweep::{Columns, Sweep, Swept},
+    sweep::{Columns, Sweep, Swept, number},
 };
 use crate::{benching::variety, failure::Failure};
 use bench::{
@@ -17,6 +17,8 @@ use vhost_net_backend::layout::RingSize;
 
 /// The most ports that one switch is asked to have.
 const MOST_PORTS: usize = 512;
+/// The most frames a second that can be asked for.
+const MOST_RATE: f64 = 1e9;
 
 /// How fast a switch is, beside how fast this machine could be.
 #[derive(Debug, Clone, Args)]
@@ -47,17 +49,17 @@ pub(in super::super) struct BenchArgs {
     #[arg(long, env = "VNET_WINDOW", value_name = "N")]
     window: Option<u32>,
     /// Flows of each stream, 1 to 1048576 [default: as many as MACs or VLANs].
-    #[arg(long, env = "VNET_FLOWS", value_name = "N")]
+    #[arg(long, env = "VNET_FLOWS", value_parser = number, value_name = "N")]
     flows: Option<u32>,
-    /// MAC addresses behind each port, 1 to 1048576.
-    #[arg(long, env = "VNET_MACS", default_value_t = 1, value_name = "N")]
-    macs: u32,
-    /// Tagged frames in so many VLANs, from 1 on; 0: no tags.
-    #[arg(long, env = "VNET_VLANS", default_value_t = 0, value_name = "N")]
-    vlans: u16,
-    /// Ports attached, of a lab of its own.
-    #[arg(long, env = "VNET_PORTS", default_value_t = 2, value_name = "N", conflicts_with_all = ["between", "sockets"])]
-    ports: usize,
+    /// MAC addresses behind each port, 1 to 1048576, also as 64k or 1M [default: 1].
+    #[arg(long, env = "VNET_MACS", value_parser = number, value_name = "N")]
+    macs: Option<u32>,
+    /// Tagged frames in so many VLANs, from 1 on; 0: no tags [default: 0].
+    #[arg(long, env = "VNET_VLANS", value_parser = number, value_name = "N")]
+    vlans: Option<u32>,
+    /// Ports attached, of a lab of its own [default: 2].
+    #[arg(long, env = "VNET_PORTS", value_parser = number, value_name = "N", conflicts_with_all = ["between", "sockets"])]
+    ports: Option<u32>,
     /// Ports with traffic, in pairs [default: all].
     #[arg(long, env = "VNET_BUSY_PORTS", value_name = "N")]
     busy_ports: Option<usize>,
@@ -163,9 +165,15 @@ impl FromStr for Rate {
             let number: f64 = text.strip_suffix(unit)?.parse().ok()?;
             Some(number * times)
         });
-        let rate = parsed.filter(|rate| (1.0..=1e9).contains(rate));
-        rate.map(|rate| Self(Mode::Open { rate }))
-            .ok_or_else(|| format!("`{text}` is no rate: say for example 1Mpps, 500kpps, 100pps or 10%"))
+        let rate = parsed
+            .ok_or_else(|| format!("`{text}` is no rate: say for example 1Mpps, 500kpps, 100pps or 10%"))?;
+        if !(1.0..=MOST_RATE).contains(&rate) {
+            return Err(format!(
+                "`{text}` is out of range: 1pps to {}Mpps can be asked for",
+                MOST_RATE / 1e6
+            ));
+        }
+        Ok(Self(Mode::Open { rate }))
     }
 }
 
@@ -210,13 +218,17 @@ impl BenchArgs {
         let Some(sweep) = &self.sweep else { return Ok(None) };
         let column = |value: &u32| {
             let mut args = Self { no_limits: true, ..self.clone() };
-            match sweep.what {
-                Swept::Macs => args.macs = *value,
-                Swept::Vlans => args.vlans = u16::try_from(*value).unwrap_or(u16::MAX),
+            let swept = match sweep.what {
+                Swept::Macs => &mut args.macs,
+                Swept::Vlans => &mut args.vlans,
                 Swept::Ports => {
-                    args.ports = *value as usize;
                     args.busy_ports = args.busy_ports.or(Some(2));
+                    &mut args.ports
                 }
+            };
+            if let Some(said) = swept.replace(*value) {
+                let message = format!("--{0} {said} contradicts --sweep {0}=…", sweep.what);
+                return Err(wrong(message, "say it once: the series has all values"));
             }
             Ok((*value, args.plan()?.0))
         };
@@ -249,7 +261,7 @@ impl BenchArgs {
         if !(0.01..=3600.0).contains(&seconds) {
             return Err(Failure::invalid("usage", format!("--seconds {seconds} is not within 0.01 to 3600")));
         }
-        let ports = self.beside.map_or(self.ports, Beside::ports);
+        let ports = self.beside.map_or(self.ports.unwrap_or(2) as usize, Beside::ports);
         let busy_ports = if self.beside.is_some() { 2 } else { self.busy_ports.unwrap_or(ports & !1) };
         let ring_size = self.ring()?;
         let device = match (self.between, self.sockets) {
@@ -269,7 +281,7 @@ impl BenchArgs {
             device: device.to_string(),
             sizes,
             ring_size,
-            variety: variety(self.flows, self.macs, self.vlans)?,
+            variety: variety(self.flows, self.macs.unwrap_or(1), self.vlans.unwrap_or(0))?,
             payload: Payload { dirty: self.dirty, read: self.read },
             ports,
             busy_ports,
@@ -377,6 +389,8 @@ mod tests {
         assert_eq!(plan_.variety, Variety { flows: 1000, macs: 1000, vlans: 10 });
         let (_, device) = plan("--sockets ./a ./b --listen").expect("good");
         assert_eq!(device, Device::Sockets { paths: ["./a".into(), "./b".into()], listen: true });
+        let (thousands, _) = plan("--macs 64k --flows 1M").expect("as in a series");
+        assert_eq!(thousands.variety, Variety { flows: 1_000_000, macs: 64_000, vlans: 0 });
         let (dirty, _) = plan("--dirty --read").expect("good");
         assert_eq!((dirty.payload, own.payload), (Payload { dirty: true, read: true }, Payload::default()));
         let (tenth, _) = plan("--rate 10%").expect("good");
@@ -405,6 +419,8 @@ mod tests {
         assert_eq!(ports, [(2, 2), (512, 2)]);
         assert!(series("--sweep vlans=70000").is_err() && series("--sweep ports=1").is_err());
         assert!(series("").expect("good").is_none());
+        let twice = series("--sweep macs=1,2 --macs 5").expect_err("a contradiction");
+        assert_eq!(twice.message, "--macs 5 contradicts --sweep macs=…");
     }
 
     #[test]
@@ -414,6 +430,10 @@ mod tests {
             ("--rate 5", "1Mpps"),
             ("--rate 1Mpps --search ndr", "cannot be used with"),
             ("--rate 200%", "0.01% to 100%"),
+            ("--rate 2000Mpps", "1pps to 1000Mpps"),
+            ("--rate 0pps", "1pps to 1000Mpps"),
+            ("--macs 10000000", "--macs 10000000 is not within 1 to 1048576"),
+            ("--macs 64q", "64k or 1M"),
             ("--beside nobody", "stalled, flood or both"),
             ("--beside flood --ports 8", "cannot be used with"),
             ("--wake --rate 1kpps", "cannot be used with"),
@@ -424,6 +444,7 @@ mod tests {
             ("--flows 5 --macs 10", "fewer than its MACs"),
             ("--macs 0", "1 to 1048576"),
             ("--vlans 4095", "4094"),
+            ("--vlans 70k", "--vlans 70000 is not within 0 to 4094"),
             ("--ports 1", "2 to 512"),
             ("--ports 4 --busy-ports 3", "even number"),
             ("--directions 3", "1..=2"),

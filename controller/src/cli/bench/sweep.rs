@@ -62,8 +62,8 @@ impl FromStr for Sweep {
         let parsed = text.split_once('=').and_then(|(what, values)| {
             let all = [Swept::Macs, Swept::Vlans, Swept::Ports];
             let what = all.into_iter().find(|each| each.to_string() == what)?;
-            let values: Option<Vec<u32>> = values.split(',').map(number).collect();
-            Some(Self { what, values: values.filter(|values| values.len() <= MOST)? })
+            let values: Vec<u32> = values.split(',').map(number).collect::<Result<_, _>>().ok()?;
+            (values.len() <= MOST).then_some(Self { what, values })
         });
         parsed.ok_or_else(|| {
             format!("`{text}` is no series: say for example macs=1,1k,64k,1M, vlans=1,64,4094 or ports=2,64,512; {MOST} values at most")
@@ -72,11 +72,12 @@ impl FromStr for Sweep {
 }
 
 /// A number, of thousands (`k`) or millions (`M`) if it says so.
-fn number(text: &str) -> Option<u32> {
+pub(super) fn number(text: &str) -> Result<u32, String> {
     let units = [("k", 1000), ("M", 1_000_000)];
     let unit = units.iter().find_map(|(unit, times)| Some((text.strip_suffix(unit)?, *times)));
     let (digits, times) = unit.unwrap_or((text, 1));
-    digits.parse::<u32>().ok()?.checked_mul(times)
+    let number = digits.parse::<u32>().ok().and_then(|digits| digits.checked_mul(times));
+    number.ok_or_else(|| format!("`{text}` is no number: say for example 100, 64k or 1M"))
 }
 
 /// Brings a lab up for each plan, measures them, and takes all down, whatever came of it.

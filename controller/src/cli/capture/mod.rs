@@ -13,7 +13,7 @@ use pcap_parser::{Block, OptionCode, parse_block_le, pcapng::PcapNGOption};
 use std::{
     fs::File,
     io::{self, IsTerminal, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
 use vswitch_core::filter::{Filter, FilterError};
 
@@ -27,7 +27,7 @@ struct Amount {
 
 /// Where a capture goes.
 enum Sink {
-    File(File),
+    File(File, PathBuf),
     Stdout,
     Lines(Lines),
 }
@@ -143,7 +143,7 @@ impl Sink {
             }
             Some(path) => {
                 let file = File::create(path).context("output", || path.display().to_string())?;
-                Ok(Self::File(file))
+                Ok(Self::File(file, path.to_owned()))
             }
         }
     }
@@ -160,7 +160,9 @@ impl Sink {
     /// Writes blocks, where programs read.
     fn write(&mut self, blocks: &[u8]) -> Result<(), Failure> {
         match self {
-            Self::File(file) => file.write_all(blocks).context("output", || "the file of the capture".into()),
+            Self::File(file, path) => {
+                file.write_all(blocks).context("output", || format!("{} cannot be written", path.display()))
+            }
             Self::Stdout => {
                 out::bytes(blocks);
                 Ok(())
@@ -175,6 +177,13 @@ mod tests {
     use super::*;
     use std::time::Duration;
     use vswitchd::capture::pcapng::{self, Interface, Packet, Way};
+
+    #[test]
+    fn a_file_that_takes_nothing_is_named() {
+        let mut sink = Sink::of(Some(Path::new("/dev/full"))).expect("it opens");
+        let failure = sink.write(&[0; 8]).expect_err("it is full");
+        assert!(failure.message.starts_with("/dev/full cannot be written: "), "{failure}");
+    }
 
     #[test]
     fn what_was_missed_is_known_at_the_end_and_numbers_can_be_read() {
