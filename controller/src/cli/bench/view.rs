@@ -3,7 +3,7 @@
 use super::super::render::{Show, or_dash, table};
 use bench::{
     Progress,
-    beside::BesideReport,
+    beside::{BesideReport, Kept},
     frames::Payload,
     machine::{Disturbance, Machine},
     report::Settings,
@@ -111,7 +111,8 @@ impl Show for BesideReport {
             let solo = told("alone", row.solo_not_sent, row.solo_sent);
             solo.into_iter().chain(told("beside", row.beside_not_sent, row.beside_sent))
         }));
-        lines.extend(self.results.iter().filter_map(|row| disturbed(&row.frame_size, row.disturbance)));
+        let told = |row: &Kept| disturbed_ratio(&row.frame_size, row.disturbance, row.kept > 1.0);
+        lines.extend(self.results.iter().filter_map(told));
         [table(header, rows), lines.join("\n")].join("\n\n")
     }
 }
@@ -345,7 +346,14 @@ fn wrong(row: &Row) -> Option<String> {
 }
 
 fn row_disturbed(row: &Row) -> Option<String> {
-    disturbed(&row.frame_size, row.disturbance)
+    let above = [row.ratio_to_ringcopy, row.ratio_to_memcpy].into_iter().flatten().any(|ratio| ratio > 1.0);
+    disturbed_ratio(&row.frame_size, row.disturbance, above)
+}
+
+/// The same of a row that has ratios; some `above` 1.
+fn disturbed_ratio(frame_size: &str, disturbance: Disturbance, above: bool) -> Option<String> {
+    let said = disturbed(frame_size, disturbance)?;
+    Some(if above { format!("{said}; more than 100 % is of that, and not of the switch") } else { said })
 }
 
 fn disturbed(frame_size: &str, disturbance: Disturbance) -> Option<String> {
@@ -437,6 +445,15 @@ mod tests {
             where_ == "the switch bound to no CPU" && remark.contains("datapath: { cpus: [1] }"),
             "{remark}"
         );
+    }
+
+    #[test]
+    fn a_share_above_all_of_it_is_explained_where_the_machine_was_disturbed() {
+        let (quiet, busy) =
+            (Disturbance::default(), Disturbance { steal_percent: 5.0, involuntary_switches: 2 });
+        assert_eq!(disturbed_ratio("64", quiet, true), None);
+        assert!(disturbed_ratio("64", busy, true).is_some_and(|said| said.contains("more than 100 %")));
+        assert!(disturbed_ratio("64", busy, false).is_some_and(|said| !said.contains("more than 100 %")));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! 512 guests that come and go at random, in processes that are killed: the pair in the middle loses nothing, and the switch is left as
 //! it was.
 //!
-//! The pair has a VLAN of its own: what the others flood, it would have to take in time. Ten minutes of it:
-//! `VNET_CHURN_SECONDS=300 cargo test -p vswitchd --test datapath churn -- --nocapture`: so long with one worker, and again with two.
+//! The pair has a VLAN of its own: what the others flood, it would have to take in time. Five
+//! minutes with each of one and two workers: `VNET_CHURN_SECONDS=300 cargo test -p vswitchd --test datapath churn -- --nocapture`.
 
 mod half_way;
 mod herd;
@@ -135,7 +135,8 @@ fn enough_descriptors() -> bool {
     limit.maximum.is_none_or(|most| most >= DESCRIPTORS)
 }
 
-/// What may stay on the heap: 1 KiB a port, for the words of its last end and for room in lists. A ring that is left is 25 KiB.
+/// What may stay on the heap: 1 KiB a port, for the words of its last end and for room in lists; twice that from before anybody came, when
+/// lists had no room yet. A ring that is left is 25 KiB.
 const KEPT: usize = CHURNED.end << 10;
 
 /// KiB that may stay resident: the recorders' pages, which are used as records are written (4 MiB a worker), and 64 KiB a port between
@@ -204,19 +205,22 @@ impl Scene {
 }
 
 fn churn(name: &'static str, workers: u16) {
-    let mut scene = Scene::new(name, workers);
     let resident = || status("/proc/self/status", "RssAnon");
+    let mut scene = Scene::new(name, workers);
+    // Nobody but the pair was ever attached.
+    let (heap_first, resident_first) = (heap(), resident());
     // The first half warms up what is kept on purpose: lists, the allocator's and the threads' caches.
     scene.churn(duration() / 2);
     let (heap_before, resident_before) = (heap(), resident());
     scene.churn(duration() / 2);
     let (heap_after, resident_after) = (heap(), resident());
     eprintln!(
-        "{workers} workers: {:?}; {:?} as before; heap {heap_before} bytes, now {heap_after}; resident {resident_before} KiB, now \
-         {resident_after}",
+        "{workers} workers: {:?}; {:?} as before; heap before anybody came {heap_first} bytes, half-way {heap_before}, now {heap_after}; \
+         resident {resident_first} KiB, {resident_before}, now {resident_after}",
         scene.done, scene.before
     );
     assert!(heap_after < heap_before + KEPT, "{heap_before} bytes on the heap before, now {heap_after}");
+    assert!(heap_after < heap_first + 2 * KEPT, "{heap_first} bytes before anybody came, now {heap_after}");
     assert!(
         resident_after < resident_before + resident_kept(workers),
         "{resident_before} KiB before, now {resident_after}"
