@@ -18,7 +18,7 @@ use crate::{
         events::What,
         name::LabName,
         precheck,
-        processes::{MARK, mark},
+        processes::{Identity, MARK, mark},
         rundir::Runtime,
     },
 };
@@ -29,6 +29,9 @@ use std::{
 };
 use tokio::sync::oneshot;
 use topology::Loaded;
+
+/// How long a controller whose lab did not come up may take to be gone.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// How long a new controller may take to open its API.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -160,6 +163,12 @@ pub(super) async fn bring_up(
     }
     // The last words are on their way.
     let _ = tokio::time::timeout(Duration::from_secs(1), following).await;
+    if up.is_err()
+        && let Some(controller) = own.and_then(Identity::of)
+    {
+        // It takes back what was begun, and goes: the next verb is not to meet it.
+        let _ = tokio::time::timeout(LEAVING, controller.ended()).await;
+    }
     Ok((brought, up?))
 }
 

@@ -67,6 +67,8 @@ impl Lab {
             self.tear_down().await;
             // Whoever asked is told by the answer.
             tracing::error!("{failure}");
+            // Who follows need not wait for more.
+            self.inner.events.close();
             self.inner.done.notify_one();
             return Err(failure);
         }
