@@ -1,0 +1,25 @@
+//! Time: the time stamp counter, at the rate that the VMM states.
+
+use crate::machine;
+use core::time::Duration;
+
+/// Time since this guest began. The counter itself may have begun long before: a paravirtual KVM shows ring 3 the
+/// host's.
+#[derive(Clone, Copy)]
+pub(crate) struct Clock {
+    khz: u64,
+    origin: u64,
+}
+
+impl Clock {
+    /// A counter of this rate that stood at `origin` when the guest began; none for a rate of 0.
+    pub(crate) fn new(khz: u64, origin: u64) -> Option<Self> {
+        (khz > 0).then_some(Self { khz, origin })
+    }
+
+    /// Now.
+    pub(crate) fn now(self) -> Duration {
+        let cycles = u128::from(machine::cycles().saturating_sub(self.origin));
+        Duration::from_nanos((cycles * 1_000_000 / u128::from(self.khz)) as u64)
+    }
+}

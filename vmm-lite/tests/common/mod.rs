@@ -1,0 +1,99 @@
+//! A guest in a process of its own, with its console in our hands.
+
+use std::{
+    io::{Read, Write},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Says what a test needs and this machine lacks: to whoever reads its output, and to `./check`, which counts it.
+pub(crate) fn left_out(what: &str) {
+    eprintln!("LEFT OUT: {what}");
+    if let Some(list) = std::env::var_os("VNET_LEFT_OUT") {
+        let mut list = std::fs::OpenOptions::new().append(true).create(true).open(list).unwrap();
+        writeln!(list, "{what}").unwrap();
+    }
+}
+
+/// A running `vmm-lite`; killed if a test ends before it.
+pub(crate) struct Guest {
+    process: Child,
+    input: ChildStdin,
+    output: Receiver<Vec<u8>>,
+    /// What was printed and not looked at yet.
+    said: String,
+}
+
+impl Guest {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_vmm-lite"))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, mut console) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+        let (sender, output) = channel();
+        thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = console.read(&mut bytes) {
+                if sender.send(bytes[..read].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { process, input, output, said: String::new() }
+    }
+
+    /// Types a line.
+    pub(crate) fn tell(&mut self, line: &str) {
+        writeln!(self.input, "{line}").unwrap();
+    }
+
+    /// Waits until the guest has said `text`; what it said up to and with it.
+    pub(crate) fn until(&mut self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(at) = self.said.find(text) {
+                let rest = self.said.split_off(at + text.len());
+                return std::mem::replace(&mut self.said, rest);
+            }
+            match self.output.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.said.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(RecvTimeoutError::Timeout) => panic!("no `{text}`, but: {}", self.said),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let reason = self.end();
+                    panic!("no `{text}`, but: {}; {reason:?}", self.said);
+                }
+            }
+        }
+    }
+
+    /// Asks the VMM to end.
+    pub(crate) fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits for the end: the exit code, and the last that the VMM said.
+    pub(crate) fn end(&mut self) -> (Option<i32>, String) {
+        let mut said = String::new();
+        self.process.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        let code = self.process.wait().unwrap().code();
+        let last = said.lines().last().unwrap_or_default();
+        (code, last.trim_start_matches("vmm-lite: ").to_owned())
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
