@@ -12,26 +12,26 @@ const BUNDLED: &[u8] = include_bytes!(env!("VNET_GUEST"));
 #[command(name = "vmm-lite", version)]
 pub struct Args {
     /// What to boot: an ELF with a PVH entry point, or a bzImage.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "VNET_VMM_KERNEL", value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// The kernel's first file system.
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, env = "VNET_VMM_INITRD", value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
     /// What the kernel is told.
-    #[arg(long, value_name = "WORDS", default_value = "")]
+    #[arg(long, env = "VNET_VMM_CMDLINE", value_name = "WORDS", default_value = "")]
     cmdline: String,
     /// How many vCPUs: 1 to 16.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = cpus)]
+    #[arg(long, env = "VNET_VMM_CPUS", value_name = "N", default_value = "1", value_parser = cpus)]
     cpus: CpuCount,
     /// How much memory: bytes, or with K, M or G.
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = memory)]
+    #[arg(long, env = "VNET_VMM_MEMORY", value_name = "SIZE", default_value = "64M", value_parser = memory)]
     memory: RamSize,
     /// Who is at the serial console: `stdio`, `pty`, `none`, or `socket=PATH`.
-    #[arg(long, value_name = "WHERE", default_value = "stdio", value_parser = console)]
+    #[arg(long, env = "VNET_VMM_CONSOLE", value_name = "WHERE", default_value = "stdio", value_parser = console)]
     console: ConsoleTarget,
     /// A network interface: socket=PATH,mac=MAC[,mtu=BYTES][,address=ADDRESS/LENGTH]... A bundled guest takes the
     /// addresses; others may read them from their command line (`vnet.if=`). May be repeated.
-    #[arg(long, value_name = "KEYS", value_parser = net)]
+    #[arg(long, env = "VNET_VMM_NET", value_name = "KEYS", value_parser = net)]
     net: Vec<Net>,
 }
 

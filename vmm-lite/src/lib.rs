@@ -2,6 +2,7 @@
 //! nowhere else, like any other VMM.
 //!
 //! ```text
+//! run         one machine from its arguments to its end
 //! args        the command line; config: what a machine is to be
 //! machine     from its parts to its end: threads, and what ended it
 //!  ├ memory     the guest's RAM: a sealed memfd
@@ -32,6 +33,7 @@ mod lines;
 mod machine;
 mod memory;
 mod ports;
+mod run;
 mod vcpu;
 mod virtio;
 mod vm;
@@ -43,5 +45,6 @@ pub use console::ConsoleTarget;
 pub use ended::Ended;
 pub use machine::{Machine, StartError, Stopper};
 pub use memory::RamError;
+pub use run::{ErrorKind, RunError, run};
 pub use virtio::net::{NetConfig, NetError};
 pub use vm::KvmError;

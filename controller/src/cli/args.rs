@@ -222,6 +222,9 @@ pub(super) enum Verb {
     /// The stations of one lab.
     #[command(hide = true)]
     Station,
+    /// One virtual machine.
+    #[command(hide = true)]
+    Vmm(vmm_lite::Args),
 }
 
 impl Verb {
@@ -253,7 +256,8 @@ impl Verb {
             | Self::Image { .. }
             | Self::Init { .. }
             | Self::Vswitchd
-            | Self::Station => false,
+            | Self::Station
+            | Self::Vmm(_) => false,
         }
     }
 }

@@ -130,6 +130,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         }
         Verb::Vswitchd => roles::vswitchd(),
         Verb::Station => roles::station(),
+        Verb::Vmm(args) => roles::vmm(args),
     };
     Ok(exit? as u8)
 }

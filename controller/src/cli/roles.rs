@@ -10,6 +10,7 @@ use crate::{
 };
 use std::{io::Read, os::fd::AsFd, time::Duration};
 use tokio::sync::oneshot;
+use vmm_lite::ErrorKind;
 
 /// How long answers that are under way when the lab is down may take to be read: a client that is stopped holds up
 /// nobody.
@@ -33,6 +34,19 @@ pub(super) fn station() -> Result<Exit, Failure> {
     let spec: Spec = serde_json::from_slice(&text).context("station", || "what to be".into())?;
     station::run(spec).map_err(|why| Failure::failed("station", format!("{why:#}")))?;
     Ok(Exit::Done)
+}
+
+/// One virtual machine, with its console where its arguments say.
+pub(super) fn vmm(args: vmm_lite::Args) -> Result<Exit, Failure> {
+    let ended = vmm_lite::run(args).map_err(|why| {
+        let exit = match why.kind() {
+            ErrorKind::Usage => Exit::Invalid,
+            ErrorKind::Lacking => Exit::Lacking,
+            ErrorKind::Failed => Exit::Failed,
+        };
+        Failure::new(exit, "vmm", why)
+    })?;
+    if ended.is_orderly() { Ok(Exit::Done) } else { Err(Failure::failed("vmm", ended)) }
 }
 
 /// The controller of one lab: serves its API until the lab is taken down, or until the process `owner` that started it

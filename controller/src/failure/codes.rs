@@ -149,6 +149,10 @@ const CODES: &[(&str, &str)] = &[
     ("usage", "the command line makes no sense; see --help"),
     ("vm", "the virtual machine could not be started"),
     ("vm-ended", "QEMU ended before the guest answered; `vnet logs NODE` says what it said"),
+    (
+        "vmm",
+        "the virtual machine could not be started, or ended by itself; the message says why, its console says more",
+    ),
     ("which-file", "several topology files are here: name one"),
     ("which-lab", "several labs run: say which with --name (`vnet ls`)"),
     ("which-port", "the node has several interfaces: say node:interface"),

@@ -17,3 +17,4 @@ mod neighbours;
 mod output;
 mod process;
 mod readme;
+mod vmm;

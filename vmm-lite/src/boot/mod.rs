@@ -169,3 +169,60 @@ fn load_initrd(
         .map_err(|why| fail(io::Error::other(why)))?;
     Ok(place)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    const GUEST: &[u8] = include_bytes!(env!("VNET_GUEST"));
+
+    fn ram() -> Ram {
+        Ram::from_ranges(&[(GuestAddress(0), 4 << 20)]).unwrap()
+    }
+
+    fn load(image: &[u8]) -> Result<Entry, BootError> {
+        load_kernel(&ram(), "it", &mut Cursor::new(image)).map(|loaded| loaded.entry)
+    }
+
+    #[test]
+    fn the_bundled_guest_is_entered_by_its_note() {
+        let Entry::Pvh { rip } = load(GUEST).unwrap() else { panic!("an ELF is entered by PVH") };
+        assert!((layout::HIGH_START..layout::HIGH_START + GUEST.len() as u64).contains(&rip));
+    }
+
+    #[test]
+    fn what_is_no_kernel_is_refused() {
+        let mut bzimage = vec![0; 4096];
+        bzimage[0x202..0x206].copy_from_slice(b"HdrS");
+        for image in [&b""[..], b"\x7fEL", b"#!/bin/sh\n", &[0; 4096], &bzimage, &GUEST[..64]] {
+            assert!(matches!(load(image), Err(BootError::Kernel { .. })), "{:?}", image.get(..4));
+        }
+    }
+
+    #[test]
+    fn a_damaged_kernel_is_loaded_or_refused() {
+        // SplitMix64 (Steele, Lea, Flood 2014), so that a failure comes again.
+        let mut state = 1u64;
+        let mut next = || {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed ^ (mixed >> 29)
+        };
+        let mut image = GUEST.to_vec();
+        // The ELF header and the program headers; the rest is the kernel's own.
+        let headers = 64 + 3 * 56;
+        for _ in 0..2000 {
+            let (at, byte) = (next() as usize % headers, next() as u8);
+            let kept = std::mem::replace(&mut image[at], byte);
+            let _ = load(&image);
+            // Some damage stays, and gathers.
+            if next() % 4 != 0 {
+                image[at] = kept;
+            }
+            if next() % 64 == 0 {
+                image.copy_from_slice(GUEST);
+            }
+        }
+    }
+}
