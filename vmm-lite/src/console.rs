@@ -78,7 +78,18 @@ enum Input {
     Socket {
         listener: UnixListener,
         visitor: Visitor,
+        _name: Name,
     },
+}
+
+/// A socket's name, which goes with it: else the next machine could not take it.
+struct Name(PathBuf);
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        // One that somebody has removed already is as good.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// The visitor of a console on a socket, if there is one.
@@ -129,7 +140,8 @@ impl Console {
                 let listener = UnixListener::bind(path)?;
                 listener.set_nonblocking(true)?;
                 let visitor = Visitor::default();
-                (Input::Socket { listener, visitor: visitor.clone() }, Box::new(visitor))
+                let name = Name(path.clone());
+                (Input::Socket { listener, visitor: visitor.clone(), _name: name }, Box::new(visitor))
             }
         };
         let terminal = if *target == ConsoleTarget::Stdio { typed_through()? } else { None };
@@ -169,7 +181,7 @@ impl Input {
         }
         room.drain();
         let (Some(source), Some(true)) = (source, ready.get(2)) else { return Ok(&[]) };
-        if let (Self::Socket { listener, visitor: place }, None) = (&*self, &visitor) {
+        if let (Self::Socket { listener, visitor: place, .. }, None) = (&*self, &visitor) {
             if let Ok((stream, _)) = listener.accept() {
                 let patient = stream.set_nonblocking(false).and(stream.set_write_timeout(Some(PATIENCE)));
                 *lock(&place.0) = patient.is_ok().then_some(stream);

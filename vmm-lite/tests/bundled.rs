@@ -64,6 +64,21 @@ fn what_is_typed_ends_its_waits() {
 }
 
 #[test]
+fn its_console_is_a_socket_for_one_visitor_after_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("console.sock");
+    let console = format!("socket={}", path.display());
+    with_guest(&["--console", &console], |guest| {
+        for _ in 0..2 {
+            assert!(guest.visit(&path, "uptime", "us").contains("up "));
+        }
+        guest.visit(&path, "poweroff", "");
+        assert_eq!(guest.end(), (Some(0), "the guest powered off".into()));
+        assert!(!path.exists(), "its name goes with it");
+    });
+}
+
+#[test]
 fn more_is_typed_than_the_fifo_holds() {
     with_guest(&[], |guest| {
         guest.tell(&"x".repeat(5000));

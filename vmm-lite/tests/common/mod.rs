@@ -2,6 +2,8 @@
 
 use std::{
     io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
@@ -73,6 +75,27 @@ impl Guest {
                 }
             }
         }
+    }
+
+    /// Connects to a console that is a socket, types `line`, and returns what was said up to `text`.
+    pub(crate) fn visit(&mut self, path: &Path, line: &str, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut stream = loop {
+            match UnixStream::connect(path) {
+                Ok(stream) => break stream,
+                Err(why) => assert!(Instant::now() < deadline, "{why}"),
+            }
+            assert_eq!(self.process.try_wait().unwrap(), None);
+        };
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        writeln!(stream, "{line}").unwrap();
+        let (mut said, mut bytes) = (String::new(), [0; 256]);
+        while !said.contains(text) {
+            let read = stream.read(&mut bytes).unwrap();
+            assert_ne!(read, 0, "hung up after: {said}");
+            said.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+        said
     }
 
     /// Asks the VMM to end.
