@@ -39,6 +39,8 @@ const QUEUES: usize = 2;
 const QUEUE_SIZE: u16 = 1024;
 /// How long the switch may take to answer a message.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often one machine says what went wrong with a start or a reset.
+const MOST_COMPLAINTS: u8 = 16;
 /// VHOST_USER_F_PROTOCOL_FEATURES: of the connection, not of the device.
 const PROTOCOL_FEATURES: u64 = 1 << 30;
 
@@ -139,7 +141,10 @@ pub(crate) struct Net {
     vm: Arc<Vm>,
     kicks: Vec<Event>,
     call: Event,
+    /// The rings that the backend was told of.
     started: Vec<usize>,
+    /// How often it was said that the switch or the driver did not do its part.
+    complaints: u8,
 }
 
 impl Net {
@@ -175,7 +180,7 @@ impl Net {
         lines.add(&vm, place.gsi, call.try_clone()?)?;
         let registers = Registers::new(offer(config, offered));
         let of_connection = offered & PROTOCOL_FEATURES;
-        Ok(Self { registers, frontend, of_connection, vm, kicks, call, started: Vec::new() })
+        Ok(Self { registers, frontend, of_connection, vm, kicks, call, started: Vec::new(), complaints: 0 })
     }
 
     /// A read of a register.
@@ -191,7 +196,11 @@ impl Net {
             Effect::Stop => self.stop(),
         };
         if let Err(why) = done {
-            eprintln!("net: {why}");
+            // A guest that does this over and over fills no log.
+            if self.complaints < MOST_COMPLAINTS {
+                self.complaints += 1;
+                eprintln!("net: {why}");
+            }
             self.registers.needs_reset();
         }
     }
