@@ -38,10 +38,7 @@ pub(crate) fn run(
             After::Next(Next::Resume) => {}
             After::Next(Next::Wait(limit)) => devices.lines.wait(vm, limit),
             After::Next(Next::End(ended)) => return Some(ended),
-            After::TripleFault => {
-                eprintln!("{:x?}", vcpu.get_regs());
-                return Some(Ended::TripleFault { cpu, rip: rip() });
-            }
+            After::TripleFault => return Some(Ended::TripleFault { cpu, rip: rip() }),
             After::NotEmulated => return Some(Ended::NotEmulated { cpu, rip: rip() }),
             After::EntryFailed(reason) => return Some(Ended::EntryFailed { cpu, reason }),
             After::MemoryFault(address) => return Some(Ended::MemoryFault { cpu, address }),
