@@ -99,7 +99,10 @@ impl Ports {
         let place = port.index();
         let life = self.life(place).filter(|life| life.id == port)?;
         if let Some(at) = life.parked.iter().position(|ring| ring.index() == index) {
-            return Some(life.parked.swap_remove(at));
+            let ring = life.parked.swap_remove(at);
+            // A port is seldom stopped: until it is again there is nothing to keep room for.
+            life.parked.shrink_to_fit();
+            return Some(ring);
         }
         let source = self.sources.remove(|source| source.port == place && source.ring.index() == index);
         if let Some(ring) = source.into_iter().next() {
