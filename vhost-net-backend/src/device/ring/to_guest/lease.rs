@@ -238,7 +238,7 @@ impl<'r> Lease<'r> {
         if self.unwritten > 0 {
             self.true_headers();
         }
-        self.ring.end(self.number, self.end)
+        self.ring.end(self.number, (self.rooms.granted.frames > 0).then_some(self.end))
     }
 
     /// A driver that joins merged buffers needs a true count, whatever the frame holds. Those that were written have it.

@@ -1,5 +1,6 @@
 //! Which places of a used ring may be shown to the driver: those of leases that ended, up to the oldest that did not.
 
+use crate::device::ring::flag::Flagged;
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicU64, Ordering};
 use std::collections::VecDeque;
@@ -20,16 +21,31 @@ impl Oldest {
         Self(AtomicU64::new(0))
     }
 
-    /// Whether lease `number`, which the caller holds, is the oldest; if so, whoever was before has stored its index.
+    /// Ends lease `number`, which the caller holds, in the leases that `find` finds behind the `flag`; `end` is the used index behind its
+    /// places, if it has any. `store` puts an index into the used ring. Returns the indices between which the driver is to be told.
     #[inline(always)]
-    pub(super) fn is(&self, number: u64) -> bool {
-        self.0.load(Ordering::Acquire) == number
-    }
-
-    /// It is that of `leases` now, whose used index was stored. Behind the flag.
-    #[inline(always)]
-    pub(super) fn pass(&self, leases: &Leases) {
-        self.0.store(leases.oldest, Ordering::Release);
+    pub(super) fn end<T>(
+        &self,
+        flag: &Flagged<T>,
+        find: impl FnOnce(&mut T) -> &mut Leases,
+        (number, end): (u64, Option<u16>),
+        store: impl Fn(u16),
+    ) -> (u16, u16) {
+        // The oldest: whoever was before has stored its index. So the driver sees the frames a flag earlier.
+        let shown = end.filter(|_| self.0.load(Ordering::Acquire) == number);
+        if let Some(index) = shown {
+            store(index);
+        }
+        flag.with(|state| {
+            let leases = find(state);
+            let told = leases.end(number, |index| {
+                if shown != Some(index) {
+                    store(index);
+                }
+            });
+            self.0.store(leases.oldest, Ordering::Release);
+            told
+        })
     }
 }
 

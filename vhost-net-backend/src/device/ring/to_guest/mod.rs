@@ -105,23 +105,12 @@ impl ToGuest {
         Ok(Lease::new(self, rooms, number, end))
     }
 
-    /// Ends lease `number`, whose places end before used index `end`; returns the used indices between which the driver is to be told.
+    /// Ends lease `number`, whose places (if any) end before used index `end`; returns the used indices between which the driver is to be told.
     #[inline]
-    fn end(&self, number: u64, end: u16) -> Published {
-        // The driver sees the frames a flag earlier.
-        let shown = self.oldest.is(number);
-        if shown {
-            self.ring.store_used_index(end);
-        }
-        self.state.with(|state| {
-            let (old, new) = state.leases.end(number, |index| {
-                if !shown || index != end {
-                    self.ring.store_used_index(index);
-                }
-            });
-            self.oldest.pass(&state.leases);
-            Published { old, new }
-        })
+    fn end(&self, number: u64, end: Option<u16>) -> Published {
+        let store = |index| self.ring.store_used_index(index);
+        let (old, new) = self.oldest.end(&self.state, |state| &mut state.leases, (number, end), store);
+        Published { old, new }
     }
 
     /// Asks the CPU for the line in which the driver says how many buffers it has made available: who is about to

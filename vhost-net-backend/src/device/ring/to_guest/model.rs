@@ -51,20 +51,9 @@ impl Receiveq {
         for place in first..first + places {
             self.written[usize::from(place)].store(true, Ordering::Relaxed);
         }
-        let shown = self.oldest.is(number);
-        if shown {
-            self.used_index.store(first + places, Ordering::Release);
-        }
-        let store = |index| {
-            if !shown || index != first + places {
-                self.used_index.store(index, Ordering::Release);
-            }
-        };
-        let (old, new) = self.state.with(|(_, leases)| {
-            let told = leases.end(number, store);
-            self.oldest.pass(leases);
-            told
-        });
+        let store = |index| self.used_index.store(index, Ordering::Release);
+        let lease = (number, Some(first + places));
+        let (old, new) = self.oldest.end(&self.state, |(_, leases)| leases, lease, store);
         for place in old..new {
             self.told[usize::from(place)].fetch_add(1, Ordering::Relaxed);
         }
