@@ -1,6 +1,6 @@
 //! What this machine lacks for a lab, each with the command that mends it. Probes look; [`judge`] decides; nothing prints.
 
-use crate::lab::rundir::Runtime;
+use crate::{lab::rundir::Runtime, vm::accel};
 use rustix::{
     fs::{Access, access},
     process::geteuid,
@@ -45,6 +45,8 @@ pub struct Machine {
     pub virtualises: bool,
     /// /dev/kvm.
     pub kvm: Device,
+    /// KVM runs a guest's own kernel, and not the bundled guest alone.
+    pub runs_kernels: bool,
     /// /dev/net/tun.
     pub tun: Device,
     /// Which of [`PROGRAMS`] are in PATH.
@@ -83,7 +85,7 @@ pub enum Device {
 
 /// The programs that labs use, with the Debian package of each and what it is for.
 pub const PROGRAMS: [(&str, &str, &str); 4] = [
-    ("qemu-system-x86_64", "qemu-system-x86", "nodes of kind `vm` need it"),
+    ("qemu-system-x86_64", "qemu-system-x86", "nodes of kind `vm` that vmm-lite cannot run need it"),
     ("qemu-img", "qemu-utils", "nodes with a `disk:` need it"),
     ("apt-get", "apt", "`image: debian` is built with it; without it give `kernel:` and `initrd:`"),
     ("dpkg", "dpkg", "`image: debian` is built with it; without it give `kernel:` and `initrd:`"),
@@ -92,19 +94,23 @@ pub const PROGRAMS: [(&str, &str, &str); 4] = [
 /// Looks at this machine; changes nothing.
 pub fn probe() -> Machine {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let path = env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> = env::split_paths(&path).collect();
-    let installed = |name: &str| folders.iter().any(|f| access(f.join(name), Access::EXEC_OK).is_ok());
     Machine {
         virtualises: read("/proc/cpuinfo").split_ascii_whitespace().any(|word| matches!(word, "vmx" | "svm")),
         kvm: device(Path::new("/dev/kvm")),
+        runs_kernels: accel::for_kernels() == accel::Why::Usable,
         tun: device(Path::new("/dev/net/tun")),
-        programs: PROGRAMS.iter().map(|&(name, ..)| name).filter(|name| installed(name)).collect(),
+        programs: PROGRAMS.iter().map(|&(name, ..)| name).filter(|name| is_installed(name)).collect(),
         huge_pages: huge_pages(&read("/proc/meminfo")),
         runtime_dir: runtime_dir(),
         cpus: thread::available_parallelism().map_or(1, usize::from),
         root: geteuid().is_root(),
     }
+}
+
+/// Whether a program is in PATH.
+pub fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).any(|folder| access(folder.join(program), Access::EXEC_OK).is_ok())
 }
 
 fn device(path: &Path) -> Device {
@@ -215,15 +221,22 @@ fn kvm(machine: &Machine) -> Row {
     let degraded =
         |detail: &str, mend| row("kvm", State::Degraded, &format!("{detail}; QEMU emulates the CPU"), mend);
     match (machine.kvm, machine.virtualises) {
-        (Device::Usable, true) => ok("kvm", "/dev/kvm is usable"),
-        (_, false) => degraded(
-            "the CPU shows neither vmx nor svm (off in the firmware, or not passed to this guest)",
+        (Device::Usable, _) if machine.runs_kernels => {
+            ok("kvm", "/dev/kvm is usable; vmm-lite runs bundled guests, images and kernels")
+        }
+        (Device::Usable, _) => degraded(
+            "/dev/kvm is a paravirtual one (tried): vmm-lite runs bundled guests, and nothing else",
             None,
         ),
-        (Device::NoRights, true) => {
+        // What is there needs no more than rights: a paravirtual KVM shows no flags.
+        (Device::NoRights, _) => {
             let mend = as_root(machine, "usermod -aG kvm $USER") + " # and log in again";
-            degraded("this user must not open /dev/kvm", Some(mend))
+            degraded("/dev/kvm is there, but this user must not open it", Some(mend))
         }
+        (Device::Absent, false) => degraded(
+            "there is no /dev/kvm, and the CPU shows neither vmx nor svm (off in the firmware, or not passed to this guest)",
+            None,
+        ),
         (Device::Absent, true) => {
             let mend = as_root(machine, "modprobe -a kvm_intel kvm_amd");
             degraded("there is no /dev/kvm", Some(mend))
@@ -263,6 +276,7 @@ mod tests {
         Machine {
             virtualises: true,
             kvm: Device::Usable,
+            runs_kernels: true,
             tun: Device::Usable,
             programs: PROGRAMS.iter().map(|&(name, ..)| name).collect(),
             huge_pages: (64, 60),
@@ -283,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_paravirtual_kvm_is_no_kvm_and_no_command_mends_it() {
-        let row = find(&Machine { virtualises: false, ..whole() }, "kvm");
+        let row = find(&Machine { virtualises: false, runs_kernels: false, ..whole() }, "kvm");
         assert_eq!((row.state, row.mend), (State::Degraded, None));
     }
 
@@ -300,7 +314,11 @@ mod tests {
         };
         assert_eq!(find(&bare, "qemu-img").mend.unwrap(), "sudo apt-get install qemu-utils");
         assert_eq!(find(&bare, "qemu-img").state, State::Missing);
-        assert!(find(&bare, "kvm").mend.unwrap().starts_with("sudo usermod"));
+        for virtualises in [true, false] {
+            let kvm = find(&Machine { virtualises, ..bare.clone() }, "kvm");
+            assert_eq!(kvm.mend.unwrap(), "sudo usermod -aG kvm $USER # and log in again");
+            assert!(kvm.detail.starts_with("/dev/kvm is there, but this user must not open it"));
+        }
         assert_eq!(find(&bare, "tun").mend.unwrap(), "sudo modprobe tun");
         assert_eq!(find(&bare, "cpus").state, State::Degraded);
         assert_eq!(find(&bare, "dpkg").state, State::Ok);

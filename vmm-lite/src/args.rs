@@ -1,8 +1,8 @@
 //! The grammar of the command line.
 
-use crate::{Config, ConsoleTarget, CpuCount, Kernel, NetConfig, layout::RamSize};
+use crate::{Config, ConsoleTarget, CpuCount, DiskConfig, Kernel, NetConfig, layout::RamSize};
 use clap::Parser;
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 /// The bundled guest, for whoever names no kernel.
 const BUNDLED: &[u8] = include_bytes!(env!("VNET_GUEST"));
@@ -17,7 +17,10 @@ pub struct Args {
     /// The kernel's first file system.
     #[arg(long, env = "VNET_VMM_INITRD", value_name = "FILE", requires = "kernel")]
     initrd: Option<PathBuf>,
-    /// What the kernel is told.
+    /// What the kernel is told. The bundled guest knows `vnet.ping=ADDRESS`, `vnet.serve=PORT` (a sink for bulk data),
+    /// `vnet.send=ADDRESS,PORT,BYTES`, `vnet.reflect=IF,IF[,first=FRAMES][,bytes=BYTES]` (sends on either interface what
+    /// comes on the other), `vnet.blast=IF[,to=MAC][,bytes=BYTES][,count=FRAMES]` and `vnet.sink=IF` (counts frames).
+    /// Interfaces are eth0, eth1 and so on; those that reflect, blast or count answer nobody.
     #[arg(long, env = "VNET_VMM_CMDLINE", value_name = "WORDS", default_value = "")]
     cmdline: String,
     /// How many vCPUs: 1 to 16.
@@ -26,13 +29,32 @@ pub struct Args {
     /// How much memory: bytes, or with K, M or G.
     #[arg(long, env = "VNET_VMM_MEMORY", value_name = "SIZE", default_value = "64M", value_parser = memory)]
     memory: RamSize,
-    /// Who is at the serial console: `stdio`, `pty`, `none`, or `socket=PATH`.
+    /// Who is at the serial console: `stdio`, `pty`, `none`, or `socket=PATH[,log=FILE]`, where the file gets what the
+    /// guest says, up to 16 MiB.
     #[arg(long, env = "VNET_VMM_CONSOLE", value_name = "WHERE", default_value = "stdio", value_parser = console)]
     console: ConsoleTarget,
-    /// A network interface: socket=PATH,mac=MAC[,mtu=BYTES][,address=ADDRESS/LENGTH]... A bundled guest takes the
-    /// addresses; others may read them from their command line (`vnet.if=`). May be repeated.
+    /// Who is at the second serial port, where guests answer vnet's probe protocol: `none`, or `socket=PATH`.
+    #[arg(long, env = "VNET_VMM_PROBE", value_name = "WHERE", default_value = "none", value_parser = probe)]
+    probe: ConsoleTarget,
+    /// A network interface: socket=PATH,mac=MAC[,name=NAME][,mtu=BYTES][,address=ADDRESS/LENGTH]... A bundled guest takes the
+    /// addresses, and so does vnet's image; others may read them from their command line (`vnet.if=`). May be repeated.
     #[arg(long, env = "VNET_VMM_NET", value_name = "KEYS", value_parser = net)]
     net: Vec<Net>,
+    /// A disk: path=IMAGE[,write=true]. The image is raw. Without `write` the guest's writes go to a private overlay, and
+    /// end with the machine. May be repeated.
+    #[arg(long, env = "VNET_VMM_DISK", value_name = "KEYS", value_parser = disk)]
+    disk: Vec<DiskConfig>,
+    /// Gives the guest a source of random bytes.
+    #[arg(long, env = "VNET_VMM_RNG")]
+    rng: bool,
+    /// A Unix socket to control the machine by: `state`, `exits`, `pause`, `resume`, `link NUMBER up|down`,
+    /// `power-off`, `kill`, a line each.
+    #[arg(long, env = "VNET_VMM_CONTROL", value_name = "PATH")]
+    control: Option<PathBuf>,
+    /// Leaves the process all the rights that it was started with: to look for a mistake in what it is left with (seccomp,
+    /// Landlock).
+    #[arg(long, env = "VNET_VMM_NO_CONFINEMENT")]
+    no_confinement: bool,
 }
 
 /// What is not possible as it was asked for.
@@ -59,7 +81,12 @@ impl Args {
             cpus: self.cpus,
             ram: self.memory,
             console: self.console,
+            probe: self.probe,
             nets: self.net.into_iter().map(|net| net.config).collect(),
+            disks: self.disk,
+            rng: self.rng,
+            control: self.control,
+            confined: !self.no_confinement,
         })
     }
 }
@@ -87,49 +114,101 @@ fn console(text: &str) -> Result<ConsoleTarget, String> {
         "stdio" => Ok(ConsoleTarget::Stdio),
         "pty" => Ok(ConsoleTarget::Pty),
         "none" => Ok(ConsoleTarget::Nobody),
-        _ => match text.strip_prefix("socket=") {
-            Some(path) if !path.is_empty() => Ok(ConsoleTarget::Socket(path.into())),
-            _ => Err("stdio, pty, none, or socket=PATH".into()),
-        },
+        _ => socket(text).ok_or_else(|| "stdio, pty, none, or socket=PATH[,log=FILE]".into()),
     }
+}
+
+fn probe(text: &str) -> Result<ConsoleTarget, String> {
+    let target = if text == "none" { Some(ConsoleTarget::Nobody) } else { socket(text) };
+    let target = target.filter(|target| !matches!(target, ConsoleTarget::Socket { log: Some(_), .. }));
+    target.ok_or_else(|| "none, or socket=PATH".into())
+}
+
+/// `socket=PATH[,log=FILE]`.
+fn socket(text: &str) -> Option<ConsoleTarget> {
+    let (path, log) = match text.split_once(",log=") {
+        Some((path, log)) => (path, Some(PathBuf::from(log))),
+        None => (text, None),
+    };
+    // A comma begins another key, of which there is none.
+    let path = path.strip_prefix("socket=").filter(|path| !path.is_empty() && !path.contains(','))?;
+    let log_has_a_name = log.as_ref().is_none_or(|log| !log.as_os_str().is_empty());
+    log_has_a_name.then(|| ConsoleTarget::Socket { path: path.into(), log })
 }
 
 /// An interface, with what the guest is told of it.
 #[derive(Debug, Clone)]
 struct Net {
     config: NetConfig,
+    /// What the guest is to call it.
+    name: Option<String>,
     addresses: Vec<String>,
 }
 
 impl Net {
     /// `vnet.if=`, as vnet's guests read it; none if there is nothing to tell.
     fn word(&self, index: usize) -> Option<String> {
-        let mut words = vec![mac_text(self.config.mac), format!("eth{index}")];
+        let name = self.name.clone().unwrap_or_else(|| format!("eth{index}"));
+        let mut words = vec![mac_text(self.config.mac), name];
         words.extend(self.addresses.iter().cloned());
         words.extend(self.config.mtu.map(|mtu| format!("mtu={mtu}")));
-        (words.len() > 2).then(|| format!("vnet.if={}", words.join(",")))
+        (self.name.is_some() || words.len() > 2).then(|| format!("vnet.if={}", words.join(",")))
     }
 }
 
 fn net(text: &str) -> Result<Net, String> {
-    let (mut socket, mut mac, mut mtu, mut addresses) = (None, None, None, Vec::new());
+    let (mut socket, mut mac, mut name, mut mtu, mut addresses) = (None, None, None, None, Vec::new());
     for word in text.split(',') {
         let (key, value) = word.split_once('=').ok_or_else(|| format!("`{word}` is no KEY=VALUE"))?;
         match key {
             "socket" => socket = Some(PathBuf::from(value)),
-            "mac" => mac = Some(mac_address(value).ok_or("mac: six octets of which the first is even")?),
+            "mac" => {
+                let address = mac_address(value);
+                mac = Some(address.ok_or("mac: six octets, not all 0, of which the first is even")?);
+            }
             "mtu" => {
                 let bytes = value.parse().ok().filter(|mtu| (68..=u16::MAX).contains(mtu));
                 mtu = Some(bytes.ok_or("mtu: 68 to 65535")?);
             }
-            "address" if value.contains('/') => addresses.push(value.to_owned()),
-            "address" => return Err("address: ADDRESS/LENGTH".into()),
-            _ => return Err(format!("`{key}` is none of socket, mac, mtu, address")),
+            // Linux' IFNAMSIZ, and what would end the word on the guest's command line.
+            "name" if (1..16).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                name = Some(value.to_owned());
+            }
+            "name" => return Err("name: 1 to 15 characters, and no blanks".into()),
+            "address" if is_address(value) => addresses.push(value.to_owned()),
+            "address" => {
+                return Err(format!("address: ADDRESS/LENGTH, such as 10.0.0.1/24, and not `{value}`"));
+            }
+            _ => return Err(format!("`{key}` is none of socket, mac, name, mtu, address")),
         }
     }
     let socket = socket.ok_or("socket=PATH is missing")?;
     let mac = mac.ok_or("mac=MAC is missing")?;
-    Ok(Net { config: NetConfig { socket, mac, mtu }, addresses })
+    Ok(Net { config: NetConfig { socket, mac, mtu }, name, addresses })
+}
+
+fn disk(text: &str) -> Result<DiskConfig, String> {
+    let (mut path, mut write) = (None, false);
+    for word in text.split(',') {
+        match word.split_once('=') {
+            Some(("path", value)) if !value.is_empty() && path.is_none() => path = Some(PathBuf::from(value)),
+            Some(("path", _)) if path.is_some() => return Err("path: a disk is one image".into()),
+            Some(("write", value)) => write = value.parse().map_err(|_| "write: true or false")?,
+            _ => return Err(format!("`{word}` is neither path=IMAGE nor write=true")),
+        }
+    }
+    Ok(DiskConfig { path: path.ok_or("path=IMAGE is missing")?, write })
+}
+
+/// Whether it is an IP address and the length of its network's prefix.
+fn is_address(text: &str) -> bool {
+    let Some((address, length)) = text.split_once('/') else { return false };
+    let most = match address.parse() {
+        Ok(IpAddr::V4(_)) => 32,
+        Ok(IpAddr::V6(_)) => 128,
+        Err(_) => return false,
+    };
+    length.parse::<u8>().is_ok_and(|length| length <= most)
 }
 
 /// A unicast MAC address.
@@ -138,7 +217,7 @@ fn mac_address(text: &str) -> Option<[u8; 6]> {
         u8::from_str_radix(octet, 16).ok().filter(|_| octet.len() == 2 && !octet.starts_with('+'))
     });
     let octets: [u8; 6] = octets.collect::<Option<Vec<_>>>()?.try_into().ok()?;
-    (octets[0] & 1 == 0).then_some(octets)
+    (octets[0] & 1 == 0 && octets != [0; 6]).then_some(octets)
 }
 
 fn mac_text(mac: [u8; 6]) -> String {
@@ -163,6 +242,8 @@ mod tests {
         let expected = NetConfig { socket: "/run/a.sock".into(), mac: [2, 0, 0, 0, 0, 10], mtu: Some(1400) };
         assert_eq!(config.nets, [expected]);
         assert_eq!(parse(&["--net", "socket=a,mac=02:00:00:00:00:0a"]).unwrap().command_line, "");
+        let named = parse(&["--net", "socket=a,mac=02:00:00:00:00:0a,name=wan"]).unwrap();
+        assert_eq!(named.command_line, "vnet.if=02:00:00:00:00:0a,wan");
     }
 
     #[test]
@@ -173,12 +254,24 @@ mod tests {
             (["--net", "socket=a,mac=2:0:0:0:0:a"], "mac: six octets"),
             (["--net", "socket=a,mac=02:00:00:00:00:0a,mtu=67"], "mtu: 68 to 65535"),
             (["--net", "socket=a,mac=02:00:00:00:00:0a,speed=1"], "`speed` is none of"),
+            (["--net", "socket=a,mac=02:00:00:00:00:0a,name=a b"], "name: 1 to 15"),
+            (["--net", "socket=a,mac=00:00:00:00:00:00"], "mac: six octets"),
+            (["--net", "socket=a,mac=02:00:00:00:00:0a,address=10.0.0.1/33"], "and not `10.0.0.1/33`"),
+            (["--net", "socket=a,mac=02:00:00:00:00:0a,address=me/24"], "and not `me/24`"),
             (["--net", "socket"], "no KEY=VALUE"),
+            (["--disk", "path=a,path=b"], "a disk is one image"),
+            (["--console", "socket=a,foo=1"], "stdio, pty, none"),
+            (["--disk", "a.img"], "neither path=IMAGE nor"),
+            (["--disk", "write=true"], "path=IMAGE is missing"),
+            (["--disk", "path=a,write=maybe"], "true or false"),
             (["--memory", "3M"], "whole pages"),
             (["--memory", "99999999999999999999G"], "whole pages"),
             (["--memory", "ä"], "whole pages"),
             (["--cpus", "17"], "1 to 16"),
             (["--console", "socket="], "stdio, pty, none"),
+            (["--console", "socket=a,log="], "stdio, pty, none"),
+            (["--probe", "stdio"], "none, or socket=PATH"),
+            (["--probe", "socket=a,log=b"], "none, or socket=PATH"),
             (["--initrd", "a"], "--kernel"),
         ] {
             let why = parse(&words).unwrap_err();
@@ -186,6 +279,22 @@ mod tests {
         }
         let same = "socket=a,mac=02:00:00:00:00:0a";
         assert!(parse(&["--net", same, "--net", same]).unwrap_err().contains("02:00:00:00:00:0a"));
+    }
+
+    #[test]
+    fn serial_ports_have_sockets() {
+        let config = parse(&["--console", "socket=c.sock,log=c.log", "--probe", "socket=p.sock"]).unwrap();
+        let console = ConsoleTarget::Socket { path: "c.sock".into(), log: Some("c.log".into()) };
+        assert_eq!(config.console, console);
+        assert_eq!(config.probe, ConsoleTarget::Socket { path: "p.sock".into(), log: None });
+        assert_eq!(parse(&[]).unwrap().probe, ConsoleTarget::Nobody);
+    }
+
+    #[test]
+    fn disks_are_private_unless_they_are_written() {
+        let disks = parse(&["--disk", "path=a.img", "--disk", "write=true,path=b.img"]).unwrap().disks;
+        let disk = |path: &str, write| DiskConfig { path: path.into(), write };
+        assert_eq!(disks, [disk("a.img", false), disk("b.img", true)]);
     }
 
     #[test]

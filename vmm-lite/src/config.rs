@@ -4,7 +4,7 @@ use crate::{
     boot::{BootError, Kernel},
     console::ConsoleTarget,
     layout::{self, RamSize, VirtioPlace},
-    virtio::net::NetConfig,
+    virtio::{image::DiskConfig, net::NetConfig},
 };
 use std::{ffi::CString, path::PathBuf};
 
@@ -42,19 +42,31 @@ pub struct Config {
     pub ram: RamSize,
     /// Who is at its console.
     pub console: ConsoleTarget,
+    /// Who is at its second serial port, where guests answer the probe protocol.
+    pub probe: ConsoleTarget,
     /// Its network interfaces.
     pub nets: Vec<NetConfig>,
+    /// Its disks, `vda` first.
+    pub disks: Vec<DiskConfig>,
+    /// Whether it has a source of random bytes.
+    pub rng: bool,
+    /// Where it is controlled from, if from anywhere.
+    pub control: Option<PathBuf>,
+    /// Whether the process gives up what its guest does not need (Landlock, seccomp) before the guest runs.
+    pub confined: bool,
 }
 
 /// The whole command line: what the user says, where the virtio devices are, and the rate of the time stamp counter,
-/// which a guest could otherwise only measure. Both are parameters of Linux, and the bundled guest reads them too.
+/// which a guest could otherwise only measure. Both are parameters of Linux, and the bundled guest reads them too. A
+/// kernel out of a file finds the devices by ACPI, and one that reads both would find each twice.
 pub(crate) fn command_line(
     config: &Config,
     virtio: &[VirtioPlace],
     tsc_khz: u32,
 ) -> Result<CString, BootError> {
     let mut words = vec![config.command_line.clone()];
-    words.extend(virtio.iter().map(|VirtioPlace { base, gsi }| {
+    let told = if matches!(config.kernel, Kernel::Elf(_)) { virtio } else { &[] };
+    words.extend(told.iter().map(|VirtioPlace { base, gsi }| {
         format!("virtio_mmio.device={}K@{base:#x}:{gsi}", layout::VIRTIO_MMIO_STRIDE >> 10)
     }));
     words.push(format!("tsc_early_khz={tsc_khz}"));
@@ -79,7 +91,12 @@ mod tests {
             cpus: CpuCount::new(1).unwrap(),
             ram: RamSize::new(RamSize::LEAST).unwrap(),
             console: ConsoleTarget::Nobody,
+            probe: ConsoleTarget::Nobody,
             nets: Vec::new(),
+            disks: Vec::new(),
+            rng: false,
+            control: None,
+            confined: true,
         }
     }
 
@@ -96,6 +113,9 @@ mod tests {
         let line = command_line(&config("quiet"), &places, 1).unwrap().into_string().unwrap();
         let devices = "virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6";
         assert_eq!(line, format!("quiet {devices} tsc_early_khz=1"));
+        let linux = Config { kernel: Kernel::File("vmlinuz".into()), ..config("quiet") };
+        let line = command_line(&linux, &places, 1).unwrap().into_string().unwrap();
+        assert_eq!(line, "quiet tsc_early_khz=1", "it has ACPI");
     }
 
     #[test]

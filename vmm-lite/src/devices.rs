@@ -3,7 +3,7 @@
 //! Nothing that a guest does here is an error: what nobody answers reads as ones, and writes to it go nowhere, as on a
 //! bus without a device.
 
-use crate::{console::Com, ended::Ended, layout, lines::Lines, ports, virtio::net::Net};
+use crate::{console::Com, ended::Ended, layout, lines::Lines, ports, virtio::Device};
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -23,7 +23,8 @@ pub(crate) enum Next {
 /// All devices of a machine.
 pub(crate) struct Devices {
     pub(crate) com1: Mutex<Com>,
-    pub(crate) virtio: Vec<Mutex<Net>>,
+    pub(crate) com2: Mutex<Com>,
+    pub(crate) virtio: Vec<Mutex<Device>>,
     pub(crate) lines: Lines,
 }
 
@@ -32,19 +33,25 @@ pub(crate) fn lock<T>(device: &Mutex<T>) -> MutexGuard<'_, T> {
     device.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Which register of COM1 a port is.
-fn com1_register(port: u16) -> Option<u8> {
-    u8::try_from(port.checked_sub(ports::COM1)?).ok().filter(|register| *register < 8)
+/// Which register of the serial port at `base` a port is.
+fn register_of(base: u16, port: u16) -> Option<u8> {
+    u8::try_from(port.checked_sub(base)?).ok().filter(|register| *register < 8)
 }
 
 impl Devices {
+    /// The serial port that a port belongs to, and which of its registers it is.
+    fn com(&self, port: u16) -> Option<(&Mutex<Com>, u8)> {
+        let coms = [(ports::COM1, &self.com1), (ports::COM2, &self.com2)];
+        coms.into_iter().find_map(|(base, com)| Some((com, register_of(base, port)?)))
+    }
+
     /// `out`; a string instruction is several writes to one port.
     pub(crate) fn port_out(&self, port: u16, data: &[u8]) -> Next {
-        if let Some(register) = com1_register(port) {
-            let mut com1 = lock(&self.com1);
+        if let Some((com, register)) = self.com(port) {
+            let mut com = lock(com);
             for byte in data {
                 // Output that nobody takes is lost, as on a line that is not plugged in.
-                let _ = com1.write(register, *byte);
+                let _ = com.write(register, *byte);
             }
             return Next::Resume;
         }
@@ -65,9 +72,9 @@ impl Devices {
 
     /// `in`.
     pub(crate) fn port_in(&self, port: u16, data: &mut [u8]) {
-        if let Some(register) = com1_register(port) {
-            let mut com1 = lock(&self.com1);
-            data.fill_with(|| com1.read(register));
+        if let Some((com, register)) = self.com(port) {
+            let mut com = lock(com);
+            data.fill_with(|| com.read(register));
             return;
         }
         data.fill(match port {
@@ -93,7 +100,18 @@ impl Devices {
         }
     }
 
-    fn virtio(&self, address: u64) -> Option<(&Mutex<Net>, u64)> {
+    /// Lets the driver of the interface of this number see its link up or down; false if there is no such interface.
+    pub(crate) fn set_link(&self, interface: usize, up: bool) -> bool {
+        match self.virtio.get(interface).map(lock).as_deref() {
+            Some(Device::Net(net)) => {
+                net.set_link(up);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn virtio(&self, address: u64) -> Option<(&Mutex<Device>, u64)> {
         let (index, register) = layout::virtio_register(address)?;
         Some((self.virtio.get(index)?, register))
     }
@@ -121,12 +139,13 @@ mod tests {
     }
 
     fn devices(line: Line) -> Devices {
+        devices_with(line, Line::default())
+    }
+
+    fn devices_with(first: Line, second: Line) -> Devices {
         let event = || Event::new().unwrap();
-        Devices {
-            com1: Mutex::new(console::com(event(), event(), Box::new(line))),
-            virtio: Vec::new(),
-            lines: Lines::new(),
-        }
+        let com = |line| Mutex::new(console::com(event(), event(), Box::new(line)));
+        Devices { com1: com(first), com2: com(second), virtio: Vec::new(), lines: Lines::new() }
     }
 
     #[test]
@@ -166,6 +185,15 @@ mod tests {
                 devices.port_out(port, &vec![0xff; width]);
             }
         }
+    }
+
+    #[test]
+    fn each_serial_port_has_a_line_of_its_own() {
+        let lines = [Line::default(), Line::default()];
+        let devices = devices_with(lines[0].clone(), lines[1].clone());
+        devices.port_out(ports::COM2, b"probe");
+        devices.port_out(ports::COM1, b"console");
+        assert_eq!(lines.map(|line| lock(&line.0).clone()), [b"console".to_vec(), b"probe".to_vec()]);
     }
 
     #[test]

@@ -1,6 +1,11 @@
-//! A descriptor that is rung by one side and waited for by the other: a call, a kick, an interrupt line.
-#![expect(unsafe_code, reason = "the rust-vmm crates' eventfd lends its descriptor as a number only")]
+//! What the kernel tells by a descriptor or a signal: a descriptor that is rung by one side and waited for by the other (a
+//! call, a kick, an interrupt line), and the signal of a system call that was refused.
+#![expect(
+    unsafe_code,
+    reason = "the rust-vmm crates' eventfd lends its descriptor as a number only; a signal is described behind a pointer"
+)]
 
+use crate::confine;
 use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
@@ -50,4 +55,21 @@ impl vm_superio::Trigger for Event {
         self.ring();
         Ok(())
     }
+}
+
+/// `siginfo_t` of a SIGSYS, as the kernel lays it out (sigaction(2): si_call_addr, si_syscall, si_arch).
+#[repr(C)]
+struct Refused {
+    signal: [libc::c_int; 3],
+    address: *const libc::c_void,
+    call: libc::c_int,
+    architecture: libc::c_uint,
+}
+
+/// The handler of SIGSYS.
+pub(crate) extern "C" fn refused(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel calls a handler of SIGSYS with a `siginfo_t` that is there until the handler returns; it is longer
+    // than `Refused`, all of whose fields are valid whatever is in them.
+    let told = unsafe { info.cast::<Refused>().read() };
+    confine::refused(told.call);
 }

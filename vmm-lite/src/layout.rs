@@ -6,7 +6,7 @@
 //! 0x0000_7000  PVH memory map           under 3 GiB  initrd, then the end of low memory
 //! 0x0000_8000  Linux boot parameters    0xd000_0000  virtio-mmio, a page a device
 //! 0x0000_9000  page tables (3 pages)    0xfec0_0000  IOAPIC, local APICs, KVM's own pages
-//! 0x0009_fc00  nothing, up to 1 MiB     4 GiB        what memory did not fit below the hole
+//! 0x000e_0000  ACPI tables              4 GiB        what memory did not fit below the hole
 //! ```
 
 use std::ops::Range;
@@ -29,6 +29,9 @@ pub const COMMAND_LINE: u64 = 0x2_0000;
 pub const COMMAND_LINE_SIZE: usize = 2048;
 /// Where ordinary memory ends below the first megabyte: the extended BIOS data area would begin here.
 pub const LOW_END: u64 = 0x9_fc00;
+/// The ACPI tables, in what firmware would occupy: nobody takes it for ordinary memory, and whoever looks for an RSDP
+/// looks here.
+pub const ACPI: u64 = 0xe_0000;
 /// From here on there is ordinary memory again; kernels lie here.
 pub const HIGH_START: u64 = 0x10_0000;
 
@@ -38,6 +41,10 @@ pub const HOLE: Range<u64> = 0xc000_0000..0x1_0000_0000;
 pub const VIRTIO_MMIO: u64 = 0xd000_0000;
 /// How far one device's registers lie from the next one's.
 pub const VIRTIO_MMIO_STRIDE: u64 = 0x1000;
+/// The IOAPIC's registers.
+pub const IO_APIC: u32 = 0xfec0_0000;
+/// Each local APIC's registers, to its own CPU.
+pub const LOCAL_APIC: u32 = 0xfee0_0000;
 /// Three pages that KVM needs for itself on Intel's CPUs.
 pub const KVM_TSS: u64 = 0xfffb_d000;
 /// One more.
@@ -45,10 +52,14 @@ pub const KVM_IDENTITY_MAP: u64 = 0xfffb_c000;
 
 /// COM1's interrupt.
 pub const COM1_GSI: u32 = 4;
-/// The first virtio device's interrupt. The IOAPIC has 24 inputs, and edges cannot be shared.
+/// COM2's interrupt.
+pub const COM2_GSI: u32 = 3;
+/// The power button's: the last of the IOAPIC's 24 inputs.
+pub const BUTTON_GSI: u32 = 23;
+/// The first virtio device's interrupt. Edges cannot be shared.
 const FIRST_VIRTIO_GSI: u32 = 5;
 /// How many virtio devices a machine can have.
-pub const MAX_VIRTIO: usize = 24 - FIRST_VIRTIO_GSI as usize;
+pub const MAX_VIRTIO: usize = (BUTTON_GSI - FIRST_VIRTIO_GSI) as usize;
 
 /// Where one virtio device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,7 +170,7 @@ mod tests {
         for (index, place) in places.iter().enumerate() {
             assert_eq!(virtio_register(place.base), Some((index, 0)));
             assert_eq!(virtio_register(place.base + 0xfff), Some((index, 0xfff)));
-            assert!(HOLE.contains(&place.base) && (COM1_GSI + 1..24).contains(&place.gsi));
+            assert!(HOLE.contains(&place.base) && (COM1_GSI + 1..BUTTON_GSI).contains(&place.gsi));
         }
         assert_eq!(virtio_register(VIRTIO_MMIO - 1), None);
         assert_eq!(virtio_register(places[MAX_VIRTIO - 1].base + VIRTIO_MMIO_STRIDE), None);

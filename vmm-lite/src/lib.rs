@@ -7,12 +7,15 @@
 //! machine     from its parts to its end: threads, and what ended it
 //!  ├ memory     the guest's RAM: a sealed memfd
 //!  ├ vm         the virtual machine as KVM has it; cpuid: what its CPUs say they are
-//!  ├ boot       from a kernel image to the first instruction: PVH, Linux' 64-bit protocol
-//!  ├ vcpu       the run loop: each exit, and what follows from it
+//!  ├ boot       from a kernel image to the first instruction: PVH, Linux' 64-bit protocol, ACPI
+//!  ├ vcpu       the run loop: each exit, and what follows from it; exits: counted; gate: where vCPUs are held
+//!  ├ confine    what the process cannot do any more once its guest runs
+//!  ├ control    the socket by which it is paused, resumed, killed
 //!  └ devices    ports and registers, and what is behind them
-//!     ├ console   COM1
-//!     ├ virtio    the register file over MMIO, and net, whose rings the switch serves
+//!     ├ console   COM1, and COM2 for the probe
+//!     ├ virtio    the register file over MMIO; net, whose rings the switch serves; disks and random bytes
 //!     └ lines     interrupts by irqfd, or a guest that waits for its devices
+//! trial       whether KVM here runs kernels at all
 //! layout      where everything lies in the guest's memory
 //! ports       the I/O ports, shared with the bundled guest
 //! ended       why a guest ended
@@ -23,28 +26,41 @@
 mod args;
 mod boot;
 mod config;
+mod confine;
 mod console;
+mod control;
 mod cpuid;
 mod devices;
 mod ended;
 mod event;
+mod exits;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
+mod gate;
 pub mod layout;
 mod lines;
 mod machine;
 mod memory;
 mod ports;
 mod run;
+mod socket;
+mod trial;
 mod vcpu;
 mod virtio;
 mod vm;
 
 pub use args::{Args, ArgsError};
-pub use boot::{BootError, Kernel};
+pub use boot::{BootError, Kernel, bootable};
 pub use config::{Config, CpuCount};
-pub use console::ConsoleTarget;
+pub use confine::ConfineError;
+pub use console::{ConsoleError, ConsoleTarget};
 pub use ended::Ended;
-pub use machine::{Machine, StartError, Stopper};
+pub use machine::{Machine, StartError};
 pub use memory::RamError;
 pub use run::{ErrorKind, RunError, run};
+pub use socket::ListenError;
+pub use trial::runs_kernels;
+pub use virtio::image::{DiskConfig, DiskError, DiskFault};
 pub use virtio::net::{NetConfig, NetError};
+pub use virtio::served::ServedError;
 pub use vm::KvmError;

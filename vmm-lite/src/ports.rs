@@ -2,6 +2,8 @@
 
 /// COM1: the console (a 16550A, eight registers).
 pub(crate) const COM1: u16 = 0x3f8;
+/// COM2: where a guest answers the probe protocol (another 16550A).
+pub(crate) const COM2: u16 = 0x2f8;
 
 /// The keyboard controller's command port: it is here for its one command that matters, [`I8042_RESET`].
 pub(crate) const I8042_COMMAND: u16 = 0x64;

@@ -1,11 +1,8 @@
 //! One machine from its arguments to its end: what the thin binary and `vnet vmm` both do.
 
-use crate::{Args, ArgsError, Ended, Machine, StartError};
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    iterator::Signals,
-};
-use std::{io, thread};
+use crate::{Args, ArgsError, Ended, Machine, StartError, confine::ENDING};
+use signal_hook::iterator::Signals;
+use std::io;
 
 /// Why there was no machine.
 #[derive(Debug, thiserror::Error)]
@@ -43,16 +40,10 @@ impl RunError {
     }
 }
 
-/// Runs the machine that `args` ask for, until it ends or SIGINT, SIGTERM or SIGHUP ends it.
+/// Runs the machine that `args` ask for, until it ends or SIGINT, SIGTERM or SIGHUP ends it. Unless they ask for it to be
+/// left out, this confines the calling thread, and the process is good for little else afterwards.
 pub fn run(args: Args) -> Result<Ended, RunError> {
     // Before the machine takes its time: a signal that comes meanwhile ends it as soon as it runs.
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(RunError::Signals)?;
-    let machine = Machine::new(&args.config()?)?;
-    let (stopper, handle) = (machine.stopper(), signals.handle());
-    let listener = thread::spawn(move || signals.forever().for_each(|_| stopper.stop()));
-    let ended = machine.run();
-    handle.close();
-    // It ends by the line above, and has nothing to say.
-    let _ = listener.join();
-    Ok(ended?)
+    let signals = Signals::new(ENDING).map_err(RunError::Signals)?;
+    Ok(Machine::new(&args.config()?)?.run(signals)?)
 }

@@ -1,9 +1,9 @@
 //! The virtual machine as KVM has it: memory slots, interrupt controllers, vCPUs and what they say they are.
 #![expect(unsafe_code, reason = "KVM is told where the guest's memory is mapped")]
 
-use crate::{layout, memory::Ram};
+use crate::{cpuid, layout, memory::Ram, vcpu};
 use kvm_bindings::{
-    KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
@@ -51,7 +51,8 @@ impl Vm {
                 userspace_addr: region.as_ptr() as u64,
             };
             // SAFETY: the addresses are those of a mapping in `ram`, which `self` owns and drops after the machine;
-            // each region has a slot of its own, and regions do not overlap.
+            // each region has a slot of its own, and regions do not overlap. A `VcpuFd` keeps KVM's machine alive past
+            // `fd`, but whoever runs one has a share of `self` until it has left the guest for good (`Machine::run`).
             step("KVM_SET_USER_MEMORY_REGION", unsafe { fd.set_user_memory_region(region) })?;
         }
         Ok(Self { fd, kvm, ram })
@@ -68,11 +69,12 @@ impl Vm {
     /// A vCPU of `count`, with the features of this machine's CPUs that KVM supports.
     pub(crate) fn create_vcpu(&self, number: u8, count: u8) -> Result<VcpuFd, KvmError> {
         let vcpu = step("KVM_CREATE_VCPU", self.fd.create_vcpu(u64::from(number)))?;
-        let mut cpuid = step("KVM_GET_SUPPORTED_CPUID", self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES))?;
-        for entry in cpuid.as_mut_slice() {
-            crate::cpuid::personalise(entry, number, count);
-        }
-        step("KVM_SET_CPUID2", vcpu.set_cpuid2(&cpuid))?;
+        let supported = self.kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES);
+        let supported = step("KVM_GET_SUPPORTED_CPUID", supported)?;
+        let told = CpuId::from_entries(&cpuid::of(supported.as_slice(), number, count));
+        let told = told.map_err(|_| kvm_ioctls::Error::new(libc::E2BIG));
+        step("KVM_SET_CPUID2", told.and_then(|told| vcpu.set_cpuid2(&told)))?;
+        vcpu::set_msrs(&vcpu)?;
         Ok(vcpu)
     }
 }

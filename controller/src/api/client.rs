@@ -5,7 +5,7 @@ use super::{
     problem::Problem,
     types::{
         BenchRequest, CaptureRequest, ExecReply, ExecRequest, ExportRequest, ExportView, LabView,
-        TopologyFile, TraceRequest, TraceView, TransferReport, TransferRequest,
+        LinkRequest, TopologyFile, TraceRequest, TraceView, TransferReport, TransferRequest,
     },
     why::{WhyRequest, WhyView},
 };
@@ -84,7 +84,7 @@ impl Client {
         self.json(Method::DELETE, "", None::<&()>).await
     }
 
-    /// `ports`, `nodes`, `links`, `fdb`, `vlans`, `drops` or `datapath`.
+    /// `ports`, `nodes`, `exits`, `links`, `fdb`, `vlans`, `drops` or `datapath`.
     ///
     /// # Errors
     /// As the lab says.
@@ -135,6 +135,14 @@ impl Client {
     /// As the lab says.
     pub async fn exec(&self, request: &ExecRequest) -> Result<ExecReply, Failure> {
         self.json(Method::POST, "/exec", Some(request)).await
+    }
+
+    /// Sets a link up or down.
+    ///
+    /// # Errors
+    /// It cannot be set.
+    pub async fn set_link(&self, request: &LinkRequest) -> Result<(), Failure> {
+        self.json(Method::POST, "/link", Some(request)).await
     }
 
     /// Sends bytes from one node to another.

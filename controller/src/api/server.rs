@@ -4,8 +4,8 @@ use super::{
     capture::{self, Capturing},
     problem::Problem,
     types::{
-        BenchRequest, CaptureRequest, ExecRequest, ExportRequest, LabView, TopologyFile, TraceRequest,
-        TransferRequest,
+        BenchRequest, CaptureRequest, ExecRequest, ExportRequest, LabView, LinkRequest, TopologyFile,
+        TraceRequest, TransferRequest,
     },
     why::WhyRequest,
 };
@@ -51,6 +51,8 @@ pub enum Question {
     Ports,
     /// `show nodes`.
     Nodes,
+    /// `show nodes --exits`.
+    Exits,
     /// `show links`.
     Links,
     /// `show fdb`.
@@ -71,6 +73,8 @@ pub enum Question {
     Pingall,
     /// Run a command in a node.
     Exec(ExecRequest),
+    /// Set a link up or down.
+    SetLink(LinkRequest),
     /// Send bytes from one node to another.
     Transfer(TransferRequest),
     /// Measure between two ports.
@@ -118,6 +122,7 @@ pub fn router<S: Service>(service: S) -> Router {
         .route("/v1/labs/{lab}/test", post(|s, p| act::<S>(s, p, Question::Test)))
         .route("/v1/labs/{lab}/pingall", post(|s, p| act::<S>(s, p, Question::Pingall)))
         .route("/v1/labs/{lab}/exec", post(exec::<S>))
+        .route("/v1/labs/{lab}/link", post(set_link::<S>))
         .route("/v1/labs/{lab}/transfer", post(transfer::<S>))
         .route("/v1/labs/{lab}/bench", post(bench::<S>))
         .route("/v1/labs/{lab}/export", post(export::<S>))
@@ -244,6 +249,7 @@ async fn look<S: Service>(
     let question = match view.as_str() {
         "ports" => Question::Ports,
         "nodes" => Question::Nodes,
+        "exits" => Question::Exits,
         "links" => Question::Links,
         "fdb" => Question::Fdb,
         "vlans" => Question::Vlans,
@@ -302,6 +308,15 @@ async fn exec<S: Service>(
 ) -> Result<Json<serde_json::Value>, Problem> {
     let request = parsed(&body)?;
     act(service, lab, Question::Exec(request)).await
+}
+
+async fn set_link<S: Service>(
+    service: State<S>,
+    lab: Path<String>,
+    body: Bytes,
+) -> Result<Json<serde_json::Value>, Problem> {
+    let request = parsed(&body)?;
+    act(service, lab, Question::SetLink(request)).await
 }
 
 async fn transfer<S: Service>(

@@ -156,7 +156,7 @@ fn file(text: &str) -> TopologyFile {
 async fn a_lab_comes_up_is_looked_at_and_goes_down() {
     let (_folder, client) = serve();
     assert_eq!(client.put(&file("version: 1")).await.unwrap(), view());
-    for name in ["ports", "nodes", "links", "fdb", "vlans", "drops", "datapath"] {
+    for name in ["ports", "nodes", "exits", "links", "fdb", "vlans", "drops", "datapath"] {
         assert_eq!(client.look::<String>(name).await.unwrap().to_lowercase(), name);
     }
     assert_eq!(client.metrics().await.unwrap(), "vnet_build_info 1\n");

@@ -106,6 +106,26 @@ pub struct NodeRow {
     pub interfaces: BTreeMap<String, Vec<IpNet>>,
 }
 
+/// What the vCPUs of one virtual machine left the guest for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitsRow {
+    /// The node.
+    pub node: String,
+    /// By kind; none if the node does not run, or its VMM does not count them (QEMU).
+    pub exits: Option<Vec<ExitCount>>,
+}
+
+/// The exits of one kind, of all vCPUs together, since the machine began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitCount {
+    /// `port`, `mmio`, `wait`, `interrupted` or `other`.
+    pub kind: String,
+    /// How many.
+    pub count: u64,
+    /// How long they were handled, all together; of `wait`, how long the guest waited.
+    pub nanoseconds: u64,
+}
+
 /// What a node is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -327,6 +347,15 @@ pub struct ExecRequest {
     pub node: String,
     /// Command and arguments.
     pub command: Vec<String>,
+}
+
+/// What the guest of a virtual machine is to see of a link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRequest {
+    /// Whose: node, or `node:interface`.
+    pub interface: String,
+    /// Up, or down.
+    pub up: bool,
 }
 
 /// A bulk transfer over TCP from one node to another.

@@ -103,6 +103,9 @@ pub(super) enum Verb {
     Show {
         /// Which part.
         what: View,
+        /// Of nodes: what the vCPUs of virtual machines left their guests for, how often, and what it cost on average.
+        #[arg(long, env = "VNET_EXITS")]
+        exits: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -163,6 +166,13 @@ pub(super) enum Verb {
     Console {
         /// The node.
         node: String,
+    },
+    /// Set the link of a virtual machine's interface up or down, as its guest sees it.
+    Link {
+        /// Of which interface: node or node:interface.
+        interface: String,
+        /// What it is to be.
+        state: LinkState,
     },
     /// Run a command in a virtual machine that vnet started, and end with its exit status.
     ///
@@ -244,6 +254,7 @@ impl Verb {
             | Self::Logs { .. }
             | Self::Console { .. }
             | Self::Exec { .. }
+            | Self::Link { .. }
             | Self::Export { .. }
             | Self::Bench(_)
             | Self::Serve { .. } => true,
@@ -290,6 +301,15 @@ pub(super) struct Output {
     /// How to print it.
     #[arg(long, env = "VNET_FORMAT", value_enum, default_value_t = Format::Table)]
     pub(super) format: Format,
+}
+
+/// What a link can be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LinkState {
+    /// Frames can pass.
+    Up,
+    /// As if the cable were pulled.
+    Down,
 }
 
 /// The parts of a lab that can be shown.

@@ -15,6 +15,10 @@ use crate::{
     doctor,
     failure::{Exit, Failure},
     image,
+    vm::{
+        accel::{self, Why},
+        qemu,
+    },
 };
 use std::path::{Path, PathBuf};
 
@@ -30,6 +34,12 @@ const HELLO: Lab = Lab {
     name: "topologies/hello.vnet.yaml",
     text: include_str!("../../../topologies/hello.vnet.yaml"),
     dropped: ("web", "bob", "icmp"),
+};
+
+const VMS: Lab = Lab {
+    name: "topologies/vms.vnet.yaml",
+    text: include_str!("../../../topologies/vms.vnet.yaml"),
+    dropped: ("vm1", "vm3", "icmp"),
 };
 
 const LINUX: Lab = Lab {
@@ -79,10 +89,13 @@ async fn show(brought: &up::Brought, lab: &Lab) -> Result<Exit, Failure> {
     Ok(if report.rows.iter().all(|row| row.result == TestResult::Pass) { Exit::Done } else { report.exit() })
 }
 
-/// Debian guests where QEMU is there and their image is built (so that nobody waits for a download); else stations.
+/// Bundled guests where there is KVM; Debian guests where QEMU is there and their image is built (so that nobody waits for
+/// a download); else stations.
 fn best() -> Lab {
-    let qemu = doctor::probe().programs.contains(&"qemu-system-x86_64");
-    if qemu && image::is_built(image::Name::Debian) { LINUX } else { HELLO }
+    if accel::for_bundled() == Why::Usable {
+        return VMS;
+    }
+    if doctor::is_installed(qemu::PROGRAM) && image::is_built(image::Name::Debian) { LINUX } else { HELLO }
 }
 
 /// The drawing at the head of a topology file.
@@ -104,6 +117,10 @@ fn next_steps(lab: &Lab) -> String {
             "the same with Debian guests under QEMU",
         ));
     }
+    let linux = LINUX.name;
+    if lab.name == VMS.name && Path::new(linux).exists() {
+        steps.push((format!("{called} test {linux}"), "Debian guests; the first time builds their image"));
+    }
     steps.push((
         format!("{called} init && {called} up lab.vnet.yaml"),
         "a lab of your own; Ctrl-C takes it down",
@@ -122,7 +139,7 @@ mod tests {
 
     #[test]
     fn every_lab_that_is_shown_has_a_picture_and_its_dropped_frame_is_expected_to_be_denied() {
-        for lab in [HELLO, LINUX] {
+        for lab in [HELLO, VMS, LINUX] {
             assert!(picture(lab.text).contains("sw1"), "{}", lab.name);
             let (src, dst, what) = lab.dropped;
             let expected = format!("{src} -> {dst} {what} deny because vlan");

@@ -1,4 +1,4 @@
-//! The verbs that look at labs or ask one: `ls`, `logs`, `show`, `metrics`, `trace`, `exec`, `export`.
+//! The verbs that look at labs or ask one: `ls`, `logs`, `show`, `metrics`, `trace`, `exec`, `link`, `export`.
 
 use super::{
     args::{ExportTo, Format, View},
@@ -8,8 +8,8 @@ use crate::{
     api::{
         client::Client,
         types::{
-            DatapathView, DropRow, ExecRequest, ExportRequest, LabState, LabView, LinkRow, NodeRow, PortRow,
-            TraceRequest, TraceView, TransferReport, TransferRequest, VlanRow,
+            DatapathView, DropRow, ExecRequest, ExitsRow, ExportRequest, LabState, LabView, LinkRequest,
+            LinkRow, NodeRow, PortRow, TraceRequest, TraceView, TransferReport, TransferRequest, VlanRow,
         },
         why::{WhyRequest, WhyView},
     },
@@ -155,6 +155,11 @@ pub(super) async fn show(name: Option<&LabName>, what: View, format: Format) -> 
     }
 }
 
+/// Shows what vCPUs left their guests for.
+pub(super) async fn exits(name: Option<&LabName>, format: Format) -> Result<(), Failure> {
+    render::print(&api(name)?.look::<Vec<ExitsRow>>("exits").await?, format)
+}
+
 /// What would become of a frame.
 pub(super) async fn trace(name: Option<&LabName>, request: &TraceRequest) -> Result<TraceView, Failure> {
     api(name)?.trace(request).await
@@ -171,6 +176,11 @@ pub(super) async fn transfer(
     request: &TransferRequest,
 ) -> Result<TransferReport, Failure> {
     api(name)?.transfer(request).await
+}
+
+/// Sets a link up or down.
+pub(super) async fn set_link(name: Option<&LabName>, request: &LinkRequest) -> Result<(), Failure> {
+    api(name)?.set_link(request).await
 }
 
 /// Runs a command in a node: the exit code is its status, and what is missing of its output is said.

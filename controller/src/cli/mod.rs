@@ -17,12 +17,12 @@ mod why;
 
 use crate::{
     api::{
-        types::{ExecRequest, PingallReport, TestReport, TraceRequest, TransferRequest},
+        types::{ExecRequest, LinkRequest, PingallReport, TestReport, TraceRequest, TransferRequest},
         why::WhyRequest,
     },
     failure::{Exit, Failure},
 };
-use args::{Args, Format, Verb};
+use args::{Args, Format, LinkState, Verb};
 use clap::{FromArgMatches, error::ErrorKind, parser::ValueSource};
 use render::Show;
 use serde::Serialize;
@@ -100,7 +100,14 @@ fn run(args: Args) -> Result<u8, Failure> {
             let report: PingallReport = runtime.block_on(labs::act(name, "pingall"))?;
             render::print(&report, output.format).map(|()| report.exit())
         }
-        Verb::Show { what, output } => done(runtime.block_on(labs::show(name, what, output.format))),
+        Verb::Show { what: args::View::Nodes, exits: true, output } => {
+            done(runtime.block_on(labs::exits(name, output.format)))
+        }
+        Verb::Show { exits: true, .. } => {
+            let why = "--exits is a part of `vnet show nodes`, and of nothing else";
+            Err(Failure::invalid("usage", why).mend("`vnet show nodes --exits`"))
+        }
+        Verb::Show { what, output, .. } => done(runtime.block_on(labs::show(name, what, output.format))),
         Verb::Trace { src, dst, what, output } => {
             let view = runtime.block_on(labs::trace(name, &TraceRequest { src, dst, what }))?;
             done(render::print(&view, output.format))
@@ -114,6 +121,10 @@ fn run(args: Args) -> Result<u8, Failure> {
         Verb::Bench(args) => runtime.block_on(bench::bench(name, *args)),
         Verb::Exec { node, command } => {
             return runtime.block_on(labs::exec(name, ExecRequest { node, command }));
+        }
+        Verb::Link { interface, state } => {
+            let request = LinkRequest { interface, up: state == LinkState::Up };
+            done(runtime.block_on(labs::set_link(name, &request)))
         }
         Verb::Transfer { src, dst, size, output } => {
             let request = TransferRequest { src, dst, bytes: size << 20 };

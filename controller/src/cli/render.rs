@@ -3,8 +3,8 @@
 use super::{args::Format, out};
 use crate::{
     api::types::{
-        DatapathView, DropRow, LinkRow, NodeRow, PingallReport, PortRow, Reaches, TestReport, TestResult,
-        TraceView, TransferReport, VlanRow,
+        DatapathView, DropRow, ExitCount, ExitsRow, LinkRow, NodeRow, PingallReport, PortRow, Reaches,
+        TestReport, TestResult, TraceView, TransferReport, VlanRow,
     },
     failure::{Context, Failure},
 };
@@ -111,6 +111,24 @@ impl Show for Vec<NodeRow> {
                 ]
             }),
         )
+    }
+}
+
+impl Show for Vec<ExitsRow> {
+    fn table(&self) -> String {
+        if self.is_empty() {
+            return "the lab has no virtual machines".into();
+        }
+        let rows = self.iter().flat_map(|row| {
+            let count = |exit: &ExitCount| {
+                let mean = exit.nanoseconds.checked_div(exit.count);
+                let mean = mean.map(|mean| format!("{}.{:02} us", mean / 1000, mean % 1000 / 10));
+                [row.node.clone(), exit.kind.clone(), exit.count.to_string(), or_dash(mean)]
+            };
+            let none = [row.node.clone(), "-".into(), "-".into(), "-".into()];
+            row.exits.as_ref().map_or_else(|| vec![none], |exits| exits.iter().map(count).collect())
+        });
+        table(["NODE", "EXIT", "COUNT", "MEAN"], rows)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The hidden verbs: this executable in the roles of a lab's processes.
 
+use super::out;
 use crate::{
     api::server::{self, OwnersOnly, Service, router},
     failure::{Context, Exit, Failure},
@@ -46,7 +47,12 @@ pub(super) fn vmm(args: vmm_lite::Args) -> Result<Exit, Failure> {
         };
         Failure::new(exit, "vmm", why)
     })?;
-    if ended.is_orderly() { Ok(Exit::Done) } else { Err(Failure::failed("vmm", ended)) }
+    if ended.is_orderly() {
+        out::note(&ended);
+        Ok(Exit::Done)
+    } else {
+        Err(Failure::failed("vmm", ended))
+    }
 }
 
 /// The controller of one lab: serves its API until the lab is taken down, or until the process `owner` that started it

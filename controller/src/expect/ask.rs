@@ -164,7 +164,7 @@ impl Running {
     }
 
     /// `node` (its first interface) or `node:interface`.
-    pub(super) fn interface(&self, said: &str) -> Result<(&Node, &Interface), Failure> {
+    pub(crate) fn interface(&self, said: &str) -> Result<(&Node, &Interface), Failure> {
         let (name, wanted) =
             said.split_once(':').map_or((said, None), |(node, interface)| (node, Some(interface)));
         let node = self.plan.nodes.iter().find(|node| node.name == name);

@@ -26,6 +26,7 @@ const CODES: &[(&str, &str)] = &[
         "the capture could not begin, since the switch runs as many as it can, or it broke off with the switch or the lab",
     ),
     ("console", "the serial line of the guest broke; `vnet show nodes` says whether the guest runs"),
+    ("control", "vmm-lite could not be asked whether its machine runs; a fault of vnet's own"),
     (
         "controller-ended",
         "the controller ended before it could answer; its last words are shown, the rest is in its log",
@@ -57,10 +58,18 @@ const CODES: &[(&str, &str)] = &[
         "a lab's name is a plain word, since its folder has it too; up to 63 lower-case letters, digits and dashes",
     ),
     ("labs", "the labs cannot be looked at; a fault of vnet's own"),
+    (
+        "link",
+        "only a virtual machine that vnet started, and that runs, has a link that can be set (`vnet show nodes`)",
+    ),
     ("log", "the log file cannot be read or written"),
     ("no-addresses", "the two interfaces have no addresses of one family; trace `l2`, which needs none"),
     ("no-console", "only a virtual machine that vnet started has a console, for one visitor at a time"),
     ("no-file", "this folder has no *.vnet.yaml; name a file, or write one: vnet init"),
+    (
+        "no-kvm",
+        "the guest needs /dev/kvm, or one that runs kernels; `vnet doctor` says what is wrong with it, the help what runs without",
+    ),
     ("no-mac", "neither the file nor what the switch has learned says the interface's MAC address"),
     ("no-qemu", "QEMU is not installed; `vnet doctor` says how to get it"),
     (
@@ -79,6 +88,10 @@ const CODES: &[(&str, &str)] = &[
     ("no-such-port", "the lab has no such port (`vnet show ports`)"),
     ("no-such-probe", "say icmp, tcp/PORT, udp/PORT, arp or l2"),
     ("no-such-resource", "the controller has no such thing: the two `vnet` are of different versions"),
+    (
+        "node-ended",
+        "the process of a node ended while it was asked; `vnet show nodes` says its state, `vnet logs NODE` more",
+    ),
     (
         "not-a-lab",
         "a folder of that name is there and vnet did not make it, so vnet leaves it alone; take another name",
@@ -148,7 +161,7 @@ const CODES: &[(&str, &str)] = &[
     ("unreadable-file", "the file cannot be read, is no text, or is too long"),
     ("usage", "the command line makes no sense; see --help"),
     ("vm", "the virtual machine could not be started"),
-    ("vm-ended", "QEMU ended before the guest answered; `vnet logs NODE` says what it said"),
+    ("vm-ended", "the VMM ended before the guest answered; `vnet logs NODE` says what it said"),
     (
         "vmm",
         "the virtual machine could not be started, or ended by itself; the message says why, its console says more",

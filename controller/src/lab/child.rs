@@ -59,6 +59,22 @@ pub fn spawn(mut command: Command, of: &str, dir: &LabDir) -> Result<Child, Fail
         .context("spawn", || format!("{program} cannot be started for {of}"))
 }
 
+/// A new process, with what was `done` with it. If that failed it is ended first: nobody else may know of it, and whoever
+/// tries again would leave one more behind.
+///
+/// # Errors
+/// What was done failed.
+pub async fn kept<T>(mut child: Child, done: Result<T, Failure>) -> Result<(Child, T), Failure> {
+    match done {
+        Ok(done) => Ok((child, done)),
+        Err(failure) => {
+            // It may have ended by itself.
+            let _ = child.kill().await;
+            Err(failure)
+        }
+    }
+}
+
 /// The log of `of`, to append to.
 ///
 /// # Errors
@@ -78,9 +94,9 @@ pub fn last_words(log: &Path, from: u64) -> Option<String> {
     (!last.is_empty()).then(|| last.iter().map(|line| format!("\n  | {line}")).collect())
 }
 
-/// The last line of a log that says anything.
-pub fn last_line(log: &Path) -> Option<String> {
-    last_lines(log, 0).pop()
+/// The last line of a log that says anything, from byte `from` on.
+pub fn last_line(log: &Path, from: u64) -> Option<String> {
+    last_lines(log, from).pop()
 }
 
 /// The lines at the end of a log, without what would move a terminal's cursor.
@@ -127,7 +143,29 @@ impl ShortLives {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{processes::Identity, rundir::Runtime};
     use super::*;
+
+    #[tokio::test]
+    async fn a_new_process_with_which_something_failed_is_gone_when_that_is_told() {
+        let base = tempfile::tempdir().unwrap();
+        let claim = Runtime::at(&base.path().join("vnet")).claim(&"office".parse().unwrap()).unwrap();
+        let waiting = || {
+            let mut command = Command::new("cat");
+            command.stdin(Stdio::piped());
+            let child = spawn(command, "cat", claim.dir()).unwrap();
+            let identity = Identity::of(child.id().unwrap()).unwrap();
+            (child, identity)
+        };
+        let (child, identity) = waiting();
+        let (mut child, done) = kept(child, Ok(7)).await.unwrap();
+        assert!(identity.is_alive() && done == 7);
+        child.kill().await.unwrap();
+
+        let (child, identity) = waiting();
+        let why = kept(child, Err::<(), _>(Failure::failed("run-directory", "no space"))).await.unwrap_err();
+        assert_eq!((why.message.as_str(), Identity::of(identity.pid)), ("no space", None));
+    }
 
     #[test]
     fn a_process_that_dies_at_once_is_started_ever_slower_and_one_that_lived_at_once() {

@@ -5,6 +5,7 @@ use super::{
     events::{Events, What},
     ports,
     rundir::LabDir,
+    sockets,
 };
 use crate::{
     failure::{Context, Failure},
@@ -13,7 +14,9 @@ use crate::{
     station::{InterfaceSpec, Spec, StationSpec},
     vm::{
         accel::{self, Decision, SILENCE},
-        disk,
+        choice,
+        control::Control,
+        disk, lite,
         qemu::{Launch, RunDirectory},
         qmp::{Qmp, Status},
     },
@@ -22,20 +25,29 @@ use std::{
     fs,
     io::Write,
     os::unix::{fs::DirBuilderExt, net::UnixStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use tokio::process::Child;
-use topology::plan::{Boot, Node, NodeKind, Plan, Vm};
+use topology::plan::{Boot, Node, NodeKind, Plan, Vm, Vmm};
 
 /// How long a station may take to answer for the first time.
 const STATION_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a bundled guest may take to answer for the first time.
+const BUNDLED_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a guest under emulation may take to boot.
 const BOOT_PATIENCE: Duration = Duration::from_secs(180);
 
 /// How often it is said that a guest is still waited for.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a machine of vmm-lite may take until it runs: it reads what it boots.
+const LITE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long vmm-lite may take for one answer.
+const CONTROL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long QEMU may take for one answer; while its interfaces are connected it gives none.
 const QMP_PATIENCE: Duration = Duration::from_secs(1);
@@ -52,10 +64,10 @@ pub(super) fn station_socket(dir: &LabDir) -> PathBuf {
 ///
 /// # Errors
 /// It cannot be started.
-pub(super) fn start_stations(
+pub(super) async fn start_stations(
     plan: &Plan,
     dir: &LabDir,
-    born: impl FnOnce(&mut Child) -> Result<(), Failure>,
+    born: impl FnOnce(&Child) -> Result<(), Failure>,
 ) -> Result<Option<Child>, Failure> {
     let stations: Vec<_> = plan.nodes.iter().filter(|node| node.kind == NodeKind::Station).collect();
     if stations.is_empty() {
@@ -67,9 +79,11 @@ pub(super) fn start_stations(
     let spec = Spec { stations: stations.into_iter().map(|node| station(node, dir)).collect(), control };
     let json = serde_json::to_vec(&spec).context("station", || "the stations".into())?;
     let (mut ours, theirs) = UnixStream::pair().context("station", || "a socket".into())?;
-    let mut child = child::spawn_role("station", theirs.into(), dir)?;
-    born(&mut child)?;
-    ours.write_all(&json).context("station", || "the stations cannot be told what to be".into())?;
+    let child = child::spawn_role("station", theirs.into(), dir)?;
+    let told = born(&child).and_then(|()| {
+        ours.write_all(&json).context("station", || "the stations cannot be told what to be".into())
+    });
+    let (child, ()) = child::kept(child, told).await?;
     Ok(Some(child))
 }
 
@@ -95,7 +109,7 @@ pub(super) async fn ask_station(node: &str, dir: &LabDir) -> Result<Line, Failur
     line(&station_socket(dir), node, STATION_PATIENCE).await
 }
 
-async fn line(socket: &std::path::Path, node: &str, patience: Duration) -> Result<Line, Failure> {
+async fn line(socket: &Path, node: &str, patience: Duration) -> Result<Line, Failure> {
     let end = Instant::now() + patience;
     loop {
         match Line::connect(socket, node, end.saturating_duration_since(Instant::now())).await {
@@ -115,6 +129,8 @@ pub(super) struct Guest {
     pub(super) line: Option<Line>,
     /// How it runs, in words.
     pub(super) how: String,
+    /// Its VMM says in the last line of its log why the guest ended; this is where what it says begins.
+    pub(super) says_why: Option<u64>,
 }
 
 /// Where guests are born.
@@ -124,10 +140,10 @@ pub(super) struct Nursery<'a> {
     /// Who is told.
     pub(super) events: &'a Events,
     /// Writes a new process down, before anything else is done with it.
-    pub(super) born: &'a (dyn Fn(&mut Child) -> Result<(), Failure> + Sync),
+    pub(super) born: &'a (dyn Fn(&Child) -> Result<(), Failure> + Sync),
 }
 
-/// Where QEMU's sockets of a node are.
+/// Where the sockets of a node's VMM are.
 pub(super) fn vm_directory(node: &str, dir: &LabDir) -> RunDirectory {
     RunDirectory::new(dir.path().join(node))
 }
@@ -152,8 +168,8 @@ pub(super) async fn image(vm: &Vm, events: &Events) -> Result<Option<image::Imag
     })
 }
 
-/// Starts a virtual machine and waits until it answers. With KVM it has a minute for that, and is then started again
-/// under emulation.
+/// Starts a virtual machine and waits until it answers. Under QEMU with KVM it has a minute for that, and is then started
+/// again under emulation.
 ///
 /// # Errors
 /// It cannot be started, or does not answer.
@@ -169,6 +185,9 @@ pub(super) async fn start_vm(
         .mode(0o700)
         .create(run.path())
         .context("run-directory", || run.path().display().to_string())?;
+    if vm.vmm == Vmm::VmmLite {
+        return start_lite(node, vm, image, &run, nursery).await;
+    }
     if let Boot::Disk { path, write: false } = &vm.boot {
         disk::create_overlay(path, &run.overlay()).map_err(|why| {
             if why.is_missing() { Failure::lacking("disk", why) } else { Failure::failed("disk", why) }
@@ -186,6 +205,50 @@ pub(super) async fn start_vm(
     }
 }
 
+/// Starts a guest under vmm-lite and waits until it answers, or runs if it has nothing to answer with.
+async fn start_lite(
+    node: &Node,
+    vm: &Vm,
+    image: Option<&image::Image>,
+    run: &RunDirectory,
+    nursery: &Nursery<'_>,
+) -> Result<Guest, Failure> {
+    // What one that was killed left would be in the way.
+    for socket in [run.console(), run.probe(), run.control()] {
+        sockets::remove_stale(&socket)?;
+    }
+    // As QEMU has it: the log is that of the guest that runs.
+    let _ = fs::remove_file(run.log());
+    let listens = node.interfaces.iter().filter_map(|interface| {
+        let (_, socket) = ports::socket(node, interface, nursery.dir)?;
+        // The lab's folder is the parent of the one that it works in.
+        Some((interface, Path::new("..").join(socket.file_name()?)))
+    });
+    let listens: Vec<_> = listens.collect();
+    let interfaces = listens.iter().map(|(interface, socket)| (*interface, socket.as_path()));
+    let command = lite::command(&node.name, vm, image, interfaces, run);
+    // Of a life before nothing is to be told.
+    let log_begins = fs::metadata(nursery.dir.log(&node.name)).map_or(0, |log| log.len());
+    let how = "vmm-lite: /dev/kvm is usable".to_owned();
+    let child = child::spawn(command, &node.name, nursery.dir)?;
+    let recorded = (nursery.born)(&child);
+    let (child, ()) = child::kept(child, recorded).await?;
+    nursery.events.tell(What::NodeStarted { node: node.name.clone(), how: how.clone() });
+    let answer = async {
+        match &vm.boot {
+            Boot::Bundled => line(&run.probe(), &node.name, BUNDLED_PATIENCE).await.map(Some),
+            Boot::Image(_) => line(&run.probe(), &node.name, BOOT_PATIENCE).await.map(Some),
+            _ => lite_runs(run, &node.name).await.map(|()| None),
+        }
+    };
+    let answered = answered(node, child, "vmm-lite", run, nursery, answer).await;
+    let (child, line) = answered.map_err(|failure| match &vm.boot {
+        Boot::Bundled => failure,
+        _ => failure.mend("`vmm: qemu` at the node has QEMU run it"),
+    })?;
+    Ok(Guest { child, line, how, says_why: Some(log_begins) })
+}
+
 async fn try_vm(
     node: &Node,
     vm: &Vm,
@@ -194,13 +257,16 @@ async fn try_vm(
     decision: Decision,
     nursery: &Nursery<'_>,
 ) -> Result<Guest, Failure> {
-    let how = format!("QEMU, {}: {}", decision.accel.as_str(), decision.why);
+    let lite = choice::why_not_lite(vm, &node.interfaces);
+    let lite = lite.map(|why| format!("; and not vmm-lite: {why}")).unwrap_or_default();
+    let how = format!("QEMU, {}: {}{lite}", decision.accel.as_str(), decision.why);
     let launch = Launch::new(&node.name, vm, &node.interfaces, image, decision.accel, run.clone())
         .map_err(|why| Failure::invalid("vm", why))?;
-    let mut child = child::spawn(launch.command(), &node.name, nursery.dir).map_err(|failure| {
+    let child = child::spawn(launch.command(), &node.name, nursery.dir).map_err(|failure| {
         Failure::lacking("no-qemu", failure.message).mend("install QEMU: apt-get install qemu-system-x86")
     })?;
-    (nursery.born)(&mut child)?;
+    let recorded = (nursery.born)(&child);
+    let (child, ()) = child::kept(child, recorded).await?;
     nursery.events.tell(What::NodeStarted { node: node.name.clone(), how: how.clone() });
     let silent = decision.after_silence().is_some();
     let patience = if silent { SILENCE } else { BOOT_PATIENCE };
@@ -211,9 +277,22 @@ async fn try_vm(
             machine_runs(run, &node.name, patience).await.map(|()| None)
         }
     };
+    let (child, line) = answered(node, child, "QEMU", run, nursery, answer).await?;
+    Ok(Guest { child, line, how, says_why: None })
+}
+
+/// Waits for the `answer` of a guest, or for the end of its process, which is one of `vmm`.
+async fn answered(
+    node: &Node,
+    mut child: Child,
+    vmm: &str,
+    run: &RunDirectory,
+    nursery: &Nursery<'_>,
+    answer: impl Future<Output = Result<Option<Line>, Failure>>,
+) -> Result<(Child, Option<Line>), Failure> {
     tokio::select! {
         answered = with_progress(answer, &node.name, run, nursery.events) => match answered {
-            Ok(line) => Ok(Guest { child, line, how }),
+            Ok(line) => Ok((child, line)),
             Err(why) => {
                 // It runs and says nothing: it is of no use, whether it ends well or not.
                 let _ = child.kill().await;
@@ -225,7 +304,24 @@ async fn try_vm(
             let how = status.map_or_else(|why| why.to_string(), child::ended);
             let logs = [nursery.dir.log(&node.name), run.log()];
             let said: String = logs.iter().filter_map(|log| child::last_words(log, 0)).collect();
-            Err(Failure::failed("vm-ended", format!("{}: QEMU {how}{said}", node.name)))
+            Err(Failure::failed("vm-ended", format!("{}: {vmm} {how}{said}", node.name)))
+        }
+    }
+}
+
+/// Waits until the machine of a guest that has nothing to answer with runs under vmm-lite.
+async fn lite_runs(run: &RunDirectory, node: &str) -> Result<(), Failure> {
+    let end = Instant::now() + LITE_PATIENCE;
+    loop {
+        let socket = run.control();
+        let asked = move || Control::connect(&socket, CONTROL_PATIENCE)?.ask("state");
+        let said = tokio::task::spawn_blocking(asked).await.context("control", || node.to_owned())?;
+        match said {
+            Ok(_) => return Ok(()),
+            Err(why) if Instant::now() >= end => {
+                return Err(Failure::failed("silent-node", format!("{node}: {why}")));
+            }
+            Err(_) => tokio::time::sleep(TRY_AGAIN).await,
         }
     }
 }
@@ -262,7 +358,7 @@ async fn with_progress<T>(
         if let Ok(done) = tokio::time::timeout(TOLD_EVERY, awaited.as_mut()).await {
             return done;
         }
-        let said = child::last_line(&run.log());
+        let said = child::last_line(&run.log(), 0);
         let said =
             said.map_or("its console is silent".to_owned(), |line| format!("its console says: {line}"));
         let text = format!("{node} does not answer yet, after {} s; {said}", begin.elapsed().as_secs());

@@ -3,7 +3,9 @@
 pub mod child;
 pub mod claim;
 pub mod events;
+mod exits;
 mod guests;
+mod link;
 mod made;
 mod metrics;
 pub mod name;

@@ -16,7 +16,7 @@ use std::{
     },
     path::{Path, PathBuf},
 };
-use topology::plan::{Interface, Node, NodeKind, Plan, SocketRole, VhostUserSocket};
+use topology::plan::{Interface, Node, NodeKind, Plan, SocketRole, VhostUserSocket, Vm, Vmm};
 use tun_tap::{Iface, Mode};
 use vswitchd::control::protocol::{Attachment, AttachmentKind};
 
@@ -72,10 +72,11 @@ impl Drop for Way {
 
 /// The vhost-user socket of an interface, and which side listens on it; none for a tap.
 ///
-/// Stations connect to us. QEMU listens, so that a switch that is started again finds its guests by itself.
+/// Stations and guests under vmm-lite connect to us, and again if they have to. QEMU listens, so that a switch that is started again finds its guests by itself.
 pub fn socket(node: &Node, interface: &Interface, dir: &LabDir) -> Option<(SocketRole, PathBuf)> {
     let in_run_directory = || dir.port_socket(&node.name, &interface.name);
     match &node.kind {
+        NodeKind::Vm(Vm { vmm: Vmm::VmmLite, .. }) => Some((SocketRole::Listen, in_run_directory())),
         NodeKind::Vm(_) => {
             let place = node.interfaces.iter().position(|other| other.name == interface.name)?;
             Some((SocketRole::Connect, vm_directory(&node.name, dir).interface(place)))

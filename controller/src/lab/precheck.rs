@@ -1,9 +1,16 @@
 //! What a plan needs and its file alone cannot tell: files that can be read, memory that suffices. Nothing is started.
 
-use crate::failure::Failure;
+use crate::{
+    doctor,
+    failure::Failure,
+    vm::{
+        accel::{self, Why},
+        choice, lite, qemu,
+    },
+};
 use bench::machine;
 use std::{fs::OpenOptions, io, os::unix::fs::FileTypeExt, path::Path, thread};
-use topology::plan::{Boot, Cpu, Node, NodeKind, Plan, Vm};
+use topology::plan::{Boot, Cpu, Node, NodeKind, Plan, Vm, Vmm};
 use vswitch_core::description::Origin;
 
 /// The least memory that the image `debian` boots with, measured: with 80 MiB its kernel has no room to unpack the image.
@@ -18,7 +25,7 @@ const MOST: usize = 20;
 /// A file cannot be used, or a guest has too little memory; each with its place in the topology file.
 pub fn check(plan: &Plan) -> Result<(), Failure> {
     let problems = plan.nodes.iter().flat_map(|node| match &node.kind {
-        NodeKind::Vm(vm) => problems(vm).into_iter().map(|problem| (node, problem)).collect(),
+        NodeKind::Vm(vm) => problems(node, vm).into_iter().map(|problem| (node, problem)).collect(),
         NodeKind::Station | NodeKind::VhostUser(_) | NodeKind::Tap { .. } => vec![],
     });
     let said: Vec<_> = problems.take(MOST).map(|(node, problem)| place(plan, node) + &problem).collect();
@@ -52,12 +59,67 @@ pub fn cpus(plan: &Plan) -> Result<(), Failure> {
         .mend(format!("there are here: {}; name those, or leave `cpus` out", here.join(", "))))
 }
 
+/// What runs guests on a machine.
+struct Means {
+    /// Whether the bundled guest can run under KVM.
+    bundled: Why,
+    /// Whether a guest's own kernel can.
+    kernels: Why,
+    qemu: bool,
+}
+
+/// Checks that this machine has what runs the guests of `plan`, whose VMMs are chosen. Another machine may have it: this is
+/// for where the lab comes up.
+///
+/// # Errors
+/// It has not; with the places of those guests, and the ways out.
+pub fn vmms(plan: &Plan) -> Result<(), Failure> {
+    let (bundled, kernels) = (accel::for_bundled(), accel::for_kernels());
+    vmms_with(plan, &Means { bundled, kernels, qemu: doctor::is_installed(qemu::PROGRAM) })
+}
+
+fn vmms_with(plan: &Plan, means: &Means) -> Result<(), Failure> {
+    let (mut without_kvm, mut without_qemu) = (Vec::new(), Vec::new());
+    for node in &plan.nodes {
+        let NodeKind::Vm(vm) = &node.kind else { continue };
+        let place = place(plan, node);
+        match (vm.vmm, &vm.boot) {
+            (_, Boot::Bundled) if means.bundled != Why::Usable => {
+                without_kvm.push(format!("{place}a bundled guest needs KVM, and {}", means.bundled));
+            }
+            (Vmm::VmmLite, boot) if *boot != Boot::Bundled && means.kernels != Why::Usable => {
+                without_kvm.push(format!("{place}vmm-lite needs KVM, and {}", means.kernels));
+            }
+            (Vmm::Qemu, _) if !means.qemu => {
+                let lite = choice::why_not_lite(vm, &node.interfaces);
+                let kvm = (means.kernels != Why::Usable).then(|| means.kernels.to_string());
+                let lite = lite.or(kvm).map(|why| format!("; and not vmm-lite: {why}")).unwrap_or_default();
+                without_qemu.push(format!("{place}`{}` is not in PATH{lite}", qemu::PROGRAM));
+            }
+            _ => {}
+        }
+    }
+    let ways = "`vnet doctor` says how to get KVM; without it QEMU runs `image: debian`, and `kind: station` runs anywhere";
+    told("no-kvm", without_kvm, ways)?;
+    told(
+        "no-qemu",
+        without_qemu,
+        "install QEMU: apt-get install qemu-system-x86; `vnet doctor` says what else is missing",
+    )
+}
+
+/// What this machine lacks, with the ways out.
+fn told(code: &'static str, mut said: Vec<String>, ways: &str) -> Result<(), Failure> {
+    said.truncate(MOST);
+    if said.is_empty() { Ok(()) } else { Err(Failure::lacking(code, said.join("\n")).mend(ways)) }
+}
+
 fn place(plan: &Plan, node: &Node) -> String {
     let origin = node.origin;
     format!("{}:{}:{}: node {}: ", plan.description.file, origin.line, origin.column, node.name)
 }
 
-fn problems(vm: &Vm) -> Vec<String> {
+fn problems(node: &Node, vm: &Vm) -> Vec<String> {
     let found = match &vm.boot {
         Boot::Kernel { kernel, initrd, .. } => {
             vec![
@@ -70,8 +132,14 @@ fn problems(vm: &Vm) -> Vec<String> {
             vec![Some(format!("`image: debian` boots with {}M of memory or more", DEBIAN_MEMORY >> 20))]
         }
         Boot::Image(_) | Boot::Network => vec![],
+        Boot::Bundled => vec![],
     };
-    found.into_iter().flatten().collect()
+    let mut found: Vec<_> = found.into_iter().flatten().collect();
+    // Of a file that cannot be read, that is told already.
+    if vm.vmm == Vmm::VmmLite && found.is_empty() {
+        found = lite::problems(vm, &node.interfaces);
+    }
+    found
 }
 
 /// What is wrong with the file that `key` names.
@@ -90,6 +158,7 @@ fn unusable(key: &str, path: &Path, write: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Exit;
 
     fn checked(folder: &Path, node: &str) -> Result<(), Failure> {
         let text = format!(
@@ -117,6 +186,34 @@ mod tests {
         assert_eq!(machine::cpus().expect("the kernel says"), here, "trying binds nobody");
     }
 
+    /// What is missing for a `kind: vm` of these keys.
+    fn missing(node: &str, bundled: Why, kernels: Why, qemu: bool) -> Result<(), Failure> {
+        let text = format!(
+            "version: 1\nname: lab\nswitches: {{ sw1: {{}} }}\nnodes:\n  vm1: {{ kind: vm{node} }}\nlinks:\n  - [vm1, sw1]\n"
+        );
+        let plan = topology::load(&text, "lab.vnet.yaml", Path::new("/")).expect("it is well said").plan;
+        vmms_with(&plan, &Means { bundled, kernels, qemu })
+    }
+
+    #[test]
+    fn what_runs_a_guest_must_be_there_and_the_error_says_where_it_is_wanted_and_the_ways_out() {
+        assert_eq!(missing("", Why::Usable, Why::NoKernels, false), Ok(()));
+        assert_eq!(missing(", image: debian, vmm: vmm-lite", Why::Usable, Why::Usable, false), Ok(()));
+        assert_eq!(missing(", image: debian, vmm: qemu", Why::NoDevice, Why::NoDevice, true), Ok(()));
+        for (node, kernels, code, said) in [
+            ("", Why::NoRights, "no-kvm", "a bundled guest needs KVM, and this user must not open /dev/kvm"),
+            (", image: debian, vmm: vmm-lite", Why::NoKernels, "no-kvm", "KVM here is a paravirtual one"),
+            (", image: debian, vmm: qemu", Why::NoDevice, "no-qemu", "not vmm-lite: there is no /dev/kvm"),
+            (", disk: ./a.img, vmm: qemu", Why::Usable, "no-qemu", "not vmm-lite: vmm-lite has no firmware"),
+        ] {
+            let failure = missing(node, kernels, kernels, false).expect_err("it is missing");
+            assert_eq!((failure.exit, failure.code.as_str()), (Exit::Lacking, code), "{failure}");
+            assert!(failure.message.starts_with("lab.vnet.yaml:5:"), "{failure}");
+            assert!(failure.message.contains(said), "{failure}");
+            assert!(failure.mend.is_some_and(|mend| mend.contains("vnet doctor")), "{node}");
+        }
+    }
+
     #[test]
     fn what_a_guest_boots_must_be_there_and_readable_and_the_error_says_where_it_is_named() {
         let base = tempfile::tempdir().unwrap();
@@ -136,6 +233,8 @@ mod tests {
             ("kernel: ./vmlinuz, initrd: ./missing", "`initrd: "),
             ("disk: ./folder", "not a regular file"),
             ("image: debian, memory: 80M", "96M"),
+            ("cpus: 17", "1 to 16"),
+            ("vmm: vmm-lite, kernel: ./vmlinuz", "cannot be booted"),
         ] {
             let failure = checked(base.path(), bad).unwrap_err();
             assert!(failure.message.starts_with("lab.vnet.yaml:5:"), "{failure}");

@@ -6,6 +6,7 @@ mod watch;
 use super::{
     claim::Claim,
     events::{Events, What},
+    exits, link,
     metrics::{self, Applies},
     name::LabName,
     ports::Ports,
@@ -169,12 +170,10 @@ impl Lab {
     }
 
     /// Writes a process down before anything else is done with it. A lab that goes down takes no new ones: what is not in
-    /// the list that it ends is killed here.
-    fn record(&self, role: &str, child: &mut Child) -> Result<(), Failure> {
+    /// the list that it ends is killed by who started it, as is what cannot be written down.
+    fn record(&self, role: &str, child: &Child) -> Result<(), Failure> {
         let mut state = self.state();
         if state.phase == LabState::Stopping {
-            // It may have ended by itself.
-            let _ = child.start_kill();
             return Err(going_down());
         }
         match child.id() {
@@ -297,6 +296,8 @@ impl Service for Lab {
     }
 
     async fn ask(&self, question: Question) -> Result<serde_json::Value, Failure> {
+        // Taken first: the end of a node that has a line below is told later than this.
+        let from = self.inner.events.next();
         let running = self.running()?;
         let plan = running.plan.clone();
         match question {
@@ -316,6 +317,7 @@ impl Service for Lab {
                 let nodes = self.state().nodes.clone();
                 json(views::nodes(&plan, &nodes))
             }
+            Question::Exits => json(exits::rows(&plan, &self.inner.dir).await),
             Question::Links => json(views::links(&plan)),
             Question::Vlans => json(views::vlans(&plan)),
             Question::Test => {
@@ -326,9 +328,16 @@ impl Service for Lab {
             Question::Trace(request) => json(running.trace(&request).await?),
             Question::Why(request) => json(running.why(&request).await?),
             Question::Export(request) => json(views::export(&plan, &request, &self.inner.dir)?),
-            Question::Transfer(request) => json(running.transfer(&request).await?),
+            Question::Transfer(request) => {
+                let ends = [running.interface(&request.src)?.0, running.interface(&request.dst)?.0];
+                json(watch::while_alive(&self.inner.events, from, ends, running.transfer(&request)).await?)
+            }
             Question::Bench(request) => json(self.bench(&request).await?),
             Question::Exec(request) => json(running.exec(&request).await?),
+            Question::SetLink(request) => {
+                let (node, interface) = running.interface(&request.interface)?;
+                json(link::set(node, interface, request.up, &self.inner.dir).await?)
+            }
         }
     }
 

@@ -37,23 +37,30 @@ impl Switch {
         plan: &Arc<Plan>,
         ports: &Arc<Ports>,
         dir: &LabDir,
-        born: impl FnOnce(&mut Child) -> Result<(), Failure>,
+        born: impl FnOnce(&Child) -> Result<(), Failure>,
     ) -> Result<Self, Failure> {
         let (ours, theirs) = UnixStream::pair().context("switch", || "a control socket".into())?;
-        let mut child = child::spawn_role("vswitchd", theirs.into(), dir)?;
-        born(&mut child)?;
-        let (plan, ports) = (plan.clone(), ports.clone());
-        let applied = tokio::task::spawn_blocking(move || {
-            let mut client = Client::new(ours, DEADLINE)?;
-            client.apply(&plan.description, ports.attachments(), &ports.descriptors(), settings(&plan))?;
-            Ok::<_, vswitchd::control::client::ClientError>(client)
-        });
-        let client = applied
-            .await
-            .map_err(|why| Failure::failed("switch", why))?
-            .context("switch", || "the switch did not take its configuration".into())?;
+        let child = child::spawn_role("vswitchd", theirs.into(), dir)?;
+        let told = match born(&child) {
+            Ok(()) => configure(ours, plan.clone(), ports.clone()).await,
+            Err(failure) => Err(failure),
+        };
+        let (child, client) = child::kept(child, told).await?;
         Ok(Self { child, pid: client.pid(), client })
     }
+}
+
+/// Makes the switch at the other end of `ours` become `plan`.
+async fn configure(ours: UnixStream, plan: Arc<Plan>, ports: Arc<Ports>) -> Result<Client, Failure> {
+    let applied = tokio::task::spawn_blocking(move || {
+        let mut client = Client::new(ours, DEADLINE)?;
+        client.apply(&plan.description, ports.attachments(), &ports.descriptors(), settings(&plan))?;
+        Ok::<_, vswitchd::control::client::ClientError>(client)
+    });
+    applied
+        .await
+        .map_err(|why| Failure::failed("switch", why))?
+        .context("switch", || "the switch did not take its configuration".into())
 }
 
 /// The line to whichever switch process runs now.

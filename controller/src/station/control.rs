@@ -1,8 +1,8 @@
 //! The control socket of all stations of a lab: each connection asks the one station that its `Hello` names.
 
-use super::ask::Asker;
 use crate::lab::sockets;
 use anyhow::Context;
+use end_station::Asker;
 use probe::{Ask, Decoder, FromGuest, encode};
 use rustix::event::{PollFd, PollFlags};
 use std::collections::BTreeMap;

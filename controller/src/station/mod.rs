@@ -1,33 +1,25 @@
 //! `vnet station`: one process with all end stations of a lab, each with interfaces on real vhost-user rings.
 //!
 //! ```text
-//! control socket -> Hello { name } -> ask: route, resolve, then ping · connect · send
-//!                                        |                 ^ events
-//! vhost-user socket -> port -> nic -> observe -> smoltcp -> answer: echo and bulk services
+//! control socket -> control: Hello { name } -> end_station::Host: what is asked
+//!                                                  | ^
+//! vhost-user socket ---------------> port: frames -+-+
 //! ```
 //! One thread serves all: it sleeps until a ring signals, a message comes or a timer is due, and then turns only to the
 //! stations concerned. Only a handshake with the switch, which may block, has a thread to itself.
 //!
-//! Files: `host` one station, `stack` one of its interfaces, `nic` smoltcp's device, `port` the connection to the switch,
-//! `neighbours` who is on the link, `observe` what frames tell beside smoltcp, `frames` what is built beside it, `ask`
-//! requests under way, `answer` services, `control` the socket, `turns` the thread's loop.
+//! Files: `port` the connection to the switch, `control` the socket, `turns` the thread's loop. What a station is stands
+//! in the crate `end-station`, for the bundled guest is one too.
 
-mod answer;
-mod ask;
 mod control;
-mod frames;
-mod host;
-mod neighbours;
-mod nic;
-mod observe;
 mod port;
-mod stack;
 mod turns;
 
 #[cfg(test)]
 mod tests;
 
 use anyhow::{Context, ensure};
+use end_station::MAX_ADDRESSES;
 use ipnet::IpNet;
 use probe::Mac;
 use serde::{Deserialize, Serialize};
@@ -38,8 +30,6 @@ use vswitch_core::mac::MacAddr;
 const DEFAULT_MTU: u16 = 1500;
 /// The least MTU: that of IPv6 (RFC 8200 §5).
 const MIN_MTU: u16 = 1280;
-/// Addresses of an interface besides the link-local one: smoltcp has room for eight.
-const MAX_ADDRESSES: usize = 7;
 
 /// All stations of a lab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! The wire of a station in a lab: a virtio-net driver on the switch's vhost-user socket, kept connected.
 
-use super::nic::Wire;
 use crate::lab::sockets;
+use end_station::Wire;
 use rustix::event::{PollFd, PollFlags};
 use smoltcp::time::{Duration, Instant};
 use std::io::{self, Read};

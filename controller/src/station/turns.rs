@@ -1,11 +1,10 @@
 //! The thread's loop: who has something to do gets a turn; then it sleeps.
 
 use super::StationSpec;
-use super::ask::Asker;
 use super::control::Control;
-use super::host::{Host, Interface};
 use super::port::Port;
 use anyhow::Context;
+use end_station::{Asker, Host, Interface};
 use probe::answer::Refusal;
 use probe::{Answer, Ask, AskId, FromGuest, Request, VERSION};
 use rustix::event::{PollFlags, Timespec, poll};

@@ -1,7 +1,7 @@
-//! KVM or TCG: decided by what the machine says, and taken back if a guest stays silent.
+//! KVM or TCG: decided by a trial of what KVM here runs, and taken back if a guest stays silent.
 
 use rustix::fs::{Access, access};
-use std::{fmt, fs, path::Path, time::Duration};
+use std::{fmt, path::Path, sync::OnceLock, time::Duration};
 
 /// How QEMU runs guest code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,10 +25,10 @@ impl Accel {
 /// Why an [`Accel`] was chosen; its text is for the user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// The CPU virtualises and /dev/kvm is ours to open.
+    /// /dev/kvm is ours to open, and runs what is asked for.
     Usable,
-    /// The CPU has neither `vmx` nor `svm`. A paravirtual /dev/kvm may be there all the same; Linux does not boot on it.
-    NoVirtualisation,
+    /// It is there and ours, but runs no guest's kernel: a paravirtual one, on which Linux does not boot.
+    NoKernels,
     /// There is no /dev/kvm.
     NoDevice,
     /// /dev/kvm is there, but this user must not open it.
@@ -41,7 +41,9 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Usable => "/dev/kvm is usable",
-            Self::NoVirtualisation => "this CPU shows neither vmx nor svm in /proc/cpuinfo",
+            Self::NoKernels => {
+                "KVM here is a paravirtual one, which runs the bundled guest and no other kernel"
+            }
             Self::NoDevice => "there is no /dev/kvm",
             Self::NoRights => "this user must not open /dev/kvm",
             Self::Silent => "a guest under KVM did not answer its probe within 60 s",
@@ -69,26 +71,42 @@ impl Decision {
     }
 }
 
-/// Looks at this machine.
+/// How a guest with a kernel of its own is run here.
 pub fn decide() -> Decision {
-    let kvm = Path::new("/dev/kvm");
-    let rights =
-        if kvm.exists() { Some(access(kvm, Access::READ_OK | Access::WRITE_OK).is_ok()) } else { None };
-    // An unreadable cpuinfo promises nothing.
-    judge(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default(), rights)
+    let why = for_kernels();
+    Decision { accel: if why == Why::Usable { Accel::Kvm } else { Accel::Tcg }, why }
 }
 
-/// The decision for a CPU described by `cpuinfo`, and a /dev/kvm that is absent (`None`) or there with or without rights.
-fn judge(cpuinfo: &str, kvm: Option<bool>) -> Decision {
-    let flags = cpuinfo.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
-    let virtualises = flags.split_ascii_whitespace().any(|flag| matches!(flag, "vmx" | "svm"));
-    let why = match kvm {
+/// Why a guest with a kernel of its own can run under KVM here ([`Why::Usable`]), or why it cannot.
+pub fn for_kernels() -> Why {
+    // A KVM is what it is; and trying takes some milliseconds.
+    static TRIED: OnceLock<bool> = OnceLock::new();
+    judge(rights(), || *TRIED.get_or_init(|| vmm_lite::runs_kernels().unwrap_or(false)))
+}
+
+/// Why a bundled guest can run here ([`Why::Usable`]), or why it cannot: it needs /dev/kvm, be that paravirtual or not.
+pub fn for_bundled() -> Why {
+    match rights() {
         None => Why::NoDevice,
-        Some(_) if !virtualises => Why::NoVirtualisation,
         Some(false) => Why::NoRights,
         Some(true) => Why::Usable,
-    };
-    Decision { accel: if why == Why::Usable { Accel::Kvm } else { Accel::Tcg }, why }
+    }
+}
+
+/// Whether this user may open /dev/kvm; none if it is not there.
+fn rights() -> Option<bool> {
+    let kvm = Path::new("/dev/kvm");
+    kvm.exists().then(|| access(kvm, Access::READ_OK | Access::WRITE_OK).is_ok())
+}
+
+/// What follows from a /dev/kvm that is absent (`None`) or there with or without rights, and from the trial.
+fn judge(kvm: Option<bool>, runs_kernels: impl FnOnce() -> bool) -> Why {
+    match kvm {
+        None => Why::NoDevice,
+        Some(false) => Why::NoRights,
+        Some(true) if runs_kernels() => Why::Usable,
+        Some(true) => Why::NoKernels,
+    }
 }
 
 #[cfg(test)]
@@ -96,14 +114,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kvm_needs_the_cpu_the_device_and_the_rights() {
-        let intel = "processor\t: 0\nflags\t\t: fpu vmx sse2\n";
-        let paravirtual = "processor\t: 0\nflags\t\t: fpu sse2 svmx\n";
-        assert_eq!(judge(intel, Some(true)).accel, Accel::Kvm);
-        assert_eq!(judge(intel, Some(false)).why, Why::NoRights);
-        assert_eq!(judge(intel, None).why, Why::NoDevice);
-        assert_eq!(judge(paravirtual, Some(true)).why, Why::NoVirtualisation);
-        assert_eq!(judge("", Some(true)).accel, Accel::Tcg);
+    fn kvm_is_usable_where_a_trial_says_so_and_tried_only_where_it_may_be() {
+        assert_eq!(judge(Some(true), || true), Why::Usable);
+        assert_eq!(judge(Some(true), || false), Why::NoKernels);
+        assert_eq!(judge(Some(false), || panic!("it must not be opened")), Why::NoRights);
+        assert_eq!(judge(None, || panic!("it is not there")), Why::NoDevice);
     }
 
     #[test]

@@ -17,16 +17,20 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 /// What x86 Linux reads of its command line, the final NUL included (COMMAND_LINE_SIZE).
 const COMMAND_LINE_SIZE: usize = 2048;
 
+/// What every kernel is told, whoever runs it.
+pub(super) const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1";
+
 /// Entries of a guest's receive ring: QEMU's most. Of its own it takes 256, which one burst of TCP fills before a busy
 /// guest comes to look.
 pub(super) const RX_QUEUE_SIZE: u16 = 1024;
 
-/// Files of a guest, by name in its run directory. QEMU works in that directory and is given these relative names, so
+/// Files of a guest, by name in its run directory. Its VMM works in that directory and is given these relative names, so
 /// the length of the directory's path never meets the 107 bytes of a socket's address.
-mod names {
-    pub(super) const CONSOLE: &str = "console.sock";
-    pub(super) const LOG: &str = "console.log";
-    pub(super) const PROBE: &str = "probe.sock";
+pub(super) mod names {
+    pub(in super::super) const CONSOLE: &str = "console.sock";
+    pub(in super::super) const LOG: &str = "console.log";
+    pub(in super::super) const PROBE: &str = "probe.sock";
+    pub(in super::super) const CONTROL: &str = "control.sock";
     pub(super) const QMP: &str = "qmp.sock";
     pub(super) const OVERLAY: &str = "disk.qcow2";
 }
@@ -45,7 +49,7 @@ impl RunDirectory {
     pub fn holds(name: &str) -> bool {
         let interface =
             |name: &str| Some(name.strip_prefix("net")?.strip_suffix(".sock")?.parse::<usize>().is_ok());
-        [names::CONSOLE, names::LOG, names::PROBE, names::QMP, names::OVERLAY].contains(&name)
+        [names::CONSOLE, names::LOG, names::PROBE, names::CONTROL, names::QMP, names::OVERLAY].contains(&name)
             || interface(name) == Some(true)
     }
 
@@ -67,6 +71,11 @@ impl RunDirectory {
     /// The socket of ttyS1, at whose other end the probe agent is; QEMU listens.
     pub fn probe(&self) -> PathBuf {
         self.0.join(names::PROBE)
+    }
+
+    /// The control socket of a guest under vmm-lite.
+    pub fn control(&self) -> PathBuf {
+        self.0.join(names::CONTROL)
     }
 
     /// QEMU's control socket ([`super::qmp`]); QEMU listens.
@@ -117,6 +126,9 @@ pub enum LaunchError {
     /// An interface has no MAC address; a plan gives one to each interface of a `vm`.
     #[error("the interface {0} has no MAC address")]
     NoMac(String),
+    /// The bundled guest is for the VMM that is part of vnet ([`super::lite`]).
+    #[error("QEMU cannot boot the bundled guest")]
+    Bundled,
     /// The plan names an image, and none was given.
     #[error("the node boots the image `{0}`, which was not built")]
     NoImage(String),
@@ -217,6 +229,7 @@ impl Arguments {
                 self.add("-device", "virtio-blk-pci,drive=disk,bootindex=0");
             }
             Boot::Network => self.add("-boot", "n"),
+            Boot::Bundled => return Err(LaunchError::Bundled),
         }
         Ok(())
     }
@@ -293,7 +306,7 @@ fn kernel_command_line(
     interfaces: &[Interface],
     more: Option<&str>,
 ) -> Result<String, LaunchError> {
-    let mut line = format!("console=ttyS0 quiet panic=-1 vnet.hostname={name}");
+    let mut line = format!("{KERNEL_WORDS} vnet.hostname={name}");
     for interface in interfaces {
         let mac = interface.mac.ok_or_else(|| LaunchError::NoMac(interface.name.clone()))?;
         // Writing to a String cannot fail.

@@ -110,8 +110,10 @@ pub struct Vm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Vmm {
-    /// The best there is on this machine.
+    /// vmm-lite where KVM runs that guest, else QEMU: for the machine to say where the lab comes up.
     Auto,
+    /// The small VMM that is part of vnet.
+    VmmLite,
     /// QEMU.
     Qemu,
 }
@@ -120,6 +122,8 @@ pub enum Vmm {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Boot {
+    /// The guest that is part of vnet.
+    Bundled,
     /// An image that `vnet image build` makes: `debian`.
     Image(String),
     /// A kernel with or without initrd, by absolute path.

@@ -201,6 +201,15 @@ pub(crate) fn real_guests() -> bool {
     found.is_ok()
 }
 
+/// Whether bundled guests run here; says that `what` is left out if not.
+pub(crate) fn kvm(what: &str) -> bool {
+    let there = fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    if !there {
+        left_out(&format!("{what}: /dev/kvm is not there for us"));
+    }
+    there
+}
+
 /// Says what a test needs and this machine lacks: to whoever reads its output, and to `./check`, which counts it.
 pub(crate) fn left_out(what: &str) {
     eprintln!("LEFT OUT: {what}");

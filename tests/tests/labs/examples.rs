@@ -1,6 +1,6 @@
 //! Every example is a lab whose expectations hold, proved by `vnet test` as a user runs it; and one that is wrong is told.
 
-use crate::common::{Lab, real_guests, topology};
+use crate::common::{Lab, kvm, real_guests, topology};
 use std::fs;
 
 fn expectations_hold(name: &str) {
@@ -23,6 +23,13 @@ fn trunk() {
 #[test]
 fn wire() {
     expectations_hold("wire");
+}
+
+#[test]
+fn vms() {
+    if kvm("the example vms") {
+        expectations_hold("vms");
+    }
 }
 
 #[test]

@@ -3,13 +3,14 @@
 
 use crate::{
     asker::Asker,
-    common::{Lab, real_guests},
+    common::{Lab, kvm, real_guests, topology},
     neighbours::{Neighbours, PORTS},
-    process::{Holdings, eventually, in_role, kill},
+    process::{Background, Holdings, eventually, in_role, kill},
 };
 use controller::api::types::{DatapathView, NodeRow, NodeState, PingallReport, PortRow};
 use serde::de::DeserializeOwned;
 use std::{
+    fs,
     net::Ipv4Addr,
     path::PathBuf,
     time::{Duration, Instant},
@@ -20,6 +21,9 @@ const KILLS: usize = 10;
 
 /// The longest that a guest may be out of reach when the switch is killed.
 const OUT_OF_REACH: Duration = Duration::from_secs(3);
+
+/// Frames of a transfer before one of its ends is killed.
+const UNDER_WAY: u64 = 2000;
 
 /// A process that lived for this long and dies is started again without a pause.
 const LONG_LIFE: Duration = Duration::from_secs(1);
@@ -251,4 +255,51 @@ fn stations_that_are_killed_come_back_and_cost_their_neighbours_no_frame() {
         (report.cells.len() == 2 && report.cells.iter().all(|cell| cell.error.is_none())).then_some(())
     });
     scene.down();
+}
+
+#[test]
+fn a_switch_that_cannot_be_written_down_leaves_no_process_behind() {
+    let lab = Lab::new();
+    let file = lab.write("kills.vnet.yaml", LAB);
+    let mut up = Background::start(&lab, &["up", file.to_str().unwrap()]);
+    up.says("ready");
+    let datapath: DatapathView = serde_json::from_value(lab.json(&["show", "datapath"])).unwrap();
+    // As on a full disk: the new list cannot be written.
+    let in_the_way = lab.runtime().join("kills/processes.new");
+    fs::create_dir(&in_the_way).unwrap();
+    kill(datapath.pid);
+    for _ in 0..3 {
+        up.says("it is tried again");
+    }
+    eventually("no try leaves a switch", || in_role(&lab, "vswitchd").is_empty().then_some(()));
+    fs::remove_dir(&in_the_way).unwrap();
+    up.says("switch runs");
+    assert_eq!(in_role(&lab, "vswitchd").len(), 1);
+    lab.expect(0, &["down"]);
+    up.end();
+    lab.assert_gone();
+}
+
+#[test]
+fn a_transfer_ends_when_one_of_its_ends_is_killed_and_says_which() {
+    if !kvm("bundled guests that are killed under a transfer") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.expect(0, &["up", "-d", &topology("vms.vnet.yaml")]);
+    for victim in ["vm2", "vm1"] {
+        let before = lab.ports()["vm2:eth0"].counters.to_port.delivered;
+        let transfer = Background::start(&lab, &["transfer", "vm1", "vm2", "--size", "65536"]);
+        eventually("a transfer is under way", || {
+            (lab.ports()["vm2:eth0"].counters.to_port.delivered > before + UNDER_WAY).then_some(())
+        });
+        let nodes: Vec<NodeRow> = serde_json::from_value(lab.json(&["show", "nodes"])).unwrap();
+        kill(nodes.iter().find(|row| row.node == victim).and_then(|row| row.pid).expect("it runs"));
+        let (status, _, said) = transfer.end();
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{victim} ended: it was killed by signal 9")), "{said}");
+        lab.expect(0, &["up", "-d", &topology("vms.vnet.yaml")]);
+    }
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
 }

@@ -2,7 +2,10 @@
 //! driver that comes and goes.
 
 use crate::common::{Lab, real_guests, topology};
-use controller::api::types::{TestReport, TestResult, TransferReport};
+use controller::{
+    api::types::{TestReport, TestResult, TransferReport},
+    vm::accel::{self, Why},
+};
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
@@ -21,7 +24,11 @@ const NEIGHBOUR: &str = "10.0.10.9";
 /// The lab `linux`, up.
 fn linux() -> Lab {
     let lab = Lab::new();
-    lab.expect(0, &["up", "-d", &topology("linux.vnet.yaml")]);
+    let (_, said) = lab.expect(0, &["up", "-d", &topology("linux.vnet.yaml")]);
+    // The file leaves the VMM to the machine, which says what it took, and why not vmm-lite.
+    let kvm = accel::for_kernels();
+    let how = if kvm == Why::Usable { "vmm-lite".to_owned() } else { format!("QEMU, tcg: {kvm}") };
+    assert!(said.contains(&format!("vm1 started: {how}")), "{said}");
     lab
 }
 
@@ -83,6 +90,16 @@ fn bulk_data_crosses_one_vlan_unharmed_and_the_guest_in_the_other_gets_nothing()
     let outside = &ports["vm3:eth0"].counters.to_port;
     assert_eq!((outside.copies, outside.delivered, outside.bytes), (0, 0, 0), "{outside:?}");
     lab.assert_sound();
+
+    // Last, for the port comes up anew: a guest sees what is said of its link.
+    for (state, carrier) in [("down", "0"), ("up", "1")] {
+        lab.expect(0, &["link", "vm3", state]);
+        let seen =
+            format!("until [ \"$(cat /sys/class/net/eth0/carrier)\" = {carrier} ]; do :; done; echo seen");
+        assert_eq!(shell(&lab, "vm3", &seen), "seen\n");
+    }
+    let (_, refused) = lab.expect(2, &["link", "st1", "down"]);
+    assert!(refused.contains("no virtual machine"), "{refused}");
 }
 
 /// Pings `address` from `node` again and again, many times a second, until `done`: requests sent, and answered.

@@ -1,7 +1,7 @@
 //! From the machine's first instruction to Rust: PVH's 32-bit entry, long mode, ring 3.
 //!
 //! Ring 0 is left after some twenty instructions: where KVM is paravirtual it is interpreted, while ring 3 is native
-//! everywhere. So the page tables are constants of the image, and nothing is cleared: the VMM's memory is zero.
+//! everywhere. So what is long of the page tables is constant, and nothing is cleared: the VMM's memory is zero.
 #![expect(unsafe_code, reason = "entry code, and what the VMM left in memory for it")]
 
 use core::{arch::global_asm, ffi::CStr, ptr};
@@ -22,6 +22,9 @@ global_asm!(
 pvh_entry:                  # protected mode, flat, no paging; ebx: hvm_start_info
     mov eax, 0x620          # CR4: PAE, and SSE is the guest's (OSFXSR, OSXMMEXCPT)
     mov cr4, eax
+    mov dword ptr [pml4], offset pdpt + 7
+    mov dword ptr [pdpt], offset memory_directory + 7
+    mov dword ptr [pdpt + 24], offset device_directory + 7
     mov eax, offset pml4
     mov cr3, eax
     mov ecx, 0xc0000080     # EFER: long mode (LME)
@@ -35,6 +38,8 @@ pvh_entry:                  # protected mode, flat, no paging; ebx: hvm_start_in
     shr eax, 16
     mov [tss_descriptor + 4], al
     mov [tss_descriptor + 7], ah
+    mov word ptr [tss + 102], 104   # where its bitmap begins
+    mov byte ptr [tss_end - 1], 0xff    # and that it ends
     lgdt [gdt_pointer]
     .byte 0xea              # a far jump to 64-bit code
     .long long_mode
@@ -70,27 +75,9 @@ gdt_pointer:
     .word gdt_pointer - gdt - 1
     .quad gdt
 
-    # Its I/O permission bitmap lets ring 3 use the ports up to 0x7ff. IOPL 3 would do that too, but not everywhere: a
-    # paravirtual KVM drops it on the way to ring 3.
-tss:
-    .fill 102, 1, 0
-    .word 104                   # where the bitmap begins; a clear bit is a port that may be used
-    .fill 256, 1, 0
-    .byte 0xff                  # the bitmap's end
-tss_end:
-
     # The first GiB (memory) and the fourth (devices) mapped onto themselves, for ring 3. The CPU notes accesses in
     # page tables.
     .balign 4096
-pml4:
-    .quad pdpt + 7
-    .fill 511, 8, 0
-pdpt:
-    .quad memory_directory + 7
-    .quad 0
-    .quad 0
-    .quad device_directory + 7
-    .fill 508, 8, 0
 memory_directory:
     .set page, 0
     .rept 512
@@ -104,10 +91,20 @@ device_directory:
     .set page, page + 0x200000
     .endr
 
+    # Their upper levels have three entries in all, which the entry writes.
     .section .bss.boot, "aw", @nobits
-    .balign 16
+    .balign 4096
+pml4:
+    .fill 4096
+pdpt:
+    .fill 4096
     .fill {stack_size}
 stack_top:
+    # The task state segment. Its I/O permission bitmap lets ring 3 use all ports, for a clear bit is a port that may be
+    # used. IOPL 3 would do that too, but not everywhere: a paravirtual KVM drops it on the way to ring 3.
+tss:
+    .fill 104 + 8192 + 1
+tss_end:
     "#,
     start = sym crate::start,
     stack_size = const 512 * 1024,

@@ -17,6 +17,16 @@ impl Clock {
         (khz > 0).then_some(Self { khz, origin })
     }
 
+    /// So many cycles pass in this time.
+    pub(crate) fn cycles(self, time: Duration) -> u64 {
+        (time.as_nanos() * u128::from(self.khz) / 1_000_000) as u64
+    }
+
+    /// Microseconds since this guest began.
+    pub(crate) fn micros(self) -> u64 {
+        self.now().as_micros() as u64
+    }
+
     /// Now.
     pub(crate) fn now(self) -> Duration {
         let cycles = u128::from(machine::cycles().saturating_sub(self.origin));

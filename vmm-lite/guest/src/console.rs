@@ -1,6 +1,6 @@
 //! Lines on the console.
 
-use crate::machine;
+use crate::machine::CONSOLE;
 use alloc::{string::String, vec::Vec};
 use core::fmt;
 
@@ -20,7 +20,7 @@ impl fmt::Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for byte in text.bytes() {
             if self.used == self.bytes.len() {
-                machine::send(&self.bytes);
+                CONSOLE.send(&self.bytes);
                 self.used = 0;
             }
             self.bytes[self.used] = byte;
@@ -36,7 +36,7 @@ pub(crate) fn line(text: fmt::Arguments<'_>) {
     // Formatting what we print does not fail, and writing to the line cannot.
     let _ = fmt::write(&mut line, text);
     let _ = fmt::Write::write_str(&mut line, "\r\n");
-    machine::send(&line.bytes[..line.used]);
+    CONSOLE.send(&line.bytes[..line.used]);
 }
 
 /// What is being typed.
@@ -49,7 +49,7 @@ const LONGEST: usize = 1024;
 impl Typed {
     /// The next whole line, if one was typed.
     pub(crate) fn next_line(&mut self) -> Option<String> {
-        while let Some(byte) = machine::receive() {
+        while let Some(byte) = CONSOLE.receive() {
             match byte {
                 b'\r' | b'\n' => {
                     let line = String::from_utf8_lossy(&self.0).trim().into();

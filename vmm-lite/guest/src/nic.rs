@@ -1,142 +1,82 @@
-//! A virtio-net device over virtio-mmio, as a device of smoltcp.
-//!
-//! The rings are those of `virtio-drivers`. Its own network driver is not used: it takes VIRTIO_F_EVENT_IDX, under which
-//! it forgets to kick once the index of the available ring has wrapped.
-#![expect(
-    unsafe_code,
-    reason = "buffers are lent to a device, and registers are where the command line says"
-)]
+//! A virtio-net device (virtio 1.2 §5.1): its two rings, the buffers in them, and the wire of an interface over these.
 
-use alloc::{
-    alloc::{Layout, alloc_zeroed, dealloc},
-    boxed::Box,
-    vec::Vec,
+use crate::{
+    buffers::Buffers,
+    registers::{Registers, Unusable},
+    ring::{Direction, Ring, SIZE},
 };
-use core::{
-    ptr::NonNull,
-    sync::atomic::{Ordering, fence},
-};
-use smoltcp::{
-    phy::{self, DeviceCapabilities, Medium},
-    time::Instant,
-};
-use virtio_drivers::{
-    BufferDirection, Error, Hal, PhysAddr,
-    queue::VirtQueue,
-    transport::{
-        DeviceStatus, DeviceType, Transport,
-        mmio::{MmioTransport, VirtIOHeader},
-    },
-};
+use alloc::boxed::Box;
+use end_station::Wire;
 
-/// Feature bits: the device has an address (virtio 1.2 §5.1.3), and is no legacy one (§6).
+/// Feature bits: the device has an address and a link state (§5.1.3), is no legacy one, completes in order (§6).
 const NET_F_MAC: u64 = 1 << 5;
+const NET_F_STATUS: u64 = 1 << 16;
 const F_VERSION_1: u64 = 1 << 32;
+const F_IN_ORDER: u64 = 1 << 35;
 /// §5.1.2.
-const RECEIVEQ: u16 = 0;
-const TRANSMITQ: u16 = 1;
-/// Entries of each ring.
-const RING: usize = 128;
-/// `virtio_net_hdr` (§5.1.6), of which nothing is used: all zero.
-const HEADER: usize = 12;
-/// The largest frame, without a check sequence.
-const FRAME: usize = 1514;
-/// A page of memory, as the driver counts it.
-const PAGE: usize = 4096;
-
-/// A header and a frame, which stay where they are while a device has them.
-type Buffer = Box<[u8; HEADER + FRAME]>;
-
-/// Physical addresses are our own: page tables map memory onto itself.
-struct Identity;
-
-fn pages(count: usize) -> Layout {
-    Layout::from_size_align(count * PAGE, PAGE).expect("a few pages")
-}
-
-// SAFETY: memory from the allocator is nobody else's, is where its physical address says, and stays until it is given
-// back; registers are mapped where they are.
-unsafe impl Hal for Identity {
-    fn dma_alloc(count: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
-        // SAFETY: the layout has a size, for the driver asks for at least a page.
-        let memory = unsafe { alloc_zeroed(pages(count)) };
-        let memory = NonNull::new(memory).expect("memory for a ring");
-        (memory.addr().get() as PhysAddr, memory)
-    }
-
-    unsafe fn dma_dealloc(_: PhysAddr, memory: NonNull<u8>, count: usize) -> i32 {
-        // SAFETY: the caller gives back what `dma_alloc` gave.
-        unsafe { dealloc(memory.as_ptr(), pages(count)) };
-        0
-    }
-
-    unsafe fn mmio_phys_to_virt(address: PhysAddr, _: usize) -> NonNull<u8> {
-        NonNull::new(core::ptr::with_exposed_provenance_mut(address as usize))
-            .expect("registers are not at 0")
-    }
-
-    unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
-        buffer.addr().get() as PhysAddr
-    }
-
-    unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}
-}
-
-/// Where a device is, as a word of the command line has it: `virtio_mmio.device=SIZE@BASE:GSI` (Linux' parameter).
-pub(crate) fn place(word: &str) -> Option<usize> {
-    let (_, place) = word.split_once('@')?;
-    let (base, _) = place.split_once(':')?;
-    usize::from_str_radix(base.strip_prefix("0x")?, 16).ok()
-}
+const RECEIVEQ: u32 = 0;
+const TRANSMITQ: u32 = 1;
+/// `virtio_net_hdr` (§5.1.6), of which nothing is used: all zero when a frame is sent.
+pub(crate) const HEADER: usize = 12;
+/// Where `num_buffers` is in it: a device writes it, a driver does not send it.
+const NUM_BUFFERS: usize = 10;
+/// Of a frame besides its packet: Ethernet without a check sequence, and a VLAN tag.
+const ETHERNET: usize = 14;
+const TAG: usize = 4;
 
 /// A network interface.
 pub(crate) struct Nic {
-    transport: MmioTransport<'static>,
+    registers: Registers,
     mac: [u8; 6],
-    receiveq: VirtQueue<Identity, RING>,
-    transmitq: VirtQueue<Identity, RING>,
-    /// Lent to the device, by the token of the ring.
-    receiving: [Option<Buffer>; RING],
-    /// The same, with the length of what is sent.
-    sending: [Option<(Buffer, usize)>; RING],
-    spare: Vec<Buffer>,
+    pub(crate) receiveq: Ring,
+    pub(crate) transmitq: Ring,
+    /// What is received in, and under which number of the receiveq each buffer is lent: not its own, once they come back
+    /// in another order than they were taken in.
+    received: Buffers,
+    lent: Box<[u16; SIZE as usize]>,
+    /// A buffer for each number of the transmitq, for whoever has no buffers of its own to send from.
+    sent: Option<Buffers>,
+    /// Bytes of each buffer.
+    size: usize,
+    /// What comes back from the transmitq is waited for.
+    waits_for_sent: bool,
+    /// The device says when its link is down.
+    has_status: bool,
+    /// The link was up when last looked at.
+    up: bool,
 }
 
-/// The length of the registers with their configuration space.
-const REGISTERS: usize = 0x200;
-
 impl Nic {
-    /// The interface whose registers are at `base`; none if it is another kind of device.
-    ///
-    /// # Safety
-    ///
-    /// A virtio device is there that nobody else drives.
-    pub(crate) unsafe fn new(base: usize) -> Result<Option<Self>, Error> {
-        let header = NonNull::new(core::ptr::with_exposed_provenance_mut::<VirtIOHeader>(base));
-        // SAFETY: the caller's promise; the devices' GiB is mapped.
-        let transport = header.and_then(|header| unsafe { MmioTransport::new(header, REGISTERS) }.ok());
-        let Some(mut transport) = transport.filter(|found| found.device_type() == DeviceType::Network) else {
-            return Ok(None);
+    /// The interface whose registers these are, for packets as long as `mtu` says for its address.
+    pub(crate) fn new(registers: Registers, mtu: impl FnOnce([u8; 6]) -> u16) -> Result<Self, Unusable> {
+        let features = registers.begin(NET_F_MAC | NET_F_STATUS | F_VERSION_1 | F_IN_ORDER)?;
+        let mac = registers.mac();
+        let size = HEADER + ETHERNET + TAG + usize::from(mtu(mac));
+        let in_order = features & F_IN_ORDER != 0;
+        let receiveq = Ring::new(Direction::FromDevice, in_order);
+        let transmitq = Ring::new(Direction::ToDevice, in_order);
+        registers.set_queue(RECEIVEQ, &receiveq)?;
+        registers.set_queue(TRANSMITQ, &transmitq)?;
+        registers.finish();
+        let (received, lent) = (Buffers::new(SIZE, size), Box::new([0; SIZE as usize]));
+        let mut nic = Self {
+            registers,
+            mac,
+            receiveq,
+            transmitq,
+            received,
+            lent,
+            sent: None,
+            size,
+            waits_for_sent: false,
+            has_status: features & NET_F_STATUS != 0,
+            up: true,
         };
-        let begun = DeviceStatus::ACKNOWLEDGE | DeviceStatus::DRIVER;
-        transport.set_status(DeviceStatus::empty());
-        transport.set_status(begun);
-        let features = transport.read_device_features() & (NET_F_MAC | F_VERSION_1);
-        transport.write_driver_features(features);
-        transport.set_status(begun | DeviceStatus::FEATURES_OK);
-        let mac = transport.read_consistent(|| transport.read_config_space(0))?;
-        let receiveq = VirtQueue::new(&mut transport, RECEIVEQ, false, false)?;
-        let transmitq = VirtQueue::new(&mut transport, TRANSMITQ, false, false)?;
-        transport.finish_init();
-        let (receiving, sending) = ([const { None }; RING], [const { None }; RING]);
-        let mut nic = Self { transport, mac, receiveq, transmitq, receiving, sending, spare: Vec::new() };
-        // Nobody waits for room in the transmitq: it is looked at when there is something to send.
-        nic.transmitq.set_dev_notify(false);
-        for _ in 0..RING {
-            nic.lend(Box::new([0; HEADER + FRAME]))?;
+        for buffer in 0..SIZE {
+            nic.lend(buffer);
         }
-        nic.kick(RECEIVEQ);
-        Ok(Some(nic))
+        nic.show_lent();
+        Ok(nic)
     }
 
     /// Its MAC address.
@@ -144,114 +84,113 @@ impl Nic {
         self.mac
     }
 
-    /// Whether a frame has come. Whoever waits afterwards is called for any that comes later.
-    pub(crate) fn has_frame(&self) -> bool {
-        // What the device writes must not have been read before we wrote what asks it to call.
-        fence(Ordering::SeqCst);
-        self.receiveq.can_pop()
+    /// The longest that a frame without a tag can be here.
+    pub(crate) fn longest(&self) -> usize {
+        self.size - HEADER - TAG
     }
 
-    fn kick(&mut self, queue: u16) {
-        let wants =
-            if queue == RECEIVEQ { self.receiveq.should_notify() } else { self.transmitq.should_notify() };
-        if wants {
-            self.transport.notify(queue);
+    /// Looks at the link, which costs an exit.
+    pub(crate) fn look_at_link(&mut self) {
+        self.up = !self.has_status || self.registers.link_is_up();
+    }
+
+    /// From now on what comes back from the transmitq is waited for, too, besides what is received.
+    pub(crate) fn wait_for_sent(&mut self) {
+        self.waits_for_sent = true;
+    }
+
+    /// Lets the device call for what is waited for, or not.
+    pub(crate) fn call(&self, wanted: bool) {
+        self.receiveq.call(wanted);
+        self.transmitq.call(wanted && self.waits_for_sent);
+    }
+
+    /// Whether a host has something to do here: while it waits for room to send it takes nothing in.
+    pub(crate) fn has_work(&self) -> bool {
+        if self.waits_for_sent { self.transmitq.is_ready() } else { self.receiveq.is_ready() }
+    }
+
+    /// Lends the device a receive buffer, again.
+    #[inline(always)]
+    pub(crate) fn lend(&mut self, buffer: u16) {
+        let number = self.receiveq.put(&self.received, buffer, self.size);
+        self.lent[usize::from(number)] = buffer;
+    }
+
+    /// Shows the device what was lent.
+    pub(crate) fn show_lent(&mut self) {
+        if self.receiveq.show() {
+            self.registers.kick(RECEIVEQ);
         }
     }
 
-    /// Gives the device a buffer to receive into.
-    fn lend(&mut self, mut buffer: Buffer) -> Result<(), Error> {
-        // SAFETY: the buffer is kept, untouched, until its token comes back.
-        let token = unsafe { self.receiveq.add(&[], &mut [&mut buffer[..]]) }?;
-        self.receiving[usize::from(token)] = Some(buffer);
-        Ok(())
+    /// The next frame that came: its buffer, which is ours until it is lent again, and its length with header.
+    #[inline(always)]
+    pub(crate) fn take(&mut self) -> Option<(u16, usize)> {
+        let (number, length) = self.receiveq.take()?;
+        Some((self.lent[usize::from(number)], length.clamp(HEADER, self.size)))
     }
 
-    /// The next frame that came, copied; its buffer goes back to the device.
-    fn take(&mut self) -> Option<Vec<u8>> {
-        let token = self.receiveq.peek_used()?;
-        let mut buffer = self.receiving.get_mut(usize::from(token))?.take()?;
-        // SAFETY: the buffer is the one that this token was given for.
-        let length = unsafe { self.receiveq.pop_used(token, &[], &mut [&mut buffer[..]]) }.ok()?;
-        let end = usize::try_from(length).map_or(HEADER, |length| length.clamp(HEADER, buffer.len()));
-        let frame = buffer[HEADER..end].to_vec();
-        self.lend(buffer).ok()?;
-        self.kick(RECEIVEQ);
-        Some(frame)
+    /// Fetches the line that [`Self::forward`] writes to, of what will be taken behind `behind` others.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, behind: u16) {
+        self.received.prefetch(self.lent[usize::from(self.receiveq.upcoming(behind))]);
     }
 
-    /// A buffer to send from: one that was sent, or a new one; none while the ring is full.
-    fn room(&mut self) -> Option<Buffer> {
-        while let Some(token) = self.transmitq.peek_used() {
-            let (buffer, end) = self.sending.get_mut(usize::from(token))?.take()?;
-            // SAFETY: the buffer is the one that this token was given for.
-            unsafe { self.transmitq.pop_used(token, &[&buffer[..end]], &mut []) }.ok()?;
-            self.spare.push(buffer);
-        }
-        if self.transmitq.available_desc() == 0 {
-            return None;
-        }
-        Some(self.spare.pop().unwrap_or_else(|| Box::new([0; HEADER + FRAME])))
+    /// Sends what came into `buffer` by another interface, from where it lies: its number in that transmitq.
+    #[inline(always)]
+    pub(crate) fn forward(&mut self, buffer: u16, length: usize, to: &mut Self) -> u16 {
+        self.received.bytes(buffer, NUM_BUFFERS..HEADER).fill(0);
+        to.transmitq.put(&self.received, buffer, length)
     }
 
-    fn send(&mut self, buffer: Buffer, end: usize) {
-        // SAFETY: the buffer is kept, untouched, until its token comes back.
-        if let Ok(token) = unsafe { self.transmitq.add(&[&buffer[..end]], &mut []) } {
-            self.sending[usize::from(token)] = Some((buffer, end));
-            self.kick(TRANSMITQ);
+    /// Shows the device what was put into the transmitq.
+    pub(crate) fn show_put(&mut self) {
+        if self.transmitq.show() {
+            self.registers.kick(TRANSMITQ);
         }
     }
 }
 
-/// A frame that came.
-pub(crate) struct Came(Vec<u8>);
-
-impl phy::RxToken for Came {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
-        read(&self.0)
+impl Wire for Nic {
+    fn send(&mut self, frame: &[u8]) -> bool {
+        let end = HEADER + frame.len();
+        if end > self.size {
+            // Longer than this link carries: as lost as on any.
+            return true;
+        }
+        while self.transmitq.take().is_some() {}
+        self.waits_for_sent = self.transmitq.room() == 0;
+        if self.waits_for_sent {
+            return false;
+        }
+        let size = self.size;
+        let buffers = self.sent.get_or_insert_with(|| Buffers::new(SIZE, size));
+        let number = self.transmitq.next();
+        let bytes = buffers.bytes(number, 0..end);
+        bytes[..HEADER].fill(0);
+        bytes[HEADER..].copy_from_slice(frame);
+        self.transmitq.put(buffers, number, end);
+        true
     }
-}
 
-/// Room for a frame.
-pub(crate) struct Room<'a> {
-    nic: &'a mut Nic,
-    buffer: Buffer,
-}
-
-impl phy::TxToken for Room<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(mut self, length: usize, write: F) -> R {
-        let end = HEADER + length;
-        let result = write(&mut self.buffer[HEADER..end]);
-        self.nic.send(self.buffer, end);
-        result
-    }
-}
-
-impl phy::Device for Nic {
-    type RxToken<'a> = Came;
-    type TxToken<'a> = Room<'a>;
-
-    fn receive(&mut self, _: Instant) -> Option<(Came, Room<'_>)> {
-        // What may have to be answered stays where it is until it can be.
-        let buffer = self.room()?;
-        match self.take() {
-            Some(frame) => Some((Came(frame), Room { nic: self, buffer })),
-            None => {
-                self.spare.push(buffer);
-                None
+    fn receive(&mut self, limit: usize, each: &mut dyn FnMut(&[u8])) {
+        for _ in 0..limit {
+            let Some((buffer, end)) = self.take() else { break };
+            // What came before the link was seen to be down is as lost.
+            if self.up {
+                each(self.received.bytes(buffer, HEADER..end));
             }
+            self.lend(buffer);
         }
+        self.show_lent();
     }
 
-    fn transmit(&mut self, _: Instant) -> Option<Room<'_>> {
-        let buffer = self.room()?;
-        Some(Room { nic: self, buffer })
+    fn flush(&mut self) {
+        self.show_put();
     }
 
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ethernet;
-        capabilities.max_transmission_unit = FRAME;
-        capabilities
+    fn is_up(&self) -> bool {
+        self.up
     }
 }

@@ -10,8 +10,11 @@ use linux_loader::{
     bootparam::{boot_e820_entry, boot_params, setup_header},
     configurator::{BootConfigurator, BootParams, linux::LinuxBootConfigurator},
 };
-use std::ops::Range;
-use vm_memory::{Bytes, GuestAddress};
+use std::{
+    io::{Read, Seek, SeekFrom},
+    ops::Range,
+};
+use vm_memory::{ByteValued, Bytes, GuestAddress};
 
 /// `type_of_loader`: none of those that have a number.
 const LOADER_UNDEFINED: u8 = 0xff;
@@ -21,6 +24,9 @@ const XLF_KERNEL_64: u16 = 1;
 const VERSION_2_12: u16 = 0x020c;
 /// Where the 64-bit entry point lies, seen from where the kernel is loaded.
 const ENTRY_64: u64 = 0x200;
+/// Where the setup header is in a bzImage, and the magic number in it ("HdrS").
+const HEADER_AT: u64 = 0x1f1;
+const MAGIC: u32 = 0x5372_6448;
 /// E820_RAM.
 const RAM: u32 = 1;
 
@@ -31,6 +37,31 @@ pub(super) fn entry(header: &setup_header, at: u64) -> Option<u64> {
     (version >= VERSION_2_12 && flags & XLF_KERNEL_64 != 0).then(|| at.checked_add(ENTRY_64))?
 }
 
+/// The header of a bzImage that has a 64-bit entry point.
+pub(super) fn header(image: &mut (impl Read + Seek)) -> Option<setup_header> {
+    let mut header = setup_header::default();
+    image.seek(SeekFrom::Start(HEADER_AT)).ok()?;
+    image.read_exact(header.as_mut_slice()).ok()?;
+    (header.header == MAGIC && entry(&header, 0).is_some()).then_some(header)
+}
+
+/// How long the file of such a kernel is at least: boot sector, setup (boot.rst on `setup_sects`: 0 is 4), and the kernel
+/// itself, in units of 16 bytes.
+pub(super) fn least(header: &setup_header) -> u64 {
+    let sectors = if header.setup_sects == 0 { 4 } else { header.setup_sects };
+    (u64::from(sectors) + 1) * 512 + u64::from(header.syssize) * 16
+}
+
+/// Where ends what a kernel that was loaded at `at` uses before it looks at its memory map. It decompresses itself at an
+/// address of its own choice, and takes `init_size` bytes there: at `pref_address` if it was loaded below that or
+/// cannot be moved, else where it is, aligned (boot.rst on `init_size`; arch/x86/boot/compressed/head_64.S).
+pub(super) fn end(header: &setup_header, at: u64) -> u64 {
+    let (preferred, size) = (header.pref_address, u64::from(header.init_size));
+    let aligned = at.checked_next_multiple_of(header.kernel_alignment.into()).unwrap_or(at);
+    let start = if header.relocatable_kernel == 0 { preferred } else { aligned.max(preferred) };
+    start.saturating_add(size)
+}
+
 /// The zero page.
 fn zero_page(
     header: setup_header,
@@ -38,14 +69,14 @@ fn zero_page(
     initrd: Option<Range<u64>>,
     command_line_bytes: usize,
 ) -> Result<boot_params, BootError> {
-    let mut page = boot_params { hdr: header, ..Default::default() };
+    let mut page = boot_params { hdr: header, acpi_rsdp_addr: layout::ACPI, ..Default::default() };
     page.hdr.type_of_loader = LOADER_UNDEFINED;
     page.hdr.cmd_line_ptr = layout::COMMAND_LINE.try_into().map_err(tables)?;
     page.hdr.cmdline_size = command_line_bytes.try_into().map_err(tables)?;
-    if let Some(initrd) = initrd {
-        page.hdr.ramdisk_image = initrd.start.try_into().map_err(tables)?;
-        page.hdr.ramdisk_size = (initrd.end - initrd.start).try_into().map_err(tables)?;
-    }
+    // Without an initrd too: the loader writes both, and what the kernel's file holds there is nobody's.
+    let initrd = initrd.unwrap_or_default();
+    page.hdr.ramdisk_image = initrd.start.try_into().map_err(tables)?;
+    page.hdr.ramdisk_size = (initrd.end - initrd.start).try_into().map_err(tables)?;
     let usable = size.usable();
     page.e820_entries = usable.len().try_into().map_err(tables)?;
     for (entry, range) in page.e820_table.iter_mut().zip(usable) {
@@ -96,11 +127,19 @@ mod tests {
         let header = setup_header { version: VERSION_2_12, xloadflags: XLF_KERNEL_64, ..Default::default() };
         assert_eq!(entry(&header, 0x10_0000), Some(0x10_0200));
         let page = zero_page(header, size, Some(0x3000_0000..0x3000_0123), 42).unwrap();
-        assert_eq!(page.e820_entries, 3);
+        assert_eq!((page.e820_entries, page.acpi_rsdp_addr), (3, layout::ACPI));
         let (last, hdr) = (page.e820_table[2], page.hdr);
         assert_eq!((last.addr, last.size), (4 << 30, 2 << 30));
         assert_eq!((hdr.ramdisk_image, hdr.ramdisk_size), (0x3000_0000, 0x123));
         assert_eq!((hdr.cmd_line_ptr, hdr.cmdline_size), (0x2_0000, 42));
+    }
+
+    #[test]
+    fn a_kernel_is_told_of_no_initrd_though_its_file_speaks_of_one() {
+        let header = setup_header { ramdisk_image: 0x1000, ramdisk_size: 5, ..Default::default() };
+        let hdr = zero_page(header, RamSize::new(4 << 20).unwrap(), None, 1).unwrap().hdr;
+        let told = (hdr.ramdisk_image, hdr.ramdisk_size);
+        assert_eq!(told, (0, 0));
     }
 
     #[test]
@@ -109,6 +148,24 @@ mod tests {
         let short = setup_header { version: VERSION_2_12, xloadflags: 0, ..Default::default() };
         let wraps = setup_header { version: VERSION_2_12, xloadflags: XLF_KERNEL_64, ..Default::default() };
         assert_eq!((entry(&old, 0), entry(&short, 0), entry(&wraps, u64::MAX)), (None, None, None));
+    }
+
+    #[test]
+    fn a_kernel_ends_where_it_decompresses_itself() {
+        const MIB: u64 = 1 << 20;
+        let usual = setup_header {
+            relocatable_kernel: 1,
+            kernel_alignment: 2 << 20,
+            pref_address: 16 * MIB,
+            init_size: 40 << 20,
+            ..Default::default()
+        };
+        assert_eq!(end(&usual, MIB), 56 * MIB, "loaded below where it wants to be");
+        assert_eq!(end(&usual, 33 * MIB), 74 * MIB, "loaded above, and not aligned");
+        assert_eq!(end(&setup_header { relocatable_kernel: 0, ..usual }, 33 * MIB), 56 * MIB);
+        assert_eq!(end(&setup_header { pref_address: 0, kernel_alignment: 0, ..usual }, MIB), 41 * MIB);
+        assert_eq!(end(&setup_header { pref_address: u64::MAX, ..usual }, MIB), u64::MAX);
+        assert_eq!(end(&usual, u64::MAX), u64::MAX);
     }
 
     #[test]

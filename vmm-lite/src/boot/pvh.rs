@@ -40,6 +40,7 @@ pub(super) fn write(ram: &Ram, size: RamSize, initrd: Option<Range<u64>>) -> Res
         cmdline_paddr: layout::COMMAND_LINE,
         memmap_paddr: layout::PVH_MEMORY_MAP,
         memmap_entries: map.len().try_into().map_err(tables)?,
+        rsdp_paddr: layout::ACPI,
         ..Default::default()
     };
     let mut parameters = BootParams::new(&info, GuestAddress(layout::PVH_START_INFO));
@@ -68,6 +69,7 @@ mod tests {
         write(&ram, size, Some(0x80_0000..0x80_1000)).unwrap();
         let info: hvm_start_info = ram.read_obj(GuestAddress(layout::PVH_START_INFO)).unwrap();
         assert_eq!((info.magic, info.nr_modules, info.memmap_entries), (MAGIC, 1, 2));
+        assert_eq!(info.rsdp_paddr, layout::ACPI);
         let module: hvm_modlist_entry = ram.read_obj(GuestAddress(info.modlist_paddr)).unwrap();
         assert_eq!((module.paddr, module.size), (0x80_0000, 0x1000));
         let last = GuestAddress(info.memmap_paddr + size_of::<hvm_memmap_table_entry>() as u64);

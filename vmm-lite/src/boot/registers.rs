@@ -14,6 +14,18 @@ const CR4_PAE: u64 = 1 << 5;
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
 
+/// IA32_MISC_ENABLE, and its bit for fast string operations (Intel SDM vol. 4).
+const MISC_ENABLE: u32 = 0x1a0;
+const FAST_STRING: u64 = 1;
+/// IA32_MTRR_DEF_TYPE: MTRRs are enabled, and what none of them says anything of is write-back (Intel SDM vol. 3, §12.11.2.1).
+const MTRR_DEF_TYPE: u32 = 0x2ff;
+const MTRR_ENABLED: u64 = 1 << 11;
+const WRITE_BACK: u64 = 6;
+
+/// What firmware would have set on every vCPU: registers, and bits of them that are to be set beside those that are.
+pub(crate) const MSRS: [(u32, u64); 2] =
+    [(MISC_ENABLE, FAST_STRING), (MTRR_DEF_TYPE, MTRR_ENABLED | WRITE_BACK)];
+
 /// `__BOOT_CS` and `__BOOT_DS`, as Linux wants them: the third and fourth descriptor.
 const BOOT_CS: u16 = 0x10;
 const BOOT_DS: u16 = 0x18;

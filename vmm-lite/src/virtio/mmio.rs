@@ -1,49 +1,10 @@
 //! The register file of a virtio device over MMIO (virtio 1.2 §4.2). Pure: what a driver writes becomes an [`Effect`],
 //! and whoever owns the device carries it out.
 
+pub(crate) use super::names::{register, status};
+
 /// Feature bit: virtio 1.x (VIRTIO_F_VERSION_1). A driver that does not take it is refused.
 pub(crate) const VERSION_1: u64 = 1 << 32;
-
-/// Device status bits (§2.1).
-pub(crate) mod status {
-    pub(crate) const ACKNOWLEDGE: u32 = 1;
-    pub(crate) const DRIVER: u32 = 2;
-    pub(crate) const DRIVER_OK: u32 = 4;
-    pub(crate) const FEATURES_OK: u32 = 8;
-    pub(crate) const DEVICE_NEEDS_RESET: u32 = 64;
-    pub(crate) const FAILED: u32 = 128;
-    /// What a driver may set.
-    pub(super) const OF_DRIVER: u32 = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED;
-}
-
-/// Registers, by their offsets (§4.2.2).
-pub(crate) mod register {
-    pub(crate) const MAGIC_VALUE: u64 = 0x000;
-    pub(crate) const VERSION: u64 = 0x004;
-    pub(crate) const DEVICE_ID: u64 = 0x008;
-    pub(crate) const VENDOR_ID: u64 = 0x00c;
-    pub(crate) const DEVICE_FEATURES: u64 = 0x010;
-    pub(crate) const DEVICE_FEATURES_SEL: u64 = 0x014;
-    pub(crate) const DRIVER_FEATURES: u64 = 0x020;
-    pub(crate) const DRIVER_FEATURES_SEL: u64 = 0x024;
-    pub(crate) const QUEUE_SEL: u64 = 0x030;
-    pub(crate) const QUEUE_NUM_MAX: u64 = 0x034;
-    pub(crate) const QUEUE_NUM: u64 = 0x038;
-    pub(crate) const QUEUE_READY: u64 = 0x044;
-    pub(crate) const QUEUE_NOTIFY: u64 = 0x050;
-    pub(crate) const INTERRUPT_STATUS: u64 = 0x060;
-    pub(crate) const STATUS: u64 = 0x070;
-    pub(crate) const QUEUE_DESC_LOW: u64 = 0x080;
-    pub(crate) const QUEUE_DESC_HIGH: u64 = 0x084;
-    pub(crate) const QUEUE_DRIVER_LOW: u64 = 0x090;
-    pub(crate) const QUEUE_DRIVER_HIGH: u64 = 0x094;
-    pub(crate) const QUEUE_DEVICE_LOW: u64 = 0x0a0;
-    pub(crate) const QUEUE_DEVICE_HIGH: u64 = 0x0a4;
-    pub(crate) const SHM_LEN_LOW: u64 = 0x0b0;
-    pub(crate) const SHM_BASE_HIGH: u64 = 0x0bc;
-    pub(crate) const CONFIG_GENERATION: u64 = 0x0fc;
-    pub(crate) const CONFIG: u64 = 0x100;
-}
 
 /// "virt".
 const MAGIC: u32 = 0x7472_6976;
@@ -54,6 +15,8 @@ const VENDOR: u32 = 0;
 /// A used buffer was announced. Rings call past us (irqfd), so which did is not known here: always, for a driver looks
 /// at its rings when it is called.
 const USED_BUFFER: u32 = 1;
+/// The configuration space or the status has changed; set until the driver takes note.
+const CONFIGURATION_CHANGE: u32 = 2;
 
 /// What a device is, to its driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +69,10 @@ pub(crate) struct Registers {
     driver_features_sel: u32,
     queue_sel: u32,
     queues: Vec<Queue>,
+    /// A driver is yet to take note of a change.
+    changed: bool,
+    /// Counts changes of the configuration space, so that a driver knows what it has read in pieces to be one whole.
+    generation: u32,
 }
 
 impl Registers {
@@ -120,6 +87,8 @@ impl Registers {
             driver_features_sel: 0,
             queue_sel: 0,
             queues,
+            changed: false,
+            generation: 0,
         }
     }
 
@@ -133,9 +102,26 @@ impl Registers {
         &self.queues
     }
 
-    /// The device is of no use until it is reset.
+    /// The device is of no use until it is reset. A driver that has started is to be called (§2.1.2).
     pub(crate) fn needs_reset(&mut self) {
         self.status |= status::DEVICE_NEEDS_RESET;
+        self.changed |= self.started();
+    }
+
+    /// The driver has started the device, and not reset it since.
+    pub(crate) fn started(&self) -> bool {
+        self.status & status::DRIVER_OK != 0
+    }
+
+    /// Changes what is at `offset` of the configuration space; false if it was so already. A driver that has started is
+    /// to be called (§2.3).
+    pub(crate) fn set_config(&mut self, offset: usize, bytes: &[u8]) -> bool {
+        let there = offset.checked_add(bytes.len()).and_then(|end| self.offer.config.get_mut(offset..end));
+        let Some(there) = there.filter(|there| *there != bytes) else { return false };
+        there.copy_from_slice(bytes);
+        self.generation = self.generation.wrapping_add(1);
+        self.changed |= self.started();
+        true
     }
 
     /// A read by the driver. Registers are read as 32 aligned bits (§4.2.2.2), and other reads of them say nothing; the
@@ -162,12 +148,13 @@ impl Registers {
             register::DEVICE_FEATURES => half(self.offer.features, self.device_features_sel),
             register::QUEUE_NUM_MAX if queue.is_some() => self.offer.queue_size.into(),
             register::QUEUE_READY => queue.is_some_and(|queue| queue.ready).into(),
-            register::INTERRUPT_STATUS if self.status & status::DRIVER_OK != 0 => USED_BUFFER,
+            register::INTERRUPT_STATUS if self.started() => {
+                USED_BUFFER | if self.changed { CONFIGURATION_CHANGE } else { 0 }
+            }
             register::STATUS => self.status,
             // There is no shared memory region: its length and base are -1 (§4.2.2).
             register::SHM_LEN_LOW..=register::SHM_BASE_HIGH => u32::MAX,
-            // The configuration space never changes.
-            register::CONFIG_GENERATION => 0,
+            register::CONFIG_GENERATION => self.generation,
             _ => 0,
         }
     }
@@ -182,6 +169,7 @@ impl Registers {
                 set_half(&mut self.features, self.driver_features_sel, value);
             }
             register::QUEUE_SEL => self.queue_sel = value,
+            register::INTERRUPT_ACK if value & CONFIGURATION_CHANGE != 0 => self.changed = false,
             register::STATUS => return self.write_status(value),
             register::QUEUE_READY => self.write_ready(value),
             _ => self.write_queue(register, value),
@@ -192,8 +180,8 @@ impl Registers {
     /// §3.1.1: features are settled before rings work, and only a reset takes a status bit back.
     fn write_status(&mut self, value: u32) -> Effect {
         if value == 0 {
-            let running = self.status & status::DRIVER_OK != 0;
-            *self = Self::new(self.offer.clone());
+            let running = self.started();
+            *self = Self { generation: self.generation, ..Self::new(self.offer.clone()) };
             return if running { Effect::Stop } else { Effect::Nothing };
         }
         let mut new = value & status::OF_DRIVER & !self.status;
@@ -208,7 +196,12 @@ impl Registers {
         if new & status::DRIVER_OK != 0 { Effect::Start } else { Effect::Nothing }
     }
 
+    /// A device that runs has taken over the rings as they were, and serves them until it is reset: what it went by
+    /// stays to be read.
     fn write_ready(&mut self, value: u32) {
+        if self.started() {
+            return;
+        }
         if let Some(queue) = self.selected_mut() {
             queue.ready = value == 1 && queue.size.is_some();
         }
@@ -328,6 +321,9 @@ mod tests {
             Queue { size: Some(64), ready: true, descriptors: 0x1_0000_1000, driver: 0x2000, device: 0x3000 };
         assert_eq!(device.queues(), [queue, Queue::default()]);
         assert_eq!((device.features(), read(&device, register::INTERRUPT_STATUS)), (VERSION_1 | MAC, 1));
+        write(&mut device, register::QUEUE_READY, 0);
+        set_up(&mut device, 1);
+        assert_eq!(device.queues(), [queue, Queue { ready: false, ..queue }], "it serves what it began with");
 
         assert_eq!(write(&mut device, register::STATUS, 0), Effect::Stop);
         assert_eq!(write(&mut device, register::STATUS, 0), Effect::Nothing, "nothing runs any more");
@@ -391,6 +387,46 @@ mod tests {
         assert_eq!(end, [1, 0, 0, 0]);
         device.read(u64::MAX, &mut end);
         assert_eq!(end, [0; 4]);
+    }
+
+    #[test]
+    fn a_change_of_the_configuration_is_told_until_the_driver_takes_note() {
+        let mut device = device();
+        assert!(device.set_config(6, &[0, 0]));
+        assert_eq!(read(&device, register::CONFIG_GENERATION), 1);
+        negotiate(&mut device, VERSION_1 | MAC);
+        let all = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK;
+        write(&mut device, register::STATUS, all);
+        assert_eq!(read(&device, register::INTERRUPT_STATUS), USED_BUFFER, "no driver was there to be told");
+
+        assert!(!device.set_config(6, &[0, 0]), "it is so already");
+        assert!(!device.set_config(7, &[1, 1]), "beyond the end");
+        assert!(device.set_config(6, &[1, 0]));
+        assert_eq!(read(&device, register::INTERRUPT_STATUS), USED_BUFFER | CONFIGURATION_CHANGE);
+        write(&mut device, register::INTERRUPT_ACK, USED_BUFFER);
+        assert_eq!(read(&device, register::INTERRUPT_STATUS), USED_BUFFER | CONFIGURATION_CHANGE);
+        write(&mut device, register::INTERRUPT_ACK, USED_BUFFER | CONFIGURATION_CHANGE);
+        assert_eq!(read(&device, register::INTERRUPT_STATUS), USED_BUFFER);
+
+        write(&mut device, register::STATUS, 0);
+        assert_eq!(read(&device, register::CONFIG_GENERATION), 2, "a reset takes no change back");
+        let mut config = [0; 2];
+        device.read(register::CONFIG + 6, &mut config);
+        assert_eq!(config, [1, 0]);
+    }
+
+    #[test]
+    fn a_running_device_that_needs_a_reset_says_so() {
+        let mut device = device();
+        device.needs_reset();
+        assert_eq!(read(&device, register::INTERRUPT_STATUS), 0, "it does not run");
+        write(&mut device, register::STATUS, 0);
+        negotiate(&mut device, VERSION_1);
+        let all = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK | status::DRIVER_OK;
+        write(&mut device, register::STATUS, all);
+        device.needs_reset();
+        assert_eq!(read(&device, register::STATUS) & status::DEVICE_NEEDS_RESET, status::DEVICE_NEEDS_RESET);
+        assert_eq!(read(&device, register::INTERRUPT_STATUS), USED_BUFFER | CONFIGURATION_CHANGE);
     }
 
     #[test]

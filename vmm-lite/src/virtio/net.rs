@@ -1,25 +1,29 @@
 //! virtio-net (virtio 1.2 §5.1) whose rings are served by another process, over vhost-user. No frame passes through
-//! here: the driver's kicks and the device's calls are eventfds that KVM and that process share.
+//! here: the driver's kicks and the device's calls are eventfds that KVM and that process share. This is what the driver
+//! sees; [`frontend`] is the thread that tells the other process of it.
 
-use super::mmio::{Effect, Offer, Queue, Registers, VERSION_1, register};
+mod frontend;
+
+use super::mmio::{Effect, Offer, Registers, VERSION_1, register};
 use crate::{
+    confine::{ConfineError, Confinement, Role},
+    devices::lock,
     event::Event,
     layout::VirtioPlace,
     lines::Lines,
-    memory::Ram,
     vm::{KvmError, Vm, step},
 };
+use frontend::Connection;
 use kvm_ioctls::IoEventAddress;
 use std::{
-    io,
+    fmt,
+    io::{self, Write},
+    net::Shutdown,
     os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread::JoinHandle,
     time::Duration,
-};
-use vhost::{
-    VhostBackend, VhostUserMemoryRegionInfo, VringConfigData,
-    vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures, message::VhostUserHeaderFlag},
 };
 use virtio_bindings::{
     virtio_config::VIRTIO_F_IN_ORDER,
@@ -31,18 +35,18 @@ use virtio_bindings::{
     },
     virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
 };
-use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 /// receiveq and transmitq (§5.1.2).
 const QUEUES: usize = 2;
+const TRANSMITQ: usize = 1;
 /// The most entries of a ring.
 const QUEUE_SIZE: u16 = 1024;
-/// How long the switch may take to answer a message.
+/// How long the switch may take to say what it offers, and to leave the rings of a driver that resets its device.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Where `status` is in the configuration space (§5.1.4).
+const STATUS_OFFSET: usize = 6;
 /// How often one machine says what went wrong with a start or a reset.
 const MOST_COMPLAINTS: u8 = 16;
-/// VHOST_USER_F_PROTOCOL_FEATURES: of the connection, not of the device.
-const PROTOCOL_FEATURES: u64 = 1 << 30;
 
 /// Feature bits as a mask.
 const fn mask(bits: &[u32]) -> u64 {
@@ -85,12 +89,26 @@ pub struct NetConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum NetError {
     /// Nobody listens.
-    #[error("{}: {source}", socket.display())]
+    #[error("{}: {source}; the switch that listens there must be started first", socket.display())]
     Connect {
         /// Where.
         socket: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// Whoever listens says nothing.
+    #[error("{}: no answer within {PATIENCE:?}; is that a vhost-user device's socket?", socket.display())]
+    Silent {
+        /// Where.
+        socket: PathBuf,
+    },
+    /// Whoever listens hung up at once.
+    #[error("{}: the switch hung up at {step}: a port serves one machine; is another one at it?", socket.display())]
+    HungUp {
+        /// Where.
+        socket: PathBuf,
+        /// At which message.
+        step: &'static str,
     },
     /// A message was refused, or not answered.
     #[error("vhost-user: {step}: {source}")]
@@ -103,19 +121,18 @@ pub enum NetError {
     /// It does not offer what every driver needs.
     #[error("the vhost-user device does not offer VIRTIO_F_VERSION_1")]
     Legacy,
+    /// A switch that came back is not what the driver was promised.
+    #[error("the vhost-user device that came back lacks features that the driver uses: {0:#x}")]
+    Less(u64),
     /// KVM takes no kicks or calls for it.
     #[error(transparent)]
     Kvm(#[from] KvmError),
     /// No eventfd.
-    #[error("eventfd: {0}")]
-    Event(#[from] io::Error),
+    #[error("a network interface: {0}")]
+    System(#[from] io::Error),
     /// The driver's ring is not in memory.
     #[error("ring {0} is not in the guest's memory")]
     Ring(usize),
-}
-
-fn message<T>(step: &'static str, result: vhost::Result<T>) -> Result<T, NetError> {
-    result.map_err(|source| NetError::Message { step, source })
 }
 
 /// What a driver is offered, of what the backend offers.
@@ -132,45 +149,58 @@ fn offer(config: &NetConfig, of_backend: u64) -> Offer {
     Offer { device: VIRTIO_ID_NET, features, queues: QUEUES, queue_size: QUEUE_SIZE, config: space }
 }
 
-/// One interface, with its registers and its connection.
+/// One interface.
 pub(crate) struct Net {
-    registers: Registers,
-    frontend: Frontend,
-    /// What the backend offers of what a driver knows nothing of.
-    of_connection: u64,
+    /// Its thread's name.
+    name: String,
+    shared: Arc<Shared>,
+    /// The connection that it is made with, until its thread has it.
+    first: Option<Connection>,
+    /// Speaks with the switch.
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the vCPUs and the thread work on.
+struct Shared {
+    config: NetConfig,
     vm: Arc<Vm>,
     kicks: Vec<Event>,
     call: Event,
-    /// The rings that the backend was told of.
-    started: Vec<usize>,
+    state: Mutex<State>,
+    /// Notified when the switch has left the rings.
+    returned: Condvar,
+    /// Rung when the driver has started or reset the device, and when the machine is over.
+    news: Event,
+}
+
+struct State {
+    registers: Registers,
+    /// Counts the driver's starts and resets.
+    life: u64,
+    /// The switch may look at the rings.
+    lent: bool,
+    /// What the driver set up was refused: nothing is tried again before it resets the device.
+    refused: bool,
+    /// The connection to the switch, to be cut when waiting for it must end.
+    line: Option<UnixStream>,
+    /// What it is called when something is said of it.
+    name: String,
     /// How often it was said that the switch or the driver did not do its part.
     complaints: u8,
+    /// The machine is over.
+    over: bool,
 }
 
 impl Net {
-    /// Connects to the switch, and puts the device at `place`.
+    /// Connects to the switch, and puts the device, the `number`th of its kind, at `place`.
     pub(crate) fn new(
+        number: usize,
         config: &NetConfig,
         place: VirtioPlace,
         vm: Arc<Vm>,
         lines: &mut Lines,
     ) -> Result<Self, NetError> {
-        let stream = connect(&config.socket)
-            .map_err(|source| NetError::Connect { socket: config.socket.clone(), source })?;
-        let mut frontend = Frontend::from_stream(stream, QUEUES as u64);
-        message("SET_OWNER", frontend.set_owner())?;
-        let offered = message("GET_FEATURES", frontend.get_features())?;
-        if offered & VERSION_1 == 0 {
-            return Err(NetError::Legacy);
-        }
-        if offered & PROTOCOL_FEATURES != 0 {
-            let known = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
-            let protocol = message("GET_PROTOCOL_FEATURES", frontend.get_protocol_features())? & known;
-            message("SET_PROTOCOL_FEATURES", frontend.set_protocol_features(protocol))?;
-            if protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
-                frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-            }
-        }
+        let connection = Connection::open_within(&config.socket, PATIENCE)?;
         let kicks = (0..QUEUES).map(|_| Event::new()).collect::<Result<Vec<_>, _>>()?;
         let notify = IoEventAddress::Mmio(place.base + register::QUEUE_NOTIFY);
         for (queue, kick) in (0u32..).zip(&kicks) {
@@ -178,94 +208,116 @@ impl Net {
         }
         let call = Event::new()?;
         lines.add(&vm, place.gsi, call.try_clone()?)?;
-        let registers = Registers::new(offer(config, offered));
-        let of_connection = offered & PROTOCOL_FEATURES;
-        Ok(Self { registers, frontend, of_connection, vm, kicks, call, started: Vec::new(), complaints: 0 })
+        let state = Mutex::new(State {
+            registers: Registers::new(offer(config, connection.offered())),
+            life: 0,
+            lent: false,
+            refused: false,
+            line: Some(connection.line()?),
+            name: format!("net{number} ({})", config.socket.display()),
+            complaints: 0,
+            over: false,
+        });
+        let (returned, news) = (Condvar::new(), Event::new()?);
+        let shared = Arc::new(Shared { config: config.clone(), vm, kicks, call, state, returned, news });
+        Ok(Self { name: format!("net{number}"), shared, first: Some(connection), thread: None })
+    }
+
+    /// Speaks with the switch from here on.
+    pub(crate) fn begin(&mut self, confinement: Confinement) -> Result<(), ConfineError> {
+        if let Some(first) = self.first.take() {
+            let shared = self.shared.clone();
+            self.thread = Some(confinement.spawn(Role::Net, self.name.clone(), move || shared.speak(first))?);
+        }
+        Ok(())
     }
 
     /// A read of a register.
     pub(crate) fn read(&self, register: u64, data: &mut [u8]) {
-        self.registers.read(register, data);
+        lock(&self.shared.state).registers.read(register, data);
     }
 
-    /// A write to a register. If the switch does not do its part, the driver is told that the device needs a reset.
+    /// A write to a register. A reset is over when the switch has left the rings.
     pub(crate) fn write(&mut self, register: u64, data: &[u8]) {
-        let done = match self.registers.write(register, data) {
-            Effect::Nothing => Ok(()),
-            Effect::Start => self.start(),
-            Effect::Stop => self.stop(),
-        };
-        if let Err(why) = done {
-            // A guest that does this over and over fills no log.
-            if self.complaints < MOST_COMPLAINTS {
-                self.complaints += 1;
-                eprintln!("net: {why}");
-            }
-            self.registers.needs_reset();
+        let mut state = lock(&self.shared.state);
+        let effect = state.registers.write(register, data);
+        if effect != Effect::Nothing {
+            state.life += 1;
+            state.refused = false;
+            self.shared.news.ring();
+        }
+        if effect == Effect::Stop {
+            self.shared.until_returned(state);
         }
     }
 
-    fn start(&mut self) -> Result<(), NetError> {
-        let ram = self.vm.ram();
-        let features = self.registers.features() & OF_BACKEND | self.of_connection;
-        message("SET_FEATURES", self.frontend.set_features(features))?;
-        let regions = ram.iter().map(VhostUserMemoryRegionInfo::from_guest_region);
-        let regions = message("SET_MEM_TABLE", regions.collect::<vhost::Result<Vec<_>>>())?;
-        message("SET_MEM_TABLE", self.frontend.set_mem_table(&regions))?;
-        let queues = self.registers.queues().iter().enumerate().filter(|(_, queue)| queue.ready);
-        for (index, queue) in queues {
-            let config = ring(ram, queue).ok_or(NetError::Ring(index))?;
-            message("SET_VRING_NUM", self.frontend.set_vring_num(index, config.queue_size))?;
-            message("SET_VRING_BASE", self.frontend.set_vring_base(index, 0))?;
-            message("SET_VRING_ADDR", self.frontend.set_vring_addr(index, &config))?;
-            message("SET_VRING_KICK", self.frontend.set_vring_kick(index, self.kicks[index].as_event_fd()))?;
-            message("SET_VRING_CALL", self.frontend.set_vring_call(index, self.call.as_event_fd()))?;
-            self.started.push(index);
-            if self.of_connection != 0 {
-                message("SET_VRING_ENABLE", self.frontend.set_vring_enable(index, true))?;
-            }
+    /// Lets the driver see the link up or down (VIRTIO_NET_F_STATUS).
+    pub(crate) fn set_link(&self, up: bool) {
+        let status = if up { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
+        if lock(&self.shared.state).registers.set_config(STATUS_OFFSET, &status.to_le_bytes()) {
+            self.shared.call.ring();
         }
-        Ok(())
-    }
-
-    fn stop(&mut self) -> Result<(), NetError> {
-        for index in self.started.drain(..) {
-            message("GET_VRING_BASE", self.frontend.get_vring_base(index))?;
-        }
-        Ok(())
     }
 }
 
-fn connect(socket: &Path) -> io::Result<UnixStream> {
-    let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    Ok(stream)
+impl Drop for Net {
+    fn drop(&mut self) {
+        {
+            let mut state = lock(&self.shared.state);
+            state.over = true;
+            state.cut();
+        }
+        self.shared.news.ring();
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to say.
+            let _ = thread.join();
+        }
+    }
 }
 
-/// A ring in our own addresses, which vhost-user speaks of; none if a part of it is not in the guest's memory.
-fn ring(ram: &Ram, queue: &Queue) -> Option<VringConfigData> {
-    let size = queue.size?;
-    let entries = u64::from(size);
-    // A part must lie in one region: ring parts are contiguous for whoever maps them (§2.7 has the lengths).
-    let place = |address: u64, length: u64| {
-        let slice = ram.get_slice(GuestAddress(address), usize::try_from(length).ok()?).ok()?;
-        Some(slice.ptr_guard().as_ptr() as u64)
-    };
-    Some(VringConfigData {
-        queue_max_size: QUEUE_SIZE,
-        queue_size: size,
-        flags: 0,
-        desc_table_addr: place(queue.descriptors, 16 * entries)?,
-        avail_ring_addr: place(queue.driver, 6 + 2 * entries)?,
-        used_ring_addr: place(queue.device, 6 + 8 * entries)?,
-        log_addr: None,
-    })
+impl Shared {
+    /// Waits until the switch has left the rings. One that is silent is left itself: what it may still do to them, it does
+    /// to the guest that it serves.
+    fn until_returned(&self, state: MutexGuard<'_, State>) {
+        let waited = self.returned.wait_timeout_while(state, PATIENCE, |state| state.lent);
+        let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() {
+            state.complain(&NetError::Silent { socket: self.config.socket.clone() });
+            state.cut();
+            // The thread hears of it at once. A guard that is dropped has nothing more to say.
+            drop(self.returned.wait_while(state, |state| state.lent));
+        }
+    }
+}
+
+impl State {
+    /// Ends the connection to the switch, and whatever is waited for there.
+    fn cut(&mut self) {
+        if let Some(line) = self.line.take() {
+            // One that is closed already needs none.
+            let _ = line.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn complain(&mut self, why: impl fmt::Display) {
+        // A guest that does this over and over fills no log.
+        if self.complaints < MOST_COMPLAINTS {
+            self.complaints += 1;
+            // A log that is full is no reason to fail.
+            let _ = writeln!(io::stderr(), "{}: {why}", self.name);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::mmio::status, *};
+    use crate::{
+        layout::{self, RamSize},
+        memory,
+    };
+    use kvm_ioctls::Kvm;
+    use std::{io::Read, os::unix::net::UnixListener, sync::mpsc, time::Instant};
 
     fn config(mtu: Option<u16>) -> NetConfig {
         NetConfig { socket: PathBuf::new(), mac: [2, 0, 0, 0, 0, 7], mtu }
@@ -284,20 +336,57 @@ mod tests {
         assert_eq!(least.config, [2, 0, 0, 0, 0, 7, 1, 0, 1, 0, 0x28, 0x23]);
     }
 
+    /// A device that wants no replies, and says what it is told.
+    fn device() -> (tempfile::TempDir, PathBuf, mpsc::Receiver<u32>) {
+        const GET_FEATURES: u32 = 1;
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("switch");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let (sender, heard) = mpsc::channel();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut header = [0; 12];
+            while stream.read_exact(&mut header).is_ok() {
+                let field = |at| u32::from_le_bytes(header[at..at + 4].try_into().unwrap());
+                io::copy(&mut (&stream).take(field(8).into()), &mut io::sink()).unwrap();
+                sender.send(field(0)).unwrap();
+                if field(0) == GET_FEATURES {
+                    // Version 1, and a reply.
+                    let reply = [GET_FEATURES, 1 | 1 << 2, 8].map(u32::to_le_bytes).concat();
+                    stream.write_all(&[reply, VERSION_1.to_le_bytes().to_vec()].concat()).unwrap();
+                }
+            }
+        });
+        (folder, socket, heard)
+    }
+
     #[test]
-    fn a_ring_lies_in_memory_or_is_none() {
-        let ram = Ram::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
-        let good = Queue { size: Some(8), ready: true, descriptors: 0x1000, driver: 0x2000, device: 0x3000 };
-        let host = ram.get_host_address(GuestAddress(0)).unwrap() as u64;
-        let found = ring(&ram, &good).unwrap();
-        assert_eq!((found.desc_table_addr, found.used_ring_addr), (host + 0x1000, host + 0x3000));
-        for bad in [
-            Queue { size: None, ..good },
-            Queue { descriptors: (1 << 20) - 16, ..good },
-            Queue { driver: u64::MAX, ..good },
-            Queue { device: 1 << 20, ..good },
-        ] {
-            assert!(ring(&ram, &bad).is_none(), "{bad:?}");
-        }
+    fn a_driver_that_starts_without_rings_is_told_of_once_and_can_reset() {
+        const SET_FEATURES: u32 = 2;
+        let Ok(kvm) = Kvm::new() else {
+            return eprintln!("LEFT OUT: an interface without rings: /dev/kvm is not there for us");
+        };
+        let vm =
+            Arc::new(Vm::new(kvm, memory::create(RamSize::new(RamSize::LEAST).unwrap()).unwrap()).unwrap());
+        vm.create_vcpu(0, 1).unwrap();
+        let (_folder, socket, heard) = device();
+        let config = NetConfig { socket, ..config(None) };
+        let place = layout::virtio_place(0).unwrap();
+        let mut net = Net::new(0, &config, place, vm, &mut Lines::new()).unwrap();
+        net.begin(Confinement::none()).unwrap();
+        let mut write = |register, value: u32| net.write(register, &value.to_le_bytes());
+        write(register::STATUS, status::ACKNOWLEDGE);
+        write(register::STATUS, status::ACKNOWLEDGE | status::DRIVER);
+        write(register::DRIVER_FEATURES_SEL, 1);
+        write(register::DRIVER_FEATURES, (VERSION_1 >> 32) as u32);
+        let settled = status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK;
+        write(register::STATUS, settled);
+        write(register::STATUS, settled | status::DRIVER_OK);
+        while heard.recv_timeout(PATIENCE).unwrap() != SET_FEATURES {}
+        let began = Instant::now();
+        write(register::STATUS, 0);
+        assert!(began.elapsed() < PATIENCE, "nobody has a ring that is waited for");
+        drop(net);
+        assert!(!heard.iter().any(|message| message == SET_FEATURES), "it was told again");
     }
 }

@@ -1,5 +1,8 @@
 //! A guest in a process of its own, with its console in our hands.
 
+pub(crate) mod silent;
+
+use probe::{Answer, Ask, AskId, Decoder, FromGuest, Request};
 use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,
@@ -20,6 +23,14 @@ pub(crate) fn left_out(what: &str) {
         let mut list = std::fs::OpenOptions::new().append(true).create(true).open(list).unwrap();
         writeln!(list, "{what}").unwrap();
     }
+}
+
+/// A thread of a running `vmm-lite`, as the kernel tells of it.
+#[derive(Debug)]
+pub(crate) struct Thread {
+    pub(crate) name: String,
+    pub(crate) has_filter: bool,
+    pub(crate) gains_no_rights: bool,
 }
 
 /// A running `vmm-lite`; killed if a test ends before it.
@@ -79,15 +90,7 @@ impl Guest {
 
     /// Connects to a console that is a socket, types `line`, and returns what was said up to `text`.
     pub(crate) fn visit(&mut self, path: &Path, line: &str, text: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        let mut stream = loop {
-            match UnixStream::connect(path) {
-                Ok(stream) => break stream,
-                Err(why) => assert!(Instant::now() < deadline, "{why}"),
-            }
-            assert_eq!(self.process.try_wait().unwrap(), None);
-        };
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = self.connect(path);
         writeln!(stream, "{line}").unwrap();
         let (mut said, mut bytes) = (String::new(), [0; 256]);
         while !said.contains(text) {
@@ -96,6 +99,55 @@ impl Guest {
             said.push_str(&String::from_utf8_lossy(&bytes[..read]));
         }
         said
+    }
+
+    /// Asks over the probe's socket, and returns the answer.
+    pub(crate) fn ask(&mut self, path: &Path, request: Request) -> Answer {
+        let mut stream = self.connect(path);
+        stream.write_all(&probe::encode(&Ask { id: AskId::new(7), request }).unwrap()).unwrap();
+        let (mut decoder, mut bytes) = (Decoder::<FromGuest>::new(), [0; 256]);
+        loop {
+            let read = stream.read(&mut bytes).unwrap();
+            assert_ne!(read, 0, "hung up without an answer");
+            for message in decoder.push(&bytes[..read]).flatten() {
+                if let FromGuest::Answer { id, answer } = message {
+                    assert_eq!(id, AskId::new(7));
+                    return answer;
+                }
+            }
+        }
+    }
+
+    /// Connects to a socket of the VMM, as soon as it is there.
+    fn connect(&mut self, path: &Path) -> UnixStream {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match UnixStream::connect(path) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    return stream;
+                }
+                Err(why) => assert!(Instant::now() < deadline, "{why}"),
+            }
+            assert_eq!(self.process.try_wait().unwrap(), None);
+        }
+    }
+
+    /// The VMM's threads.
+    pub(crate) fn threads(&self) -> Vec<Thread> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        let statuses =
+            tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("status")).unwrap());
+        let threads = statuses.map(|status| {
+            let field = |name: &str| {
+                let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+                line.trim_start_matches(':').trim().to_owned()
+            };
+            let (has_filter, gains_no_rights) = (field("Seccomp") == "2", field("NoNewPrivs") == "1");
+            Thread { name: field("Name"), has_filter, gains_no_rights }
+        });
+        // A kernel thread that works for KVM counts as the process's: it makes no system calls.
+        threads.filter(|thread| !thread.name.starts_with("kvm-")).collect()
     }
 
     /// Asks the VMM to end.

@@ -11,6 +11,7 @@ use crate::{
         precheck,
         switch::Switch,
     },
+    vm::choice,
 };
 use std::{
     sync::{Arc, Mutex},
@@ -39,6 +40,7 @@ impl Lab {
             .map_err(|report| Failure::invalid("invalid-file", report.render(false)))?;
         let mut plan = loaded.plan;
         precheck::check(&plan)?;
+        choice::settle(&mut plan);
         if file.private_copy {
             make_private(&mut plan);
         }
@@ -80,6 +82,7 @@ impl Lab {
     async fn bring_up(&self, plan: Arc<Plan>) -> Result<(), Failure> {
         self.tell(What::Starting { file: plan.description.file.clone() });
         precheck::cpus(&plan)?;
+        precheck::vmms(&plan)?;
         let ports = Arc::new(Ports::open(&plan, &self.inner.dir)?);
         for node in &plan.nodes {
             for interface in &node.interfaces {
@@ -89,7 +92,7 @@ impl Lab {
                 }
             }
         }
-        let born = |child: &mut Child| self.record(SWITCH, child);
+        let born = |child: &Child| self.record(SWITCH, child);
         let started = Switch::start(&plan, &ports, &self.inner.dir, born).await?;
         self.tell(What::SwitchReady { pid: started.pid });
         {
@@ -101,8 +104,8 @@ impl Lab {
             state.nodes = plan.nodes.iter().map(|node| (node.name.clone(), foreign(&node.kind))).collect();
         }
         tokio::spawn(self.clone().watch_switch(started.child));
-        let born = |child: &mut Child| self.record(STATIONS, child);
-        if let Some(child) = guests::start_stations(&plan, &self.inner.dir, born)? {
+        let born = |child: &Child| self.record(STATIONS, child);
+        if let Some(child) = guests::start_stations(&plan, &self.inner.dir, born).await? {
             tokio::spawn(self.clone().watch_stations(child));
         }
         self.start_guests(&plan).await?;
@@ -185,14 +188,14 @@ impl Lab {
                     let _one = self.inner.building.lock().await;
                     guests::image(vm, &self.inner.events).await?
                 };
-                let born = |child: &mut Child| self.record(&node.name, child);
+                let born = |child: &Child| self.record(&node.name, child);
                 let nursery = Nursery { dir: &self.inner.dir, events: &self.inner.events, born: &born };
                 let guest = guests::start_vm(node, vm, image.as_ref(), &nursery).await?;
-                let Guest { child, line, how } = guest;
+                let Guest { child, line, how, says_why } = guest;
                 let state = if line.is_some() { NodeState::Ready } else { NodeState::Running };
                 let status = NodeStatus { state, detail: how, pid: child.id() };
                 self.state().nodes.insert(node.name.clone(), status);
-                tokio::spawn(self.clone().watch_vm(node.name.clone(), child));
+                tokio::spawn(self.clone().watch_vm(node.name.clone(), child, says_why));
                 line
             }
             NodeKind::VhostUser(_) | NodeKind::Tap { .. } => return Ok(()),

@@ -1,12 +1,12 @@
 //! The processes of a running lab, watched: what dies is told, and what the lab cannot be without is started again.
 
-use super::{Lab, NodeStatus, STATIONS, SWITCH};
+use super::{Lab, NodeStatus, STATIONS, SWITCH, going_down};
 use crate::{
     api::types::{LabState, NodeState},
     failure::Failure,
     lab::{
         child::{self, ShortLives},
-        events::What,
+        events::{Events, What},
         guests,
         switch::{self, Switch},
     },
@@ -18,7 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::process::Child;
-use topology::plan::{NodeKind, Plan};
+use topology::plan::{Node, NodeKind, Plan};
+
+/// How long after the line to a node broke its end is told at the latest, if it ended.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a lab cannot be without.
 #[derive(Debug, Clone, Copy)]
@@ -59,7 +62,7 @@ impl Lab {
             };
             (plan.clone(), ports.clone(), shared.clone())
         };
-        let born = |child: &mut Child| self.record(SWITCH, child);
+        let born = |child: &Child| self.record(SWITCH, child);
         let started = Switch::start(&plan, &ports, &self.inner.dir, born).await?;
         self.state().switch_pid = Some(started.pid);
         self.tell(What::SwitchReady { pid: started.pid });
@@ -77,7 +80,7 @@ impl Lab {
             }
             let started = match what {
                 Kept::Switch => self.restart_switch().await,
-                Kept::Stations => self.restart_stations(),
+                Kept::Stations => self.restart_stations().await,
             };
             match started {
                 Ok(started) => return started,
@@ -110,9 +113,9 @@ impl Lab {
     }
 
     /// A process of all stations in the place of the one that ended; none in a lab that went down.
-    fn restart_stations(&self) -> Result<Option<Child>, Failure> {
+    async fn restart_stations(&self) -> Result<Option<Child>, Failure> {
         let Some(plan) = self.state().plan.clone() else { return Ok(None) };
-        guests::start_stations(&plan, &self.inner.dir, |child| self.record(STATIONS, child))
+        guests::start_stations(&plan, &self.inner.dir, |child: &Child| self.record(STATIONS, child)).await
     }
 
     /// Notes what all stations do. While they do not answer they have no line.
@@ -144,9 +147,13 @@ impl Lab {
         state.nodes.insert(node.into(), status);
     }
 
-    /// Waits for the end of a virtual machine's process, and says so. Who wants it back says `up` again.
-    pub(super) async fn watch_vm(self, node: String, mut child: Child) {
-        let status = ended(child.wait().await);
+    /// Waits for the end of a virtual machine's process, and says so, with the last line of its log if it `says_why`, from that byte on. Who
+    /// wants it back says `up` again.
+    pub(super) async fn watch_vm(self, node: String, mut child: Child, says_why: Option<u64>) {
+        let mut status = ended(child.wait().await);
+        if let Some(why) = says_why.and_then(|from| child::last_line(&self.inner.dir.log(&node), from)) {
+            status = format!("{status}: {why}");
+        }
         if self.stopping() {
             return;
         }
@@ -158,6 +165,100 @@ impl Lab {
     }
 }
 
+/// What becomes of a question in which `ends` take part, or, from event `from` on, that one of them ended: who talks to a node
+/// that is gone would wait for its answer for as long as it may take.
+pub(super) async fn while_alive<T>(
+    events: &Events,
+    from: u64,
+    ends: [&Node; 2],
+    asked: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut ended = std::pin::pin!(end_of(events, from, ends));
+    let answer = tokio::select! {
+        answer = asked => answer,
+        failure = &mut ended => return Err(failure),
+    };
+    match answer {
+        // A line breaks before the end of the process behind it is told, and does not know why.
+        Err(silent) if silent.code == "silent-node" => {
+            Err(tokio::time::timeout(TOLD_WITHIN, ended).await.unwrap_or(silent))
+        }
+        answer => answer,
+    }
+}
+
+/// Waits for the end of one of `ends`, or of the lab.
+async fn end_of(events: &Events, mut from: u64, ends: [&Node; 2]) -> Failure {
+    while let Some(event) = events.from(from).await {
+        from = event.number + 1;
+        let (role, status) = match event.what {
+            What::NodeEnded { node, status } => (node, status),
+            What::Stopping => break,
+            _ => continue,
+        };
+        let station = |node: &Node| node.kind == NodeKind::Station;
+        let process = |node: &Node| if station(node) { STATIONS.to_owned() } else { node.name.clone() };
+        if let Some(node) = ends.into_iter().find(|node| role == process(node)) {
+            let failure = Failure::failed("node-ended", format!("{} ended: it {status}", node.name));
+            return failure.mend(if station(node) {
+                "stations are started again by themselves: try again".to_owned()
+            } else {
+                format!(
+                    "`vnet logs {}` says what it said last; `vnet up` of the same file starts it again",
+                    node.name
+                )
+            });
+        }
+    }
+    going_down()
+}
+
 fn ended(status: std::io::Result<ExitStatus>) -> String {
     status.map_or_else(|why| why.to_string(), child::ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+    use vswitch_core::description::Origin;
+
+    fn node(name: &str, kind: NodeKind) -> Node {
+        Node { name: name.into(), kind, interfaces: vec![], origin: Origin { line: 1, column: 1 } }
+    }
+
+    fn killed(node: &str) -> What {
+        What::NodeEnded { node: node.into(), status: "was killed by signal 9".into() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_talks_to_a_node_that_ends_is_told_at_once_which_and_why() {
+        let (tap, station) = (node("vm1", NodeKind::Tap { interface: None }), node("pc1", NodeKind::Station));
+        let ends = [&tap, &station];
+        let events = Events::default();
+        // Of a life before: it is started again since.
+        events.tell(killed("vm1"));
+        let from = events.next();
+        let waiting = while_alive(&events, from, ends, pending::<Result<(), _>>());
+        let told = async {
+            tokio::task::yield_now().await;
+            events.tell(killed("vm2"));
+            events.tell(killed("vm1"));
+        };
+        let (why, ()) = tokio::join!(waiting, told);
+        assert_eq!(why.unwrap_err().message, "vm1 ended: it was killed by signal 9");
+
+        let silent = Failure::failed("silent-node", "the probe line to pc1 broke");
+        let broken = while_alive(&events, events.next(), ends, ready(Err::<(), _>(silent.clone())));
+        let told = async {
+            tokio::task::yield_now().await;
+            events.tell(killed(STATIONS));
+        };
+        let (why, ()) = tokio::join!(broken, told);
+        assert_eq!(why.unwrap_err().message, "pc1 ended: it was killed by signal 9");
+
+        let broken = while_alive(&events, events.next(), ends, ready(Err::<(), _>(silent.clone()))).await;
+        assert_eq!(broken, Err(silent), "nothing ended");
+        assert_eq!(while_alive(&events, events.next(), ends, ready(Ok(7))).await, Ok(7));
+    }
 }

@@ -69,7 +69,7 @@ pub(crate) fn check(line: &Said<String>, scope: &Scope<'_>, sink: &mut Sink) -> 
 fn answers(node: &Node) -> bool {
     match &node.kind {
         NodeKind::Station => true,
-        NodeKind::Vm(vm) => matches!(vm.boot, Boot::Image(_)),
+        NodeKind::Vm(vm) => matches!(vm.boot, Boot::Image(_) | Boot::Bundled),
         NodeKind::VhostUser(_) | NodeKind::Tap { .. } => false,
     }
 }

@@ -18,6 +18,10 @@ use std::{
 /// The longest path of a Unix socket, in bytes: `sun_path` less its terminating NUL (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
 
+/// The memory of a virtual machine of which none is said: of the bundled guest, and of any other.
+const BUNDLED_MEMORY: u64 = 64 << 20;
+const OTHER_MEMORY: u64 = 256 << 20;
+
 /// What nodes use of the host, each with the place that said so.
 #[derive(Default)]
 pub(crate) struct Host {
@@ -131,16 +135,36 @@ fn vm(entry: &Entry<Node>, node: &Node, base: &Path, host: &mut Host, sink: &mut
     } else if node.boot.is_some() {
         Boot::Network
     } else {
-        let what = format!("`{}` has nothing to boot", visible(&entry.name));
-        sink.error(Code::NeedsKey, entry.span, what)
-            .help("say `image: debian`, `kernel: PATH`, `disk: PATH` or `boot: network`");
-        return None;
+        Boot::Bundled
     };
-    let vmm = match node.vmm.as_ref().map(|said| said.value) {
-        None | Some(VmmWord::Auto) => Vmm::Auto,
-        Some(VmmWord::Qemu) => Vmm::Qemu,
+    if let Some(said) = &node.vmm {
+        let what = match (said.value, &boot) {
+            (VmmWord::Qemu, Boot::Bundled) => Some((
+                "boots the bundled guest, which QEMU cannot",
+                "leave `vmm` out; or say what QEMU is to boot, like `image: debian`",
+            )),
+            (VmmWord::VmmLite, Boot::Disk { .. }) => Some((
+                "boots a disk, which vmm-lite cannot: it has no firmware",
+                "leave `vmm` out, and QEMU boots it; or give `kernel` and `initrd` in place of `disk`",
+            )),
+            (VmmWord::VmmLite, Boot::Network) => Some((
+                "boots from the network, which vmm-lite cannot: it has no firmware",
+                "leave `vmm` out, and QEMU boots it",
+            )),
+            _ => None,
+        };
+        if let Some((what, help)) = what {
+            sink.error(Code::Exclusive, said.span, format!("`{}` {what}", visible(&entry.name))).help(help);
+        }
+    }
+    let vmm = match (node.vmm.as_ref().map(|said| said.value), &boot) {
+        // Nobody else has it.
+        (_, Boot::Bundled) | (Some(VmmWord::VmmLite), _) => Vmm::VmmLite,
+        (Some(VmmWord::Qemu), _) => Vmm::Qemu,
+        (None | Some(VmmWord::Auto), _) => Vmm::Auto,
     };
-    let memory = node.memory.as_ref().map_or(256 << 20, |said| said.value.0);
+    let default_memory = if boot == Boot::Bundled { BUNDLED_MEMORY } else { OTHER_MEMORY };
+    let memory = node.memory.as_ref().map_or(default_memory, |said| said.value.0);
     let cpus = node.cpus.as_ref().map_or(1, |said| u8::try_from(said.value.0).unwrap_or(u8::MAX));
     Some(Vm { vmm, boot, memory, cpus })
 }

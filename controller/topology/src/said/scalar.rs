@@ -343,11 +343,13 @@ words! {
     } not yet ["nic", "stream", "pcap", "user", "tunnel"]
     /// `vmm:` of a virtual machine.
     VmmWord {
-        /// The best there is on this machine.
+        /// vmm-lite where KVM runs that guest there, else QEMU.
         Auto = "auto",
+        /// The small VMM that is part of vnet.
+        VmmLite = "vmm-lite",
         /// QEMU.
         Qemu = "qemu",
-    } not yet ["vmm-lite"]
+    } not yet []
     /// `image:` of a virtual machine.
     Image {
         /// Debian's kernel with a small userland, built by `vnet image build debian`.

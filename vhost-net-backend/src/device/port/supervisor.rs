@@ -70,11 +70,13 @@ impl Supervisor {
             self.mailbox.with(|post| post.fault = None);
             let fault = self.serve(socket);
             let Some(fault) = fault else { return };
+            // Who comes to us and goes again may be a guest that is started over and over: only faults make it wait longer.
+            let in_order = fault == PortFault::Disconnected && matches!(self.source, Source::Listen(_));
             self.host.connection(match fault {
                 PortFault::Disconnected => State::Disconnected,
                 fault => State::Faulted(fault),
             });
-            if began.elapsed() >= LONGEST_PAUSE {
+            if in_order || began.elapsed() >= LONGEST_PAUSE {
                 self.pause = FIRST_PAUSE;
             }
             if !matches!(self.source, Source::Adopt(_)) && !self.rest() {

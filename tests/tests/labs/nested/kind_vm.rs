@@ -1,0 +1,56 @@
+//! `kind: vm` where KVM runs kernels: the image `debian`, of which the other tests see how QEMU boots it, comes up under vmm-lite by
+//! `vmm: auto`, holds what its file expects, and is told to have powered itself off.
+
+use super::{KVM, Root, outer, packages};
+use crate::common::{left_out, real_guests};
+use controller::image::{self, Name};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// The outer guest's kernel and first file system, with the image in the cache that `vnet` looks into.
+fn assemble(folder: &Path) -> Result<(PathBuf, PathBuf), String> {
+    let packages = packages()?;
+    let debian =
+        image::ensure(Name::Debian, &mut |step| eprintln!("{step}")).map_err(|why| why.to_string())?;
+    let outer = Root::new(folder.join("o"), &packages, include_str!("kind_vm.init"), &KVM)?;
+    let place = Path::new("cache/vnet/images").join(debian.folder.file_name().expect("a folder of its own"));
+    for file in fs::read_dir(&debian.folder).map_err(|why| why.to_string())?.flatten() {
+        outer.copy(&file.path(), place.join(file.file_name()).to_str().expect("a path of ASCII"));
+    }
+    outer.write("kind_vm.vnet.yaml", include_str!("kind_vm.vnet.yaml"));
+    outer.program(env!("CARGO_BIN_EXE_vnet"), "vnet")?;
+    let initrd = folder.join("outer");
+    outer.archive(&initrd)?;
+    Ok((outer.kernel(), initrd))
+}
+
+#[test]
+fn auto_is_vmm_lite_where_kvm_runs_kernels_and_the_image_answers_there() {
+    if !real_guests() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (kernel, initrd) = match assemble(folder.path()) {
+        Ok(both) => both,
+        Err(why) => return left_out(&format!("an image under vmm-lite: {why}")),
+    };
+    let began = Instant::now();
+    let said = outer::play(&kernel, &initrd);
+    println!("{said}\n-- {:?}", began.elapsed());
+    let line = |what: &str, how: &str| {
+        let found = said.lines().any(|line| line.contains(what) && line.contains(how));
+        assert!(found, "no line with `{what}` and `{how}`, but:\n{said}");
+    };
+    line("doctor: ok", "vmm-lite runs bundled guests, images and kernels");
+    line("vm1 started: vmm-lite", "/dev/kvm is usable");
+    line("nodes:  vm1 ", "vmm-lite");
+    line("guest: kvm-clock, cpus 2, mtu 1400", "");
+    line("test: 0", "");
+    line("guest: carrier 0", "");
+    line("guest: carrier 1", "");
+    line(" vm1 ", "the guest powered off");
+    line("down: 0", "");
+}

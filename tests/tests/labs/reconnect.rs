@@ -1,0 +1,94 @@
+//! Bundled guests whose switch is killed under their feet: each VMM puts its rings before the next switch, and the guests
+//! notice a pause.
+
+use crate::{
+    common::{Lab, kvm, topology},
+    process::{eventually, kill},
+};
+use controller::api::types::{DatapathView, NodeRow, PortRow, TransferReport};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// How often the switch is killed; `VNET_SWITCH_KILLS` says otherwise.
+const KILLS: usize = 10;
+/// MiB of a transfer that outlasts a kill.
+const SIZE: &str = "256";
+/// Frames of a transfer before the switch is killed under it.
+const UNDER_WAY: u64 = 2000;
+/// A switch that lived for so long is started again without a pause: no crash loop.
+const LONG_LIFE: Duration = Duration::from_millis(1100);
+
+impl Lab {
+    fn switch(&self) -> u32 {
+        serde_json::from_value::<DatapathView>(self.json(&["show", "datapath"])).expect("a datapath").pid
+    }
+
+    /// Frames that the switch, if there is one just now, has put into the ring of `port`.
+    fn delivered(&self, port: &str) -> Option<u64> {
+        let output = self.vnet(&["show", "ports", "--format", "json"]);
+        let rows: Vec<PortRow> = serde_json::from_slice(&output.stdout).ok()?;
+        Some(rows.iter().find(|row| row.port == port)?.counters.to_port.delivered)
+    }
+
+    fn transfer(&self) -> TransferReport {
+        let report = self.json(&["transfer", "vm1", "vm2", "--size", SIZE]);
+        serde_json::from_value(report).expect("a report")
+    }
+
+    fn pids(&self) -> Vec<Option<u32>> {
+        let rows: Vec<NodeRow> = serde_json::from_value(self.json(&["show", "nodes"])).expect("rows");
+        rows.iter().map(|row| row.pid).collect()
+    }
+}
+
+/// The `percent`th percentile of sorted times.
+fn percentile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[(sorted.len() * percent).div_ceil(100) - 1]
+}
+
+#[test]
+fn transfers_go_on_with_the_next_switch_when_theirs_is_killed() {
+    if !kvm("bundled guests whose switch is killed") {
+        return;
+    }
+    let kills = std::env::var("VNET_SWITCH_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
+    let lab = Lab::new();
+    lab.expect(0, &["up", "-d", &topology("vms.vnet.yaml")]);
+    let guests = lab.pids();
+    let mut paused = Vec::new();
+    for _ in 0..kills {
+        let (switch, seen) = (lab.switch(), Instant::now());
+        eventually("the switch has lived for long", || (seen.elapsed() > LONG_LIFE).then_some(()));
+        let before = lab.delivered("vm2:eth0").expect("a switch");
+        thread::scope(|scope| {
+            let transfer = scope.spawn(|| lab.transfer());
+            eventually("a transfer is under way", || {
+                (lab.delivered("vm2:eth0")? > before + UNDER_WAY).then_some(())
+            });
+            let killed = Instant::now();
+            kill(switch);
+            assert!(!transfer.is_finished(), "the switch was killed too late");
+            // A new switch counts from zero.
+            eventually("a frame by the new switch", || {
+                lab.delivered("vm2:eth0").filter(|frames| *frames > 0)
+            });
+            paused.push(killed.elapsed());
+            let report = transfer.join().expect("the transfer ends well");
+            assert_eq!(report.sent, report.received, "after {} kills", paused.len());
+        });
+        assert_ne!(lab.switch(), switch, "the switch is a new one");
+    }
+    assert_eq!(lab.pids(), guests, "guests were started again");
+    for guest in ["vm1", "vm2", "vm3", "vm4"] {
+        let (log, _) = lab.expect(0, &["logs", guest]);
+        // What the VMM says when a device needs a reset.
+        assert!(!log.contains("net: "), "{guest}: {log}");
+        assert_eq!(log.matches("vnet guest").count(), 1, "{guest} was started once: {log}");
+    }
+    paused.sort_unstable();
+    let [half, most] = [50, 99].map(|percent| percentile(&paused, percent));
+    println!("{kills} kills: from SIGKILL to the first frame p50 {half:.0?}, p99 {most:.0?}");
+    assert!(half < Duration::from_millis(500) && most < Duration::from_secs(5), "{paused:?}");
+}

@@ -1,0 +1,441 @@
+//! The thread of an interface that speaks vhost-user with the switch. If the switch goes away, it connects to the next one
+//! and puts the rings before it as they are: the driver notices a pause. No vCPU ever waits for a message but that of a reset.
+
+use super::{
+    super::mmio::Queue, NetError, OF_BACKEND, QUEUE_SIZE, QUEUES, Shared, State, TRANSMITQ, VERSION_1,
+};
+use crate::{devices::lock, event::Event, memory::Ram};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
+};
+use std::{
+    io,
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{atomic::Ordering, mpsc::channel},
+    thread,
+    time::{Duration, Instant},
+};
+use vhost::{
+    VhostBackend, VhostUserMemoryRegionInfo, VringConfigData,
+    vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures, message::VhostUserHeaderFlag},
+};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+
+/// How long after the switch went away, or was not there, it is looked for again.
+const AGAIN: Duration = Duration::from_millis(10);
+/// How long after it was lent the rings that it fills, a new switch is lent those that it empties: it meets all its guests
+/// at about this time, and what it takes for one that is not there yet is lost to a transfer that may wait a second for that.
+const OTHERS_COME: Duration = Duration::from_millis(20);
+/// How often in a row a switch may hang up over the rings before it is the rings that are wrong.
+const MOST_HANG_UPS: u8 = 8;
+/// VHOST_USER_F_PROTOCOL_FEATURES: of the connection, not of the device.
+const PROTOCOL_FEATURES: u64 = 1 << 30;
+
+fn message<T>(step: &'static str, result: vhost::Result<T>) -> Result<T, NetError> {
+    result.map_err(|source| NetError::Message { step, source })
+}
+
+/// A switch that has said what it offers.
+pub(super) struct Connection {
+    frontend: Frontend,
+    /// The same socket, to see when it is closed.
+    stream: UnixStream,
+    offered: u64,
+    /// It has the guest's memory, which never changes.
+    has_memory: bool,
+}
+
+impl Connection {
+    /// Connects, and hears what is offered; an error if that takes longer than `limit`.
+    pub(super) fn open_within(socket: &Path, limit: Duration) -> Result<Self, NetError> {
+        let stream =
+            connect(socket).map_err(|source| NetError::Connect { socket: socket.to_owned(), source })?;
+        let ours = stream.try_clone()?;
+        let (sender, opened) = channel();
+        thread::Builder::new().name("handshake".into()).spawn(move || {
+            // Who has given up does not want it.
+            let _ = sender.send(Self::open(stream));
+        })?;
+        let opened = opened.recv_timeout(limit).unwrap_or_else(|_| {
+            // By this the thread ends, too.
+            let _ = ours.shutdown(Shutdown::Both);
+            Err(NetError::Silent { socket: socket.to_owned() })
+        });
+        match opened {
+            Err(NetError::Message { step, .. }) if hung_up(&ours) => {
+                Err(NetError::HungUp { socket: socket.to_owned(), step })
+            }
+            opened => opened,
+        }
+    }
+
+    fn open(stream: UnixStream) -> Result<Self, NetError> {
+        let mut frontend = Frontend::from_stream(stream.try_clone()?, QUEUES as u64);
+        message("SET_OWNER", frontend.set_owner())?;
+        let offered = message("GET_FEATURES", frontend.get_features())?;
+        if offered & VERSION_1 == 0 {
+            return Err(NetError::Legacy);
+        }
+        if offered & PROTOCOL_FEATURES != 0 {
+            let known = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
+            let protocol = message("GET_PROTOCOL_FEATURES", frontend.get_protocol_features())? & known;
+            message("SET_PROTOCOL_FEATURES", frontend.set_protocol_features(protocol))?;
+            if protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+                frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+            }
+        }
+        Ok(Self { frontend, stream, offered, has_memory: false })
+    }
+
+    /// The features that it offers.
+    pub(super) fn offered(&self) -> u64 {
+        self.offered
+    }
+
+    /// The same socket, to cut.
+    pub(super) fn line(&self) -> io::Result<UnixStream> {
+        self.stream.try_clone()
+    }
+
+    /// Whether the other end is gone.
+    fn hung_up(&self) -> bool {
+        hung_up(&self.stream)
+    }
+}
+
+/// Whether the other end is gone.
+fn hung_up(stream: &UnixStream) -> bool {
+    let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];
+    poll(&mut polled, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+/// What the switch was told.
+#[derive(Default)]
+struct Told {
+    /// Of which of the driver's lives.
+    life: u64,
+    /// It has the rings of that life, of which there may be none.
+    lent: bool,
+    /// The rings that it may look at.
+    rings: Vec<usize>,
+    /// How often in a row it hung up when it was told of them.
+    hang_ups: u8,
+}
+
+/// Where rings begin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rings {
+    /// At 0: the driver has just set them up.
+    New,
+    /// Where the last switch left them: it completed in order, so the used index says how far it came.
+    GoOn,
+}
+
+/// The connection is of no use any more.
+struct Lost;
+
+impl Shared {
+    /// Tells the switch what the driver does, and the next switch when there is one, until the machine is over.
+    pub(super) fn speak(&self, first: Connection) {
+        if catch_unwind(AssertUnwindSafe(|| self.until_over(first))).is_err() {
+            // Its connection is closed by now. Nobody is to wait for a thread that is no more.
+            let mut state = lock(&self.state);
+            state.complain("its thread panicked; this is a bug of the VMM");
+            state.registers.needs_reset();
+            self.returned(&mut state);
+            self.call.ring();
+        }
+    }
+
+    fn until_over(&self, first: Connection) {
+        let (mut connection, mut told) = (Some(first), Told::default());
+        loop {
+            if let Some(switch) = &mut connection {
+                if self.catch_up(switch, &mut told).and_then(|()| self.wait(switch)).is_ok() {
+                    continue;
+                }
+                // Dropped first: the switch leaves the rings, if it is there at all.
+                drop(connection.take());
+                told.rings.clear();
+                told.lent = false;
+                let mut state = lock(&self.state);
+                state.line = None;
+                self.returned(&mut state);
+            }
+            self.pause(AGAIN);
+            if lock(&self.state).over {
+                return;
+            }
+            connection = self.connect();
+        }
+    }
+
+    /// The next switch, if there is one.
+    fn connect(&self) -> Option<Connection> {
+        let stream = connect(&self.config.socket).ok()?;
+        {
+            // A switch that takes its time holds nobody up but us, whom the end of the machine frees by this.
+            let mut state = lock(&self.state);
+            state.line = stream.try_clone().ok();
+            if state.over || state.line.is_none() {
+                return None;
+            }
+        }
+        Connection::open(stream).ok()
+    }
+
+    /// Waits until the driver has done something.
+    fn wait(&self, switch: &Connection) -> Result<(), Lost> {
+        let mut polled =
+            [PollFd::new(&switch.stream, PollFlags::RDHUP), PollFd::new(&self.news, PollFlags::IN)];
+        // An error is that of a signal, after which it is looked again.
+        let _ = poll(&mut polled, None);
+        if polled[0].revents().is_empty() { Ok(()) } else { Err(Lost) }
+    }
+
+    /// Lets some time go by; none when the machine is over.
+    fn pause(&self, time: Duration) {
+        let until = Instant::now() + time;
+        while !lock(&self.state).over {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.news.drain();
+            let mut polled = [PollFd::new(&self.news, PollFlags::IN)];
+            let _ = poll(&mut polled, Timespec::try_from(left).ok().as_ref());
+        }
+    }
+
+    /// Tells the switch of all that the driver has done so far.
+    fn catch_up(&self, switch: &mut Connection, told: &mut Told) -> Result<(), Lost> {
+        loop {
+            self.news.drain();
+            let mut state = lock(&self.state);
+            if state.over {
+                return Err(Lost);
+            }
+            let life = state.life;
+            if told.life != life && told.lent {
+                drop(state);
+                self.take_back(switch, told)?;
+            } else if state.registers.started() && !state.refused && !told.lent {
+                let rings = if told.life == life { Rings::GoOn } else { Rings::New };
+                told.life = life;
+                state.lent = true;
+                let (features, queues) = (state.registers.features(), state.registers.queues().to_vec());
+                drop(state);
+                let shown = self.lend(switch, features, &queues, rings, &mut told.rings);
+                self.settle(switch, told, rings, shown)?;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the rings from the switch: when this returns, it leaves them alone.
+    fn take_back(&self, switch: &mut Connection, told: &mut Told) -> Result<(), Lost> {
+        for index in std::mem::take(&mut told.rings) {
+            if let Err(why) = message("GET_VRING_BASE", switch.frontend.get_vring_base(index)) {
+                if !switch.hung_up() {
+                    lock(&self.state).complain(&why);
+                }
+                return Err(Lost);
+            }
+        }
+        told.lent = false;
+        self.returned(&mut lock(&self.state));
+        Ok(())
+    }
+
+    /// The switch has left the rings.
+    fn returned(&self, state: &mut State) {
+        state.lent = false;
+        self.returned.notify_all();
+    }
+
+    /// What follows from how the switch took the rings.
+    fn settle(
+        &self,
+        switch: &Connection,
+        told: &mut Told,
+        rings: Rings,
+        shown: Result<(), NetError>,
+    ) -> Result<(), Lost> {
+        let Err(why) = shown else {
+            told.lent = true;
+            told.hang_ups = 0;
+            if rings == Rings::GoOn {
+                // What was called or kicked while nobody listened.
+                self.call.ring();
+                self.kicks.iter().for_each(Event::ring);
+            }
+            return Ok(());
+        };
+        // Of these it was told nothing: it is as good a switch as before.
+        let untold = matches!(why, NetError::Ring(_) | NetError::Less(_));
+        told.hang_ups += 1;
+        // A switch that went away just now gets them when it is back; one that refuses them and hangs up will again.
+        if untold || !switch.hung_up() || told.hang_ups >= MOST_HANG_UPS {
+            told.hang_ups = 0;
+            let mut state = lock(&self.state);
+            if state.life == told.life {
+                state.refused = true;
+                state.complain(&why);
+                state.registers.needs_reset();
+                self.call.ring();
+            }
+            if untold {
+                self.returned(&mut state);
+            }
+        }
+        if untold { Ok(()) } else { Err(Lost) }
+    }
+
+    /// Puts memory and rings before the switch; `shown` gets those that it may look at.
+    fn lend(
+        &self,
+        switch: &mut Connection,
+        features: u64,
+        queues: &[Queue],
+        rings: Rings,
+        shown: &mut Vec<usize>,
+    ) -> Result<(), NetError> {
+        let (ram, frontend) = (self.vm.ram(), &mut switch.frontend);
+        let of_backend = features & OF_BACKEND;
+        if of_backend & !switch.offered != 0 {
+            return Err(NetError::Less(of_backend & !switch.offered));
+        }
+        let described = described(ram, queues, rings)?;
+        let of_connection = switch.offered & PROTOCOL_FEATURES;
+        message("SET_FEATURES", frontend.set_features(of_backend | of_connection))?;
+        if !switch.has_memory {
+            let regions = ram.iter().map(VhostUserMemoryRegionInfo::from_guest_region);
+            let regions = message("SET_MEM_TABLE", regions.collect::<vhost::Result<Vec<_>>>())?;
+            message("SET_MEM_TABLE", frontend.set_mem_table(&regions))?;
+            switch.has_memory = true;
+        }
+        for (index, config, base) in described {
+            if rings == Rings::GoOn && index == TRANSMITQ {
+                self.pause(OTHERS_COME);
+            }
+            message("SET_VRING_NUM", frontend.set_vring_num(index, config.queue_size))?;
+            message("SET_VRING_BASE", frontend.set_vring_base(index, base))?;
+            message("SET_VRING_ADDR", frontend.set_vring_addr(index, &config))?;
+            message("SET_VRING_KICK", frontend.set_vring_kick(index, self.kicks[index].as_event_fd()))?;
+            message("SET_VRING_CALL", frontend.set_vring_call(index, self.call.as_event_fd()))?;
+            shown.push(index);
+            if of_connection != 0 {
+                message("SET_VRING_ENABLE", frontend.set_vring_enable(index, true))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One attempt that does not wait: a listener whose queue is full would block a plain connect.
+fn connect(socket: &Path) -> io::Result<UnixStream> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let stream = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&stream, &SocketAddrUnix::new(socket)?)?;
+    let stream = UnixStream::from(stream);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+/// All rings that are ready, with where they begin.
+fn described(
+    ram: &Ram,
+    queues: &[Queue],
+    rings: Rings,
+) -> Result<Vec<(usize, VringConfigData, u16)>, NetError> {
+    let ready = queues.iter().enumerate().filter(|(_, queue)| queue.ready);
+    let one = |(index, queue)| {
+        let config = ring(ram, queue)?;
+        let base = match rings {
+            Rings::New => 0,
+            Rings::GoOn => used_index(ram, queue)?,
+        };
+        Some((index, config, base))
+    };
+    ready.map(|(index, queue)| one((index, queue)).ok_or(NetError::Ring(index))).collect()
+}
+
+/// How far the device came with a ring (§2.7.8).
+fn used_index(ram: &Ram, queue: &Queue) -> Option<u16> {
+    let address = GuestAddress(queue.device.checked_add(2)?);
+    ram.load::<u16>(address, Ordering::Acquire).ok().map(u16::from_le)
+}
+
+/// A ring in our own addresses, which vhost-user speaks of; none if a part of it is not in the guest's memory.
+fn ring(ram: &Ram, queue: &Queue) -> Option<VringConfigData> {
+    let size = queue.size?;
+    let entries = u64::from(size);
+    // A part must lie in one region: ring parts are contiguous for whoever maps them (§2.7 has the lengths).
+    let place = |address: u64, length: u64| {
+        let slice = ram.get_slice(GuestAddress(address), usize::try_from(length).ok()?).ok()?;
+        Some(slice.ptr_guard().as_ptr() as u64)
+    };
+    Some(VringConfigData {
+        queue_max_size: QUEUE_SIZE,
+        queue_size: size,
+        flags: 0,
+        desc_table_addr: place(queue.descriptors, 16 * entries)?,
+        avail_ring_addr: place(queue.driver, 6 + 2 * entries)?,
+        used_ring_addr: place(queue.device, 6 + 8 * entries)?,
+        log_addr: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ring_goes_on_where_it_was_used_up_to() {
+        let ram = Ram::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let queue = Queue { size: Some(8), ready: true, descriptors: 0x1000, driver: 0x2000, device: 0x3000 };
+        ram.write_obj(0xfffeu16, GuestAddress(0x3002)).unwrap();
+        assert_eq!(used_index(&ram, &queue), Some(0xfffe));
+        for device in [(1 << 20) - 2, 1 << 20, u64::MAX] {
+            assert_eq!(used_index(&ram, &Queue { device, ..queue }), None);
+        }
+    }
+
+    #[test]
+    fn rings_are_described_all_or_none() {
+        let ram = Ram::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let good = Queue { size: Some(8), ready: true, descriptors: 0x1000, driver: 0x2000, device: 0x3000 };
+        ram.write_obj(7u16, GuestAddress(0x3002)).unwrap();
+        let bases = |queues: &[Queue], rings| {
+            let described = described(&ram, queues, rings).map_err(|why| why.to_string())?;
+            Ok(described.into_iter().map(|(index, _, base)| (index, base)).collect::<Vec<_>>())
+        };
+        assert_eq!(bases(&[good, good], Rings::New), Ok(vec![(0, 0), (1, 0)]));
+        assert_eq!(bases(&[Queue { ready: false, ..good }, good], Rings::GoOn), Ok(vec![(1, 7)]));
+        let bad = Queue { device: 1 << 20, ..good };
+        let why: Result<Vec<(usize, u16)>, _> = Err("ring 1 is not in the guest's memory".to_owned());
+        assert_eq!(bases(&[good, bad], Rings::New), why);
+    }
+
+    #[test]
+    fn a_ring_lies_in_memory_or_is_none() {
+        let ram = Ram::from_ranges(&[(GuestAddress(0), 1 << 20)]).unwrap();
+        let good = Queue { size: Some(8), ready: true, descriptors: 0x1000, driver: 0x2000, device: 0x3000 };
+        let host = ram.get_host_address(GuestAddress(0)).unwrap() as u64;
+        let found = ring(&ram, &good).unwrap();
+        assert_eq!((found.desc_table_addr, found.used_ring_addr), (host + 0x1000, host + 0x3000));
+        for bad in [
+            Queue { size: None, ..good },
+            Queue { descriptors: (1 << 20) - 16, ..good },
+            Queue { driver: u64::MAX, ..good },
+            Queue { device: 1 << 20, ..good },
+        ] {
+            assert!(ring(&ram, &bad).is_none(), "{bad:?}");
+        }
+    }
+}
