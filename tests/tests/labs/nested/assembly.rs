@@ -15,8 +15,8 @@ fn tool(folder: &Path, program: &str, arguments: &[&str]) -> Result<String, Stri
     let output = Command::new(program).args(arguments).current_dir(folder).output();
     let output = output.map_err(|why| format!("{program}: {why}"))?;
     if !output.status.success() {
-        eprintln!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        return Err(format!("{program} failed"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{program} {arguments:?}: {}", said.trim()));
     }
     String::from_utf8(output.stdout).map_err(|why| format!("{program}: {why}"))
 }
