@@ -60,7 +60,7 @@ drop_reasons! {
     Oversize = "oversize", Ingress, "the frame is longer than 65,550 bytes, the most that virtio-net carries",
         "lower the guest's MTU or its segmentation offload size";
     /// The virtio-net header asks for what was not negotiated, or contradicts the frame.
-    BadNetHeader = "bad-net-header", Ingress, "the virtio-net header asks for an offload that was not negotiated",
+    BadNetHeader = "bad-net-header", Ingress, "the virtio-net header asks for an offload that was not negotiated, or that does not fit the frame",
         "the guest's driver is faulty; reset it";
     /// A transmit chain holds buffers that are meant for the device to write.
     BadDirection = "bad-direction", Ingress, "the guest gave a buffer of the wrong direction",

@@ -13,6 +13,8 @@
 
 #![forbid(unsafe_code)]
 
+pub use checksum;
+
 pub mod build;
 pub mod clock;
 pub mod decide;
@@ -23,6 +25,7 @@ pub mod filter;
 pub mod head;
 pub mod id;
 pub mod mac;
+pub mod offload;
 pub mod trace;
 pub mod vlan;
 pub mod world;

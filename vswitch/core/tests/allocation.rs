@@ -88,7 +88,7 @@ fn deciding_allocates_nothing() {
         let switch = Switch { world: &world, fdb: &fdb, now, learning: true };
         copies.clear();
         for (n, (bytes, link)) in frames.iter().enumerate() {
-            let frame = FrameView { link, bytes, len: 60 };
+            let frame = FrameView { link, bytes, len: 60, wire_len: 60 };
             switch.decide((n % 4) as u16, &frame, &mut copies, &mut NoTrace);
         }
         assert!(!copies.is_empty());

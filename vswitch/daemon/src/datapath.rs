@@ -301,7 +301,7 @@ impl Datapath {
         let (mut copies, mut recorder) = (Vec::new(), Recorder::default());
         let fate = match LinkHeader::parse(head, len) {
             Ok(link) => {
-                let frame = FrameView { link: &link, bytes: head, len };
+                let frame = FrameView { link: &link, bytes: head, len, wire_len: len };
                 switch.decide(port.index(), &frame, &mut copies, &mut recorder)
             }
             Err(reason) => Fate::Dropped(reason),

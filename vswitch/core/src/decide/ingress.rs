@@ -220,7 +220,7 @@ impl<'a> Ingress<'a> {
     }
 
     /// The first step: reads the frames of a batch, and puts those in one of the `rows` that begin alike and follow each other. `from`
-    /// gives them from a place on: how each begins (none: it is no frame, or too short to tell), and its length.
+    /// gives them from a place on: how each begins (none: it is no frame, or too short to tell), and its length on a wire.
     #[inline(always)]
     pub fn read<'f, I>(&self, from: impl Fn(usize) -> I, rows: &mut Rows)
     where
@@ -343,11 +343,12 @@ impl<'a> Ingress<'a> {
         true
     }
 
-    /// As [`Switch::judge`], without a trace, for the frame of `len` bytes whose first bytes these are.
-    pub fn decide(&mut self, bytes: &[u8], len: u32, copies: &mut Vec<Copy>) -> Decision {
+    /// As [`Switch::judge`], without a trace, for the frame of `len` bytes whose first bytes these are; on a wire it makes frames of at most
+    /// `wire_len`.
+    pub fn decide(&mut self, bytes: &[u8], (len, wire_len): (u32, u32), copies: &mut Vec<Copy>) -> Decision {
         let decision = match LinkHeader::parse(bytes, len) {
             Ok(link) => {
-                let frame = FrameView { link: &link, bytes, len };
+                let frame = FrameView { link: &link, bytes, len, wire_len };
                 self.switch.judge(self.port_index, &frame, copies, &mut NoTrace)
             }
             Err(reason) => Decision::plain(Fate::Dropped(reason)),

@@ -145,7 +145,7 @@ impl Switch<'_> {
 /// A copy for `port`, if the port takes it.
 #[inline]
 fn deliver<T: Tracer>(port: &Port, frame: &FrameView<'_>, edit: TagEdit, tracer: &mut T) -> Copy {
-    let payload = frame.len.saturating_sub(frame.link.len.into());
+    let payload = frame.wire_len.saturating_sub(frame.link.len.into());
     let outcome = if !port.up {
         Err(DropReason::PortDown)
     } else if port.mtu.is_some_and(|mtu| payload > mtu.into()) {

@@ -116,6 +116,8 @@ pub struct FrameView<'a> {
     pub bytes: &'a [u8],
     /// Its length, from the destination address on.
     pub len: u32,
+    /// The length of the longest frame that it makes on a wire: of a segment, if it is to be cut; else its own.
+    pub wire_len: u32,
 }
 
 impl FrameView<'_> {

@@ -219,7 +219,7 @@ fn fates(bench: &Bench, port: u16, frames: &[Vec<u8>]) -> (Vec<(Fate, Vec<Copy>)
         }
         assert_eq!(rows.decided(), fates.len());
         let (frame, mut copies) = (&frames[fates.len()], vec![]);
-        let fate = ingress.decide(frame, frame.len() as u32, &mut copies).fate;
+        let fate = ingress.decide(frame, (frame.len() as u32, frame.len() as u32), &mut copies).fate;
         single.push(fates.len());
         fates.push((fate, copies));
         rows.skip();

@@ -5,6 +5,7 @@ mod fdb;
 mod fdb_growth;
 mod filter;
 mod head;
+mod offload;
 mod story;
 mod support;
 mod switches;

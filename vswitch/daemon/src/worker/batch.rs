@@ -3,6 +3,7 @@
 //! The counters are computed last, from what the stages left, so that a batch is counted wholly or not at all.
 
 mod captured;
+mod offloads;
 
 use super::{
     budget::Budget,
@@ -12,6 +13,7 @@ use super::{
     watches::Watches,
 };
 use crate::recorder::Recorder;
+use offloads::Offloads;
 use std::{ops::Range, sync::Arc};
 use vhost_net_backend::device::{
     fault::PortFault,
@@ -88,6 +90,7 @@ pub(super) struct Batch {
     /// Its frames, those that begin alike together. Boxed, to be lent to a stage by its address; none only before the first batch, or after
     /// a panic.
     rows: Option<Box<Rows>>,
+    offloads: Offloads,
     /// Those of frames that were decided by themselves. Why one was lost is noted here for the watches, under which every frame is.
     copies: Vec<Copy>,
     /// By place of the destination port.
@@ -223,15 +226,20 @@ impl Batch {
     ) {
         let mut ingress = Ingress::new(*switch, port);
         let mut rows = self.rows.take().unwrap_or_default();
+        self.offloads.judge(ring);
         if watches.any() {
             rows.unread(ring.lens(0..ring.batch_len()));
-        } else {
+        } else if self.offloads.none() {
             ingress.read(|at| ring.frames(at..ring.batch_len()).map(glance), &mut rows);
             ingress.place(&mut rows);
+        } else {
+            self.offloads.read(&ingress, ring, &mut rows);
         }
         self.decide_rows(&mut ingress, &mut rows, (switch, port), ring, watches, budget);
         self.fates.frames = rows.decided();
-        self.fates.bytes = rows.bytes().unwrap_or_else(|| bytes(ring, rows.decided()));
+        // The rows know how long frames are on a wire.
+        let known = rows.bytes().filter(|_| self.offloads.none());
+        self.fates.bytes = known.unwrap_or_else(|| bytes(ring, rows.decided()));
         self.rows = Some(rows);
     }
 
@@ -269,13 +277,14 @@ impl Batch {
         watches: &mut Watches,
     ) -> u64 {
         let before = self.copies.len();
-        let Decision { fate, lesson } = match frame.defect().map(drop_reason) {
-            Some(reason) => Decision::plain(Fate::Dropped(reason)),
-            None if watches.any() => {
-                watches.decide(switch, port, frame.head(), frame.len(), &mut self.copies)
-            }
-            None => ingress.decide(frame.head(), frame.len(), &mut self.copies),
-        };
+        let lens = (frame.len(), self.offloads.wire_len(at, frame.len()));
+        let defect = frame.defect().map(drop_reason);
+        let Decision { fate, lesson } =
+            match defect.or_else(|| self.offloads.unfair(at).then_some(DropReason::BadNetHeader)) {
+                Some(reason) => Decision::plain(Fate::Dropped(reason)),
+                None if watches.any() => watches.decide(switch, port, frame.head(), lens, &mut self.copies),
+                None => ingress.decide(frame.head(), lens, &mut self.copies),
+            };
         if let Some(lesson) = lesson {
             self.losses.learn(at, lesson);
         }
@@ -326,13 +335,13 @@ impl Batch {
         captures: &mut Captures,
         now: Instant,
     ) {
-        let Self { copies, heaps, touched, rooms, losses, faults, untold, .. } = self;
+        let Self { copies, heaps, touched, rooms, losses, faults, untold, offloads, .. } = self;
         for &port in &*touched {
             let heap = &mut heaps[usize::from(port)];
             let before = losses.mark();
             // Receive queues beyond the first wait for a guest that spreads its flows over them.
             let outcome = match destinations.get(usize::from(port)).and_then(|rings| rings.first()) {
-                Some(to) => fill(to, sender, rooms, ring, heap, |run, frame, reason| {
+                Some(to) => fill((to, sender), rooms, (ring, offloads), heap, |run, frame, reason| {
                     run.copy.into_iter().for_each(|copy| copies[copy].outcome = Err(reason));
                     losses.lose(frame, port, reason);
                 }),
@@ -396,16 +405,19 @@ fn glance(frame: Frame<'_>) -> (Option<&[u8; GLANCE]>, u32) {
 /// one without that it is not there.
 #[inline(always)]
 fn fill(
-    to: &ToGuest,
-    sender: u16,
+    (to, sender): (&ToGuest, u16),
     rooms: &mut Rooms,
-    from: &FromGuest,
+    (from, offloads): (&FromGuest, &Offloads),
     heap: &Heap,
     mut lost: impl FnMut(&Run, usize, DropReason),
 ) -> Result<(Granted, Published), Option<PortFault>> {
     let ask = |claim: &mut Claim<'_>| {
         for run in &heap.runs {
             match run.edit {
+                edit if !offloads.none() => {
+                    let frames = run.frames.clone().zip(from.lens(run.frames.clone()));
+                    frames.for_each(|(at, len)| offloads.claim(claim, at, len, edit, to));
+                }
                 TagEdit::Keep => claim.frames(from.lens(run.frames.clone())),
                 edit => {
                     claim.frames(from.lens(run.frames.clone()).map(|len| edit.frame_len(len)));
@@ -416,7 +428,11 @@ fn fill(
     let mut lease = to.reserve(sender, rooms, heap.frames, ask).map_err(Some)?;
     let granted = lease.granted();
     if granted.frames > 0 {
-        write(&mut lease, from, heap);
+        if offloads.none() {
+            write(&mut lease, from, heap);
+        } else {
+            heap.write_offloaded(&mut lease, from, offloads, to);
+        }
     }
     if (granted.frames as usize) < heap.frames {
         let frames = heap.runs.iter().flat_map(|run| run.frames.clone().map(move |frame| (run, frame)));
@@ -466,6 +482,5 @@ fn drop_reason(defect: Defect) -> DropReason {
     match defect {
         Defect::Oversize => DropReason::Oversize,
         Defect::BadDirection => DropReason::BadDirection,
-        Defect::BadNetHeader => DropReason::BadNetHeader,
     }
 }

@@ -63,14 +63,14 @@ impl Watches {
         switch: &Switch<'_>,
         port: u16,
         bytes: &[u8],
-        len: u32,
+        (len, wire_len): (u32, u32),
         copies: &mut Vec<Copy>,
     ) -> Decision {
         let link = match LinkHeader::parse(bytes, len) {
             Ok(link) => link,
             Err(reason) => return Decision::plain(Fate::Dropped(reason)),
         };
-        let frame = &FrameView { link: &link, bytes, len };
+        let frame = &FrameView { link: &link, bytes, len, wire_len };
         let id = switch.world.port(port).map(|port| port.id);
         let first = copies.len() as u32;
         let mut recorder = Recorder::default();

@@ -10,6 +10,7 @@ mod isolation;
 mod kills;
 mod lab;
 mod left_out;
+mod offloads;
 mod process;
 mod quiet;
 mod races;

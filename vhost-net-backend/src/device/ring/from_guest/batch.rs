@@ -7,7 +7,7 @@ use crate::{
         memory::Segment,
         ring::LONGEST,
     },
-    net_header,
+    net_header::{self, NetHeader},
 };
 use std::{ops::Range, slice};
 
@@ -22,8 +22,17 @@ pub enum Defect {
     Oversize,
     /// It has a buffer that the device is to write.
     BadDirection,
-    /// The net header asks for a checksum or for segmentation, which were not negotiated (virtio 1.2 §5.1.6.2).
-    BadNetHeader,
+}
+
+/// What its shape and its net header make of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// A frame, and nothing is left to do of it.
+    Frame,
+    /// A frame whose net header asks for a checksum or for segmentation; whether it may is judged elsewhere.
+    Asks,
+    /// No frame.
+    No(Defect),
 }
 
 /// Where the bytes behind a frame's head are.
@@ -99,7 +108,21 @@ impl<'a> Frame<'a> {
     /// Why it is no frame.
     #[inline(always)]
     pub fn defect(self) -> Option<Defect> {
-        self.chain.defect
+        if let Verdict::No(defect) = self.chain.verdict { Some(defect) } else { None }
+    }
+
+    /// Whether its net header asks for a checksum or for segmentation.
+    #[inline(always)]
+    pub fn asks(self) -> bool {
+        self.chain.verdict == Verdict::Asks
+    }
+
+    /// Its net header, as the guest wrote it: private and fixed, and nothing in it is to be trusted.
+    pub fn net_header(self) -> NetHeader {
+        let [header, ..] = self.chain.copy.as_chunks::<{ net_header::LEN }>().0 else {
+            return NetHeader::plain(0);
+        };
+        NetHeader::from_bytes(*header)
     }
 
     /// What follows the head.
@@ -128,7 +151,7 @@ pub(super) struct Chain {
     /// Bytes of all its buffers but those of the net header.
     len: u32,
     pub(super) head: u16,
-    defect: Option<Defect>,
+    verdict: Verdict,
     /// Net header and head, as they stood in the guest's buffers; behind them what is old.
     copy: [u8; COPIED],
 }
@@ -150,7 +173,7 @@ enum Pieces {
 impl Chain {
     fn nothing() -> Self {
         let pieces = Pieces::Many { first: 0, end: 0, payload: (0, 0) };
-        Self { pieces, len: 0, head: 0, defect: None, copy: [0; COPIED] }
+        Self { pieces, len: 0, head: 0, verdict: Verdict::Frame, copy: [0; COPIED] }
     }
 
     /// It is in one piece.
@@ -159,7 +182,7 @@ impl Chain {
         self.len = segment.len().saturating_sub(net_header::LEN as u32);
         self.pieces = Pieces::One(segment);
         self.head = head;
-        self.defect = None;
+        self.verdict = Verdict::Frame;
     }
 
     /// It has `bytes` bytes in the batch's segments from `first` to before `end`.
@@ -167,30 +190,30 @@ impl Chain {
         self.len = bytes.saturating_sub(net_header::LEN as u32);
         self.pieces = Pieces::Many { first, end, payload: (0, 0) };
         self.head = head;
-        self.defect = defect;
+        self.verdict = defect.map_or(Verdict::Frame, Verdict::No);
     }
 
-    /// Copies net header and head, and judges the net header.
+    /// Copies net header and head, and notes in `any` if the net header asks for something.
     #[inline(always)]
-    fn copy_head<L: Lane>(&mut self, segments: &[Segment]) {
+    fn copy_head<L: Lane>(&mut self, segments: &[Segment], any: &mut bool) {
         match &self.pieces {
             // Most frames: the head is all of it, and there is a net header.
             Pieces::One(segment) if (net_header::LEN..=COPIED).contains(&(segment.len() as usize)) => {
                 segment.read::<L>(0, &mut self.copy[..segment.len() as usize]);
                 if asks_for_offload(self.copy[0], self.copy[1]) {
-                    self.defect = Some(Defect::BadNetHeader);
+                    (self.verdict, *any) = (Verdict::Asks, true);
                 }
             }
-            _ => self.copy_any_head(segments),
+            _ => self.copy_any_head(segments, any),
         }
     }
 
     #[inline(never)]
-    fn copy_any_head(&mut self, segments: &[Segment]) {
+    fn copy_any_head(&mut self, segments: &[Segment], any: &mut bool) {
         let copied = match &mut self.pieces {
             Pieces::One(segment) => {
                 if segment.len() > LONGEST {
-                    self.defect = Some(Defect::Oversize);
+                    self.verdict = Verdict::No(Defect::Oversize);
                 }
                 let head = &mut self.copy[..COPIED.min(segment.len() as usize)];
                 segment.read::<Narrow>(0, head);
@@ -202,8 +225,8 @@ impl Chain {
                 copied
             }
         };
-        if copied >= 2 && asks_for_offload(self.copy[0], self.copy[1]) {
-            self.defect = self.defect.or(Some(Defect::BadNetHeader));
+        if self.verdict == Verdict::Frame && copied >= 2 && asks_for_offload(self.copy[0], self.copy[1]) {
+            (self.verdict, *any) = (Verdict::Asks, true);
         }
     }
 }
@@ -235,8 +258,10 @@ struct CopyHeads<'a>(&'a mut Batch);
 impl ByLane for CopyHeads<'_> {
     #[inline(always)]
     fn run<L: Lane>(self) {
-        let Batch { chains, len, segments } = self.0;
-        chains[..*len].iter_mut().for_each(|chain| chain.copy_head::<L>(segments));
+        let Batch { chains, len, segments, asks } = self.0;
+        let mut any = false;
+        chains[..*len].iter_mut().for_each(|chain| chain.copy_head::<L>(segments, &mut any));
+        *asks = any;
     }
 }
 
@@ -248,6 +273,8 @@ pub(super) struct Batch {
     pub(super) len: usize,
     /// Those of chains that are not in one piece.
     pub(super) segments: Vec<Segment>,
+    /// Whether any net header asks for something.
+    pub(super) asks: bool,
 }
 
 impl Batch {
@@ -256,6 +283,7 @@ impl Batch {
             chains: Box::new(std::array::from_fn(|_| Chain::nothing())),
             len: 0,
             segments: Vec::with_capacity(DESCRIPTOR_BUDGET as usize),
+            asks: false,
         }
     }
 

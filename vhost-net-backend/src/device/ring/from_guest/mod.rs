@@ -229,6 +229,17 @@ impl FromGuest {
         self.frames(place..place + 1).next().expect("the batch has it: its range was taken")
     }
 
+    /// Whether any frame of the current batch [asks](Frame::asks) for something.
+    #[inline(always)]
+    pub fn asks(&self) -> bool {
+        self.batch.asks
+    }
+
+    /// The virtio features in force.
+    pub fn features(&self) -> u64 {
+        self.common.features
+    }
+
     /// Frames in the current batch.
     pub fn batch_len(&self) -> usize {
         self.batch.len

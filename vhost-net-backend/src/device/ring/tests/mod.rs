@@ -5,6 +5,7 @@ mod hostile;
 mod leases;
 mod oracle;
 mod racing;
+mod trains;
 
 use super::{FromGuest, Lease, RunningRing, ToGuest, make_visible};
 use crate::{

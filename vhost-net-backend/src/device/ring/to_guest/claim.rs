@@ -2,7 +2,7 @@
 
 use super::{
     State, ToGuest,
-    lease::{Chain, Odd, Room, Rooms},
+    lease::{Car, Chain, Odd, Room, Rooms},
 };
 use crate::{
     device::ring::{
@@ -109,9 +109,50 @@ impl<'r> Claim<'r> {
             lengths = left;
             if taken == 0 {
                 lengths.next();
-                self.any_buffers(len);
+                self.one_frame(len);
             }
         }
+    }
+
+    #[inline(never)]
+    fn one_frame(&mut self, len: u32) {
+        let first = self.rooms.segments.len();
+        self.rooms.chains.clear();
+        match self.any_buffers(len) {
+            Ok(car) => self.rooms.put(Odd::Many(car)),
+            Err(why) => {
+                self.rooms.chains.iter().for_each(|chain| self.state.seen.give_back(chain.head));
+                self.rooms.segments.truncate(first);
+                self.rooms.refuse(why);
+            }
+        }
+    }
+
+    /// Asks for room for one frame that is cut into frames of these lengths: for all of them, or none.
+    #[inline(never)]
+    pub fn train(&mut self, lengths: impl Iterator<Item = u32>) {
+        let (before, segments) =
+            ((self.state.next_avail, self.state.next_used, self.available), self.rooms.segments.len());
+        let (granted, first) = (self.rooms.granted, self.rooms.cars.len());
+        self.rooms.chains.clear();
+        for len in lengths {
+            if self.broken.is_some() {
+                break;
+            }
+            match self.any_buffers(len) {
+                Ok(car) => self.rooms.cars.push(car),
+                Err(why) => {
+                    self.rooms.chains.iter().for_each(|chain| self.state.seen.give_back(chain.head));
+                    (self.state.next_avail, self.state.next_used, self.available) = before;
+                    self.rooms.segments.truncate(segments);
+                    self.rooms.cars.truncate(first);
+                    self.rooms.granted = granted;
+                    return self.rooms.refuse(why);
+                }
+            }
+        }
+        self.rooms.granted.frames = granted.frames + 1;
+        self.rooms.put(Odd::Train { first, end: self.rooms.cars.len() });
     }
 
     /// Claims room while frame after frame fits a chain that is one buffer in one piece, as nearly every one does, and the rings go
@@ -164,35 +205,31 @@ impl<'r> Claim<'r> {
         lengths.for_each(|len| self.rooms.refuse(why(len)));
     }
 
-    /// Claims room for one frame in as many chains as it takes, of any shape.
+    /// Claims room for one frame in as many chains as it takes, of any shape. Those that are taken join the rooms' chains, also if it
+    /// gets none; then they are to be given back.
     #[inline(never)]
-    fn any_buffers(&mut self, len: u32) {
+    fn any_buffers(&mut self, len: u32) -> Result<Car, NoRoom> {
         self.row = self.state.seen.broken(self.row, self.state.next_avail.wrapping_sub(self.first));
         let total = len.saturating_add(net_header::LEN as u32);
-        let first = self.rooms.segments.len();
-        self.rooms.chains.clear();
-        match self.take_chains(total) {
-            Err(what) => self.broken = self.broken.or(Some(what)),
-            Ok(Err(no_room)) => {
-                self.rooms.chains.iter().for_each(|chain| self.state.seen.give_back(chain.head));
-                self.rooms.segments.truncate(first);
-                self.short |= no_room == NoRoom::Empty;
-                self.rooms.refuse(no_room);
+        let (first, before) = (self.rooms.segments.len(), self.rooms.chains.len());
+        let chains = match self.take_chains(total) {
+            Ok(taken) => taken.inspect_err(|why| self.short |= *why == NoRoom::Empty)?,
+            Err(what) => {
+                self.broken = self.broken.or(Some(what));
+                // The claim is void, whatever is said of this frame.
+                return Err(NoRoom::Empty);
             }
-            Ok(Ok(chains)) => {
-                let mut left = total;
-                for (n, chain) in (0..).zip(&self.rooms.chains) {
-                    let here = left.min(chain.bytes);
-                    place(self.ring.ring.used(), self.state.next_used.wrapping_add(n))
-                        .write(chain.head, here);
-                    left -= here;
-                }
-                self.rooms.put(Odd::Many { chains, first, end: self.rooms.segments.len() });
-                self.rooms.granted.frames += 1;
-                self.rooms.granted.bytes += u64::from(len);
-                self.take(chains.get());
-            }
+        };
+        let mut left = total;
+        for (n, chain) in (0..).zip(&self.rooms.chains[before..]) {
+            let here = left.min(chain.bytes);
+            place(self.ring.ring.used(), self.state.next_used.wrapping_add(n)).write(chain.head, here);
+            left -= here;
         }
+        self.rooms.granted.frames += 1;
+        self.rooms.granted.bytes += u64::from(len);
+        self.take(chains.get());
+        Ok(Car { chains, first, end: self.rooms.segments.len() })
     }
 
     /// Takes chains until they hold `total` bytes; how many. Those that were taken are in the rooms, whatever comes of it.

@@ -1,16 +1,23 @@
 //! Room that was claimed in a receiveq: written, then published.
 
-use super::{ToGuest, claim::NoRoom};
+use super::{
+    ToGuest,
+    claim::NoRoom,
+    scatter::{MakeHead, Scatter, Stream},
+};
 use crate::{
     device::{
-        copy::{ByLane, Lane, Narrow, by_widest_lane},
+        copy::{ByLane, Lane, by_widest_lane},
         fault::PortFault,
         memory::Segment,
-        ring::{Frame, Payload, make_visible},
+        ring::{Frame, HEAD_BYTES, Payload, make_visible},
     },
     net_header::{self, NetHeader},
 };
 use std::{num::NonZeroU16, slice};
+
+/// The longest head that is written: what is judged, and a VLAN tag that came to it.
+const HEAD_ROOM: usize = HEAD_BYTES + 4;
 
 /// How much got room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,6 +43,8 @@ pub struct Rooms {
     frames: Vec<Room>,
     filled: usize,
     odd: Vec<Odd>,
+    /// Those of frames that are cut.
+    pub(super) cars: Vec<Car>,
     pub(super) segments: Vec<Segment>,
     /// Those of the frame that is being claimed.
     pub(super) chains: Vec<Chain>,
@@ -61,10 +70,20 @@ pub(super) enum Room {
 /// A room that is not one chain in one piece.
 #[derive(Debug)]
 pub(super) enum Odd {
-    /// Several chains, or in several pieces: the rooms' segments from `first` to before `end`.
-    Many { chains: NonZeroU16, first: usize, end: usize },
+    /// Several chains, or in several pieces.
+    Many(Car),
+    /// Of a frame that is cut: the rooms' cars from `first` to before `end`.
+    Train { first: usize, end: usize },
     /// None.
     No(NoRoom),
+}
+
+/// Room of any shape for one frame: the rooms' segments from `first` to before `end`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Car {
+    pub(super) chains: NonZeroU16,
+    pub(super) first: usize,
+    pub(super) end: usize,
 }
 
 impl Rooms {
@@ -73,7 +92,7 @@ impl Rooms {
     pub fn got(&self, place: usize) -> bool {
         match self.frames().get(place) {
             Some(Room::One(_)) => true,
-            Some(Room::Odd(at)) => matches!(self.odd.get(*at as usize), Some(Odd::Many { .. })),
+            Some(Room::Odd(at)) => !matches!(self.odd.get(*at as usize), None | Some(Odd::No(_))),
             None => false,
         }
     }
@@ -83,6 +102,7 @@ impl Rooms {
     pub(super) fn begin(&mut self, count: usize) {
         self.filled = 0;
         self.odd.clear();
+        self.cars.clear();
         self.segments.clear();
         self.granted = Granted::default();
         if self.frames.len() < count {
@@ -125,27 +145,53 @@ impl Rooms {
         &self.frames[..self.filled]
     }
 
+    /// The rooms of a frame: one, or those of the frames that it is cut into.
+    fn cars<'a>(&'a self, room: &'a Room) -> Result<(&'a [Segment], &'a [Car]), NoRoom> {
+        match room {
+            Room::One(segment) => Ok((slice::from_ref(segment), &[])),
+            Room::Odd(place) => match &self.odd[*place as usize] {
+                Odd::Many(car) => Ok((&[], slice::from_ref(car))),
+                Odd::Train { first, end } => Ok((&[], &self.cars[*first..*end])),
+                Odd::No(why) => Err(*why),
+            },
+        }
+    }
+
     /// The header of what waits in `room` is written, and where the frame goes is returned.
     #[inline(always)]
     fn begin_frame<'a>(&'a self, room: &'a Room) -> Result<Scatter<'a>, NoRoom> {
-        let (segments, chains) = match room {
-            Room::One(segment) => (slice::from_ref(segment), 1),
-            Room::Odd(place) => match self.odd[*place as usize] {
-                Odd::Many { chains, first, end } => (&self.segments[first..end], chains.get()),
-                Odd::No(why) => return Err(why),
-            },
+        let (segments, chains) = match self.cars(room)? {
+            (one, []) => (one, 1),
+            (_, [car, ..]) => (&self.segments[car.first..car.end], car.chains.get()),
         };
-        let mut scatter = Scatter { segments, offset: 0 };
-        let header = NetHeader::plain(chains).to_bytes();
-        match segments.first() {
-            Some(first) if first.len() >= net_header::LEN as u32 => {
-                // The same header stands there nearly always: who does not write leaves the line in the guest's cache.
-                first.write_if_unlike(&header);
-                scatter.advance(first.len(), net_header::LEN as u32);
-            }
-            _ => scatter.put(&header),
+        Ok(Scatter::begin(segments, &NetHeader::plain(chains)))
+    }
+
+    #[inline(never)]
+    fn write_made(
+        &self,
+        room: &Room,
+        head_len: usize,
+        frame: &mut Stream<'_>,
+        make: &mut dyn MakeHead,
+    ) -> Result<(), NoRoom> {
+        let (one, cars) = self.cars(room)?;
+        let mut head = [0; HEAD_ROOM];
+        let head = &mut head[..head_len.min(HEAD_ROOM)];
+        let one = one.first().map(|_| (one, 1)).into_iter();
+        let cars = cars.iter().map(|car| (&self.segments[car.first..car.end], car.chains.get()));
+        for (number, (segments, chains)) in (0..).zip(one.chain(cars)) {
+            // The net header and the head come last: only then is all of the sum known.
+            let mut begin = Scatter { segments, offset: 0 };
+            let mut behind = begin;
+            behind.skip((net_header::LEN + head.len()) as u32);
+            let (len, summed) = make.payload(number);
+            let sum = frame.copy(len, &mut behind, summed);
+            let header = make.head(number, sum, head);
+            begin.put(&NetHeader { num_buffers: chains, ..header }.to_bytes());
+            begin.put(head);
         }
-        Ok(scatter)
+        Ok(())
     }
 
     #[inline(never)]
@@ -198,7 +244,7 @@ impl<'r> Lease<'r> {
         match self.rooms.frames().get(place) {
             Some(Room::One(_)) => Ok(()),
             Some(Room::Odd(place)) => match self.rooms.odd[*place as usize] {
-                Odd::Many { .. } => Ok(()),
+                Odd::Many(_) | Odd::Train { .. } => Ok(()),
                 Odd::No(why) => Err(why),
             },
             None => Err(NoRoom::Empty),
@@ -210,6 +256,21 @@ impl<'r> Lease<'r> {
     pub fn write(&mut self, place: usize, head: &[u8], payload: Payload<'_>) -> Result<(), NoRoom> {
         let room = self.rooms.frames().get(place).ok_or(NoRoom::Empty)?;
         self.rooms.write_any(room, head, payload)?;
+        self.unwritten = self.unwritten.saturating_sub(1);
+        Ok(())
+    }
+
+    /// Writes frame `place`, if it got room, with net headers and heads that `make` makes, of `head_len` bytes each: one, or one for each frame
+    /// that it is cut into. What follows the heads is taken off `frame` piece by piece.
+    pub fn write_made(
+        &mut self,
+        place: usize,
+        head_len: usize,
+        mut frame: Stream<'_>,
+        make: &mut dyn MakeHead,
+    ) -> Result<(), NoRoom> {
+        let room = self.rooms.frames().get(place).ok_or(NoRoom::Empty)?;
+        self.rooms.write_made(room, head_len, &mut frame, make)?;
         self.unwritten = self.unwritten.saturating_sub(1);
         Ok(())
     }
@@ -244,7 +305,13 @@ impl<'r> Lease<'r> {
     /// A driver that joins merged buffers needs a true count, whatever the frame holds. Those that were written have it.
     #[cold]
     fn true_headers(&self) {
-        self.rooms.frames().iter().for_each(|room| drop(self.rooms.begin_frame(room)));
+        for room in self.rooms.frames() {
+            let Ok((one, cars)) = self.rooms.cars(room) else { continue };
+            let cars = cars.iter().map(|car| (&self.rooms.segments[car.first..car.end], car.chains.get()));
+            for (segments, chains) in one.first().map(|_| (one, 1)).into_iter().chain(cars) {
+                Scatter::begin(segments, &NetHeader::plain(chains));
+            }
+        }
     }
 }
 
@@ -283,57 +350,6 @@ impl Drop for Lease<'_> {
             let published = self.end();
             make_visible();
             let _ = self.ring.notify(published);
-        }
-    }
-}
-
-/// Writes bytes one after the other into a frame's segments.
-struct Scatter<'a> {
-    segments: &'a [Segment],
-    offset: u32,
-}
-
-impl Scatter<'_> {
-    #[inline(always)]
-    fn put_all(&mut self, head: &[u8], payload: Payload<'_>) {
-        self.put(head);
-        match payload {
-            Payload::Ours(bytes) => self.put(bytes),
-            Payload::Guest { segments, mut skip } => {
-                for segment in segments {
-                    self.put_segment(segment, skip);
-                    skip = 0;
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn put(&mut self, mut bytes: &[u8]) {
-        while let Some(segment) = self.segments.first().filter(|_| !bytes.is_empty()) {
-            let (now, later) = bytes.split_at(bytes.len().min((segment.len() - self.offset) as usize));
-            segment.write::<Narrow>(self.offset, now);
-            self.advance(segment.len(), now.len() as u32);
-            bytes = later;
-        }
-    }
-
-    #[inline(always)]
-    fn put_segment(&mut self, from: &Segment, mut skip: u32) {
-        while let Some(segment) = self.segments.first().filter(|_| skip < from.len()) {
-            let here = (from.len() - skip).min(segment.len() - self.offset);
-            from.copy_to(skip, segment, self.offset, here);
-            self.advance(segment.len(), here);
-            skip += here;
-        }
-    }
-
-    #[inline(always)]
-    fn advance(&mut self, segment_len: u32, by: u32) {
-        self.offset += by;
-        if self.offset == segment_len {
-            self.segments = &self.segments[1..];
-            self.offset = 0;
         }
     }
 }

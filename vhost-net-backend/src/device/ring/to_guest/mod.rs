@@ -9,10 +9,12 @@ mod lease;
 mod leases;
 #[cfg(all(loom, test))]
 mod model;
+mod scatter;
 mod shares;
 
 pub use claim::{Claim, NoRoom};
 pub use lease::{Granted, Lease, Published, Rooms};
+pub use scatter::{MakeHead, Stream};
 
 use super::{Common, RingParts, flag::Flagged, raw::RawRing, seen::Seen};
 use crate::{device::fault::PortFault, features};
@@ -68,6 +70,11 @@ impl ToGuest {
     /// Entries.
     pub fn size(&self) -> u16 {
         self.common.size.entries()
+    }
+
+    /// The virtio features in force.
+    pub fn features(&self) -> u64 {
+        self.common.features
     }
 
     pub(super) fn next_avail(&self) -> u16 {

@@ -153,7 +153,12 @@ impl Bench {
         };
         let switch = Switch { world: &self.world, fdb: &self.fdb, now: self.now, learning: self.learning };
         let (mut copies, mut recorder) = (vec![], Recorder::default());
-        let fate = switch.decide(port, &FrameView { link: &link, bytes, len }, &mut copies, &mut recorder);
+        let fate = switch.decide(
+            port,
+            &FrameView { link: &link, bytes, len, wire_len: len },
+            &mut copies,
+            &mut recorder,
+        );
         self.steps = recorder.steps.iter().map(ToString::to_string).collect();
         (fate, copies)
     }

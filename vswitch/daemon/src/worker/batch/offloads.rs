@@ -1,0 +1,226 @@
+//! What the senders of a batch's frames left to others, and doing it for receivers that cannot.
+
+use super::{Heap, glance};
+use std::iter;
+use vhost_net_backend::{
+    device::ring::{Claim, Frame, FromGuest, Lease, MakeHead, NoRoom, Stream, ToGuest},
+    features,
+    net_header::{self, NetHeader},
+};
+use vswitch_core::{
+    checksum::Sum,
+    decide::{GLANCE, Ingress, Rows, TagEdit},
+    head::{HEAD_BYTES, TAG_LEN},
+    offload::{Abilities, Asked, Offload, Work},
+};
+
+impl Heap {
+    /// Writes the frames that got room, of a batch in which frames ask for something.
+    #[inline(never)]
+    pub(super) fn write_offloaded(
+        &self,
+        lease: &mut Lease<'_>,
+        from: &FromGuest,
+        offloads: &Offloads,
+        to: &ToGuest,
+    ) {
+        let frames = self.runs.iter().flat_map(|run| {
+            let frames = run.frames.clone().zip(from.frames(run.frames.clone()));
+            frames.map(|frame| (run.edit, frame))
+        });
+        for (place, (edit, frame)) in frames.enumerate() {
+            // Who got no room is asked later.
+            let _ = offloads.write(lease, place, frame, edit, to);
+        }
+    }
+}
+
+/// What a frame asks for.
+#[derive(Debug, Clone, Copy)]
+enum Judged {
+    /// Nothing.
+    Nothing,
+    /// What it may.
+    Fair(Offload),
+    /// What was not negotiated, or does not fit the frame.
+    Unfair,
+}
+
+/// What the frames of one batch ask for, by place; empty if none asks.
+#[derive(Debug, Default)]
+pub(super) struct Offloads(Vec<Judged>);
+
+impl Offloads {
+    /// Judges a batch. Called for each, since most ask for nothing at all.
+    #[inline(always)]
+    pub(super) fn judge(&mut self, ring: &FromGuest) {
+        if !self.0.is_empty() || ring.asks() {
+            self.judge_all(ring);
+        }
+    }
+
+    #[inline(never)]
+    fn judge_all(&mut self, ring: &FromGuest) {
+        self.0.clear();
+        if ring.asks() {
+            let sender = sender(ring.features());
+            self.0.extend(ring.frames(0..ring.batch_len()).map(|frame| judge(frame, sender)));
+        }
+    }
+
+    /// Whether no frame asks for anything.
+    #[inline(always)]
+    pub(super) fn none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether the frame in this place asks for what it must not.
+    pub(super) fn unfair(&self, place: usize) -> bool {
+        matches!(self.0.get(place), Some(Judged::Unfair))
+    }
+
+    /// The length of the longest frame that the one in this place, of `len` bytes, makes on a wire.
+    pub(super) fn wire_len(&self, place: usize, len: u32) -> u32 {
+        self.of(place).map_or(len, |offload| offload.wire_len(len))
+    }
+
+    /// Reads a batch into `rows` in which frames ask for something.
+    #[inline(never)]
+    pub(super) fn read(&self, ingress: &Ingress<'_>, ring: &FromGuest, rows: &mut Rows) {
+        ingress.read(
+            |from| (from..).zip(ring.frames(from..ring.batch_len())).map(|frame| self.glance(frame)),
+            rows,
+        );
+        ingress.place(rows);
+    }
+
+    fn glance<'f>(&self, (at, frame): (usize, Frame<'f>)) -> (Option<&'f [u8; GLANCE]>, u32) {
+        let (first, len) = glance(frame);
+        (first.filter(|_| !self.unfair(at)), self.wire_len(at, len))
+    }
+
+    fn of(&self, place: usize) -> Option<&Offload> {
+        if let Some(Judged::Fair(offload)) = self.0.get(place) { Some(offload) } else { None }
+    }
+
+    /// Claims room for the frame in this place as it is to reach this receiver.
+    pub(super) fn claim(&self, claim: &mut Claim<'_>, place: usize, len: u32, edit: TagEdit, to: &ToGuest) {
+        let len = edit.frame_len(len);
+        match self.of(place).map(|offload| offload.behind(edit)) {
+            Some(offload) if matches!(offload.work(receiver(to.features())), Work::Cut { .. }) => {
+                claim.train(offload.segment_lens(len));
+            }
+            _ => claim.frames(iter::once(len)),
+        }
+    }
+
+    /// Writes the frame in place `at` of its batch as it is to reach this receiver. Who got no room is asked of the lease.
+    pub(super) fn write(
+        &self,
+        lease: &mut Lease<'_>,
+        place: usize,
+        (at, frame): (usize, Frame<'_>),
+        edit: TagEdit,
+        to: &ToGuest,
+    ) -> Result<(), NoRoom> {
+        let mut edited = [0; HEAD_BYTES + TAG_LEN];
+        let length = edit.apply(frame.head(), &mut edited);
+        let head = &edited[..length];
+        let Some(offload) = self.of(at).map(|offload| offload.behind(edit)) else {
+            return lease.write(place, head, frame.payload());
+        };
+        let work = offload.work(receiver(to.features()));
+        let head_len = if matches!(work, Work::Cut { .. }) { offload.header_len(length) } else { length };
+        let stream = Stream::new(&head[head_len..], frame.payload());
+        let mut made = Made { offload, work, head: &head[..head_len], len: edit.frame_len(frame.len()) };
+        lease.write_made(place, head_len, stream, &mut made)
+    }
+}
+
+fn judge(frame: Frame<'_>, sender: Abilities) -> Judged {
+    if !frame.asks() {
+        return Judged::Nothing;
+    }
+    let header = frame.net_header();
+    let asked = Asked {
+        needs_checksum: header.flags & net_header::F_NEEDS_CSUM != 0,
+        checksum_start: header.csum_start,
+        checksum_offset: header.csum_offset,
+        gso_type: header.gso_type,
+        gso_size: header.gso_size,
+        header_len: header.hdr_len,
+    };
+    Offload::judge(&asked, frame.head(), frame.len(), sender).map_or(Judged::Unfair, Judged::Fair)
+}
+
+/// What a driver with these features may ask for.
+fn sender(negotiated: u64) -> Abilities {
+    let has = |feature| negotiated & feature != 0;
+    Abilities {
+        checksum: has(features::NET_CSUM),
+        tcp4: has(features::NET_HOST_TSO4),
+        tcp6: has(features::NET_HOST_TSO6),
+        ecn: has(features::NET_HOST_ECN),
+        udp4: has(features::NET_HOST_USO),
+        udp6: has(features::NET_HOST_USO),
+    }
+}
+
+/// What a driver with these features takes.
+fn receiver(negotiated: u64) -> Abilities {
+    let has = |feature| negotiated & feature != 0;
+    Abilities {
+        checksum: has(features::NET_GUEST_CSUM),
+        tcp4: has(features::NET_GUEST_TSO4),
+        tcp6: has(features::NET_GUEST_TSO6),
+        ecn: has(features::NET_GUEST_ECN),
+        udp4: has(features::NET_GUEST_USO4),
+        udp6: has(features::NET_GUEST_USO6),
+    }
+}
+
+/// How one frame is made for one receiver.
+struct Made<'a> {
+    offload: Offload,
+    work: Work,
+    head: &'a [u8],
+    len: u32,
+}
+
+impl MakeHead for Made<'_> {
+    fn payload(&self, number: u16) -> (u32, bool) {
+        match self.work {
+            Work::Cut { checksums } => (self.offload.segment(self.len, number).len.into(), checksums),
+            work => (self.len - self.head.len() as u32, work == Work::Checksum),
+        }
+    }
+
+    fn head(&self, number: u16, sum: Sum, head: &mut [u8]) -> NetHeader {
+        head.copy_from_slice(self.head);
+        match self.work {
+            Work::Nothing => net_header(&self.offload.asked()),
+            Work::Checksum => {
+                self.offload.complete(head, sum);
+                NetHeader::default()
+            }
+            Work::Cut { checksums } => {
+                let segment = self.offload.segment(self.len, number);
+                self.offload.make_segment(head, &segment, checksums.then_some(sum));
+                if checksums { NetHeader::default() } else { net_header(&self.offload.asked_of_segments()) }
+            }
+        }
+    }
+}
+
+/// What a receiver is asked for, as its net header says it.
+fn net_header(asked: &Asked) -> NetHeader {
+    NetHeader {
+        flags: if asked.needs_checksum { net_header::F_NEEDS_CSUM } else { 0 },
+        gso_type: asked.gso_type,
+        hdr_len: asked.header_len,
+        gso_size: asked.gso_size,
+        csum_start: asked.checksum_start,
+        csum_offset: asked.checksum_offset,
+        num_buffers: 0,
+    }
+}
