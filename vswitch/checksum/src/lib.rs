@@ -17,7 +17,7 @@ impl Sum {
     pub const ZERO: Self = Self(0);
 
     /// And of these bytes; a last odd one counts as if a zero followed (RFC 1071 §1).
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn add_bytes(self, bytes: &[u8]) -> Self {
         // Words of four bytes, in four sums at a time: additions that do not wait for each other, and that compilers make vectors of. No

@@ -1,7 +1,7 @@
 //! What a sender leaves to others (virtio 1.2 §5.1.6.2): a checksum that is to be completed, a large frame that is to be cut into
 //! segments. What it asks for is judged against the frame's own headers, and then done in software for receivers that cannot.
 //!
-//! A frame that passed has its checksum where its transport header has one, or in what a tunnel carries; so completing it changes
+//! A frame that passed has its checksum where TCP, UDP or GRE have one, or in what UDP, GRE or IP in IP carry; so completing it changes
 //! nothing that the switch has judged. A frame to be cut is a whole TCP segment or UDP datagram whose lengths agree.
 
 mod segment;
@@ -17,6 +17,21 @@ use checksum::Sum;
 /// Where TCP has its checksum (RFC 9293 §3.1), and UDP (RFC 768).
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
+/// And GRE, if the first bit of its header says so (RFC 2784 §2.1).
+const GRE_CHECKSUM: usize = 4;
+const GRE_HAS_CHECKSUM: u8 = 0x80;
+
+/// Protocol numbers of what carries other packets.
+const IPV4_IN_IP: u8 = 4;
+const IPV6_IN_IP: u8 = 41;
+const GRE: u8 = 47;
+
+/// The most segments of a frame: those of 64 KiB where the MTU is 576, the least that IPv4 hosts take (RFC 791 §3.1). A sender that asks for
+/// more is after the switch's time, or its receivers' buffers.
+pub const MAX_SEGMENTS: u32 = 128;
+
+/// What a segment counts in budgets, in bytes: it costs a claim, headers and two sums, however short it is.
+const SEGMENT_COST: u32 = 2048;
 
 /// `gso_type` (virtio 1.2 §5.1.6: VIRTIO_NET_HDR_GSO_…), and the bit that says that the segments carry ECN.
 mod gso {
@@ -137,17 +152,21 @@ impl Offload {
         if field + 2 > bytes.len() || is_fragment(&head.network) {
             return None;
         }
-        let own = match head.transport {
-            Transport::Tcp { .. } => Some((Protocol::Tcp, TCP_CHECKSUM)),
-            Transport::Udp { .. } => Some((Protocol::Udp, UDP_CHECKSUM)),
-            _ => None,
+        let carried = protocol(&head.network);
+        let (own, transport) = match head.transport {
+            Transport::Tcp { .. } => (TCP_CHECKSUM, Some(Protocol::Tcp)),
+            Transport::Udp { .. } => (UDP_CHECKSUM, Some(Protocol::Udp)),
+            Transport::Other if carried == GRE && bytes.get(at)? & GRE_HAS_CHECKSUM != 0 => {
+                (GRE_CHECKSUM, None)
+            }
+            _ => (usize::MAX, None),
         };
-        let is_own = start == at && own.is_some_and(|(_, offset)| field == at + offset);
-        // Behind all that is ever judged of a transport header; TCP carries no tunnels.
-        let is_tunnelled = start >= at + 8 && !matches!(own, Some((Protocol::Tcp, _)));
-        let cut = match (asked.gso_type, own) {
-            (gso::NONE, _) if is_own || is_tunnelled => None,
-            (_, Some((transport, _))) if is_own => Cut::judge(asked, bytes, len, &head, transport, sender)?,
+        let is_own = start == at && usize::from(asked.checksum_offset) == own;
+        // Behind all that is ever judged of the outer headers.
+        let is_tunnel = transport == Some(Protocol::Udp) || [IPV4_IN_IP, IPV6_IN_IP, GRE].contains(&carried);
+        let cut = match (asked.gso_type, transport) {
+            (gso::NONE, _) if is_own || (is_tunnel && start >= at + 8) => None,
+            (_, Some(transport)) if is_own => Cut::judge(asked, bytes, len, &head, transport, sender)?,
             _ => return None,
         };
         Some(Self { checksum_start: asked.checksum_start, checksum_offset: asked.checksum_offset, cut })
@@ -158,7 +177,12 @@ impl Offload {
         self.cut.map_or(len, |cut| u32::from(cut.headers) + u32::from(cut.size))
     }
 
-    /// The same of the frame once it has been edited.
+    /// What a copy of the frame, which has `len` bytes, counts in budgets: its bytes, or more if it may have to be cut.
+    pub fn cost(&self, len: u32) -> u32 {
+        self.cut.map_or(len, |cut| len.max(cut.count(len) * SEGMENT_COST))
+    }
+
+    /// What is left to do of the frame once it has been edited.
     #[must_use]
     pub fn behind(mut self, edit: TagEdit) -> Self {
         let move_by = |at: &mut u16| match edit {
@@ -236,10 +260,13 @@ impl Cut {
             (Protocol::Udp, _) => gso::UDP_L4,
         };
         let start = usize::from(asked.checksum_start);
+        let rest = len.checked_sub(start as u32)?;
         let headers = start
             + match transport {
                 Protocol::Tcp => usize::from(bytes.get(start + 12)? >> 4) * 4,
-                Protocol::Udp => 8,
+                // Its length is written anew, too.
+                Protocol::Udp if bytes.get(start + 4..start + 6)? == (rest as u16).to_be_bytes() => 8,
+                Protocol::Udp => return None,
             };
         let cut = Self {
             version,
@@ -254,8 +281,14 @@ impl Cut {
             && sender.take(&cut)
             && cut.size > 0
             && end == len - u32::from(network)
-            && headers <= bytes.len();
-        fits.then_some((len - cut.headers as u32 > u32::from(cut.size)).then_some(cut))
+            && headers <= bytes.len()
+            && cut.count(len) <= MAX_SEGMENTS;
+        fits.then(|| (cut.count(len) > 1).then_some(cut))
+    }
+
+    /// How many segments a frame of `len` bytes has.
+    fn count(&self, len: u32) -> u32 {
+        len.saturating_sub(self.headers.into()).div_ceil(self.size.max(1).into())
     }
 
     fn gso_type(&self) -> u8 {
@@ -265,6 +298,16 @@ impl Cut {
             (Protocol::Udp, _) => gso::UDP_L4,
         };
         kind | if self.ecn { gso::ECN } else { 0 }
+    }
+}
+
+/// What an IP packet carries.
+fn protocol(network: &Network) -> u8 {
+    match network {
+        Network::Ipv4(ip) => ip.protocol,
+        Network::Ipv6(ip) => ip.protocol,
+        // IPv6-NoNxt (RFC 8200 §4.7): nothing.
+        _ => 59,
     }
 }
 

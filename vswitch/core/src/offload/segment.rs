@@ -41,12 +41,16 @@ impl Offload {
         Segment { number, len: left.min(size) as u16, is_last: left <= size }
     }
 
-    /// The lengths of the frames that the segments of a frame of `len` bytes are; one if it is not to be cut.
+    /// How many segments a frame of `len` bytes has; 1 if it is not to be cut.
+    pub fn segment_count(&self, len: u32) -> u16 {
+        // No more than MAX_SEGMENTS.
+        self.cut.map_or(1, |cut| cut.count(len) as u16)
+    }
+
+    /// The lengths of the frames that they are.
     pub fn segment_lens(&self, len: u32) -> impl Iterator<Item = u32> + Clone + use<> {
-        let (headers, size) =
-            self.cut.map_or((0, len.max(1)), |cut| (u32::from(cut.headers), u32::from(cut.size)));
-        let payload = len.saturating_sub(headers);
-        (0..payload.div_ceil(size)).map(move |number| headers + (payload - number * size).min(size))
+        let (headers, offload) = (self.cut.map_or(0, |cut| u32::from(cut.headers)), *self);
+        (0..self.segment_count(len)).map(move |number| headers + u32::from(offload.segment(len, number).len))
     }
 
     /// Makes `headers`, which are the large frame's, those of one `segment`. Its checksum is completed with the sum of its payload, or without

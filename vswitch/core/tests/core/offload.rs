@@ -67,11 +67,47 @@ fn a_tunnel_carries_a_checksum_that_is_completed() {
     // VXLAN: 8 bytes behind UDP, then Ethernet, IPv4 and TCP; GRE: 4 bytes, then IPv4 and TCP.
     assert!(judged(checksum(34 + 8 + 8 + 14 + 20, 16), &ipv4(17, 0, &udp(1000))).is_some());
     assert!(judged(checksum(34 + 4 + 20, 16), &ipv4(47, 0, &[7; 1000])).is_some());
+    assert!(judged(checksum(34 + 20, 16), &ipv4(4, 0, &[7; 1000])).is_some());
     assert_eq!(judged(checksum(190, 1), &ipv4(17, 0, &udp(1000))), None, "behind what is copied");
     assert_eq!(
         judged(Asked { gso_type: 1, gso_size: 100, ..checksum(84, 16) }, &ipv4(17, 0, &udp(1000))),
         None
     );
+}
+
+#[test]
+fn gre_has_a_checksum_of_its_own_if_it_says_so() {
+    let gre = |flags| ipv4(47, 0, &[&[flags, 0, 8, 0, 0, 0, 0, 0], [7; 100].as_slice()].concat());
+    assert!(judged(checksum(34, 4), &gre(0x80)).is_some());
+    assert_eq!(judged(checksum(34, 4), &gre(0)), None);
+    assert_eq!(judged(checksum(34, 2), &gre(0x80)), None);
+    assert_eq!(judged(Asked { gso_type: 1, gso_size: 50, ..checksum(34, 4) }, &gre(0x80)), None);
+}
+
+#[test]
+fn what_an_error_quotes_and_what_a_neighbour_says_stays_as_it_is() {
+    for (start, offset) in [(34, 2), (42, 0), (42, 10), (62, 16)] {
+        assert_eq!(judged(checksum(start, offset), &ipv4(1, 0, &[3; 200])), None, "{start}+{offset}");
+        assert_eq!(judged(checksum(start, offset), &ipv4(132, 0, &[3; 200])), None, "{start}+{offset}");
+    }
+}
+
+#[test]
+fn more_segments_than_a_frame_has_at_the_least_mtu_are_too_many() {
+    let cut = |size| Asked { gso_type: 1, gso_size: size, ..checksum(34, 16) };
+    let frame = ipv4(6, 0, &tcp(65_000));
+    let fair = judged(cut(508), &frame).expect("128 segments");
+    assert_eq!((fair.segment_count(frame.len() as u32), fair.cost(frame.len() as u32)), (128, 128 * 2048));
+    assert_eq!(judged(cut(507), &frame), None);
+}
+
+#[test]
+fn a_datagram_that_is_shorter_than_its_frame_is_not_cut() {
+    let cut = Asked { gso_type: 5, gso_size: 100, ..checksum(34, 6) };
+    let mut frame = ipv4(17, 0, &udp(1000));
+    assert!(judged(cut, &frame).is_some());
+    frame[39] -= 1;
+    assert_eq!(judged(cut, &frame), None);
 }
 
 #[test]

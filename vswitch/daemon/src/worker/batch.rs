@@ -46,6 +46,8 @@ struct Fates {
     /// Frames that had one, the first of the batch, and their bytes.
     frames: usize,
     bytes: u64,
+    /// What a copy of each counts in budgets.
+    cost: u64,
     unicast: u64,
     flooded: u64,
     flood_copies: u64,
@@ -160,7 +162,7 @@ impl Batch {
     /// Whether what it made is more than a source takes that is not greedy.
     #[inline(always)]
     pub(super) fn was_much(&self) -> bool {
-        Budget::is_much(self.copies.len(), self.fates.bytes)
+        Budget::is_much(self.copies.len(), self.fates.cost)
     }
 
     /// Tells the drivers of what was published and completed, those that want to know. Before any ring leaves its place.
@@ -233,13 +235,19 @@ impl Batch {
             ingress.read(|at| ring.frames(at..ring.batch_len()).map(glance), &mut rows);
             ingress.place(&mut rows);
         } else {
-            self.offloads.read(&ingress, ring, &mut rows);
+            self.offloads.read(&ingress, ring, budget.bytes, &mut rows);
         }
         self.decide_rows(&mut ingress, &mut rows, (switch, port), ring, watches, budget);
         self.fates.frames = rows.decided();
         // The rows know how long frames are on a wire.
         let known = rows.bytes().filter(|_| self.offloads.none());
         self.fates.bytes = known.unwrap_or_else(|| bytes(ring, rows.decided()));
+        self.fates.cost = if self.offloads.none() {
+            self.fates.bytes
+        } else {
+            let lens = ring.lens(0..rows.decided()).enumerate();
+            lens.map(|(place, len)| self.offloads.cost(place, len)).sum()
+        };
         self.rows = Some(rows);
     }
 
@@ -293,7 +301,7 @@ impl Batch {
             return 0;
         }
         self.heap(fate, before, at);
-        u64::from(frame.len()) * (self.copies.len() - before) as u64
+        self.offloads.cost(at, frame.len()) * (self.copies.len() - before) as u64
     }
 
     /// Puts these frames, which go one `way`, on their destination's heap.
@@ -379,7 +387,7 @@ impl Batch {
         }
         self.losses.count(lives);
         let Some(Some(life)) = lives.get_mut(usize::from(port)) else { return };
-        let Fates { frames, bytes, unicast, flooded, flood_copies, consumed } = &self.fates;
+        let Fates { frames, bytes, unicast, flooded, flood_copies, consumed, cost: _ } = &self.fates;
         life.counters.frames += *frames as u64;
         life.counters.bytes += bytes;
         life.counters.unicast += unicast;

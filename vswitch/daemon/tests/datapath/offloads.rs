@@ -2,7 +2,9 @@
 //! or large ones that it said it takes. What is right is made by etherparse, frame by frame.
 
 use crate::{
+    description::{description, vlan},
     lab::{DEADLINE, Lab, access, frame, mac, receive, send, trunk},
+    rig::Rig,
     tags::tagged,
 };
 use checksum::Sum;
@@ -18,7 +20,7 @@ use vhost_net_backend::{
     net_header::{F_NEEDS_CSUM, NetHeader},
 };
 use vswitch_core::{description::Link, drop_reason::DropReason, mac::MacAddr};
-use vswitchd::control::protocol::Snapshot;
+use vswitchd::{control::protocol::Snapshot, worker::Turn};
 
 /// What a driver may negotiate of either direction: bit by bit what it leaves, and what it takes.
 const SENDERS: [u64; 6] = [
@@ -271,7 +273,7 @@ fn messages() -> Vec<Message> {
                 (2801, 1400),
                 (9001, 1401),
                 (65_400, 1448),
-                (12_000, 64),
+                (8000, 64),
             ] {
                 all.push(Message { len, size: Some(size), unchecked: true, ..plain });
                 // One segment already.
@@ -515,4 +517,40 @@ fn whatever_a_net_header_says_no_wrong_frame_leaves_and_the_neighbour_hears_all(
     println!("{sent} sent, {refused:?} refused, {arrived} frames arrived, {said} greetings");
     assert!(arrived > 0 && refused.is_some_and(|refused| refused < sent));
     lab.lawful();
+}
+
+/// The frames that the first turn takes of 32 large ones, which wait in a ring of a guest that leaves so much to others.
+fn taken_at_once(message: Message, receiving: u64) -> usize {
+    let features = Config::default().features | features::NET_HOST_OFFLOADS | receiving;
+    let config =
+        Config { features, ring_size: RingSize::new(4096).expect("a power of two"), ..Config::default() };
+    let mut rig = Rig::new(&description(&[access(10), access(10)]), &config);
+    (0..).zip([FROM, TO]).for_each(|(place, station)| rig.teach(place, vlan(10), mac(station)));
+    let (header, bytes) = message.sent(None);
+    let pair = &mut rig.guests[FROM].pair;
+    (0..32).for_each(|_| assert!(pair.transmit_with(&header.to_bytes(), &bytes)));
+    pair.flush();
+    let Turn::Busy(frames) = rig.turn() else { panic!("there are frames") };
+    frames
+}
+
+#[test]
+fn a_turn_takes_no_more_of_large_frames_than_of_others() {
+    let large = Message {
+        version: Version::V4,
+        protocol: Protocol::Tcp,
+        len: 65_000,
+        size: Some(1448),
+        unchecked: true,
+        ecn: false,
+    };
+    // A mebibyte of copies: 45 segments count 2 KiB each, whether they are made here or by their receiver; a datagram counts its bytes.
+    for (message, receiving, frames) in [
+        (large, 0, 12),
+        (large, features::NET_GUEST_OFFLOADS, 12),
+        (Message { size: Some(508), ..large }, 0, 4),
+        (Message { size: None, ..large }, 0, 17),
+    ] {
+        assert_eq!(taken_at_once(message, receiving), frames, "{message:?}");
+    }
 }

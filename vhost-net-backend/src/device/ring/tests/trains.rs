@@ -32,8 +32,8 @@ fn all_parts_find_room_or_none_and_what_was_claimed_for_some_is_there_for_others
         .to
         .reserve(0, &mut rooms, 4, |room| {
             room.frames(iter::once(1));
-            room.train(iter::repeat_n(5, 8));
-            room.train(iter::repeat_n(5, 7));
+            room.train(8, iter::repeat_n(5, 8));
+            room.train(7, iter::repeat_n(5, 7));
             room.frames(iter::once(1));
         })
         .expect("honest");
@@ -64,7 +64,7 @@ fn parts_that_nobody_wrote_have_true_headers_too() {
     let features = ALL | NET_MRG_RXBUF;
     let mut wired = Wired::new(&Config { buffer_size: 1024, ..config(features, 8) });
     let mut rooms = Rooms::default();
-    drop(wired.to.reserve(0, &mut rooms, 1, |room| room.train([100, 2000].into_iter())).expect("honest"));
+    drop(wired.to.reserve(0, &mut rooms, 1, |room| room.train(2, [100, 2000].into_iter())).expect("honest"));
     let mut arrived = Vec::new();
     wired.driver.pair.receive(|header, frame| arrived.push((header.num_buffers, frame.len())));
     assert_eq!(arrived, [(1, 100), (2, 2000)]);
@@ -77,8 +77,21 @@ fn a_part_that_fits_no_buffer_gives_back_those_before_it() {
     let wired = Wired::new(&Config { buffer_size: 1024, ..config(features, 8) });
     let mut rooms = Rooms::default();
     let lease =
-        wired.to.reserve(0, &mut rooms, 1, |room| room.train([100, 2000].into_iter())).expect("honest");
+        wired.to.reserve(0, &mut rooms, 1, |room| room.train(2, [100, 2000].into_iter())).expect("honest");
     assert_eq!(lease.room(0), Err(NoRoom::TooSmall));
     publish(&wired.to, lease);
     assert_eq!((wired.to.next_avail(), wired.to.next_used()), (0, 0));
+}
+
+#[test]
+fn a_train_that_is_longer_than_the_ring_makes_nobody_short_of_buffers() {
+    let wired = Wired::new(&config(ALL, 8));
+    let mut rooms = Rooms::default();
+    let lease =
+        wired.to.reserve(0, &mut rooms, 1, |room| room.train(9, iter::repeat_n(5, 9))).expect("honest");
+    assert_eq!(lease.room(0), Err(NoRoom::TooSmall));
+    publish(&wired.to, lease);
+    let lease = wired.to.reserve(1, &mut rooms, 8, |room| room.frames(iter::repeat_n(1, 8))).expect("honest");
+    assert_eq!(lease.granted().frames, 8, "another sender may have all");
+    drop(lease);
 }

@@ -128,9 +128,17 @@ impl<'r> Claim<'r> {
         }
     }
 
-    /// Asks for room for one frame that is cut into frames of these lengths: for all of them, or none.
+    /// Asks for room for one frame that is cut into `count` frames of these lengths: for all of them, or none.
     #[inline(never)]
-    pub fn train(&mut self, lengths: impl Iterator<Item = u32>) {
+    pub fn train(&mut self, count: u16, lengths: impl Iterator<Item = u32>) {
+        // Each takes one chain at least.
+        if count > self.ring.common.size.entries() {
+            return self.rooms.refuse(NoRoom::TooSmall);
+        }
+        if count > self.available {
+            self.short = true;
+            return self.rooms.refuse(NoRoom::Empty);
+        }
         let (before, segments) =
             ((self.state.next_avail, self.state.next_used, self.available), self.rooms.segments.len());
         let (granted, first) = (self.rooms.granted, self.rooms.cars.len());

@@ -3,7 +3,7 @@
 use super::{
     ToGuest,
     claim::NoRoom,
-    scatter::{MakeHead, Scatter, Stream},
+    scatter::{MakeHead, Passage, Scatter, Stream},
 };
 use crate::{
     device::{
@@ -14,6 +14,7 @@ use crate::{
     },
     net_header::{self, NetHeader},
 };
+use checksum::Sum;
 use std::{num::NonZeroU16, slice};
 
 /// The longest head that is written: what is judged, and a VLAN tag that came to it.
@@ -178,6 +179,7 @@ impl Rooms {
         let (one, cars) = self.cars(room)?;
         let mut head = [0; HEAD_ROOM];
         let head = &mut head[..head_len.min(HEAD_ROOM)];
+        let mut passage = Passage::new();
         let one = one.first().map(|_| (one, 1)).into_iter();
         let cars = cars.iter().map(|car| (&self.segments[car.first..car.end], car.chains.get()));
         for (number, (segments, chains)) in (0..).zip(one.chain(cars)) {
@@ -186,7 +188,12 @@ impl Rooms {
             let mut behind = begin;
             behind.skip((net_header::LEN + head.len()) as u32);
             let (len, summed) = make.payload(number);
-            let sum = frame.copy(len, &mut behind, summed);
+            let sum = if summed {
+                frame.copy_summed(len, &mut behind, &mut passage)
+            } else {
+                frame.copy(len, &mut behind);
+                Sum::ZERO
+            };
             let header = make.head(number, sum, head);
             begin.put(&NetHeader { num_buffers: chains, ..header }.to_bytes());
             begin.put(head);

@@ -1,13 +1,23 @@
 //! Writing into claimed buffers, piece by piece, from our memory and from other guests'.
 
 use crate::{
-    device::{copy::Narrow, memory::Segment, ring::Payload},
+    device::{
+        copy::{ByLane, Lane, Narrow, by_widest_lane},
+        memory::Segment,
+        ring::Payload,
+    },
     net_header::{self, NetHeader},
 };
 use checksum::Sum;
 
-/// Bytes that pass through our memory at a time, to be summed on their way.
-const PASSING: usize = 2048;
+/// Where bytes pass through our memory, to be summed on their way.
+pub(super) struct Passage([u8; 2048]);
+
+impl Passage {
+    pub(super) const fn new() -> Self {
+        Self([0; 2048])
+    }
+}
 
 /// Writes bytes one after the other into a frame's segments.
 #[derive(Clone, Copy)]
@@ -100,35 +110,41 @@ impl<'a> Stream<'a> {
         Self { ours, payload }
     }
 
-    /// Takes `len` bytes off and writes them to `to`; their sum, if they are to be `summed`. Each byte of a guest's is read once.
-    pub(super) fn copy(&mut self, len: u32, to: &mut Scatter<'_>, summed: bool) -> Sum {
-        let mut left = len as usize;
+    /// Takes `len` bytes off and writes them to `to`.
+    pub(super) fn copy(&mut self, len: u32, to: &mut Scatter<'_>) {
+        self.take(len, |piece| match piece {
+            Piece::Ours(bytes) => to.put(bytes),
+            Piece::Guest { segment, at, end } => to.put_segment(segment, at, end),
+        });
+    }
+
+    /// The same, by way of `passage`; returns their sum. Each byte of a guest's is read once: what is summed is what is written, whatever the
+    /// guest does meanwhile.
+    pub(super) fn copy_summed(&mut self, len: u32, to: &mut Scatter<'_>, passage: &mut Passage) -> Sum {
         let mut sum = Running { sum: Sum::ZERO, len: 0 };
+        by_widest_lane(CopySummed { stream: self, len, to, passage, sum: &mut sum });
+        sum.sum
+    }
+
+    /// Takes `len` bytes off, piece by piece.
+    #[inline(always)]
+    fn take(&mut self, len: u32, mut each: impl FnMut(Piece<'_>)) {
+        let mut left = len as usize;
         let (ours, later) = self.ours.split_at(left.min(self.ours.len()));
         self.ours = later;
         left -= ours.len();
-        if summed {
-            sum.add(ours);
-        }
-        to.put(ours);
+        each(Piece::Ours(ours));
         match &mut self.payload {
             Payload::Ours(bytes) => {
                 let (now, later) = bytes.split_at(left.min(bytes.len()));
                 *bytes = later;
-                if summed {
-                    sum.add(now);
-                }
-                to.put(now);
+                each(Piece::Ours(now));
             }
             Payload::Guest { segments, skip } => {
                 while let Some(segment) = segments.first().filter(|_| left > 0) {
                     let end = segment.len().min(skip.saturating_add(left as u32));
                     left -= (end - *skip) as usize;
-                    if summed {
-                        pass(segment, *skip, end, to, &mut sum);
-                    } else {
-                        to.put_segment(segment, *skip, end);
-                    }
+                    each(Piece::Guest { segment, at: *skip, end });
                     *skip = end;
                     if end == segment.len() {
                         (*segments, *skip) = (&segments[1..], 0);
@@ -136,20 +152,48 @@ impl<'a> Stream<'a> {
                 }
             }
         }
-        sum.sum
     }
 }
 
-/// Copies the bytes of `from` from `at` to before `end` by way of our memory, where they are summed: what is summed is what is written, whatever
-/// the guest does meanwhile.
-fn pass(from: &Segment, mut at: u32, end: u32, to: &mut Scatter<'_>, sum: &mut Running) {
-    let mut passing = [0; PASSING];
-    while at < end {
-        let here = &mut passing[..PASSING.min((end - at) as usize)];
-        from.read::<Narrow>(at, here);
-        sum.add(here);
-        to.put(here);
-        at += here.len() as u32;
+/// Bytes that lie together.
+enum Piece<'a> {
+    Ours(&'a [u8]),
+    /// Those of a segment from `at` to before `end`.
+    Guest {
+        segment: &'a Segment,
+        at: u32,
+        end: u32,
+    },
+}
+
+struct CopySummed<'a, 's, 't> {
+    stream: &'a mut Stream<'s>,
+    len: u32,
+    to: &'a mut Scatter<'t>,
+    passage: &'a mut Passage,
+    sum: &'a mut Running,
+}
+
+impl ByLane for CopySummed<'_, '_, '_> {
+    #[inline(always)]
+    fn run<L: Lane>(self) {
+        let Self { stream, len, to, passage, sum } = self;
+        stream.take(len, |piece| match piece {
+            Piece::Ours(bytes) => {
+                sum.add(bytes);
+                to.put(bytes);
+            }
+            Piece::Guest { segment, mut at, end } => {
+                while at < end {
+                    let most = passage.0.len();
+                    let here = &mut passage.0[..most.min((end - at) as usize)];
+                    segment.read::<Narrow>(at, here);
+                    sum.add(here);
+                    to.put(here);
+                    at += here.len() as u32;
+                }
+            }
+        });
     }
 }
 
@@ -160,6 +204,7 @@ struct Running {
 }
 
 impl Running {
+    #[inline(always)]
     fn add(&mut self, bytes: &[u8]) {
         let piece = Sum::ZERO.add_bytes(bytes);
         self.sum =

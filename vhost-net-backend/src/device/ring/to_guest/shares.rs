@@ -11,8 +11,8 @@
 /// Senders that are told apart. Further ones share the parts of these.
 const SENDERS: usize = 16;
 
-/// Buffers that one frame may need: 64 KiB in buffers of 1.5 KiB take 44 (MRG_RXBUF).
-const LONG_FRAME: u16 = 64;
+/// Buffers that one frame may need: 64 KiB in buffers of 1.5 KiB take 44 (MRG_RXBUF), and its segments at an MTU of 576 take 123.
+const LONG_FRAME: u16 = 128;
 
 /// Buffers that are promised to a sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

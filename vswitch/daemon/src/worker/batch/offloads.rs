@@ -84,13 +84,22 @@ impl Offloads {
         self.of(place).map_or(len, |offload| offload.wire_len(len))
     }
 
-    /// Reads a batch into `rows` in which frames ask for something.
+    /// What a copy of the frame in this place, of `len` bytes, counts in budgets.
+    pub(super) fn cost(&self, place: usize, len: u32) -> u64 {
+        self.of(place).map_or(len, |offload| offload.cost(len)).into()
+    }
+
+    /// Reads a batch into `rows` in which frames ask for something: as many as one copy of each is within `budget` bytes, and one at least.
     #[inline(never)]
-    pub(super) fn read(&self, ingress: &Ingress<'_>, ring: &FromGuest, rows: &mut Rows) {
-        ingress.read(
-            |from| (from..).zip(ring.frames(from..ring.batch_len())).map(|frame| self.glance(frame)),
-            rows,
-        );
+    pub(super) fn read(&self, ingress: &Ingress<'_>, ring: &FromGuest, budget: u64, rows: &mut Rows) {
+        let mut copied = 0;
+        let within = ring.lens(0..ring.batch_len()).enumerate().take_while(|(place, len)| {
+            let before = copied;
+            copied += self.cost(*place, *len);
+            before < budget
+        });
+        let end = within.count();
+        ingress.read(|from| (from..end).zip(ring.frames(from..end)).map(|frame| self.glance(frame)), rows);
         ingress.place(rows);
     }
 
@@ -108,7 +117,7 @@ impl Offloads {
         let len = edit.frame_len(len);
         match self.of(place).map(|offload| offload.behind(edit)) {
             Some(offload) if matches!(offload.work(receiver(to.features())), Work::Cut { .. }) => {
-                claim.train(offload.segment_lens(len));
+                claim.train(offload.segment_count(len), offload.segment_lens(len));
             }
             _ => claim.frames(iter::once(len)),
         }
@@ -123,14 +132,20 @@ impl Offloads {
         edit: TagEdit,
         to: &ToGuest,
     ) -> Result<(), NoRoom> {
-        let mut edited = [0; HEAD_BYTES + TAG_LEN];
-        let length = edit.apply(frame.head(), &mut edited);
-        let head = &edited[..length];
+        let mut edited;
+        let head = if edit == TagEdit::Keep {
+            frame.head()
+        } else {
+            edited = [0; HEAD_BYTES + TAG_LEN];
+            let length = edit.apply(frame.head(), &mut edited);
+            &edited[..length]
+        };
         let Some(offload) = self.of(at).map(|offload| offload.behind(edit)) else {
             return lease.write(place, head, frame.payload());
         };
         let work = offload.work(receiver(to.features()));
-        let head_len = if matches!(work, Work::Cut { .. }) { offload.header_len(length) } else { length };
+        let head_len =
+            if matches!(work, Work::Cut { .. }) { offload.header_len(head.len()) } else { head.len() };
         let stream = Stream::new(&head[head_len..], frame.payload());
         let mut made = Made { offload, work, head: &head[..head_len], len: edit.frame_len(frame.len()) };
         lease.write_made(place, head_len, stream, &mut made)
