@@ -5,6 +5,7 @@ use crate::{
     mac::MacAddr,
     vlan::Tci,
 };
+use checksum::Sum;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// The Ethernet header: everything but the EtherType.
@@ -138,17 +139,20 @@ fn ip(
 ) -> Vec<u8> {
     let pseudo = match addresses {
         // RFC 792: ICMP for IPv4 is summed by itself.
-        Addresses::V4(..) if protocol == 1 => 0,
-        Addresses::V4(src, dst) => sum(&src.octets()) + sum(&dst.octets()),
-        Addresses::V6(src, dst) => sum(&src.octets()) + sum(&dst.octets()),
+        Addresses::V4(..) if protocol == 1 => Sum::ZERO,
+        Addresses::V4(src, dst) => Sum::ZERO.add_bytes(&src.octets()).add_bytes(&dst.octets()),
+        Addresses::V6(src, dst) => Sum::ZERO.add_bytes(&src.octets()).add_bytes(&dst.octets()),
     };
-    let trailer = if protocol == 1 { 0 } else { u32::from(protocol) + u32::from(length(payload.len())) };
-    let checksum = match fold(pseudo + trailer + sum(&payload)) {
+    let pseudo = match protocol {
+        1 => pseudo,
+        _ => pseudo.add_word(protocol.into()).add_word(length(payload.len())),
+    };
+    let checksum = match pseudo.add_bytes(&payload).checksum() {
         // RFC 768: a computed zero is sent as all ones, since zero means that there is no checksum.
-        0 if protocol == 17 => 0xffff,
+        [0, 0] if protocol == 17 => [0xff, 0xff],
         checksum => checksum,
     };
-    payload[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
+    payload[checksum_at..checksum_at + 2].copy_from_slice(&checksum);
     let mut packet = Vec::with_capacity(40 + payload.len());
     let ethertype = match addresses {
         Addresses::V4(src, dst) => {
@@ -157,8 +161,8 @@ fn ip(
             packet.extend([0, 0, 0x40, 0, hops, protocol, 0, 0]);
             packet.extend(src.octets());
             packet.extend(dst.octets());
-            let checksum = fold(sum(&packet));
-            packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+            let checksum = Sum::ZERO.add_bytes(&packet).checksum();
+            packet[10..12].copy_from_slice(&checksum);
             ethertype::IPV4
         }
         Addresses::V6(src, dst) => {
@@ -177,16 +181,4 @@ fn ip(
 /// A length field; what does not fit is told as the most that does.
 fn length(bytes: usize) -> u16 {
     u16::try_from(bytes).unwrap_or(u16::MAX)
-}
-
-/// The ones' complement sum of RFC 1071, not folded.
-fn sum(bytes: &[u8]) -> u32 {
-    bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0))).sum()
-}
-
-fn fold(mut sum: u32) -> u16 {
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    !(sum as u16)
 }

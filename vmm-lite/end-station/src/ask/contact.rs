@@ -23,6 +23,14 @@ pub(crate) fn refused_by(error: IcmpError) -> Contact {
     if error.port_unreachable { Contact::Refused } else { Contact::Unreachable(Unreachable::Rejected) }
 }
 
+/// What an event means to a TCP connection from port `own`, if it is an error about that.
+pub(crate) fn refused_from(own: u16, event: Event) -> Option<Contact> {
+    match event {
+        Event::Error(error) if error.quoted == Quoted::Tcp(own) => Some(refused_by(error)),
+        _ => None,
+    }
+}
+
 /// A TCP connection from a port of ours.
 pub(crate) fn connect<W: Wire>(
     stack: &mut Stack<W>,
@@ -61,11 +69,7 @@ impl Connecting {
     }
 
     pub(crate) fn event(&mut self, event: Event) {
-        if let Event::Error(error) = event
-            && error.quoted == Quoted::Tcp(self.own_port)
-        {
-            self.refused = Some(refused_by(error));
-        }
+        self.refused = refused_from(self.own_port, event).or(self.refused);
     }
 
     pub(crate) fn advance<W: Wire>(&mut self, stack: &mut Stack<W>, now: Instant) -> Option<Answer> {

@@ -1,11 +1,11 @@
 //! The sending end of a bulk transfer.
 
-use super::contact::{connect, refused_by};
+use super::contact::{connect, refused_from};
 use super::span;
 use crate::answer::{BULK_BUFFER, tcp_socket};
 use crate::frames::Path;
 use crate::nic::Wire;
-use crate::observe::{Event, Quoted};
+use crate::observe::Event;
 use crate::stack::Stack;
 use probe::answer::{Answer, Bulk, Contact, SendFailed, Sent};
 use probe::ask::Send;
@@ -48,11 +48,7 @@ impl Sending {
     }
 
     pub(crate) fn event(&mut self, event: Event) {
-        if let Event::Error(error) = event
-            && error.quoted == Quoted::Tcp(self.own_port)
-        {
-            self.refused = Some(refused_by(error));
-        }
+        self.refused = refused_from(self.own_port, event).or(self.refused);
     }
 
     pub(crate) fn advance<W: Wire>(&mut self, stack: &mut Stack<W>, now: Instant) -> Option<Answer> {

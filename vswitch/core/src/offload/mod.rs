@@ -254,11 +254,6 @@ impl Cut {
             Network::Ipv6(ip) if ip.extensions == 0 => (Version::V6, 40 + u32::from(ip.payload_len)),
             _ => return None,
         };
-        let kind = match (transport, version) {
-            (Protocol::Tcp, Version::V4) => gso::TCPV4,
-            (Protocol::Tcp, Version::V6) => gso::TCPV6,
-            (Protocol::Udp, _) => gso::UDP_L4,
-        };
         let start = usize::from(asked.checksum_start);
         let rest = len.checked_sub(start as u32)?;
         let headers = start
@@ -276,7 +271,7 @@ impl Cut {
             headers: headers as u16,
             size: asked.gso_size,
         };
-        let fits = asked.gso_type & !gso::ECN == kind
+        let fits = asked.gso_type == cut.gso_type()
             && !(cut.ecn && transport == Protocol::Udp)
             && sender.take(&cut)
             && cut.size > 0

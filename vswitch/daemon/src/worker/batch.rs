@@ -424,7 +424,8 @@ fn fill(
             match run.edit {
                 edit if !offloads.none() => {
                     let frames = run.frames.clone().zip(from.lens(run.frames.clone()));
-                    frames.for_each(|(at, len)| offloads.claim(claim, at, len, edit, to));
+                    let receiver = offloads::receiver(to.features());
+                    frames.for_each(|frame| offloads.claim(claim, frame, edit, receiver));
                 }
                 TagEdit::Keep => claim.frames(from.lens(run.frames.clone())),
                 edit => {
@@ -439,7 +440,7 @@ fn fill(
         if offloads.none() {
             write(&mut lease, from, heap);
         } else {
-            heap.write_offloaded(&mut lease, from, offloads, to);
+            heap.write_offloaded(&mut lease, from, offloads, offloads::receiver(to.features()));
         }
     }
     if (granted.frames as usize) < heap.frames {

@@ -3,7 +3,7 @@
 use super::{Heap, glance};
 use std::iter;
 use vhost_net_backend::{
-    device::ring::{Claim, Frame, FromGuest, Lease, MakeHead, NoRoom, Stream, ToGuest},
+    device::ring::{Claim, Frame, FromGuest, Lease, MakeHead, NoRoom, Stream},
     features,
     net_header::{self, NetHeader},
 };
@@ -22,7 +22,7 @@ impl Heap {
         lease: &mut Lease<'_>,
         from: &FromGuest,
         offloads: &Offloads,
-        to: &ToGuest,
+        receiver: Abilities,
     ) {
         let frames = self.runs.iter().flat_map(|run| {
             let frames = run.frames.clone().zip(from.frames(run.frames.clone()));
@@ -30,7 +30,7 @@ impl Heap {
         });
         for (place, (edit, frame)) in frames.enumerate() {
             // Who got no room is asked later.
-            let _ = offloads.write(lease, place, frame, edit, to);
+            let _ = offloads.write(lease, place, frame, edit, receiver);
         }
     }
 }
@@ -113,10 +113,16 @@ impl Offloads {
     }
 
     /// Claims room for the frame in this place as it is to reach this receiver.
-    pub(super) fn claim(&self, claim: &mut Claim<'_>, place: usize, len: u32, edit: TagEdit, to: &ToGuest) {
+    pub(super) fn claim(
+        &self,
+        claim: &mut Claim<'_>,
+        (place, len): (usize, u32),
+        edit: TagEdit,
+        receiver: Abilities,
+    ) {
         let len = edit.frame_len(len);
         match self.of(place).map(|offload| offload.behind(edit)) {
-            Some(offload) if matches!(offload.work(receiver(to.features())), Work::Cut { .. }) => {
+            Some(offload) if matches!(offload.work(receiver), Work::Cut { .. }) => {
                 claim.train(offload.segment_count(len), offload.segment_lens(len));
             }
             _ => claim.frames(iter::once(len)),
@@ -130,7 +136,7 @@ impl Offloads {
         place: usize,
         (at, frame): (usize, Frame<'_>),
         edit: TagEdit,
-        to: &ToGuest,
+        receiver: Abilities,
     ) -> Result<(), NoRoom> {
         let mut edited;
         let head = if edit == TagEdit::Keep {
@@ -143,7 +149,7 @@ impl Offloads {
         let Some(offload) = self.of(at).map(|offload| offload.behind(edit)) else {
             return lease.write(place, head, frame.payload());
         };
-        let work = offload.work(receiver(to.features()));
+        let work = offload.work(receiver);
         let head_len =
             if matches!(work, Work::Cut { .. }) { offload.header_len(head.len()) } else { head.len() };
         let stream = Stream::new(&head[head_len..], frame.payload());
@@ -182,7 +188,7 @@ fn sender(negotiated: u64) -> Abilities {
 }
 
 /// What a driver with these features takes.
-fn receiver(negotiated: u64) -> Abilities {
+pub(super) fn receiver(negotiated: u64) -> Abilities {
     let has = |feature| negotiated & feature != 0;
     Abilities {
         checksum: has(features::NET_GUEST_CSUM),
