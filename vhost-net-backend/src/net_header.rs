@@ -3,6 +3,10 @@
 /// Bytes of the header. VERSION_1 is required of every driver, so `num_buffers` is always there.
 pub const LEN: usize = 12;
 
+/// Bytes of the header without `num_buffers`, as Linux puts it before the frames of a tap or a packet socket (IFF_VNET_HDR,
+/// PACKET_VNET_HDR); little endian here, as everything this crate is built for.
+pub const SHORT_LEN: usize = 10;
+
 /// `flags`: the checksum is to be completed from `csum_start` (VIRTIO_NET_HDR_F_NEEDS_CSUM).
 pub const F_NEEDS_CSUM: u8 = 1;
 

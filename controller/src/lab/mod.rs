@@ -16,4 +16,5 @@ pub mod rundir;
 pub mod running;
 pub mod sockets;
 mod switch;
+mod tap;
 mod views;

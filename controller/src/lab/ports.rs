@@ -5,26 +5,27 @@ use super::{
     guests::vm_directory,
     rundir::LabDir,
     sockets::{SOCKET_IN_USE, listen, must_fit},
+    tap::{self, Tap},
 };
 use crate::failure::{Context, Failure};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+use rustix::io::Errno;
 use std::{
     fs,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::PermissionsExt,
     },
     path::{Path, PathBuf},
 };
 use topology::plan::{Interface, Node, NodeKind, Plan, SocketRole, VhostUserSocket, Vm, Vmm};
-use tun_tap::{Iface, Mode};
 use vswitchd::control::protocol::{Attachment, AttachmentKind};
 
 /// One port's way in.
 #[derive(Debug)]
 struct Way {
     attachment: Attachment,
-    descriptor: Option<OwnedFd>,
+    /// As many as the attachment says.
+    descriptors: Vec<OwnedFd>,
     /// The listening socket's path, removed at the end.
     listens_at: Option<PathBuf>,
 }
@@ -55,9 +56,9 @@ impl Ports {
         self.ways.iter().map(|way| way.attachment.clone()).collect()
     }
 
-    /// The descriptors of the attachments that have one, in order.
+    /// The descriptors of the attachments, in order.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        self.ways.iter().filter_map(|way| way.descriptor.as_ref().map(AsFd::as_fd)).collect()
+        self.ways.iter().flat_map(|way| &way.descriptors).map(AsFd::as_fd).collect()
     }
 }
 
@@ -90,16 +91,16 @@ pub fn socket(node: &Node, interface: &Interface, dir: &LabDir) -> Option<(Socke
 }
 
 fn open(node: &Node, interface: &Interface, dir: &LabDir) -> Result<Way, Failure> {
-    let way = |kind, descriptor, listens_at| Way {
+    let way = |kind, descriptors, listens_at| Way {
         attachment: Attachment { port: interface.port, kind },
-        descriptor,
+        descriptors,
         listens_at,
     };
     match (socket(node, interface, dir), &node.kind) {
         (Some((SocketRole::Listen, path)), kind) => {
             dir.note_socket(&path)?;
             let listener = listen(&path).map_err(|failure| name_the_holder(failure, &path, dir))?;
-            let way = way(AttachmentKind::VhostUserListen, Some(listener.into()), Some(path.clone()));
+            let way = way(AttachmentKind::VhostUserListen, vec![listener.into()], Some(path.clone()));
             if let NodeKind::VhostUser(settings) = kind {
                 share(&path, settings)?;
             }
@@ -112,11 +113,11 @@ fn open(node: &Node, interface: &Interface, dir: &LabDir) -> Result<Way, Failure
             let path = path.into_os_string().into_string().map_err(|path| {
                 Failure::invalid("socket-path", format!("the socket path {} is not UTF-8", path.display()))
             })?;
-            Ok(way(AttachmentKind::VhostUserConnect { path }, None, None))
+            Ok(way(AttachmentKind::VhostUserConnect { path }, vec![], None))
         }
         (None, NodeKind::Tap { interface: name }) => {
-            let tap = open_tap(&node.name, name.as_deref())?;
-            Ok(way(AttachmentKind::Tap, Some(tap), None))
+            let tap = open_tap(&node.name, name.as_deref(), interface.queues)?;
+            Ok(way(AttachmentKind::Tap { queues: interface.queues, uso: tap.uso }, tap.queues, None))
         }
         (None, _) => unreachable!("only a tap has no socket"),
     }
@@ -162,24 +163,26 @@ fn group_id(group: &str) -> Option<u32> {
     })
 }
 
-fn open_tap(node: &str, name: Option<&str>) -> Result<OwnedFd, Failure> {
-    let tap = Iface::without_packet_info(name.unwrap_or("vnet%d"), Mode::Tap).map_err(|error| {
+fn open_tap(node: &str, name: Option<&str>, queues: u16) -> Result<Tap, Failure> {
+    tap::open(name.unwrap_or("vnet%d"), queues).map_err(|error| {
         let shown = name.unwrap_or("a new tap");
         let failure =
             Failure::lacking("tap-not-permitted", format!("node {node}: {shown} cannot be opened: {error}"));
-        let user = rustix::process::getuid().as_raw();
-        match (error.kind(), name) {
-            (std::io::ErrorKind::PermissionDenied, Some(name)) => {
-                failure.mend(format!("as root, once: ip tuntap add dev {name} mode tap user {user}"))
+        let (user, several) =
+            (rustix::process::getuid().as_raw(), if queues > 1 { " multi_queue" } else { "" });
+        match (error, name) {
+            (Errno::PERM | Errno::ACCESS, Some(name)) => {
+                failure.mend(format!("as root, once: ip tuntap add dev {name} mode tap user {user}{several}"))
             }
-            (std::io::ErrorKind::NotFound, _) => failure.mend("as root: modprobe tun"),
+            (Errno::BUSY, Some(name)) => failure.mend(format!("somebody else has {name}: give another name")),
+            (Errno::INVAL, Some(name)) => failure.mend(format!(
+                "{name} is no tap, or not one of {queues} queues: take it away (ip link del {name}) and leave it to vnet to make it, or \
+                 make it anew: ip tuntap add dev {name} mode tap{several}"
+            )),
+            (Errno::NOENT, _) => failure.mend("as root: modprobe tun"),
             _ => failure.mend("run vnet as root, or name a tap that root made for you (`interface:`)"),
         }
-    })?;
-    // The crate hands out a bare number only; this makes an owned duplicate of it.
-    pidfd_open(getpid(), PidfdFlags::empty())
-        .and_then(|own| pidfd_getfd(own, tap.as_raw_fd(), PidfdGetfdFlags::empty()))
-        .context("tap", || format!("node {node}: the tap's descriptor cannot be kept"))
+    })
 }
 
 #[cfg(test)]

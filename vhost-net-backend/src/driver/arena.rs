@@ -4,6 +4,7 @@
 //! need no `unsafe`; bytes that the device writes meanwhile may be torn, never out of bounds.
 #![expect(unsafe_code, reason = "maps the memfd and copies from and to it by raw pointer")]
 
+use super::transmit::MAX_SLOTS;
 use crate::prefetch;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
@@ -11,12 +12,15 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// The guest-physical address of the first byte.
 const GUEST_BASE: u64 = 0x10_0000;
+
+/// Pieces that one system call reads or writes at most: the longest frame in the smallest buffers, with its header.
+pub(super) const MAX_PIECES: usize = MAX_SLOTS + 1;
 
 /// One entry of the memory table that the device gets (vhost-user: "Memory region description").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,6 +203,30 @@ impl Arena {
         unsafe { AtomicU16::from_ptr(at) }
     }
 
+    /// Reads from `fd` into these pieces, (offset, bytes) each, one behind the other (readv(2)); how many bytes.
+    pub(super) fn read_from(&self, fd: BorrowedFd<'_>, pieces: &[(usize, usize)]) -> io::Result<usize> {
+        let (vectors, count) = self.vectors(pieces);
+        // SAFETY: each vector lies in the mapping (checked by `at`), which stays while `self` is borrowed, and holds bytes
+        // that may change at any time anyhow.
+        uninterrupted(|| unsafe { libc::readv(fd.as_raw_fd(), vectors.as_ptr(), count) })
+    }
+
+    /// Writes these pieces to `fd`, one behind the other (writev(2)); how many bytes.
+    pub(super) fn write_to(&self, fd: BorrowedFd<'_>, pieces: &[(usize, usize)]) -> io::Result<usize> {
+        let (vectors, count) = self.vectors(pieces);
+        // SAFETY: as above; the kernel reads what lies there, torn perhaps, as the device could make it.
+        uninterrupted(|| unsafe { libc::writev(fd.as_raw_fd(), vectors.as_ptr(), count) })
+    }
+
+    fn vectors(&self, pieces: &[(usize, usize)]) -> ([libc::iovec; MAX_PIECES], libc::c_int) {
+        let mut vectors = [libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; MAX_PIECES];
+        assert!(pieces.len() <= MAX_PIECES, "a frame has at most {MAX_PIECES} pieces");
+        for (vector, (offset, len)) in vectors.iter_mut().zip(pieces) {
+            *vector = libc::iovec { iov_base: self.at(*offset, *len).cast(), iov_len: *len };
+        }
+        (vectors, pieces.len() as libc::c_int)
+    }
+
     /// Asks for the cache line at `offset`, so that it is here when it is read.
     #[inline]
     pub(super) fn prefetch(&self, offset: usize) {
@@ -221,6 +249,19 @@ impl Arena {
     pub fn punch(&self, range: Range<usize>) -> io::Result<()> {
         let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(rustix::fs::fallocate(&self.file, how, range.start as u64, range.len() as u64)?)
+    }
+}
+
+/// Makes a system call until no signal cuts it short; what it returned.
+fn uninterrupted(call: impl Fn() -> isize) -> io::Result<usize> {
+    loop {
+        let why = match usize::try_from(call()) {
+            Ok(bytes) => return Ok(bytes),
+            Err(_) => io::Error::last_os_error(),
+        };
+        if why.kind() != io::ErrorKind::Interrupted {
+            return Err(why);
+        }
     }
 }
 

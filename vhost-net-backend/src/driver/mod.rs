@@ -36,7 +36,7 @@ pub use arena::{Arena, Region};
 pub use error::{DeviceFault, DriverError};
 pub use receive::ReceivedFrame;
 pub use ring::{Descriptor, RingPlaces};
-pub use transmit::{Piece, Place, Shape, TransmitBuffer};
+pub use transmit::{Moved, Piece, Place, Shape, TransmitBuffer};
 
 use crate::features;
 use crate::layout::RingSize;
@@ -47,6 +47,7 @@ use patience::Patience;
 use plan::PairPlan;
 use receive::ReceiveQueue;
 use ring::Ring;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -356,6 +357,27 @@ impl QueuePair {
     pub fn transmit_with(&mut self, header: &[u8; net_header::LEN], frame: &[u8]) -> bool {
         let sent = if self.fault.is_none() { self.transmit.transmit(header, frame) } else { Ok(false) };
         self.unless_faulty(sent).unwrap_or(false)
+    }
+
+    /// Queues one frame that is read from `fd` right into the arena, a [short](net_header::SHORT_LEN) net header before it (readv(2), so a
+    /// tap or a packet socket); [`Self::flush`] sends it. No room: the ring could not take the longest frame now.
+    ///
+    /// # Errors
+    /// The descriptor's own; `UnexpectedEof` if it ended.
+    pub fn transmit_from(&mut self, fd: BorrowedFd<'_>) -> io::Result<Moved> {
+        let moved =
+            if self.fault.is_none() { self.transmit.transmit_from(fd) } else { Ok(Ok(Moved::Nothing)) };
+        self.unless_faulty(moved).unwrap_or(Ok(Moved::Nothing))
+    }
+
+    /// Writes the next frame received to `fd` in the same form, right from its buffers, which are posted again; [`Self::flush`] tells the
+    /// device. If the descriptor has no room now, the frame stays the next one.
+    ///
+    /// # Errors
+    /// The descriptor's own; the frame is gone.
+    pub fn receive_to(&mut self, fd: BorrowedFd<'_>) -> io::Result<Moved> {
+        let moved = if self.fault.is_none() { self.receive.receive_to(fd) } else { Ok(Ok(Moved::Nothing)) };
+        self.unless_faulty(moved).unwrap_or(Ok(Moved::Nothing))
     }
 
     /// Queues one frame that lies in memory as `shape` says; for tests, so it allocates. False also when the room for

@@ -1,12 +1,14 @@
 //! The receiveq: buffers posted, frames copied out (merged buffers joined), buffers posted again.
 
-use super::arena::{Arena, Window};
+use super::arena::{Arena, MAX_PIECES, Window};
 use super::error::DeviceFault;
 use super::plan::{CACHE_LINE, ReceiveBuffers, Slots};
 use super::ring::{Descriptor, Ring, Used};
-use super::transmit::MAX_CHAIN;
+use super::transmit::{MAX_CHAIN, MAX_SLOTS, Moved};
 use crate::layout::{DESC_INDIRECT, DESC_NEXT, DESC_SIZE, DESC_WRITE};
 use crate::net_header::{self, NetHeader};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -69,6 +71,8 @@ pub(super) struct ReceiveQueue {
     /// Ring descriptors of each chain.
     chain: u16,
     mergeable: bool,
+    /// The chains of a frame that is being written to a descriptor, and the bytes in each.
+    gathered: Vec<(u16, usize)>,
     /// The frame that is being handed over: copied, since the device could still write to the shared one.
     scratch: Box<[u8]>,
 }
@@ -108,7 +112,7 @@ impl ReceiveQueue {
             };
         }
         let scratch = vec![0; MAX_CHAIN].into_boxed_slice();
-        Self { ring, memory, slots, chain, mergeable, scratch }
+        Self { ring, memory, slots, chain, mergeable, gathered: Vec::with_capacity(MAX_SLOTS), scratch }
     }
 
     pub(super) fn slots(&self) -> Slots {
@@ -137,6 +141,57 @@ impl ReceiveQueue {
             frames += 1;
         }
         Ok(frames)
+    }
+
+    /// Writes the next frame to `fd`, a [short](net_header::SHORT_LEN) net header before it, right from its buffers, and posts them
+    /// again, unpublished. If the descriptor has no room the frame stays the next one; with any other error of its it is gone.
+    pub(super) fn receive_to(&mut self, fd: BorrowedFd<'_>) -> Result<io::Result<Moved>, DeviceFault> {
+        if self.gathered.is_empty() && !self.gather()? {
+            return Ok(Ok(Moved::Nothing));
+        }
+        let mut pieces = [(0, 0); MAX_PIECES];
+        for (piece, (head, written)) in pieces[1..].iter_mut().zip(&self.gathered) {
+            *piece = (self.slot(*head), *written);
+        }
+        let count = self.gathered.len() + 1;
+        let slot = pieces[1].0;
+        pieces[0] = (slot, net_header::SHORT_LEN);
+        pieces[1] = (slot + net_header::LEN, pieces[1].1 - net_header::LEN);
+        let written = match self.memory.write_to(fd, &pieces[..count]) {
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(Ok(Moved::NoRoom)),
+            written => written,
+        };
+        for place in 0..self.gathered.len() {
+            self.post_again(self.gathered[place].0);
+        }
+        self.gathered.clear();
+        Ok(written.map(|_| Moved::Frame))
+    }
+
+    /// Takes the chains of the next frame; false if there is none. The device uses all of them at once.
+    fn gather(&mut self) -> Result<bool, DeviceFault> {
+        let Some(first) = self.ring.take_used()? else { return Ok(false) };
+        let written = self.written(first)?;
+        if written < net_header::LEN {
+            return Err(DeviceFault::Runt { written: written as u32 });
+        }
+        self.gathered.push((first.head, written));
+        let num_buffers = match self.mergeable {
+            true => self.memory.load_u16(self.slot(first.head) + NUM_BUFFERS, Ordering::Relaxed),
+            false => 1,
+        };
+        if num_buffers == 0 {
+            return Err(DeviceFault::NumBuffers { num_buffers, used: 1 });
+        }
+        for used in 1..num_buffers {
+            if self.gathered.len() == MAX_SLOTS {
+                return Err(DeviceFault::Oversize { limit: self.scratch.len() });
+            }
+            let chain = self.ring.take_used()?.ok_or(DeviceFault::NumBuffers { num_buffers, used })?;
+            let written = self.written(chain)?;
+            self.gathered.push((chain.head, written));
+        }
+        Ok(true)
     }
 
     /// Hands over at most `limit` frames where they lie, and posts their buffers again, unpublished. The first `touched`

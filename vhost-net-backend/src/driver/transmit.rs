@@ -1,19 +1,32 @@
 //! The transmitq: frames copied into the arena, made available in batches, taken back when sent.
 
-use super::arena::{Arena, Window};
+use super::arena::{Arena, MAX_PIECES, Window};
 use super::error::DeviceFault;
 use super::plan::{CACHE_LINE, PAGE, Slots};
 use super::ring::{Descriptor, Ring};
 use crate::layout::{DESC_INDIRECT, DESC_NEXT, DESC_SIZE};
 use crate::net_header::{self, NetHeader};
+use std::io;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 /// The longest frame with its header that virtio-net knows (virtio 1.2 §5.1.6.3: 65550 and the header, for GSO).
 pub(super) const MAX_CHAIN: usize = 65550 + net_header::LEN;
 
 /// Slots that the longest frame can take, at 1 KiB each, the smallest.
-const MAX_SLOTS: usize = MAX_CHAIN.div_ceil(1024);
+pub(super) const MAX_SLOTS: usize = MAX_CHAIN.div_ceil(1024);
+
+/// What came of an attempt to carry one frame between a ring and a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moved {
+    /// One went over.
+    Frame,
+    /// There is none now.
+    Nothing,
+    /// There is no room for one now.
+    NoRoom,
+}
 
 /// How a test wants one frame to lie in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,6 +171,51 @@ impl TransmitQueue {
             self.ring.add_one(number, self.memory.guest_address(offset), len);
         }
         Ok(usize::from(count))
+    }
+
+    /// Reads one frame from `fd`, a [short](net_header::SHORT_LEN) net header before it, right into slots. The error is that of
+    /// the descriptor; one that ended says `UnexpectedEof`.
+    pub(super) fn transmit_from(&mut self, fd: BorrowedFd<'_>) -> Result<io::Result<Moved>, DeviceFault> {
+        let most = MAX_CHAIN.div_ceil(self.slots.len);
+        if usize::from(self.ring.free()) < most {
+            self.reap()?;
+            if usize::from(self.ring.free()) < most {
+                self.starved = true;
+                return Ok(Ok(Moved::NoRoom));
+            }
+        }
+        let mut pieces = [(0, 0); MAX_PIECES];
+        let mut count = 0;
+        for place in 0..most {
+            let slot = self.slots.offset(self.ring.next_free(place as u16));
+            if place == 0 {
+                pieces[0] = (slot, net_header::SHORT_LEN);
+                pieces[1] = (slot + net_header::LEN, self.slots.len - net_header::LEN);
+                count = 2;
+            } else {
+                pieces[count] = (slot, self.slots.len);
+                count += 1;
+            }
+        }
+        let read = match self.memory.read_from(fd, &pieces[..count]) {
+            Ok(0) => return Ok(Err(io::ErrorKind::UnexpectedEof.into())),
+            Ok(read) => read,
+            Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(Ok(Moved::Nothing)),
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut left = read.saturating_sub(net_header::SHORT_LEN) + net_header::LEN;
+        let mut buffers = [Descriptor::default(); MAX_SLOTS];
+        let mut used = 0;
+        while left > 0 {
+            let slot = self.slots.offset(self.ring.next_free(used as u16));
+            let len = left.min(self.slots.len);
+            let addr = self.memory.guest_address(slot);
+            buffers[used] = Descriptor { addr, len: len as u32, flags: 0, next: 0 };
+            used += 1;
+            left -= len;
+        }
+        self.ring.add(&buffers[..used]);
+        Ok(Ok(Moved::Frame))
     }
 
     /// How many slots a frame takes; None if it is longer than any frame, or than the ring.

@@ -8,7 +8,7 @@ use crate::{
     },
     grower::Grower,
     host::Host,
-    ports::tap::{TapAdapter, TapState},
+    ports::adapter::{Adapter, AdapterState},
     recorder::{PIECE, Record, journal::Journal},
     worker::{
         mailbox::{Message, PortTally},
@@ -18,7 +18,7 @@ use crate::{
 };
 use anyhow::{Context, anyhow, bail, ensure};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     iter,
     os::{
         fd::OwnedFd,
@@ -76,7 +76,7 @@ struct Running {
 /// A port and what stands around it. The adapter, if there is one, goes first.
 struct Attached {
     kind: AttachmentKind,
-    adapter: Option<TapAdapter>,
+    adapter: Option<Adapter>,
     port: Port,
     host: Arc<Host>,
 }
@@ -84,7 +84,7 @@ struct Attached {
 impl Attached {
     /// The port's state, why, and the features in force.
     fn state(&self, running: bool) -> (PortState, String, u64) {
-        if let Some(TapState::Ended(why)) = self.adapter.as_ref().map(TapAdapter::state) {
+        if let Some(AdapterState::Ended(why)) = self.adapter.as_ref().map(Adapter::state) {
             return (PortState::Faulted, why.to_string(), 0);
         }
         if let Some(why) = self.host.health().fault() {
@@ -96,8 +96,8 @@ impl Attached {
         {
             detail = format!("{detail}; last refused: {refusal}");
         }
-        if let Some(refused @ 1..) = self.adapter.as_ref().map(TapAdapter::refused) {
-            detail = format!("{detail}; the tap refused {refused} frames");
+        if let Some(adapter) = self.adapter.as_ref().filter(|adapter| adapter.refused() > 0) {
+            detail = format!("{detail}; the {} refused {} frames", adapter.what(), adapter.refused());
         }
         (state, detail, features)
     }
@@ -145,8 +145,8 @@ impl Datapath {
     ) -> anyhow::Result<()> {
         let world = Arc::new(World::compile(description)?);
         check(&settings)?;
-        let with_descriptor = attachments.iter().filter(|new| new.kind.comes_with_a_descriptor()).count();
-        ensure!(with_descriptor <= descriptors.len(), "an attachment came without its descriptor");
+        let wanted: usize = attachments.iter().map(|new| new.kind.descriptors()).sum();
+        ensure!(wanted <= descriptors.len(), "an attachment came without its descriptor");
         let running = match self.running.take() {
             Some(running) if running.settings != settings => {
                 self.running = Some(running);
@@ -166,12 +166,11 @@ impl Datapath {
         running.workers.adopt(&world, &healths);
         self.journal.apply(world.epoch(), world.ports().map(|port| port.id));
         self.running = Some(Running { world, healths, ..running });
-        let mut descriptors = VecDeque::from(descriptors);
+        let mut descriptors = descriptors.into_iter();
         for attachment in attachments {
-            let descriptor =
-                attachment.kind.comes_with_a_descriptor().then(|| descriptors.pop_front()).flatten();
+            let its = descriptors.by_ref().take(attachment.kind.descriptors()).collect();
             if !self.ports.contains_key(&attachment.port) {
-                self.attach(attachment, descriptor)?;
+                self.attach(attachment, its)?;
             }
         }
         Ok(())
@@ -194,7 +193,7 @@ impl Datapath {
         })
     }
 
-    fn attach(&mut self, attachment: Attachment, descriptor: Option<OwnedFd>) -> anyhow::Result<()> {
+    fn attach(&mut self, attachment: Attachment, mut descriptors: Vec<OwnedFd>) -> anyhow::Result<()> {
         let running = self.running()?;
         let described = describe(&running.world, attachment.port).context("an attachment names no port")?;
         if !described.up {
@@ -209,20 +208,20 @@ impl Datapath {
         config.mtu = described.mtu;
         config.sealed_memory = described.sealed_memory;
         let mut adapter = None;
-        let port = match (&attachment.kind, descriptor) {
-            (AttachmentKind::VhostUserListen, Some(fd)) => {
-                Port::listen(UnixListener::from(fd), config, host.clone())
+        let port = match &attachment.kind {
+            AttachmentKind::VhostUserListen => {
+                let socket =
+                    descriptors.pop().with_context(|| format!("{name}: no descriptor came along"))?;
+                Port::listen(UnixListener::from(socket), config, host.clone())
             }
-            (AttachmentKind::VhostUserConnect { path }, _) => {
+            AttachmentKind::VhostUserConnect { path } => {
                 Port::connect(PathBuf::from(path), config, host.clone())
             }
-            (AttachmentKind::Tap, Some(tap)) => {
+            AttachmentKind::Tap { uso, .. } => {
                 let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
-                adapter = Some(TapAdapter::start(&name, tap, theirs).with_context(|| name.clone())?);
+                let started = Adapter::tap(&name, descriptors, *uso, theirs);
+                adapter = Some(started.with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
-            }
-            (AttachmentKind::VhostUserListen | AttachmentKind::Tap, None) => {
-                bail!("{name}: no descriptor came along")
             }
         }
         .with_context(|| name.clone())?;

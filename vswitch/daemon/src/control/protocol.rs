@@ -162,16 +162,22 @@ pub enum AttachmentKind {
         /// The socket's path, absolute.
         path: String,
     },
-    /// The tap whose descriptor comes along (IFF_TAP | IFF_NO_PI, one queue).
-    Tap,
+    /// The tap whose descriptors come along, one a queue (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, the header of 10 bytes).
+    Tap {
+        /// Its queues, as many as the port has queue pairs.
+        queues: u16,
+        /// Whether the kernel knows large UDP datagrams.
+        uso: bool,
+    },
 }
 
 impl AttachmentKind {
-    /// Whether a descriptor comes along with it.
-    pub fn comes_with_a_descriptor(&self) -> bool {
+    /// How many descriptors come along with it.
+    pub fn descriptors(&self) -> usize {
         match self {
-            Self::VhostUserListen | Self::Tap => true,
-            Self::VhostUserConnect { .. } => false,
+            Self::VhostUserListen => 1,
+            Self::VhostUserConnect { .. } => 0,
+            Self::Tap { queues, .. } => usize::from(*queues),
         }
     }
 }

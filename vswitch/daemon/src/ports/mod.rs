@@ -1,3 +1,7 @@
-//! Ports that are no guest: adapters that drive the other end of a port's rings.
+//! Ports that are no guest: what is outside, brought to a port's rings by a thread that is their driver.
+//!
+//! `adapter` the threads and how they end, `carrier` what such a thread does all day, and one file for each thing outside.
 
-pub(crate) mod tap;
+pub(crate) mod adapter;
+mod carrier;
+mod tap;

@@ -1,6 +1,6 @@
-//! The tap adapter at a real port; a pair of packet sockets stands in for the tap.
+//! A tap's adapter at a real port; a pair of packet sockets stands in for the tap.
 
-use super::{TapAdapter, TapEnd, TapState};
+use super::{Adapter, AdapterEnd, AdapterState};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::{
@@ -11,10 +11,13 @@ use std::{
     sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant},
 };
-use vhost_net_backend::device::{
-    Connection, PortHost,
-    port::{Port, PortConfig},
-    ring::{FromGuest, Payload, Rooms, RunningRing, ToGuest},
+use vhost_net_backend::{
+    device::{
+        Connection, PortHost,
+        port::{Port, PortConfig},
+        ring::{FromGuest, Payload, Rooms, RunningRing, ToGuest},
+    },
+    net_header,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -59,7 +62,7 @@ impl Host {
 }
 
 struct Bench {
-    adapter: TapAdapter,
+    adapter: Adapter,
     port: Port,
     host: Arc<Host>,
     /// The host's end of the tap.
@@ -73,7 +76,7 @@ fn bench() -> Bench {
     let (driver, device) = UnixStream::pair().expect("sockets");
     let host = Arc::new(Host::default());
     let port = Port::adopt(device, PortConfig::new("tap0"), host.clone()).expect("threads");
-    let adapter = TapAdapter::start("tap0", tap, driver).expect("a thread");
+    let adapter = Adapter::tap("tap0", vec![tap], true, driver).expect("a thread");
     Bench { adapter, port, host, peer }
 }
 
@@ -84,15 +87,20 @@ fn wait_for(fd: impl AsFd, what: PollFlags) {
 }
 
 /// Waits for the adapter's thread to end.
-fn end_of(adapter: &TapAdapter) -> TapEnd {
+fn end_of(adapter: &Adapter) -> AdapterEnd {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
-        if let TapState::Ended(end) = adapter.state() {
+        if let AdapterState::Ended(end) = adapter.state() {
             return end;
         }
         std::thread::yield_now();
     }
     panic!("the adapter never ended: {:?}", adapter.state());
+}
+
+/// A frame as a tap gives and takes it: the net header of 10 bytes, which asks for nothing, and the frame.
+fn on_tap(number: usize) -> Vec<u8> {
+    [&[0; net_header::SHORT_LEN], frame(number).as_slice()].concat()
 }
 
 fn frame(number: usize) -> Vec<u8> {
@@ -134,7 +142,7 @@ fn frames_go_both_ways_in_order_and_more_than_either_side_holds() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for number in 0..2000 {
-                while rustix::io::write(&bench.peer, &frame(number)) == Err(rustix::io::Errno::AGAIN) {
+                while rustix::io::write(&bench.peer, &on_tap(number)) == Err(rustix::io::Errno::AGAIN) {
                     wait_for(&bench.peer, PollFlags::OUT);
                 }
             }
@@ -169,9 +177,9 @@ fn frames_go_both_ways_in_order_and_more_than_either_side_holds() {
     for number in 0..sent {
         wait_for(&bench.peer, PollFlags::IN);
         let len = rustix::io::read(&bench.peer, &mut into[..]).expect("a frame");
-        assert!(into[..len] == frame(number), "frame {number} of {sent}");
+        assert!(into[..len] == on_tap(number), "frame {number} of {sent}");
     }
-    assert_eq!((bench.adapter.state(), bench.adapter.refused()), (TapState::Carrying, 0));
+    assert_eq!((bench.adapter.state(), bench.adapter.refused()), (AdapterState::Carrying, 0));
 }
 
 #[test]
@@ -179,7 +187,7 @@ fn a_tap_that_goes_away_ends_the_adapter_by_name() {
     let Bench { adapter, host, peer, port: _port } = bench();
     host.with(|_, _| ());
     drop(peer);
-    assert_eq!(end_of(&adapter), TapEnd::TapGone("it was closed".into()));
+    assert_eq!(end_of(&adapter), AdapterEnd::Gone { what: "tap", why: "it was closed".into() });
 }
 
 #[test]
@@ -188,7 +196,11 @@ fn a_port_that_is_closed_ends_the_adapter_by_name() {
     host.with(|_, _| ());
     port.close();
     // Closed in the middle of the handshake it is an error of the handshake.
-    assert!(matches!(end_of(&adapter), TapEnd::PortClosed | TapEnd::Port(_)), "{:?}", adapter.state());
+    assert!(
+        matches!(end_of(&adapter), AdapterEnd::PortClosed | AdapterEnd::Port(_)),
+        "{:?}",
+        adapter.state()
+    );
 }
 
 #[test]
@@ -196,8 +208,8 @@ fn dropping_the_adapter_ends_it_also_when_nobody_answers_its_handshake() {
     let (tap, _peer) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("sockets");
     let (driver, _silent) = UnixStream::pair().expect("sockets");
-    let adapter = TapAdapter::start("tap0", tap, driver).expect("a thread");
-    assert_eq!(adapter.state(), TapState::Connecting);
+    let adapter = Adapter::tap("tap0", vec![tap], true, driver).expect("a thread");
+    assert_eq!(adapter.state(), AdapterState::Connecting);
     let started = Instant::now();
     drop(adapter);
     assert!(started.elapsed() < Duration::from_secs(4), "it waited for the handshake's deadline");

@@ -1,0 +1,213 @@
+//! An adapter: threads that carry frames between something outside and the driver's end of a port's rings, one thread a queue pair.
+
+#[cfg(test)]
+mod tests;
+
+use super::{
+    carrier::{Carrier, Outside},
+    tap::Tap,
+};
+use rustix::event::{EventfdFlags, eventfd};
+use std::{
+    io,
+    net::Shutdown,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+use thiserror::Error;
+use vhost_net_backend::{
+    driver::{Config, Driver, MemoryConfig},
+    features,
+};
+
+/// Bytes of each buffer: so many that a frame of 64 KiB takes 17 of a ring, and all of a ring stay in a core's cache.
+const BUFFER_BYTES: u32 = 4096;
+
+/// What an adapter is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AdapterState {
+    /// It waits for the port to serve its handshake.
+    Connecting,
+    /// Frames go both ways.
+    Carrying,
+    /// Its threads ended; what is outside is closed.
+    Ended(AdapterEnd),
+}
+
+/// Why an adapter ended.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum AdapterEnd {
+    /// It was told to.
+    #[error("the adapter was stopped")]
+    Stopped,
+    /// What is outside was deleted, or its other end closed.
+    #[error("the {what} is gone: {why}")]
+    Gone { what: &'static str, why: String },
+    /// The port closed the connection.
+    #[error("the switch closed the port")]
+    PortClosed,
+    /// The port could not be reached, or its rings cannot be.
+    #[error("the driver of the port: {0}")]
+    Port(String),
+}
+
+/// What the handle and the threads have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Looked at while frames go; `stop` wakes sleepers, and stays readable.
+    stopping: AtomicBool,
+    stop: OwnedFd,
+    state: Mutex<AdapterState>,
+    refused: AtomicU64,
+}
+
+impl Shared {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            stopping: AtomicBool::new(false),
+            stop: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
+            state: Mutex::new(AdapterState::Connecting),
+            refused: AtomicU64::new(0),
+        })
+    }
+
+    fn set(&self, state: AdapterState) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        // A counter that is full is as good as signalled.
+        let _ = rustix::io::write(&self.stop, &1u64.to_ne_bytes());
+    }
+
+    /// Whether the threads are to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Readable from then on.
+    pub(super) fn stop_fd(&self) -> BorrowedFd<'_> {
+        self.stop.as_fd()
+    }
+
+    /// Counts a frame that what is outside did not take.
+    pub(super) fn count_refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A running adapter. Dropped, it ends its threads and closes what is outside.
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    what: &'static str,
+    shared: Arc<Shared>,
+    /// Shut down at the end, so that a handshake in progress ends too.
+    connection: UnixStream,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Adapter {
+    /// Starts to carry frames between the queues of a tap (IFF_TAP | IFF_NO_PI | IFF_VNET_HDR, the header of 10 bytes) and the port
+    /// that serves the other end of `stream`, a queue pair each. `uso`: the kernel knows large UDP datagrams.
+    ///
+    /// # Errors
+    /// Descriptors or threads ran out, or a queue cannot be made non-blocking.
+    pub(crate) fn tap(name: &str, queues: Vec<OwnedFd>, uso: bool, stream: UnixStream) -> io::Result<Self> {
+        let queues = queues.into_iter().map(|queue| Tap::new(queue, uso)).collect::<io::Result<_>>()?;
+        Self::start(name, queues, stream)
+    }
+
+    /// Starts to carry frames between `outside`, a queue each, and the port that serves the other end of `stream`.
+    fn start<O: Outside + Send + 'static>(
+        name: &str,
+        outside: Vec<O>,
+        stream: UnixStream,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared::new()?);
+        let connection = stream.try_clone()?;
+        let of_thread = shared.clone();
+        let thread = thread::Builder::new().name(format!("{}-{name}", O::WHAT)).spawn(move || {
+            let end = run(&of_thread, outside, stream);
+            of_thread.set(AdapterState::Ended(end));
+        })?;
+        Ok(Self { what: O::WHAT, shared, connection, thread: Some(thread) })
+    }
+
+    /// What it is doing.
+    pub(crate) fn state(&self) -> AdapterState {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is outside: `tap`.
+    pub(crate) fn what(&self) -> &'static str {
+        self.what
+    }
+
+    /// Frames that what is outside did not take, most likely because its interface is down.
+    pub(crate) fn refused(&self) -> u64 {
+        self.shared.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Adapter {
+    fn drop(&mut self) {
+        self.shared.stop();
+        // A connection that is closed needs no shutdown.
+        let _ = self.connection.shutdown(Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            // It holds nothing that its panic could leave behind, and a panic was printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// All that an adapter's first thread does; why it ended.
+fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) -> AdapterEnd {
+    let mut driver = match connect(&outside, stream) {
+        Ok(driver) => driver,
+        Err(_) if shared.is_stopping() => return AdapterEnd::Stopped,
+        Err(end) => return end,
+    };
+    let connection = match driver.connection_fd().try_clone_to_owned() {
+        Ok(connection) => connection,
+        Err(why) => return AdapterEnd::Port(why.to_string()),
+    };
+    shared.set(AdapterState::Carrying);
+    let carry = |(outside, pair)| {
+        let end = Carrier::new(shared, outside, pair, connection.as_fd()).run();
+        // The others have nothing to do without this one; it is the only one whose end is not that it was told to.
+        shared.stop();
+        end
+    };
+    thread::scope(|scope| {
+        let mut queues = outside.into_iter().zip(driver.pairs());
+        let first = queues.next();
+        let others: Vec<_> = queues.map(|queue| scope.spawn(move || carry(queue))).collect();
+        let mut ends: Vec<_> = first.map(carry).into_iter().collect();
+        let lost = || AdapterEnd::Port("a thread of its panicked".into());
+        ends.extend(others.into_iter().map(|other| other.join().unwrap_or_else(|_| lost())));
+        ends.into_iter().find(|end| *end != AdapterEnd::Stopped).unwrap_or(AdapterEnd::Stopped)
+    })
+}
+
+fn connect<O: Outside>(outside: &[O], stream: UnixStream) -> Result<Driver, AdapterEnd> {
+    let wanted = Config::default();
+    let several = if outside.len() > 1 { features::NET_MQ } else { 0 };
+    let config = Config {
+        features: outside.iter().fold(wanted.features | several, |all, one| all | one.features()),
+        queue_pairs: u16::try_from(outside.len()).unwrap_or(u16::MAX),
+        buffer_size: BUFFER_BYTES,
+        // Frames from outside need no room for odd shapes.
+        memory: MemoryConfig { shaped_bytes: 0, ..MemoryConfig::default() },
+        ..wanted
+    };
+    Driver::connect(stream, &config).map_err(|why| AdapterEnd::Port(why.to_string()))
+}
