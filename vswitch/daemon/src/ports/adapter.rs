@@ -25,10 +25,13 @@ use thiserror::Error;
 use vhost_net_backend::{
     driver::{Config, Driver, MemoryConfig},
     features,
+    layout::RingSize,
 };
 
-/// Bytes of each buffer: so many that a frame of 64 KiB takes 17 of a ring, and all of a ring stay in a core's cache.
-const BUFFER_BYTES: u32 = 4096;
+/// Bytes of each buffer, and buffers of each ring: room for 512 small frames, or for 102 of 64 KiB, which is a little more than TCP has under
+/// way by default (6 MiB, tcp_rmem of tcp(7)). What is not used takes no memory.
+const BUFFER_BYTES: u32 = 16 << 10;
+const RING_SIZE: RingSize = RingSize::new(512).expect("512 is a power of two");
 
 /// What an adapter is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,6 +208,7 @@ fn connect<O: Outside>(outside: &[O], stream: UnixStream) -> Result<Driver, Adap
         features: outside.iter().fold(wanted.features | several, |all, one| all | one.features()),
         queue_pairs: u16::try_from(outside.len()).unwrap_or(u16::MAX),
         buffer_size: BUFFER_BYTES,
+        ring_size: RING_SIZE,
         // Frames from outside need no room for odd shapes.
         memory: MemoryConfig { shaped_bytes: 0, ..MemoryConfig::default() },
         ..wanted
