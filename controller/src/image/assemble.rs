@@ -23,7 +23,7 @@ const PROGRAMS: [&str; 2] = ["ethtool", "iperf3"];
 /// Loaded at boot, with what they need.
 const DRIVERS: [&str; 3] = ["virtio_pci", "virtio_mmio", "virtio_net"];
 /// There for `modprobe`, with what they need.
-const MORE_MODULES: [&str; 1] = ["8021q"];
+const MORE_MODULES: [&str; 2] = ["8021q", "bonding"];
 /// The probe agent, static.
 const AGENT: &[u8] = include_bytes!(env!("VNET_AGENT"));
 /// The guest's scripts: path, permission bits, text.

@@ -17,6 +17,9 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 /// What x86 Linux reads of its command line, the final NUL included (COMMAND_LINE_SIZE).
 const COMMAND_LINE_SIZE: usize = 2048;
 
+/// What interfaces say of their speed, in Mbit/s, full duplex: LACP aggregates links of known speeds (IEEE 802.1AX §6.3.4).
+const LINK_MBIT: u32 = 10_000;
+
 /// What every kernel is told, whoever runs it.
 pub(super) const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1";
 
@@ -263,6 +266,8 @@ impl Arguments {
         if let Some(mtu) = interface.mtu {
             let _ = write!(device, ",host_mtu={mtu}");
         }
+        // Writing to a String cannot fail.
+        let _ = write!(device, ",speed={LINK_MBIT},duplex=full");
         // Without its boot ROM an interface costs firmware nothing, and needs no package with ROMs.
         if !netboot {
             device.push_str(",romfile=");
@@ -413,10 +418,10 @@ mod tests {
         -mon chardev=qmp,mode=control
         -chardev socket,id=char-net0,path=net0.sock,server=on,wait=off
         -netdev vhost-user,id=net0,chardev=char-net0,queues=1
-        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,rx_queue_size=1024,vectors=0,romfile=
+        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,rx_queue_size=1024,vectors=0,speed=10000,duplex=full,romfile=
         -chardev socket,id=char-net1,path=net1.sock,server=on,wait=off
         -netdev vhost-user,id=net1,chardev=char-net1,queues=1
-        -device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,rx_queue_size=1024,vectors=0,host_mtu=1400,romfile=
+        -device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,rx_queue_size=1024,vectors=0,host_mtu=1400,speed=10000,duplex=full,romfile=
         ");
         assert_eq!(launch.run.interface(1), Path::new("/run/lab/pc1/net1.sock"));
     }
@@ -448,7 +453,7 @@ mod tests {
         -mon chardev=qmp,mode=control
         -chardev socket,id=char-net0,path=net0.sock,server=on,wait=off
         -netdev vhost-user,id=net0,chardev=char-net0,queues=4
-        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,mq=on,rx_queue_size=1024,vectors=10,romfile=
+        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,mq=on,rx_queue_size=1024,vectors=10,speed=10000,duplex=full,romfile=
         ");
     }
 

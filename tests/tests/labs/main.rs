@@ -2,6 +2,7 @@
 
 mod asker;
 mod bench;
+mod bonding;
 mod capture;
 mod cleanup;
 mod common;
