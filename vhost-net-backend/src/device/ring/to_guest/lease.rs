@@ -3,7 +3,7 @@
 use super::{
     ToGuest,
     claim::NoRoom,
-    scatter::{MakeHead, Passage, Scatter, Stream},
+    scatter::{MakeHead, Scatter, Stream},
 };
 use crate::{
     device::{
@@ -179,7 +179,6 @@ impl Rooms {
         let (one, cars) = self.cars(room)?;
         let mut head = [0; HEAD_ROOM];
         let head = &mut head[..head_len.min(HEAD_ROOM)];
-        let mut passage = Passage::new();
         let one = one.first().map(|_| (one, 1)).into_iter();
         let cars = cars.iter().map(|car| (&self.segments[car.first..car.end], car.chains.get()));
         for (number, (segments, chains)) in (0..).zip(one.chain(cars)) {
@@ -189,7 +188,7 @@ impl Rooms {
             behind.skip((net_header::LEN + head.len()) as u32);
             let (len, summed) = make.payload(number);
             let sum = if summed {
-                frame.copy_summed(len, &mut behind, &mut passage)
+                frame.copy_summed(len, &mut behind)
             } else {
                 frame.copy(len, &mut behind);
                 Sum::ZERO
