@@ -348,13 +348,13 @@ pub(super) unsafe fn guest_to_guest_summed<L: Lane>(from: *const u8, to: *mut u8
             at += lane;
         }
     }
-    let mut sum = Sum::ZERO;
-    for lane in [some, others].as_flattened() {
-        let mut words = [0u64; 4];
+    // No frame has so many words of four bytes that 64 bits overflow.
+    let mut words = [[0u64; 4]; 4];
+    for (words, lane) in words.iter_mut().zip([some, others].as_flattened()) {
         // SAFETY: no lane is longer.
         unsafe { store(words.as_mut_ptr().cast(), *lane) };
-        sum = words.into_iter().fold(sum, Sum::add_words);
     }
+    let mut sum = Sum::ZERO.add_words(words.as_flattened().iter().sum());
     // SAFETY: as above.
     unsafe {
         while len - at >= 8 {

@@ -209,7 +209,7 @@ pub trait MakeHead {
     /// How many bytes follow the head of the frame's part `number`, and whether their sum is needed.
     fn payload(&self, number: u16) -> (u32, bool);
 
-    /// Writes the head of part `number`, behind which bytes with this `sum` stand, to all of `head`; returns its net header, of which
-    /// `num_buffers` does not matter.
+    /// Makes `head`, which is as it was given or as the part before left it, that of part `number`, behind which bytes with this `sum` stand;
+    /// returns its net header, of which `num_buffers` does not matter.
     fn head(&self, number: u16, sum: Sum, head: &mut [u8]) -> NetHeader;
 }
