@@ -12,7 +12,7 @@ use crate::{
     offload::Offload,
 };
 use vhost_net_backend::{
-    driver::{ReceivedFrame, TransmitBuffer},
+    driver::TransmitBuffer,
     net_header::{self, F_NEEDS_CSUM, NetHeader},
 };
 
@@ -140,13 +140,9 @@ impl Large {
         net_header::LEN + self.len
     }
 
-    /// Looks at all headers of what came, and at its checksum, for which the tail is taken for what it should be.
+    /// Looks at the headers of a part that came, of `len` bytes, and at its checksum, for which the tail is taken for what it should be.
     #[inline(always)]
-    pub(crate) fn read(&self, frame: &ReceivedFrame<'_>) -> Result<(Stamp, Arrived), Seen> {
-        let mut head = [0; HEADERS];
-        if !frame.read(0, &mut head) {
-            return Err(Seen::Foreign);
-        }
+    pub(crate) fn read(&self, head: &[u8; HEADERS], len: usize) -> Result<(Stamp, Arrived), Seen> {
         let four = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
         if head[12..14] != [8, 0] || four(IP + 12)[..2] != [198, 18] || four(IP + 16)[..2] != [198, 19] {
             return Err(Seen::Foreign);
@@ -162,7 +158,7 @@ impl Large {
         };
         let time = u64::from(u32::from_be_bytes(four(58))) << 32 | u64::from(u32::from_be_bytes(four(62)));
         let stamp = Stamp { number, time };
-        if part.headers_of(stamp) != head || frame.len() != HEADERS + part.to - part.from {
+        if part.headers_of(stamp) != *head || len != HEADERS + part.to - part.from {
             return Err(Seen::Corrupt);
         }
         Ok((stamp, Arrived { part: place, is_last: place + 1 == self.parts.len() }))
@@ -220,4 +216,79 @@ fn pseudo_header(headers: &[u8; HEADERS]) -> u64 {
     let total = u16::from_be_bytes([headers[IP + 2], headers[IP + 3]]);
     let length = total - (TCP - IP) as u16;
     words(&headers[IP + 12..TCP]) + words(&[0, frames::TCP]) + words(&length.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::{SlicedPacket, TransportSlice};
+    use proptest::prelude::*;
+
+    fn large(len: usize, offload: Offload) -> Large {
+        Large::new(3, 4, len, offload).expect("something is left to the switch")
+    }
+
+    /// A part as it is to arrive.
+    fn arriving(large: &Large, part: usize, stamp: Stamp) -> Vec<u8> {
+        let part = &large.parts[part];
+        [&part.headers_of(stamp), &large.tail[part.from..part.to]].concat()
+    }
+
+    fn read(large: &Large, frame: &[u8]) -> Result<(Stamp, Arrived), Seen> {
+        large.read(frame.first_chunk().expect("headers"), frame.len())
+    }
+
+    proptest! {
+        #[test]
+        fn every_part_is_valid_to_another_parser_and_together_they_are_the_frame(
+            len in 128usize..=65535, number: u32, time: u64, cut: bool,
+        ) {
+            let offload = if cut { Offload::Segments } else { Offload::Checksum };
+            let (large, stamp) = (large(len, offload), Stamp { number, time });
+            prop_assert_eq!(large.parts.len(), Large::parts(len, offload));
+            let mut carried = 0;
+            for place in 0..large.parts.len() {
+                let frame = arriving(&large, place, stamp);
+                let is_last = place + 1 == large.parts.len();
+                prop_assert_eq!(read(&large, &frame), Ok((stamp, Arrived { part: place, is_last })));
+                prop_assert!(large.is_tail(place, &frame[HEADERS..]) && !large.is_tail(place, &frame[HEADERS + 1..]));
+                let parsed = SlicedPacket::from_ethernet(&frame).expect("a frame");
+                let Some(etherparse::NetSlice::Ipv4(ip)) = parsed.net else { panic!("no IPv4") };
+                let ip = ip.header();
+                prop_assert_eq!(ip.header_checksum(), ip.to_header().calc_header_checksum());
+                let Some(TransportSlice::Tcp(tcp)) = parsed.transport else { panic!("no TCP") };
+                let sum = tcp.calc_checksum_ipv4(ip.source(), ip.destination()).expect("short enough");
+                prop_assert!(sum == tcp.checksum() || (sum, tcp.checksum()) == (0, 0xffff));
+                let first = (number << 16).wrapping_add(carried);
+                prop_assert_eq!((tcp.sequence_number(), tcp.psh()), (first, is_last));
+                carried += tcp.payload().len() as u32;
+            }
+            prop_assert_eq!(carried as usize + HEADERS, len);
+        }
+
+        #[test]
+        fn a_byte_that_differs_is_found(at: prop::sample::Index, change in 1u8.., place in 0usize..3) {
+            let large = large(4000, Offload::Segments);
+            let mut frame = arriving(&large, place, Stamp { number: 7, time: 12345 });
+            let at = at.index(frame.len());
+            frame[at] ^= change;
+            match read(&large, &frame) {
+                Ok((_, part)) => prop_assert!(at >= HEADERS && !large.is_tail(part.part, &frame[HEADERS..])),
+                Err(_) => prop_assert!(at < HEADERS),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_sent_asks_for_it_and_has_the_sum_of_the_pseudo_header_for_a_checksum() {
+        let large = large(65535, Offload::Segments);
+        let header = NetHeader::from_bytes(*large.head.first_chunk().expect("a net header"));
+        assert_eq!((header.flags, header.csum_start, header.csum_offset), (F_NEEDS_CSUM, 34, 16));
+        assert_eq!((header.gso_type, header.gso_size, header.hdr_len), (GSO_TCPV4, 1448, 66));
+        let whole = large.head.last_chunk::<HEADERS>().expect("headers");
+        let partial = u64::from(u16::from_le_bytes([whole[TCP + 16], whole[TCP + 17]]));
+        assert_eq!(partial, fold(pseudo_header(whole)));
+        assert_eq!(large.parts.len(), 46);
+        assert!(Large::new(0, 1, 65535, Offload::None).is_none());
+    }
 }

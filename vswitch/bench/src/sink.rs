@@ -165,24 +165,29 @@ impl Sink {
     /// before it, in order. A frame of which a part is missing or damaged never arrives.
     #[inline(always)]
     fn part(&mut self, large: &Large, frame: &ReceivedFrame<'_>, now: u64) {
-        let (stamp, Arrived { part, is_last }) = match large.read(frame) {
+        let mut head = [0; HEADERS];
+        let read = if frame.read(0, &mut head) { large.read(&head, frame.len()) } else { Err(Seen::Foreign) };
+        let (stamp, arrived) = match read {
             Ok(read) => read,
             Err(wrong) => return self.tally.count(wrong),
         };
-        if !self.is_sound(frame, |sink| sink.is_exact_part(frame, large, part)) {
-            return;
-        }
-        let is_same = stamp.number == self.coming;
-        if part > 0 && !(is_same && part == self.next_part) || is_same && part < self.next_part {
-            let came = is_same && part < self.next_part || is_before(stamp.number, self.next);
-            self.tally.duplicated += u64::from(came);
-            return;
-        }
-        (self.coming, self.next_part) = (stamp.number, part + 1);
-        if is_last {
-            self.next_part = 0;
+        let is_exact = |sink: &mut Self| sink.is_exact_part(frame, large, arrived.part);
+        if self.is_sound(frame, is_exact) && self.is_whole(stamp.number, arrived) {
             self.arrived(stamp, large.len(), now);
         }
+    }
+
+    /// Whether with this part all of frame `number` has come.
+    #[inline(always)]
+    fn is_whole(&mut self, number: u32, Arrived { part, is_last }: Arrived) -> bool {
+        let is_same = number == self.coming;
+        let is_doubled = is_same && part < self.next_part;
+        if is_doubled || part > 0 && !(is_same && part == self.next_part) {
+            self.tally.duplicated += u64::from(is_doubled || is_before(number, self.next));
+            return false;
+        }
+        (self.coming, self.next_part) = (number, if is_last { 0 } else { part + 1 });
+        is_last
     }
 
     /// Reads all of it if that is asked, and compares one of many by `is_exact`.
@@ -312,6 +317,25 @@ mod tests {
         assert_eq!((tally.received, tally.reordered, tally.duplicated), (5, 2, 2));
         let tally = after(&[10, 9, 14, 12, 12, 11], 10);
         assert_eq!((tally.received, tally.reordered, tally.duplicated), (4, 2, 1), "9 is an earlier trial's");
+    }
+
+    #[test]
+    fn a_frame_is_whole_once_all_of_its_parts_came_in_order_and_once() {
+        let frames = |parts: &[(u32, usize)]| {
+            let stream = Stream::new(0, 1, FrameSize::Fixed(64), Variety::default());
+            let mut sink = Sink::new(stream, None, Payload::default());
+            for (number, part) in parts {
+                if sink.is_whole(*number, Arrived { part: *part, is_last: *part == 2 }) {
+                    sink.arrived(Stamp { number: *number, time: 1 }, 10, 1);
+                }
+            }
+            (sink.tally.received, sink.tally.duplicated)
+        };
+        assert_eq!(frames(&[(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]), (2, 0));
+        assert_eq!(frames(&[(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]), (1, 0), "the first part is missing");
+        assert_eq!(frames(&[(0, 0), (0, 2), (1, 0), (1, 1)]), (0, 0), "one between, and one at the end");
+        assert_eq!(frames(&[(0, 0), (1, 0), (0, 1), (1, 1), (1, 2)]), (1, 0), "cut off by another");
+        assert_eq!(frames(&[(0, 0), (0, 0), (0, 1), (0, 1), (0, 2), (0, 2)]), (1, 3));
     }
 
     #[test]
