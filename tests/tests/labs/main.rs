@@ -17,6 +17,7 @@ mod neighbours;
 mod nested;
 mod output;
 mod process;
+mod queues;
 mod readme;
 mod reconnect;
 mod reflector;
