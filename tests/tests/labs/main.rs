@@ -21,6 +21,7 @@ mod queues;
 mod readme;
 mod reconnect;
 mod reflector;
+mod testpmd;
 mod vmm;
 mod vms;
 mod wild;
