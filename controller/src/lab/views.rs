@@ -50,6 +50,7 @@ pub(super) fn ports(
             socket: socket(node, interface, dir).map(|(_, path)| path),
             features: view.features,
             rings: view.rings.clone(),
+            ring_frames: view.ring_frames.clone(),
             counters: view.counters.clone(),
         })
     });

@@ -156,10 +156,10 @@ mod tests {
         -machine memory-backend=vnet-mem
         -chardev socket,id=char-vnet0,path=/run/a,,b.sock,reconnect=1
         -netdev vhost-user,id=vnet0,chardev=char-vnet0,queues=1
-        -device virtio-net-pci,netdev=vnet0,mac=02:00:00:00:00:01,rx_queue_size=1024,vectors=0
+        -device virtio-net-pci,netdev=vnet0,mac=02:00:00:00:00:01,ctrl_guest_offloads=off,rx_queue_size=1024,vectors=0
         -chardev socket,id=char-vnet1,path=/run/c.sock,server=on,wait=off
         -netdev vhost-user,id=vnet1,chardev=char-vnet1,queues=1
-        -device virtio-net-pci,netdev=vnet1,mac=02:00:00:00:00:01,rx_queue_size=1024,vectors=0
+        -device virtio-net-pci,netdev=vnet1,mac=02:00:00:00:00:01,ctrl_guest_offloads=off,rx_queue_size=1024,vectors=0
         ");
         let blank = qemu(&[attach("/my labs/a.sock", SocketRole::Listen)], 512, Accel::Tcg);
         assert!(matches!(blank, Err(ExportError::Unpastable(_))));

@@ -289,6 +289,9 @@ pub(super) fn device_option(netdev: &str, mac: Option<MacAddr>, queues: u16, acc
     if let Some(mac) = mac {
         let _ = write!(device, ",mac={mac}");
     }
+    // QEMU tells a guest that it turned receive offloads off for it (Linux asks for that to run XDP), but no vhost-user device learns of
+    // it: better that no guest can ask.
+    device.push_str(",ctrl_guest_offloads=off");
     if queues > 1 {
         device.push_str(",mq=on");
     }
@@ -418,10 +421,10 @@ mod tests {
         -mon chardev=qmp,mode=control
         -chardev socket,id=char-net0,path=net0.sock,server=on,wait=off
         -netdev vhost-user,id=net0,chardev=char-net0,queues=1
-        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,rx_queue_size=1024,vectors=0,speed=10000,duplex=full,romfile=
+        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,ctrl_guest_offloads=off,rx_queue_size=1024,vectors=0,speed=10000,duplex=full,romfile=
         -chardev socket,id=char-net1,path=net1.sock,server=on,wait=off
         -netdev vhost-user,id=net1,chardev=char-net1,queues=1
-        -device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,rx_queue_size=1024,vectors=0,host_mtu=1400,speed=10000,duplex=full,romfile=
+        -device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,ctrl_guest_offloads=off,rx_queue_size=1024,vectors=0,host_mtu=1400,speed=10000,duplex=full,romfile=
         ");
         assert_eq!(launch.run.interface(1), Path::new("/run/lab/pc1/net1.sock"));
     }
@@ -453,7 +456,7 @@ mod tests {
         -mon chardev=qmp,mode=control
         -chardev socket,id=char-net0,path=net0.sock,server=on,wait=off
         -netdev vhost-user,id=net0,chardev=char-net0,queues=4
-        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,mq=on,rx_queue_size=1024,vectors=10,speed=10000,duplex=full,romfile=
+        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,ctrl_guest_offloads=off,mq=on,rx_queue_size=1024,vectors=10,speed=10000,duplex=full,romfile=
         ");
     }
 

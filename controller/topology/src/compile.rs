@@ -48,6 +48,7 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     let entries = lab.nodes.iter().flat_map(|nodes| &nodes.0);
     let kinds: Vec<Option<NodeKind>> =
         entries.map(|entry| nodes::kind(entry, base, &mut host, sink)).collect();
+    nodes::check_queues(&kinds, &interfaces, sink);
     if lab.nodes.as_ref().is_some_and(|nodes| nodes.0.is_empty()) {
         sink.error(Code::MissingKey, start, "the lab has no nodes")
             .help("add one: `pc1: { kind: station, addresses: [10.0.0.1/24] }` under `nodes:`");

@@ -47,7 +47,7 @@ fn linux() -> Lab {
 }
 
 /// Runs a line of shell in `node`, and returns what it printed; it must end well.
-fn shell(lab: &Lab, node: &str, line: &str) -> String {
+pub(crate) fn shell(lab: &Lab, node: &str, line: &str) -> String {
     lab.expect(0, &["exec", node, "--", "sh", "-c", line]).0
 }
 

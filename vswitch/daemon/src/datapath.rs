@@ -270,6 +270,7 @@ impl Datapath {
             detail,
             features,
             rings,
+            ring_frames: tally.map(|tally| tally.counters.by_ring()).unwrap_or_default(),
             counters: tally.map(|tally| tally.counters.view()).unwrap_or_default(),
         }
     }

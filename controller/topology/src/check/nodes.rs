@@ -1,6 +1,7 @@
 //! Nodes: which keys each kind has, and that no two nodes use one thing of the host.
 
 use crate::{
+    check::interfaces::NodeInterface,
     codes::Code,
     plan::{Boot, NodeKind, SocketRole, VhostUserSocket, Vm, Vmm},
     report::{Sink, Span, visible},
@@ -94,6 +95,23 @@ fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
             let what = format!("a node of kind {} has no `{key}`", word(kind));
             sink.error(Code::KeyNotForKind, span, what)
                 .help(format!("`{key}` belongs to kind {}", word(owner)));
+        }
+    }
+}
+
+/// Refuses several queue pairs where there can only be one.
+pub(crate) fn check_queues(kinds: &[Option<NodeKind>], interfaces: &[NodeInterface], sink: &mut Sink) {
+    for interface in interfaces {
+        let who = match kinds.get(interface.node) {
+            Some(Some(NodeKind::Station)) => "a station",
+            Some(Some(NodeKind::Vm(vm))) if vm.boot == Boot::Bundled => "the bundled guest",
+            _ => continue,
+        };
+        if let Some(queues) = interface.said.queues.as_ref().filter(|queues| queues.value.0 > 1) {
+            let what = format!("`queues: {}` is not supported yet: {who} has one queue pair", queues.value.0);
+            sink.error(Code::NotSupportedYet, queues.span, what).help(
+                "leave `queues` out; a guest with a kernel of its own can have several, like `image: debian`",
+            );
         }
     }
 }

@@ -108,8 +108,8 @@ said_map! {
         mac: Said<Mac> = "mac";
         /// MTU of the only interface.
         mtu: Said<Whole<68, 65535>> = "mtu";
-        /// Queue pairs of the only interface.
-        queues: Said<Whole<1, 64>> = "queues";
+        /// Queue pairs of the only interface, each a queue to receive from and one to send by; 1 if nothing is said.
+        queues: Said<Whole<1, 16>> = "queues";
         /// What guest memory the only interface accepts.
         guest_memory: Said<GuestMemory> = "guest-memory";
         /// How much the only interface may take.
@@ -128,8 +128,8 @@ said_map! {
         mac: Said<Mac> = "mac";
         /// The largest payload of a frame, in bytes.
         mtu: Said<Whole<68, 65535>> = "mtu";
-        /// Queue pairs.
-        queues: Said<Whole<1, 64>> = "queues";
+        /// Queue pairs, each a queue to receive from and one to send by; 1 if nothing is said.
+        queues: Said<Whole<1, 16>> = "queues";
         /// What guest memory is accepted.
         guest_memory: Said<GuestMemory> = "guest-memory";
         /// How much it may take.
