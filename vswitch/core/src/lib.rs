@@ -22,6 +22,7 @@ pub mod description;
 pub mod drop_reason;
 pub mod fdb;
 pub mod filter;
+pub mod framing;
 pub mod head;
 pub mod id;
 pub mod mac;
