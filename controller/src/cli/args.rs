@@ -342,11 +342,15 @@ pub(super) enum ImageVerb {
     /// Build one anew.
     Build {
         /// `debian` or `debian-generic`.
+        // The lab's name is an argument of every verb.
+        #[arg(id = "image", value_name = "NAME")]
         name: String,
     },
     /// Remove one from the cache.
     Rm {
         /// `debian` or `debian-generic`.
+        // The lab's name is an argument of every verb.
+        #[arg(id = "image", value_name = "NAME")]
         name: String,
     },
 }
