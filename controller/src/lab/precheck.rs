@@ -26,7 +26,7 @@ const MOST: usize = 20;
 pub fn check(plan: &Plan) -> Result<(), Failure> {
     let problems = plan.nodes.iter().flat_map(|node| match &node.kind {
         NodeKind::Vm(vm) => problems(node, vm).into_iter().map(|problem| (node, problem)).collect(),
-        NodeKind::Station | NodeKind::VhostUser(_) | NodeKind::Tap { .. } => vec![],
+        NodeKind::Station | NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Tap { .. } => vec![],
     });
     let said: Vec<_> = problems.take(MOST).map(|(node, problem)| place(plan, node) + &problem).collect();
     if said.is_empty() {
@@ -128,8 +128,8 @@ fn problems(node: &Node, vm: &Vm) -> Vec<String> {
             ]
         }
         Boot::Disk { path, write } => vec![unusable("disk", path, *write)],
-        Boot::Image(name) if name == "debian" && vm.memory < DEBIAN_MEMORY => {
-            vec![Some(format!("`image: debian` boots with {}M of memory or more", DEBIAN_MEMORY >> 20))]
+        Boot::Image(name) if vm.memory < DEBIAN_MEMORY => {
+            vec![Some(format!("`image: {name}` boots with {}M of memory or more", DEBIAN_MEMORY >> 20))]
         }
         Boot::Image(_) | Boot::Network => vec![],
         Boot::Bundled => vec![],

@@ -8,7 +8,10 @@ use crate::{
     },
     grower::Grower,
     host::Host,
-    ports::adapter::{Adapter, AdapterState},
+    ports::{
+        adapter::{Adapter, AdapterState},
+        peers::Meeting,
+    },
     recorder::{PIECE, Record, journal::Journal},
     worker::{
         mailbox::{Message, PortTally},
@@ -89,6 +92,9 @@ impl Attached {
         }
         if let Some(why) = self.host.health().fault() {
             return (PortState::Faulted, why.to_string(), 0);
+        }
+        if let Some(AdapterState::Waiting(why)) = self.adapter.as_ref().map(Adapter::state) {
+            return (PortState::Waiting, why, 0);
         }
         let (state, mut detail, features) = self.host.state(running);
         if state != PortState::Up
@@ -220,6 +226,20 @@ impl Datapath {
             AttachmentKind::Tap { uso, .. } => {
                 let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
                 let started = Adapter::tap(&name, descriptors, *uso, theirs);
+                adapter = Some(started.with_context(|| name.clone())?);
+                Port::adopt(ours, config, host.clone())
+            }
+            AttachmentKind::StreamListen | AttachmentKind::StreamConnect { .. } => {
+                let meeting = match &attachment.kind {
+                    AttachmentKind::StreamConnect { path } => Meeting::Connect(PathBuf::from(path)),
+                    _ => {
+                        let socket = descriptors.pop();
+                        let socket = socket.with_context(|| format!("{name}: no descriptor came along"))?;
+                        Meeting::Listen(socket.into())
+                    }
+                };
+                let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
+                let started = Adapter::peers(&name, meeting, theirs);
                 adapter = Some(started.with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }

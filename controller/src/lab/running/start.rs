@@ -198,7 +198,7 @@ impl Lab {
                 tokio::spawn(self.clone().watch_vm(node.name.clone(), child, says_why));
                 line
             }
-            NodeKind::VhostUser(_) | NodeKind::Tap { .. } => return Ok(()),
+            NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Tap { .. } => return Ok(()),
         };
         if let Some(line) = line {
             match &node.kind {
@@ -219,6 +219,9 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
         NodeKind::Tap { .. } => {
             (NodeState::Foreign, "a tap of this machine; addresses are for `expect` only")
         }
+        NodeKind::Stream(_) => {
+            (NodeState::Foreign, "a stream peer of yours; addresses are for `expect` only")
+        }
     };
     NodeStatus { state, detail: detail.into(), pid: None }
 }
@@ -226,7 +229,7 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
 /// A copy for testing: sockets of the file's own move to the run directory.
 fn make_private(plan: &mut Plan) {
     for node in &mut plan.nodes {
-        if let NodeKind::VhostUser(socket) = &mut node.kind {
+        if let NodeKind::VhostUser(socket) | NodeKind::Stream(socket) = &mut node.kind {
             socket.path = None;
         }
     }

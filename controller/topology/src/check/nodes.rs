@@ -3,7 +3,7 @@
 use crate::{
     check::interfaces::NodeInterface,
     codes::Code,
-    plan::{Boot, NodeKind, SocketRole, VhostUserSocket, Vm, Vmm},
+    plan::{Boot, ForeignSocket, NodeKind, SocketRole, Vm, Vmm},
     report::{Sink, Span, visible},
     said::{
         lab::Node,
@@ -49,6 +49,7 @@ pub(crate) fn kind(entry: &Entry<Node>, base: &Path, host: &mut Host, sink: &mut
         Kind::Vm => vm(entry, node, base, host, sink).map(NodeKind::Vm),
         Kind::Station => Some(NodeKind::Station),
         Kind::VhostUser => socket(node, base, host, sink).map(NodeKind::VhostUser),
+        Kind::Stream => socket(node, base, host, sink).map(NodeKind::Stream),
         Kind::Tap => {
             let interface = node.interface.as_ref();
             if let Some(name) = interface {
@@ -67,34 +68,48 @@ fn word(kind: Kind) -> &'static str {
         Kind::Station => "station",
         Kind::VhostUser => "vhost-user",
         Kind::Tap => "tap",
+        Kind::Stream => "stream",
     }
+}
+
+/// The kind of a compiled node as the file writes it.
+pub(crate) fn word_of(kind: &NodeKind) -> &'static str {
+    word(match kind {
+        NodeKind::Vm(_) => Kind::Vm,
+        NodeKind::Station => Kind::Station,
+        NodeKind::VhostUser(_) => Kind::VhostUser,
+        NodeKind::Tap { .. } => Kind::Tap,
+        NodeKind::Stream(_) => Kind::Stream,
+    })
 }
 
 /// Tells of each key that only another kind has.
 fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
     let span = |said: &Option<Said<String>>| said.as_ref().map(|said| said.span);
+    let (vm, sockets): (&[Kind], &[Kind]) = (&[Kind::Vm], &[Kind::VhostUser, Kind::Stream]);
     let keys = [
-        ("vmm", Kind::Vm, node.vmm.as_ref().map(|said| said.span)),
-        ("image", Kind::Vm, node.image.as_ref().map(|said| said.span)),
-        ("kernel", Kind::Vm, span(&node.kernel)),
-        ("initrd", Kind::Vm, span(&node.initrd)),
-        ("cmdline", Kind::Vm, span(&node.cmdline)),
-        ("disk", Kind::Vm, span(&node.disk)),
-        ("write", Kind::Vm, node.write.as_ref().map(|said| said.span)),
-        ("boot", Kind::Vm, node.boot.as_ref().map(|said| said.span)),
-        ("memory", Kind::Vm, node.memory.as_ref().map(|said| said.span)),
-        ("cpus", Kind::Vm, node.cpus.as_ref().map(|said| said.span)),
-        ("listen", Kind::VhostUser, span(&node.listen)),
-        ("connect", Kind::VhostUser, span(&node.connect)),
-        ("socket-mode", Kind::VhostUser, node.socket_mode.as_ref().map(|said| said.span)),
-        ("socket-group", Kind::VhostUser, span(&node.socket_group)),
-        ("interface", Kind::Tap, span(&node.interface)),
+        ("vmm", vm, node.vmm.as_ref().map(|said| said.span)),
+        ("image", vm, node.image.as_ref().map(|said| said.span)),
+        ("kernel", vm, span(&node.kernel)),
+        ("initrd", vm, span(&node.initrd)),
+        ("cmdline", vm, span(&node.cmdline)),
+        ("disk", vm, span(&node.disk)),
+        ("write", vm, node.write.as_ref().map(|said| said.span)),
+        ("boot", vm, node.boot.as_ref().map(|said| said.span)),
+        ("memory", vm, node.memory.as_ref().map(|said| said.span)),
+        ("cpus", vm, node.cpus.as_ref().map(|said| said.span)),
+        ("listen", sockets, span(&node.listen)),
+        ("connect", sockets, span(&node.connect)),
+        ("socket-mode", sockets, node.socket_mode.as_ref().map(|said| said.span)),
+        ("socket-group", sockets, span(&node.socket_group)),
+        ("interface", &[Kind::Tap], span(&node.interface)),
     ];
-    for (key, owner, span) in keys {
-        if let Some(span) = span.filter(|_| owner != kind) {
+    for (key, owners, span) in keys {
+        if let Some(span) = span.filter(|_| !owners.contains(&kind)) {
             let what = format!("a node of kind {} has no `{key}`", word(kind));
+            let owners: Vec<_> = owners.iter().map(|owner| word(*owner)).collect();
             sink.error(Code::KeyNotForKind, span, what)
-                .help(format!("`{key}` belongs to kind {}", word(owner)));
+                .help(format!("`{key}` belongs to kind {}", owners.join(" or ")));
         }
     }
 }
@@ -139,8 +154,8 @@ fn vm(entry: &Entry<Node>, node: &Node, base: &Path, host: &mut Host, sink: &mut
         sink.error(Code::NeedsKey, write.span, "`write` needs `disk`");
     }
     let write = node.write.as_ref().is_some_and(|said| said.value);
-    let boot = if node.image.is_some() {
-        Boot::Image("debian".to_owned())
+    let boot = if let Some(image) = &node.image {
+        Boot::Image(image.value.word().to_owned())
     } else if let Some(kernel) = &node.kernel {
         let cmdline = node.cmdline.as_ref().map(|said| said.value.clone());
         Boot::Kernel { kernel: path(kernel), initrd: node.initrd.as_ref().map(path), cmdline }
@@ -187,7 +202,7 @@ fn vm(entry: &Entry<Node>, node: &Node, base: &Path, host: &mut Host, sink: &mut
     Some(Vm { vmm, boot, memory, cpus })
 }
 
-fn socket(node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<VhostUserSocket> {
+fn socket(node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<ForeignSocket> {
     if let (Some(listen), Some(connect)) = (&node.listen, &node.connect) {
         sink.error(
             Code::Exclusive,
@@ -221,7 +236,7 @@ fn socket(node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<
             );
         }
     }
-    Some(VhostUserSocket {
+    Some(ForeignSocket {
         role: if node.connect.is_some() { SocketRole::Connect } else { SocketRole::Listen },
         path,
         mode: node.socket_mode.as_ref().map(|said| said.value.0),

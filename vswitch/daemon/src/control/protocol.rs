@@ -169,14 +169,21 @@ pub enum AttachmentKind {
         /// Whether the kernel knows large UDP datagrams.
         uso: bool,
     },
+    /// A peer with frames on a stream (QEMU's `-netdev stream`) connects to the listening socket that comes as a descriptor.
+    StreamListen,
+    /// We connect to the socket of such a peer, again and again.
+    StreamConnect {
+        /// The socket's path, absolute.
+        path: String,
+    },
 }
 
 impl AttachmentKind {
     /// How many descriptors come along with it.
     pub fn descriptors(&self) -> usize {
         match self {
-            Self::VhostUserListen => 1,
-            Self::VhostUserConnect { .. } => 0,
+            Self::VhostUserListen | Self::StreamListen => 1,
+            Self::VhostUserConnect { .. } | Self::StreamConnect { .. } => 0,
             Self::Tap { queues, .. } => usize::from(*queues),
         }
     }

@@ -1,10 +1,11 @@
 //! An adapter: threads that carry frames between something outside and the driver's end of a port's rings, one thread a queue pair.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::{
     carrier::{Carrier, Outside},
+    peers::{self, Meeting},
     tap::Tap,
 };
 use rustix::event::{EventfdFlags, eventfd};
@@ -38,6 +39,8 @@ const RING_SIZE: RingSize = RingSize::new(512).expect("512 is a power of two");
 pub(crate) enum AdapterState {
     /// It waits for the port to serve its handshake.
     Connecting,
+    /// What is outside is not there yet, or not any more; why, in words.
+    Waiting(String),
     /// Frames go both ways.
     Carrying,
     /// Its threads ended; what is outside is closed.
@@ -81,7 +84,7 @@ impl Shared {
         })
     }
 
-    fn set(&self, state: AdapterState) {
+    pub(super) fn set(&self, state: AdapterState) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
@@ -125,23 +128,33 @@ impl Adapter {
     /// Descriptors or threads ran out, or a queue cannot be made non-blocking.
     pub(crate) fn tap(name: &str, queues: Vec<OwnedFd>, uso: bool, stream: UnixStream) -> io::Result<Self> {
         let queues = queues.into_iter().map(|queue| Tap::new(queue, uso)).collect::<io::Result<_>>()?;
-        Self::start(name, queues, stream)
+        Self::start(name, Tap::WHAT, stream, |shared, stream| run(shared, queues, stream))
     }
 
-    /// Starts to carry frames between `outside`, a queue each, and the port that serves the other end of `stream`.
-    fn start<O: Outside + Send + 'static>(
+    /// Starts to carry frames between whoever is met, one peer at a time, and the port that serves the other end of `stream`.
+    ///
+    /// # Errors
+    /// Descriptors or threads ran out, or the listening socket cannot be made non-blocking.
+    pub(crate) fn peers(name: &str, meeting: Meeting, stream: UnixStream) -> io::Result<Self> {
+        meeting.prepare()?;
+        Self::start(name, meeting.what(), stream, |shared, stream| peers::serve(shared, meeting, stream))
+    }
+
+    /// Starts a thread for all that there is to do.
+    fn start(
         name: &str,
-        outside: Vec<O>,
+        what: &'static str,
         stream: UnixStream,
+        work: impl FnOnce(&Shared, UnixStream) -> AdapterEnd + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::new()?);
         let connection = stream.try_clone()?;
         let of_thread = shared.clone();
-        let thread = thread::Builder::new().name(format!("{}-{name}", O::WHAT)).spawn(move || {
-            let end = run(&of_thread, outside, stream);
+        let thread = thread::Builder::new().name(format!("{what}-{name}")).spawn(move || {
+            let end = work(&of_thread, stream);
             of_thread.set(AdapterState::Ended(end));
         })?;
-        Ok(Self { what: O::WHAT, shared, connection, thread: Some(thread) })
+        Ok(Self { what, shared, connection, thread: Some(thread) })
     }
 
     /// What it is doing.
@@ -149,7 +162,7 @@ impl Adapter {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What is outside: `tap`.
+    /// What is outside: `tap`, `stream`.
     pub(crate) fn what(&self) -> &'static str {
         self.what
     }
@@ -174,7 +187,8 @@ impl Drop for Adapter {
 
 /// All that an adapter's first thread does; why it ended.
 fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) -> AdapterEnd {
-    let mut driver = match connect(&outside, stream) {
+    let features = outside.iter().fold(0, |all, one| all | one.features());
+    let mut driver = match connect(features, outside.len(), true, stream) {
         Ok(driver) => driver,
         Err(_) if shared.is_stopping() => return AdapterEnd::Stopped,
         Err(end) => return end,
@@ -201,16 +215,23 @@ fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) 
     })
 }
 
-fn connect<O: Outside>(outside: &[O], stream: UnixStream) -> Result<Driver, AdapterEnd> {
+/// The driver of the port that serves the other end of `stream`, with these offloads; its rings enabled or not.
+pub(super) fn connect(
+    offloads: u64,
+    queues: usize,
+    enabled: bool,
+    stream: UnixStream,
+) -> Result<Driver, AdapterEnd> {
     let wanted = Config::default();
-    let several = if outside.len() > 1 { features::NET_MQ } else { 0 };
+    let several = if queues > 1 { features::NET_MQ } else { 0 };
     let config = Config {
-        features: outside.iter().fold(wanted.features | several, |all, one| all | one.features()),
-        queue_pairs: u16::try_from(outside.len()).unwrap_or(u16::MAX),
+        features: wanted.features | several | offloads,
+        queue_pairs: u16::try_from(queues).unwrap_or(u16::MAX),
         buffer_size: BUFFER_BYTES,
         ring_size: RING_SIZE,
         // Frames from outside need no room for odd shapes.
         memory: MemoryConfig { shaped_bytes: 0, ..MemoryConfig::default() },
+        enabled,
         ..wanted
     };
     Driver::connect(stream, &config).map_err(|why| AdapterEnd::Port(why.to_string()))

@@ -116,7 +116,9 @@ impl<'a, O: Outside> Carrier<'a, O> {
         let mut interest = PollFlags::empty();
         interest.set(PollFlags::IN, !self.ring_full);
         interest.set(PollFlags::OUT, self.outside_full);
-        let (outside, call) = (self.outside.fd(), self.pair.call_fd());
+        // A hang-up is told unasked, also while what may still come has no room: then it is found when there is.
+        let outside = if interest.is_empty() { self.shared.stop_fd() } else { self.outside.fd() };
+        let call = self.pair.call_fd();
         let mut fds = [
             PollFd::new(&outside, interest),
             PollFd::new(&call, PollFlags::IN),
