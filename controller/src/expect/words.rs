@@ -13,7 +13,7 @@ pub(super) fn bring_up(node: &Node) -> String {
         NodeKind::VhostUser(_) => {
             format!("no VMM is attached; `vnet export qemu {name}` prints what one needs to attach")
         }
-        NodeKind::Station | NodeKind::Vm(_) => {
+        NodeKind::Station | NodeKind::Vm(_) | NodeKind::Netns { .. } => {
             format!("`vnet show nodes` says its state, `vnet logs {name}` what it said last")
         }
         NodeKind::Tap { .. } => format!("`vnet show ports` says why; set {name}'s interface up: ip link set"),

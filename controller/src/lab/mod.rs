@@ -9,6 +9,7 @@ mod link;
 mod made;
 mod metrics;
 pub mod name;
+mod netns;
 pub mod ports;
 pub mod precheck;
 pub mod processes;

@@ -215,7 +215,8 @@ fn ports(nodes: &[Node], interfaces: &[NodeInterface], links: &[Checked]) -> Vec
             let node = &nodes[found.node];
             // A static FDB entry: only for a guest that we start with this address, or if the file vouches for it. A foreign
             // VMM may come with an address of its own, and is learned.
-            let known = matches!(node.kind, NodeKind::Vm(_) | NodeKind::Station) || found.said.mac.is_some();
+            let known = matches!(node.kind, NodeKind::Vm(_) | NodeKind::Station | NodeKind::Netns { .. })
+                || found.said.mac.is_some();
             Some(Port {
                 id: port_id(place),
                 node: node.name.clone(),

@@ -91,6 +91,11 @@ pub enum NodeKind {
         /// Its name on the host; none: the kernel chooses.
         interface: Option<String>,
     },
+    /// A network namespace of the host, joined by a tap for each interface.
+    Netns {
+        /// One that is there; none: LAB-NODE, which we make and take away again.
+        namespace: Option<String>,
+    },
 }
 
 /// A virtual machine that we start.

@@ -56,6 +56,14 @@ pub(crate) fn kind(entry: &Entry<Node>, base: &Path, host: &mut Host, sink: &mut
             }
             Some(NodeKind::Tap { interface: interface.map(|name| name.value.clone()) })
         }
+        Kind::Netns => {
+            let namespace = node.netns.as_ref();
+            if let Some(name) = namespace {
+                namespace_name(name, sink);
+                host.use_once("network namespace", &name.value, name.span, sink);
+            }
+            Some(NodeKind::Netns { namespace: namespace.map(|name| name.value.clone()) })
+        }
     }
 }
 
@@ -66,6 +74,7 @@ fn word(kind: Kind) -> &'static str {
         Kind::Station => "station",
         Kind::VhostUser => "vhost-user",
         Kind::Tap => "tap",
+        Kind::Netns => "netns",
     }
 }
 
@@ -88,6 +97,7 @@ fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
         ("socket-mode", Kind::VhostUser, node.socket_mode.as_ref().map(|said| said.span)),
         ("socket-group", Kind::VhostUser, span(&node.socket_group)),
         ("interface", Kind::Tap, span(&node.interface)),
+        ("netns", Kind::Netns, span(&node.netns)),
     ];
     for (key, owner, span) in keys {
         if let Some(span) = span.filter(|_| owner != kind) {
@@ -223,6 +233,20 @@ fn tap_name(name: &Said<String>, sink: &mut Sink) {
             format!("`{}` cannot be the name of a host interface", visible(text)),
         )
         .help("it has at most 15 characters and no blanks, `/`, `:` or `%`");
+    }
+}
+
+/// The name of a file in the folder of network namespaces (ip-netns(8)).
+fn namespace_name(name: &Said<String>, sink: &mut Sink) {
+    let text = &name.value;
+    let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+    if text.is_empty() || text.len() > 255 || !text.bytes().all(allowed) || text.starts_with(['.', '-']) {
+        sink.error(
+            Code::Malformed,
+            name.span,
+            format!("`{}` cannot be the name of a network namespace", visible(text)),
+        )
+        .help("it is one that `ip netns list` shows: no path; leave `netns` out, and vnet makes one");
     }
 }
 

@@ -100,6 +100,8 @@ said_map! {
         socket_group: Said<String> = "socket-group";
         /// The tap's name on the host; left out, the kernel chooses.
         interface: Said<String> = "interface";
+        /// A network namespace that is there (`ip netns add NAME`); left out, vnet makes LAB-NODE and takes it away again.
+        netns: Said<String> = "netns";
         /// The interfaces, if one does not suffice.
         interfaces: Entries<Interface> = "interfaces";
         /// Addresses of the only interface.

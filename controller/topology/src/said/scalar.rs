@@ -340,6 +340,8 @@ words! {
         VhostUser = "vhost-user",
         /// A tap interface of the host.
         Tap = "tap",
+        /// A network namespace of the host: any Linux program can run there.
+        Netns = "netns",
     } not yet ["nic", "stream", "pcap", "user", "tunnel"]
     /// `vmm:` of a virtual machine.
     VmmWord {
