@@ -65,6 +65,10 @@ const CODES: &[(&str, &str)] = &[
     ("log", "the log file cannot be read or written"),
     ("netns", "the network namespace of a node cannot be made or furnished; the message says at which step"),
     ("netns-not-permitted", "a network namespace needs CAP_NET_ADMIN and CAP_SYS_ADMIN: run vnet as root"),
+    (
+        "nic",
+        "an interface of the host cannot be opened: there is none of that name, or CAP_NET_RAW is missing",
+    ),
     ("no-addresses", "the two interfaces have no addresses of one family; trace `l2`, which needs none"),
     ("no-console", "only a virtual machine that vnet started has a console, for one visitor at a time"),
     ("no-file", "this folder has no *.vnet.yaml; name a file, or write one: vnet init"),

@@ -57,12 +57,7 @@ pub fn spawn(command: Command, of: &str, dir: &LabDir) -> Result<Child, Failure>
 ///
 /// # Errors
 /// It cannot be started.
-pub fn spawn_into(
-    mut command: Command,
-    output: OwnedFd,
-    of: &str,
-    dir: &LabDir,
-) -> Result<Child, Failure> {
+pub fn spawn_into(mut command: Command, output: OwnedFd, of: &str, dir: &LabDir) -> Result<Child, Failure> {
     use std::os::unix::process::CommandExt;
     let errors = log(dir, of)?;
     command.stdout(output).stderr(errors).process_group(0).env(MARK, mark(dir));

@@ -56,7 +56,9 @@ fn entry(place: Place, name: &OsStr, file_type: FileType) -> Entry {
         // A node's name has no dot.
         Place::Lab if is_folder && !name.contains('.') => Entry::Folder(Place::Guest),
         Place::Lab if file_type.is_file() && [LOCK, MARK].contains(&name) => Entry::Stays,
-        Place::Lab if !is_folder && [PROCESSES, PROCESSES_NEW, SOCKETS_ELSEWHERE, NAMESPACES].contains(&name) => {
+        Place::Lab
+            if !is_folder && [PROCESSES, PROCESSES_NEW, SOCKETS_ELSEWHERE, NAMESPACES].contains(&name) =>
+        {
             Entry::Made
         }
         Place::Lab if file_type.is_socket() && name.ends_with(".sock") => Entry::Made,

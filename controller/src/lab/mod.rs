@@ -10,6 +10,7 @@ mod made;
 mod metrics;
 pub mod name;
 mod netns;
+mod nic;
 pub mod ports;
 pub mod precheck;
 pub mod processes;

@@ -30,11 +30,11 @@ pub(super) fn name(node: &Node, given: Option<&str>, dir: &LabDir) -> String {
 pub(super) fn make(node: &str, name: &str, dir: &LabDir) -> Result<(), Failure> {
     if Path::new(FOLDER).join(name).exists() {
         if !dir.noted_namespaces().iter().any(|noted| noted == name) {
-            let what =
-                format!("node {node}: there is a network namespace {name} already, and this lab did not make it");
-            return Err(Failure::lacking("netns", what).mend(format!(
-                "ip netns del {name}; or use it as it is: `netns: {name}` at the node"
-            )));
+            let what = format!(
+                "node {node}: there is a network namespace {name} already, and this lab did not make it"
+            );
+            return Err(Failure::lacking("netns", what)
+                .mend(format!("ip netns del {name}; or use it as it is: `netns: {name}` at the node")));
         }
         remove(name)?;
     }

@@ -3,7 +3,7 @@
 
 use super::{
     guests::vm_directory,
-    netns,
+    netns, nic,
     rundir::LabDir,
     sockets::{SOCKET_IN_USE, listen, must_fit},
     tap::{self, Tap},
@@ -91,7 +91,7 @@ pub fn socket(node: &Node, interface: &Interface, dir: &LabDir) -> Option<(Socke
         NodeKind::VhostUser(VhostUserSocket { role, path, .. }) => {
             Some((*role, path.clone().unwrap_or_else(in_run_directory)))
         }
-        NodeKind::Tap { .. } | NodeKind::Netns { .. } => None,
+        NodeKind::Tap { .. } | NodeKind::Netns { .. } | NodeKind::Nic { .. } => None,
     }
 }
 
@@ -105,12 +105,7 @@ fn open_namespace(node: &Node, dir: &LabDir) -> Result<Option<String>, Failure> 
     Ok(Some(name))
 }
 
-fn open(
-    node: &Node,
-    interface: &Interface,
-    namespace: Option<&str>,
-    dir: &LabDir,
-) -> Result<Way, Failure> {
+fn open(node: &Node, interface: &Interface, namespace: Option<&str>, dir: &LabDir) -> Result<Way, Failure> {
     let way = |kind, descriptors, listens_at| Way {
         attachment: Attachment { port: interface.port, kind },
         descriptors,
@@ -138,6 +133,10 @@ fn open(
         (None, NodeKind::Tap { interface: name }) => {
             let tap = open_tap(&node.name, name.as_deref(), interface.queues)?;
             Ok(way(AttachmentKind::Tap { queues: interface.queues, uso: tap.uso }, tap.queues, None))
+        }
+        (None, NodeKind::Nic { interface: name }) => {
+            let socket = nic::open(name).map_err(|why| no_nic(node, name, why))?;
+            Ok(way(AttachmentKind::Nic, vec![socket], None))
         }
         (None, _) => {
             let name = namespace.unwrap_or_default();
@@ -210,9 +209,21 @@ fn open_tap(node: &str, name: Option<&str>, queues: u16) -> Result<Tap, Failure>
     })
 }
 
+fn no_nic(node: &Node, name: &str, why: Errno) -> Failure {
+    let what = format!("node {}: the interface {name} cannot be opened: {why}", node.name);
+    let failure = Failure::lacking("nic", what);
+    match why {
+        Errno::PERM | Errno::ACCESS => failure.mend("run vnet as root: a packet socket needs CAP_NET_RAW"),
+        Errno::NODEV => failure.mend("`ip link` lists the interfaces that are here"),
+        Errno::INVAL => failure.mend("it must be an Ethernet interface (`ip link` says link/ether)"),
+        _ => failure.mend("as root: modprobe af_packet"),
+    }
+}
+
 fn no_tap_in(node: &Node, interface: &Interface, namespace: &str, why: Errno) -> Failure {
     let name = &interface.name;
-    let what = format!("node {}: {name} cannot be made in the network namespace {namespace}: {why}", node.name);
+    let what =
+        format!("node {}: {name} cannot be made in the network namespace {namespace}: {why}", node.name);
     match why {
         Errno::BUSY | Errno::INVAL => Failure::lacking("netns", what).mend(format!(
             "there is a {name} already: take it away (ip -n {namespace} link del {name}), or name the node's interface otherwise (`interfaces:`)"

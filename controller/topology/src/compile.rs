@@ -155,8 +155,11 @@ fn compile_nodes(
 fn interface(port: usize, found: &NodeInterface, lab: &str, node: &str, kind: &NodeKind) -> Interface {
     let said = &found.said;
     let stated = said.mac.as_ref().map(|mac| mac.value.0);
-    // A tap's address is the host's affair. A foreign VMM is told ours by `vnet export`, so it has one here.
-    let given = || (!matches!(kind, NodeKind::Tap { .. })).then(|| mac_for(lab, node, &found.name));
+    // A tap's address is the host's affair, and behind a nic may be many. A foreign VMM is told ours by `vnet export`, so it has one here.
+    let given = || {
+        (!matches!(kind, NodeKind::Tap { .. } | NodeKind::Nic { .. }))
+            .then(|| mac_for(lab, node, &found.name))
+    };
     Interface {
         name: found.name.clone(),
         port: port_id(port),

@@ -96,6 +96,11 @@ pub enum NodeKind {
         /// One that is there; none: LAB-NODE, which we make and take away again.
         namespace: Option<String>,
     },
+    /// An interface of the host.
+    Nic {
+        /// Its name.
+        interface: String,
+    },
 }
 
 /// A virtual machine that we start.

@@ -90,7 +90,12 @@ impl Attached {
         if let Some(why) = self.host.health().fault() {
             return (PortState::Faulted, why.to_string(), 0);
         }
-        let (state, mut detail, features) = self.host.state(running);
+        let (mut state, mut detail, features) = self.host.state(running);
+        if let Some(why) =
+            self.adapter.as_ref().and_then(Adapter::hindrance).filter(|_| state == PortState::Up)
+        {
+            (state, detail) = (PortState::Waiting, why.to_owned());
+        }
         if state != PortState::Up
             && let Some(refusal) = self.port.refusals().last()
         {
@@ -221,6 +226,13 @@ impl Datapath {
                 let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
                 let started = Adapter::tap(&name, descriptors, *uso, theirs);
                 adapter = Some(started.with_context(|| name.clone())?);
+                Port::adopt(ours, config, host.clone())
+            }
+            AttachmentKind::Nic => {
+                let socket =
+                    descriptors.pop().with_context(|| format!("{name}: no descriptor came along"))?;
+                let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
+                adapter = Some(Adapter::nic(&name, socket, theirs).with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }
         }

@@ -200,7 +200,7 @@ impl Lab {
                 let guest = guests::start_agent(node, namespace.as_deref(), &nursery).await?;
                 self.guest_runs(node, guest)
             }
-            NodeKind::VhostUser(_) | NodeKind::Tap { .. } => return Ok(()),
+            NodeKind::VhostUser(_) | NodeKind::Tap { .. } | NodeKind::Nic { .. } => return Ok(()),
         };
         if let Some(line) = line {
             match &node.kind {
@@ -230,6 +230,9 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
     let (state, detail) = match kind {
         NodeKind::Station | NodeKind::Vm(_) | NodeKind::Netns { .. } => (NodeState::Starting, "starts"),
         NodeKind::VhostUser(_) => (NodeState::Foreign, "a VMM of yours; addresses are for `expect` only"),
+        NodeKind::Nic { .. } => {
+            (NodeState::Foreign, "an interface of this machine; addresses are for `expect` only")
+        }
         NodeKind::Tap { .. } => {
             (NodeState::Foreign, "a tap of this machine; addresses are for `expect` only")
         }

@@ -56,6 +56,18 @@ pub(crate) fn kind(entry: &Entry<Node>, base: &Path, host: &mut Host, sink: &mut
             }
             Some(NodeKind::Tap { interface: interface.map(|name| name.value.clone()) })
         }
+        Kind::Nic => {
+            let Some(name) = node.interface.as_ref() else {
+                let what =
+                    format!("`{}` does not say which interface of the host it is", visible(&entry.name));
+                sink.error(Code::MissingKey, kind.span, what)
+                    .help("name one that `ip link` lists: `interface: eth1`");
+                return None;
+            };
+            tap_name(name, sink);
+            host.use_once("host interface", &name.value, name.span, sink);
+            Some(NodeKind::Nic { interface: name.value.clone() })
+        }
         Kind::Netns => {
             let namespace = node.netns.as_ref();
             if let Some(name) = namespace {
@@ -75,6 +87,7 @@ fn word(kind: Kind) -> &'static str {
         Kind::VhostUser => "vhost-user",
         Kind::Tap => "tap",
         Kind::Netns => "netns",
+        Kind::Nic => "nic",
     }
 }
 
@@ -82,28 +95,29 @@ fn word(kind: Kind) -> &'static str {
 fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
     let span = |said: &Option<Said<String>>| said.as_ref().map(|said| said.span);
     let keys = [
-        ("vmm", Kind::Vm, node.vmm.as_ref().map(|said| said.span)),
-        ("image", Kind::Vm, node.image.as_ref().map(|said| said.span)),
-        ("kernel", Kind::Vm, span(&node.kernel)),
-        ("initrd", Kind::Vm, span(&node.initrd)),
-        ("cmdline", Kind::Vm, span(&node.cmdline)),
-        ("disk", Kind::Vm, span(&node.disk)),
-        ("write", Kind::Vm, node.write.as_ref().map(|said| said.span)),
-        ("boot", Kind::Vm, node.boot.as_ref().map(|said| said.span)),
-        ("memory", Kind::Vm, node.memory.as_ref().map(|said| said.span)),
-        ("cpus", Kind::Vm, node.cpus.as_ref().map(|said| said.span)),
-        ("listen", Kind::VhostUser, span(&node.listen)),
-        ("connect", Kind::VhostUser, span(&node.connect)),
-        ("socket-mode", Kind::VhostUser, node.socket_mode.as_ref().map(|said| said.span)),
-        ("socket-group", Kind::VhostUser, span(&node.socket_group)),
-        ("interface", Kind::Tap, span(&node.interface)),
-        ("netns", Kind::Netns, span(&node.netns)),
+        ("vmm", &[Kind::Vm][..], node.vmm.as_ref().map(|said| said.span)),
+        ("image", &[Kind::Vm][..], node.image.as_ref().map(|said| said.span)),
+        ("kernel", &[Kind::Vm][..], span(&node.kernel)),
+        ("initrd", &[Kind::Vm][..], span(&node.initrd)),
+        ("cmdline", &[Kind::Vm][..], span(&node.cmdline)),
+        ("disk", &[Kind::Vm][..], span(&node.disk)),
+        ("write", &[Kind::Vm][..], node.write.as_ref().map(|said| said.span)),
+        ("boot", &[Kind::Vm][..], node.boot.as_ref().map(|said| said.span)),
+        ("memory", &[Kind::Vm][..], node.memory.as_ref().map(|said| said.span)),
+        ("cpus", &[Kind::Vm][..], node.cpus.as_ref().map(|said| said.span)),
+        ("listen", &[Kind::VhostUser][..], span(&node.listen)),
+        ("connect", &[Kind::VhostUser][..], span(&node.connect)),
+        ("socket-mode", &[Kind::VhostUser][..], node.socket_mode.as_ref().map(|said| said.span)),
+        ("socket-group", &[Kind::VhostUser][..], span(&node.socket_group)),
+        ("interface", &[Kind::Tap, Kind::Nic][..], span(&node.interface)),
+        ("netns", &[Kind::Netns][..], span(&node.netns)),
     ];
-    for (key, owner, span) in keys {
-        if let Some(span) = span.filter(|_| owner != kind) {
+    for (key, owners, span) in keys {
+        if let Some(span) = span.filter(|_| !owners.contains(&kind)) {
             let what = format!("a node of kind {} has no `{key}`", word(kind));
+            let owners: Vec<_> = owners.iter().copied().map(word).collect();
             sink.error(Code::KeyNotForKind, span, what)
-                .help(format!("`{key}` belongs to kind {}", word(owner)));
+                .help(format!("`{key}` belongs to kind {}", owners.join(" and ")));
         }
     }
 }

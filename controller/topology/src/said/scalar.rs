@@ -342,7 +342,9 @@ words! {
         Tap = "tap",
         /// A network namespace of the host: any Linux program can run there.
         Netns = "netns",
-    } not yet ["nic", "stream", "pcap", "user", "tunnel"]
+        /// An interface of the host, with what is behind it.
+        Nic = "nic",
+    } not yet ["stream", "pcap", "user", "tunnel"]
     /// `vmm:` of a virtual machine.
     VmmWord {
         /// vmm-lite where KVM runs that guest there, else QEMU.

@@ -169,13 +169,15 @@ pub enum AttachmentKind {
         /// Whether the kernel knows large UDP datagrams.
         uso: bool,
     },
+    /// The packet socket that comes as a descriptor, bound to an interface of the host (PACKET_VNET_HDR, PACKET_AUXDATA).
+    Nic,
 }
 
 impl AttachmentKind {
     /// How many descriptors come along with it.
     pub fn descriptors(&self) -> usize {
         match self {
-            Self::VhostUserListen => 1,
+            Self::VhostUserListen | Self::Nic => 1,
             Self::VhostUserConnect { .. } => 0,
             Self::Tap { queues, .. } => usize::from(*queues),
         }

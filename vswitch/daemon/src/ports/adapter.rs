@@ -5,6 +5,7 @@ mod tests;
 
 use super::{
     carrier::{Carrier, Outside},
+    nic::Nic,
     tap::Tap,
 };
 use rustix::event::{EventfdFlags, eventfd};
@@ -66,6 +67,8 @@ pub(super) struct Shared {
     stop: OwnedFd,
     state: Mutex<AdapterState>,
     refused: AtomicU64,
+    /// Why no frame goes for the time being.
+    hindrance: Mutex<Option<&'static str>>,
 }
 
 impl Shared {
@@ -75,6 +78,7 @@ impl Shared {
             stop: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             state: Mutex::new(AdapterState::Connecting),
             refused: AtomicU64::new(0),
+            hindrance: Mutex::default(),
         })
     }
 
@@ -96,6 +100,11 @@ impl Shared {
     /// Readable from then on.
     pub(super) fn stop_fd(&self) -> BorrowedFd<'_> {
         self.stop.as_fd()
+    }
+
+    /// Says why no frame goes for the time being; none: they go.
+    pub(super) fn set_hindrance(&self, why: Option<&'static str>) {
+        *self.hindrance.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// Counts a frame that what is outside did not take.
@@ -125,6 +134,15 @@ impl Adapter {
         Self::start(name, queues, stream)
     }
 
+    /// Starts to carry frames between a host's interface and the port that serves the other end of `stream`. `socket` is a packet
+    /// socket bound to it, with PACKET_VNET_HDR, PACKET_AUXDATA and PACKET_IGNORE_OUTGOING.
+    ///
+    /// # Errors
+    /// Descriptors or threads ran out.
+    pub(crate) fn nic(name: &str, socket: OwnedFd, stream: UnixStream) -> io::Result<Self> {
+        Self::start(name, vec![Nic::new(socket)], stream)
+    }
+
     /// Starts to carry frames between `outside`, a queue each, and the port that serves the other end of `stream`.
     fn start<O: Outside + Send + 'static>(
         name: &str,
@@ -149,6 +167,11 @@ impl Adapter {
     /// What is outside: `tap`.
     pub(crate) fn what(&self) -> &'static str {
         self.what
+    }
+
+    /// Why no frame goes for the time being, if that is so.
+    pub(crate) fn hindrance(&self) -> Option<&'static str> {
+        *self.shared.hindrance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Frames that what is outside did not take, most likely because its interface is down.

@@ -4,4 +4,5 @@
 
 pub(crate) mod adapter;
 mod carrier;
+mod nic;
 mod tap;
