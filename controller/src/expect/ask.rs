@@ -152,13 +152,13 @@ impl Running {
         Err(match self.plan.nodes.iter().find(|node| node.name == name) {
             None => Failure::invalid("no-such-node", format!("there is no node `{name}`"))
                 .mend("`vnet show nodes` lists them"),
-            Some(Node { kind: NodeKind::Station | NodeKind::Vm(_), .. }) => {
+            Some(Node { kind: NodeKind::Station | NodeKind::Vm(_) | NodeKind::Netns { .. }, .. }) => {
                 Failure::failed("silent-node", format!("{name} does not answer now"))
                     .mend(format!("`vnet show nodes` says its state, `vnet logs {name}` what it said last"))
             }
             Some(_) => {
                 Failure::invalid("exec", format!("{name} is not started by vnet and runs no commands"))
-                    .mend("only virtual machines that vnet starts run commands")
+                    .mend("virtual machines that vnet starts and network namespaces run commands")
             }
         })
     }

@@ -35,7 +35,7 @@ const CODES: &[(&str, &str)] = &[
     ("disk", "the guest's disk image, or the copy-on-write overlay on it, cannot be used"),
     (
         "exec",
-        "the node cannot run commands, or its answer made no sense: only virtual machines that vnet starts can",
+        "the node cannot run commands, or its answer made no sense: virtual machines that vnet starts and network namespaces can",
     ),
     ("export", "what another VMM is to be told cannot be said for this node"),
     ("file", "the file, or the folder it lies in, cannot be read"),
@@ -63,9 +63,16 @@ const CODES: &[(&str, &str)] = &[
         "only a virtual machine that vnet started, and that runs, has a link that can be set (`vnet show nodes`)",
     ),
     ("log", "the log file cannot be read or written"),
+    ("netns", "the network namespace of a node cannot be made or furnished; the message says at which step"),
+    ("netns-not-permitted", "a network namespace needs CAP_NET_ADMIN and CAP_SYS_ADMIN: run vnet as root"),
+    (
+        "nic",
+        "an interface of the host cannot be opened: there is none of that name, or CAP_NET_RAW is missing",
+    ),
     ("no-addresses", "the two interfaces have no addresses of one family; trace `l2`, which needs none"),
     ("no-console", "only a virtual machine that vnet started has a console, for one visitor at a time"),
     ("no-file", "this folder has no *.vnet.yaml; name a file, or write one: vnet init"),
+    ("no-iproute", "`ip` of iproute2 is not installed; `vnet doctor` says how to get it"),
     (
         "no-kvm",
         "the guest needs /dev/kvm, or one that runs kernels; `vnet doctor` says what is wrong with it, the help what runs without",

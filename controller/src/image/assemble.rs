@@ -39,7 +39,7 @@ const DRIVERS: [&str; 3] = ["virtio_pci", "virtio_mmio", "virtio_net"];
 /// There for `modprobe`, with what they need.
 const MORE_MODULES: [&str; 2] = ["8021q", "bonding"];
 /// The probe agent, static.
-const AGENT: &[u8] = include_bytes!(env!("VNET_AGENT"));
+pub(crate) const AGENT: &[u8] = include_bytes!(env!("VNET_AGENT"));
 /// The guest's scripts: path, permission bits, text.
 const SCRIPTS: [(&str, u32, &str); 4] = [
     ("etc/inittab", 0o644, include_str!("guest/inittab")),

@@ -10,6 +10,8 @@ mod cpio;
 mod modules;
 mod tool;
 
+pub(crate) use assemble::AGENT;
+
 use serde::{Deserialize, Serialize};
 use std::{
     fmt, io,

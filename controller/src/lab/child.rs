@@ -48,11 +48,19 @@ pub fn spawn_role(role: &str, input: OwnedFd, dir: &LabDir) -> Result<Child, Fai
 ///
 /// # Errors
 /// It cannot be started.
-pub fn spawn(mut command: Command, of: &str, dir: &LabDir) -> Result<Child, Failure> {
-    use std::os::unix::process::CommandExt;
+pub fn spawn(command: Command, of: &str, dir: &LabDir) -> Result<Child, Failure> {
     let log = log(dir, of)?;
-    let errors = log.try_clone().context("log", || of.to_owned())?;
-    command.stdout(log).stderr(errors).process_group(0).env(MARK, mark(dir));
+    spawn_into(command, log.into(), of, dir)
+}
+
+/// The same, with its standard output somewhere else than in the log.
+///
+/// # Errors
+/// It cannot be started.
+pub fn spawn_into(mut command: Command, output: OwnedFd, of: &str, dir: &LabDir) -> Result<Child, Failure> {
+    use std::os::unix::process::CommandExt;
+    let errors = log(dir, of)?;
+    command.stdout(output).stderr(errors).process_group(0).env(MARK, mark(dir));
     let program = command.get_program().display().to_string();
     tokio::process::Command::from(command)
         .spawn()

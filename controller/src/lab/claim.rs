@@ -136,6 +136,7 @@ impl Claim {
     pub fn remove(self) -> Result<Vec<PathBuf>, Failure> {
         let cannot = || format!("{} cannot be removed", self.dir.path().display());
         self.dir.remove_sockets_elsewhere();
+        self.dir.remove_namespaces()?;
         let foreign = made::remove(self.dir.path()).context("run-directory", cannot)?;
         if !foreign.is_empty() {
             // Without a lock it is no lab's; the mark lets the next lab of this name live there.

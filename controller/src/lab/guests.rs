@@ -3,7 +3,7 @@
 use super::{
     child,
     events::{Events, What},
-    ports,
+    netns, ports,
     rundir::LabDir,
     sockets,
 };
@@ -21,11 +21,16 @@ use crate::{
         qmp::{Qmp, Status},
     },
 };
+use rustix::fs::{MemfdFlags, memfd_create};
 use std::{
     fs,
     io::Write,
-    os::unix::{fs::DirBuilderExt, net::UnixStream},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::{fs::DirBuilderExt, net::UnixStream, process::CommandExt},
+    },
     path::{Path, PathBuf},
+    process::Command,
     time::{Duration, Instant},
 };
 use tokio::process::Child;
@@ -33,6 +38,9 @@ use topology::plan::{Boot, Node, NodeKind, Plan, Vm, Vmm};
 
 /// How long a station may take to answer for the first time.
 const STATION_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long the agent in a network namespace may take to answer for the first time.
+const AGENT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a bundled guest may take to answer for the first time.
 const BUNDLED_PATIENCE: Duration = Duration::from_secs(30);
@@ -247,6 +255,43 @@ async fn start_lite(
         _ => failure.mend("`vmm: qemu` at the node has QEMU run it"),
     })?;
     Ok(Guest { child, line, how, says_why: Some(log_begins) })
+}
+
+/// Starts the agent of a network namespace, in it, and waits until it answers: what the guest of a virtual machine has inside.
+///
+/// # Errors
+/// It cannot be started, or does not answer.
+pub(super) async fn start_agent(
+    node: &Node,
+    namespace: Option<&str>,
+    nursery: &Nursery<'_>,
+) -> Result<Guest, Failure> {
+    let name = netns::name(node, namespace, nursery.dir);
+    let doing = || format!("the agent of {}", node.name);
+    let agent = memfd_create("vnet-agent", MemfdFlags::CLOEXEC).context("spawn", doing)?;
+    let mut file = fs::File::from(agent);
+    file.write_all(image::AGENT).context("spawn", doing)?;
+    let (ours, theirs) = UnixStream::pair().context("spawn", doing)?;
+    let input = theirs.try_clone().context("spawn", doing)?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()));
+    command.arg0("vnet-agent").arg("-").stdin(OwnedFd::from(input)).current_dir("/");
+    // A child is in the network namespace of the thread that starts it.
+    let runtime = tokio::runtime::Handle::current();
+    let child = netns::within(&name, || {
+        let _in_runtime = runtime.enter();
+        child::spawn_into(command, theirs.into(), &node.name, nursery.dir)
+    })??;
+    let answered = async {
+        (nursery.born)(&child)?;
+        ours.set_nonblocking(true).context("spawn", doing)?;
+        let ours = tokio::net::UnixStream::from_std(ours).context("spawn", doing)?;
+        let line = Line::over(ours, &node.name, AGENT_PATIENCE).await;
+        line.map_err(|why| Failure::failed("silent-node", why))
+    };
+    let answered = answered.await;
+    let (child, line) = child::kept(child, answered).await?;
+    let how = format!("network namespace {name}");
+    Ok(Guest { child, line: Some(line), how, says_why: None })
 }
 
 async fn try_vm(

@@ -19,6 +19,9 @@ pub(super) const PROCESSES_NEW: &str = "processes.new";
 /// The list of the lab's sockets that lie outside of its folder.
 pub(super) const SOCKETS_ELSEWHERE: &str = "sockets";
 
+/// The list of the network namespaces that were made for the lab.
+pub(super) const NAMESPACES: &str = "namespaces";
+
 /// The folder of the logs.
 pub(super) const LOGS: &str = "logs";
 
@@ -53,7 +56,9 @@ fn entry(place: Place, name: &OsStr, file_type: FileType) -> Entry {
         // A node's name has no dot.
         Place::Lab if is_folder && !name.contains('.') => Entry::Folder(Place::Guest),
         Place::Lab if file_type.is_file() && [LOCK, MARK].contains(&name) => Entry::Stays,
-        Place::Lab if !is_folder && [PROCESSES, PROCESSES_NEW, SOCKETS_ELSEWHERE].contains(&name) => {
+        Place::Lab
+            if !is_folder && [PROCESSES, PROCESSES_NEW, SOCKETS_ELSEWHERE, NAMESPACES].contains(&name) =>
+        {
             Entry::Made
         }
         Place::Lab if file_type.is_socket() && name.ends_with(".sock") => Entry::Made,
@@ -140,6 +145,7 @@ mod tests {
             "processes.json",
             "processes.new",
             "sockets",
+            "namespaces",
             "logs/vm1.log",
             "vm1/console.log",
             "vm1/disk.qcow2",

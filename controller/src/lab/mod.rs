@@ -9,6 +9,8 @@ mod link;
 mod made;
 mod metrics;
 pub mod name;
+mod netns;
+mod nic;
 pub mod ports;
 pub mod precheck;
 pub mod processes;

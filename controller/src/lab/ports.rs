@@ -3,6 +3,7 @@
 
 use super::{
     guests::vm_directory,
+    netns, nic,
     rundir::LabDir,
     sockets::{SOCKET_IN_USE, listen, must_fit},
     tap::{self, Tap},
@@ -44,8 +45,12 @@ impl Ports {
     pub fn open(plan: &Plan, dir: &LabDir) -> Result<Self, Failure> {
         let mut ports = Self::default();
         for node in &plan.nodes {
+            let namespace = open_namespace(node, dir)?;
             for interface in &node.interfaces {
-                ports.ways.push(open(node, interface, dir)?);
+                ports.ways.push(open(node, interface, namespace.as_deref(), dir)?);
+            }
+            if let Some(name) = namespace {
+                netns::furnish(node, &name)?;
             }
         }
         Ok(ports)
@@ -87,7 +92,7 @@ pub fn socket(node: &Node, interface: &Interface, dir: &LabDir) -> Option<(Socke
         | NodeKind::Stream(ForeignSocket { role, path, .. }) => {
             Some((*role, path.clone().unwrap_or_else(in_run_directory)))
         }
-        NodeKind::Tap { .. } => None,
+        NodeKind::Tap { .. } | NodeKind::Netns { .. } | NodeKind::Nic { .. } => None,
     }
 }
 
@@ -100,7 +105,17 @@ pub fn is_stream(node: &Node, interface: &Interface) -> bool {
     }
 }
 
-fn open(node: &Node, interface: &Interface, dir: &LabDir) -> Result<Way, Failure> {
+/// The network namespace of a node that has one, made if the file names none.
+fn open_namespace(node: &Node, dir: &LabDir) -> Result<Option<String>, Failure> {
+    let NodeKind::Netns { namespace } = &node.kind else { return Ok(None) };
+    let name = netns::name(node, namespace.as_deref(), dir);
+    if namespace.is_none() {
+        netns::make(&node.name, &name, dir)?;
+    }
+    Ok(Some(name))
+}
+
+fn open(node: &Node, interface: &Interface, namespace: Option<&str>, dir: &LabDir) -> Result<Way, Failure> {
     let way = |kind, descriptors, listens_at| Way {
         attachment: Attachment { port: interface.port, kind },
         descriptors,
@@ -135,7 +150,16 @@ fn open(node: &Node, interface: &Interface, dir: &LabDir) -> Result<Way, Failure
             let tap = open_tap(&node.name, name.as_deref(), interface.queues)?;
             Ok(way(AttachmentKind::Tap { queues: interface.queues, uso: tap.uso }, tap.queues, None))
         }
-        (None, _) => unreachable!("only a tap has no socket"),
+        (None, NodeKind::Nic { interface: name }) => {
+            let socket = nic::open(name).map_err(|why| no_nic(node, name, why))?;
+            Ok(way(AttachmentKind::Nic, vec![socket], None))
+        }
+        (None, _) => {
+            let name = namespace.unwrap_or_default();
+            let opened = netns::within(name, || tap::open(&interface.name, interface.queues))?;
+            let tap = opened.map_err(|why| no_tap_in(node, interface, name, why))?;
+            Ok(way(AttachmentKind::Tap { queues: interface.queues, uso: tap.uso }, tap.queues, None))
+        }
     }
 }
 
@@ -199,6 +223,30 @@ fn open_tap(node: &str, name: Option<&str>, queues: u16) -> Result<Tap, Failure>
             _ => failure.mend("run vnet as root, or name a tap that root made for you (`interface:`)"),
         }
     })
+}
+
+fn no_nic(node: &Node, name: &str, why: Errno) -> Failure {
+    let what = format!("node {}: the interface {name} cannot be opened: {why}", node.name);
+    let failure = Failure::lacking("nic", what);
+    match why {
+        Errno::PERM | Errno::ACCESS => failure.mend("run vnet as root: a packet socket needs CAP_NET_RAW"),
+        Errno::NODEV => failure.mend("`ip link` lists the interfaces that are here"),
+        Errno::INVAL => failure.mend("it must be an Ethernet interface (`ip link` says link/ether)"),
+        _ => failure.mend("as root: modprobe af_packet"),
+    }
+}
+
+fn no_tap_in(node: &Node, interface: &Interface, namespace: &str, why: Errno) -> Failure {
+    let name = &interface.name;
+    let what =
+        format!("node {}: {name} cannot be made in the network namespace {namespace}: {why}", node.name);
+    match why {
+        Errno::BUSY | Errno::INVAL => Failure::lacking("netns", what).mend(format!(
+            "there is a {name} already: take it away (ip -n {namespace} link del {name}), or name the node's interface otherwise (`interfaces:`)"
+        )),
+        Errno::NOENT => Failure::lacking("netns", what).mend("as root: modprobe tun"),
+        _ => Failure::lacking("netns-not-permitted", what).mend("run vnet as root: it needs CAP_NET_ADMIN there"),
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Where labs live while they run: one folder of ours, in it one folder for each lab, nobody else's business.
 
-use super::{made, name::LabName, sockets::remove_stale};
+use super::{made, name::LabName, netns, sockets::remove_stale};
 use crate::failure::{Context, Failure};
 use std::{
     env,
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs,
     io::{self, Write},
     os::unix::{
@@ -178,13 +178,29 @@ impl LabDir {
         if path.starts_with(&self.path) {
             return Ok(());
         }
-        let list = self.sockets_elsewhere();
-        let written = fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&list)
-            .and_then(|mut file| file.write_all(&[path.as_os_str().as_bytes(), b"\0"].concat()));
-        written.context("run-directory", || list.display().to_string())
+        note(&self.sockets_elsewhere(), path.as_os_str())
+    }
+
+    /// Notes a network namespace that is about to be made, so that it goes with the folder whoever removes it.
+    ///
+    /// # Errors
+    /// The note cannot be written.
+    pub(super) fn note_namespace(&self, name: &str) -> Result<(), Failure> {
+        note(&self.path.join(made::NAMESPACES), OsStr::new(name))
+    }
+
+    /// The network namespaces that were noted.
+    pub(super) fn noted_namespaces(&self) -> Vec<String> {
+        let noted = noted(&self.path.join(made::NAMESPACES));
+        noted.into_iter().filter_map(|name| name.into_string().ok()).collect()
+    }
+
+    /// Removes the network namespaces that were noted.
+    ///
+    /// # Errors
+    /// One is there and cannot be removed.
+    pub(super) fn remove_namespaces(&self) -> Result<(), Failure> {
+        self.noted_namespaces().iter().try_for_each(|name| netns::remove(name))
     }
 
     /// The other lab of this user that noted a socket at `path`; none if there is no such lab, or it cannot be said.
@@ -195,9 +211,7 @@ impl LabDir {
     }
 
     fn noted_sockets(&self) -> Vec<PathBuf> {
-        let noted = fs::read(self.sockets_elsewhere()).unwrap_or_default();
-        let paths = noted.split(|byte| *byte == 0).filter(|path| !path.is_empty());
-        paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect()
+        noted(&self.sockets_elsewhere()).into_iter().map(PathBuf::from).collect()
     }
 
     /// Removes the sockets that were noted, where nobody listens any more.
@@ -207,6 +221,23 @@ impl LabDir {
             let _ = remove_stale(&path);
         }
     }
+}
+
+/// Appends to a list, each of whose entries is ended by a NUL byte.
+fn note(list: &Path, entry: &OsStr) -> Result<(), Failure> {
+    let written = fs::OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(list)
+        .and_then(|mut file| file.write_all(&[entry.as_bytes(), b"\0"].concat()));
+    written.context("run-directory", || list.display().to_string())
+}
+
+/// The entries of such a list; none if there is no list.
+fn noted(list: &Path) -> Vec<OsString> {
+    let noted = fs::read(list).unwrap_or_default();
+    let entries = noted.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
+    entries.map(|entry| OsStr::from_bytes(entry).to_owned()).collect()
 }
 
 pub(super) fn unusable(path: &Path, error: &io::Error) -> Failure {

@@ -197,7 +197,7 @@ impl Lab {
             let empty = Ledger::new(self.inner.dir.clone());
             (state.switch.take(), std::mem::replace(&mut state.ledger, empty))
         };
-        let own = std::process::id();
+        let (own, dir) = (std::process::id(), self.inner.dir.clone());
         let ended = tokio::task::spawn_blocking(move || {
             // Guests first: what they see last is a network, not its end.
             let all = ledger.entries().iter().filter(|entry| entry.identity.pid != own);
@@ -208,6 +208,8 @@ impl Lab {
                 let _ = switch.lock().unwrap_or_else(PoisonError::into_inner).stop();
             }
             end_all(switches.iter().map(|entry| entry.identity), PATIENCE);
+            // What was started in network namespaces, and left its agent.
+            end_left(&dir, PATIENCE);
         });
         if let Err(why) = ended.await {
             self.tell(What::Note { text: why.to_string() });

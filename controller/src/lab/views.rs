@@ -69,6 +69,8 @@ pub(super) fn export(plan: &Plan, request: &ExportRequest, dir: &LabDir) -> Resu
         NodeKind::Station => Some("is a station: vnet runs it, and it needs no VMM"),
         NodeKind::Vm(_) => Some("is a virtual machine that vnet starts: it has its VMM"),
         NodeKind::Tap { .. } => Some("is a tap: it needs no VMM"),
+        NodeKind::Nic { .. } => Some("is an interface of this machine: it needs no VMM"),
+        NodeKind::Netns { .. } => Some("is a network namespace: it needs no VMM"),
     };
     if let Some(why) = needs_none {
         return Err(Failure::invalid("export", format!("{} {why}", node.name))
@@ -132,6 +134,8 @@ pub(super) fn nodes(plan: &Plan, status: &BTreeMap<String, NodeStatus>) -> Vec<N
                 NodeKind::VhostUser(_) => "vhost-user",
                 NodeKind::Tap { .. } => "tap",
                 NodeKind::Stream(_) => "stream",
+                NodeKind::Netns { .. } => "netns",
+                NodeKind::Nic { .. } => "nic",
             }
             .into(),
             state: now.map_or(NodeState::Starting, |now| now.state),

@@ -158,8 +158,11 @@ fn compile_nodes(
 fn interface(port: usize, found: &NodeInterface, lab: &str, node: &str, kind: &NodeKind) -> Interface {
     let said = &found.said;
     let stated = said.mac.as_ref().map(|mac| mac.value.0);
-    // A tap's address is the host's affair. A foreign VMM is told ours by `vnet export`, so it has one here.
-    let given = || (!matches!(kind, NodeKind::Tap { .. })).then(|| mac_for(lab, node, &found.name));
+    // A tap's address is the host's affair, and behind a nic may be many. A foreign VMM is told ours by `vnet export`, so it has one here.
+    let given = || {
+        (!matches!(kind, NodeKind::Tap { .. } | NodeKind::Nic { .. }))
+            .then(|| mac_for(lab, node, &found.name))
+    };
     Interface {
         name: found.name.clone(),
         port: port_id(port),
@@ -228,7 +231,8 @@ fn ports(nodes: &[Node], interfaces: &[NodeInterface], links: &[Checked]) -> Vec
             let node = &nodes[found.node];
             // A static FDB entry: only for a guest that we start with this address, or if the file vouches for it. A foreign
             // VMM may come with an address of its own, and is learned.
-            let known = matches!(node.kind, NodeKind::Vm(_) | NodeKind::Station) || found.said.mac.is_some();
+            let known = matches!(node.kind, NodeKind::Vm(_) | NodeKind::Station | NodeKind::Netns { .. })
+                || found.said.mac.is_some();
             Some(Port {
                 id: port_id(place),
                 node: node.name.clone(),

@@ -128,6 +128,16 @@ pub enum NodeKind {
     },
     /// Whoever speaks frames on a stream socket: QEMU's `-netdev stream`, passt.
     Stream(ForeignSocket),
+    /// A network namespace of the host, joined by a tap for each interface.
+    Netns {
+        /// One that is there; none: LAB-NODE, which we make and take away again.
+        namespace: Option<String>,
+    },
+    /// An interface of the host.
+    Nic {
+        /// Its name.
+        interface: String,
+    },
 }
 
 /// A virtual machine that we start.

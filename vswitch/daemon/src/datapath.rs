@@ -229,6 +229,13 @@ impl Datapath {
                 adapter = Some(started.with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }
+            AttachmentKind::Nic => {
+                let socket =
+                    descriptors.pop().with_context(|| format!("{name}: no descriptor came along"))?;
+                let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
+                adapter = Some(Adapter::nic(&name, socket, theirs).with_context(|| name.clone())?);
+                Port::adopt(ours, config, host.clone())
+            }
             AttachmentKind::StreamListen | AttachmentKind::StreamConnect { .. } => {
                 let meeting = match &attachment.kind {
                     AttachmentKind::StreamConnect { path } => Meeting::Connect(PathBuf::from(path)),

@@ -11,6 +11,7 @@ use crate::{
         precheck,
         switch::Switch,
     },
+    probing::Line,
     vm::choice,
 };
 use std::{
@@ -18,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::process::Child;
-use topology::plan::{NodeKind, Plan, SocketRole};
+use topology::plan::{Node, NodeKind, Plan, SocketRole};
 use vswitchd::control::{client::Client, protocol::PortState};
 
 /// How long the driver of a node that answers may take to run.
@@ -191,14 +192,17 @@ impl Lab {
                 let born = |child: &Child| self.record(&node.name, child);
                 let nursery = Nursery { dir: &self.inner.dir, events: &self.inner.events, born: &born };
                 let guest = guests::start_vm(node, vm, image.as_ref(), &nursery).await?;
-                let Guest { child, line, how, says_why } = guest;
-                let state = if line.is_some() { NodeState::Ready } else { NodeState::Running };
-                let status = NodeStatus { state, detail: how, pid: child.id() };
-                self.state().nodes.insert(node.name.clone(), status);
-                tokio::spawn(self.clone().watch_vm(node.name.clone(), child, says_why));
-                line
+                self.guest_runs(node, guest)
             }
-            NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Tap { .. } => return Ok(()),
+            NodeKind::Netns { namespace } => {
+                let born = |child: &Child| self.record(&node.name, child);
+                let nursery = Nursery { dir: &self.inner.dir, events: &self.inner.events, born: &born };
+                let guest = guests::start_agent(node, namespace.as_deref(), &nursery).await?;
+                self.guest_runs(node, guest)
+            }
+            NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Tap { .. } | NodeKind::Nic { .. } => {
+                return Ok(());
+            }
         };
         if let Some(line) = line {
             match &node.kind {
@@ -212,10 +216,25 @@ impl Lab {
     }
 }
 
+impl Lab {
+    /// Notes that a guest runs, and watches it; the line to it.
+    fn guest_runs(&self, node: &Node, guest: Guest) -> Option<Line> {
+        let Guest { child, line, how, says_why } = guest;
+        let state = if line.is_some() { NodeState::Ready } else { NodeState::Running };
+        let status = NodeStatus { state, detail: how, pid: child.id() };
+        self.state().nodes.insert(node.name.clone(), status);
+        tokio::spawn(self.clone().watch_vm(node.name.clone(), child, says_why));
+        line
+    }
+}
+
 fn foreign(kind: &NodeKind) -> NodeStatus {
     let (state, detail) = match kind {
-        NodeKind::Station | NodeKind::Vm(_) => (NodeState::Starting, "starts"),
+        NodeKind::Station | NodeKind::Vm(_) | NodeKind::Netns { .. } => (NodeState::Starting, "starts"),
         NodeKind::VhostUser(_) => (NodeState::Foreign, "a VMM of yours; addresses are for `expect` only"),
+        NodeKind::Nic { .. } => {
+            (NodeState::Foreign, "an interface of this machine; addresses are for `expect` only")
+        }
         NodeKind::Tap { .. } => {
             (NodeState::Foreign, "a tap of this machine; addresses are for `expect` only")
         }
@@ -226,11 +245,13 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
     NodeStatus { state, detail: detail.into(), pid: None }
 }
 
-/// A copy for testing: sockets of the file's own move to the run directory.
+/// A copy for testing: sockets of the file's own move to the run directory, and network namespaces are made.
 fn make_private(plan: &mut Plan) {
     for node in &mut plan.nodes {
-        if let NodeKind::VhostUser(socket) | NodeKind::Stream(socket) = &mut node.kind {
-            socket.path = None;
+        match &mut node.kind {
+            NodeKind::VhostUser(socket) | NodeKind::Stream(socket) => socket.path = None,
+            NodeKind::Netns { namespace } => *namespace = None,
+            _ => {}
         }
     }
 }

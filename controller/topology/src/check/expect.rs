@@ -68,9 +68,9 @@ pub(crate) fn check(line: &Said<String>, scope: &Scope<'_>, sink: &mut Sink) -> 
 /// Whether a prober of ours runs there.
 fn answers(node: &Node) -> bool {
     match &node.kind {
-        NodeKind::Station => true,
+        NodeKind::Station | NodeKind::Netns { .. } => true,
         NodeKind::Vm(vm) => matches!(vm.boot, Boot::Image(_) | Boot::Bundled),
-        NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Tap { .. } => false,
+        NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Tap { .. } | NodeKind::Nic { .. } => false,
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     said::{
         lab::{Interface, Lab, Node},
         read::Entry,
+        scalar::Kind,
     },
 };
 
@@ -33,9 +34,38 @@ pub(crate) fn check(lab: &Lab, links: &[Checked], sink: &mut Sink) -> Vec<NodeIn
     let mut all = Vec::new();
     for ((place, entry), linked) in nodes.enumerate().zip(&linked) {
         let Some(node) = &entry.value else { continue };
-        all.extend(of_node(place, entry, node, linked, sink));
+        let of_node = of_node(place, entry, node, linked, sink);
+        if node.kind.as_ref().is_some_and(|kind| kind.value == Kind::Netns) {
+            of_node.iter().for_each(|interface| linux_name(interface, sink));
+        }
+        if node.kind.as_ref().is_some_and(|kind| kind.value == Kind::Nic) {
+            only_one(entry, &of_node, sink);
+        }
+        all.extend(of_node);
     }
     all
+}
+
+/// A namespace's interface has its name on the host: at most 15 characters (netdevice(7)), and `lo` is there.
+fn linux_name(interface: &NodeInterface, sink: &mut Sink) {
+    if interface.name.len() > 15 || interface.name == "lo" {
+        let what = format!("`{}` cannot be an interface of a network namespace", visible(&interface.name));
+        sink.error(Code::BadName, interface.span, what)
+            .help("its name has at most 15 characters, and `lo` is the loopback interface");
+    }
+}
+
+/// What is one thing of the host has one interface, and that one queue pair.
+fn only_one(entry: &Entry<Node>, interfaces: &[NodeInterface], sink: &mut Sink) {
+    if let Some(second) = interfaces.get(1) {
+        let what = format!("`{}` can have one interface only", visible(&entry.name));
+        sink.error(Code::KeyNotForKind, second.span, what).help("make it several nodes, each with its own");
+    }
+    let queues = interfaces.iter().filter_map(|interface| interface.said.queues.as_ref());
+    for queues in queues.filter(|queues| queues.value.0 > 1) {
+        let what = format!("`{}` has one queue pair", visible(&entry.name));
+        sink.error(Code::KeyNotForKind, queues.span, what).help("leave `queues` out");
+    }
 }
 
 fn of_node(

@@ -44,7 +44,11 @@ fn check_one(interface: &NodeInterface, kind: &NodeKind, sink: &mut Sink) {
                     .help("leave it out: a stream of frames has one queue, and shares no memory");
             }
         }
-        NodeKind::Station | NodeKind::VhostUser(_) | NodeKind::Tap { .. } => {
+        NodeKind::Station
+        | NodeKind::VhostUser(_)
+        | NodeKind::Tap { .. }
+        | NodeKind::Netns { .. }
+        | NodeKind::Nic { .. } => {
             if let Some(model) = &said.model {
                 let what = format!("a node of kind {} has no `model`", word_of(kind));
                 sink.error(Code::KeyNotForKind, model.span, what)

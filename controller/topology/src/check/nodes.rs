@@ -58,6 +58,26 @@ pub(crate) fn kind(entry: &Entry<Node>, base: &Path, host: &mut Host, sink: &mut
             }
             Some(NodeKind::Tap { interface: interface.map(|name| name.value.clone()) })
         }
+        Kind::Nic => {
+            let Some(name) = node.interface.as_ref() else {
+                let what =
+                    format!("`{}` does not say which interface of the host it is", visible(&entry.name));
+                sink.error(Code::MissingKey, kind.span, what)
+                    .help("name one that `ip link` lists: `interface: eth1`");
+                return None;
+            };
+            tap_name(name, sink);
+            host.use_once("host interface", &name.value, name.span, sink);
+            Some(NodeKind::Nic { interface: name.value.clone() })
+        }
+        Kind::Netns => {
+            let namespace = node.netns.as_ref();
+            if let Some(name) = namespace {
+                namespace_name(name, sink);
+                host.use_once("network namespace", &name.value, name.span, sink);
+            }
+            Some(NodeKind::Netns { namespace: namespace.map(|name| name.value.clone()) })
+        }
     }
 }
 
@@ -69,6 +89,8 @@ fn word(kind: Kind) -> &'static str {
         Kind::VhostUser => "vhost-user",
         Kind::Tap => "tap",
         Kind::Stream => "stream",
+        Kind::Netns => "netns",
+        Kind::Nic => "nic",
     }
 }
 
@@ -80,6 +102,8 @@ pub(crate) fn word_of(kind: &NodeKind) -> &'static str {
         NodeKind::VhostUser(_) => Kind::VhostUser,
         NodeKind::Tap { .. } => Kind::Tap,
         NodeKind::Stream(_) => Kind::Stream,
+        NodeKind::Netns { .. } => Kind::Netns,
+        NodeKind::Nic { .. } => Kind::Nic,
     })
 }
 
@@ -102,7 +126,8 @@ fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
         ("connect", sockets, span(&node.connect)),
         ("socket-mode", sockets, node.socket_mode.as_ref().map(|said| said.span)),
         ("socket-group", sockets, span(&node.socket_group)),
-        ("interface", &[Kind::Tap], span(&node.interface)),
+        ("interface", &[Kind::Tap, Kind::Nic], span(&node.interface)),
+        ("netns", &[Kind::Netns], span(&node.netns)),
     ];
     for (key, owners, span) in keys {
         if let Some(span) = span.filter(|_| !owners.contains(&kind)) {
@@ -119,6 +144,7 @@ pub(crate) fn check_queues(kinds: &[Option<NodeKind>], interfaces: &[NodeInterfa
     for interface in interfaces {
         let who = match kinds.get(interface.node) {
             Some(Some(NodeKind::Station)) => "a station",
+            Some(Some(NodeKind::Nic { .. })) => "a nic",
             Some(Some(NodeKind::Vm(vm))) if vm.boot == Boot::Bundled => "the bundled guest",
             _ => continue,
         };
@@ -256,6 +282,20 @@ fn tap_name(name: &Said<String>, sink: &mut Sink) {
             format!("`{}` cannot be the name of a host interface", visible(text)),
         )
         .help("it has at most 15 characters and no blanks, `/`, `:` or `%`");
+    }
+}
+
+/// The name of a file in the folder of network namespaces (ip-netns(8)).
+fn namespace_name(name: &Said<String>, sink: &mut Sink) {
+    let text = &name.value;
+    let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+    if text.is_empty() || text.len() > 255 || !text.bytes().all(allowed) || text.starts_with(['.', '-']) {
+        sink.error(
+            Code::Malformed,
+            name.span,
+            format!("`{}` cannot be the name of a network namespace", visible(text)),
+        )
+        .help("it is one that `ip netns list` shows: no path; leave `netns` out, and vnet makes one");
     }
 }
 

@@ -98,8 +98,10 @@ said_map! {
         socket_mode: Said<Mode> = "socket-mode";
         /// Group of the socket on which we listen.
         socket_group: Said<String> = "socket-group";
-        /// The tap's name on the host; left out, the kernel chooses.
+        /// The name on the host of a tap or a nic; a tap's can be left out, and the kernel chooses.
         interface: Said<String> = "interface";
+        /// A network namespace that is there (`ip netns add NAME`); left out, vnet makes LAB-NODE and takes it away again.
+        netns: Said<String> = "netns";
         /// The interfaces, if one does not suffice.
         interfaces: Entries<Interface> = "interfaces";
         /// Addresses of the only interface.

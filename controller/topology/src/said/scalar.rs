@@ -352,7 +352,11 @@ words! {
         Tap = "tap",
         /// Frames on a stream socket, as QEMU's `-netdev stream` and passt speak them.
         Stream = "stream",
-    } not yet ["nic", "pcap", "user", "tunnel"]
+        /// A network namespace of the host: any Linux program can run there.
+        Netns = "netns",
+        /// An interface of the host, with what is behind it.
+        Nic = "nic",
+    } not yet ["pcap", "user", "tunnel"]
     /// `vmm:` of a virtual machine.
     VmmWord {
         /// vmm-lite where KVM runs that guest there, else QEMU.

@@ -176,13 +176,15 @@ pub enum AttachmentKind {
         /// The socket's path, absolute.
         path: String,
     },
+    /// The packet socket that comes as a descriptor, bound to an interface of the host (PACKET_VNET_HDR, PACKET_AUXDATA).
+    Nic,
 }
 
 impl AttachmentKind {
     /// How many descriptors come along with it.
     pub fn descriptors(&self) -> usize {
         match self {
-            Self::VhostUserListen | Self::StreamListen => 1,
+            Self::VhostUserListen | Self::StreamListen | Self::Nic => 1,
             Self::VhostUserConnect { .. } | Self::StreamConnect { .. } => 0,
             Self::Tap { queues, .. } => usize::from(*queues),
         }

@@ -5,6 +5,7 @@ pub(super) mod tests;
 
 use super::{
     carrier::{Carrier, Outside},
+    nic::Nic,
     peers::{self, Meeting},
     tap::Tap,
 };
@@ -129,6 +130,16 @@ impl Adapter {
     pub(crate) fn tap(name: &str, queues: Vec<OwnedFd>, uso: bool, stream: UnixStream) -> io::Result<Self> {
         let queues = queues.into_iter().map(|queue| Tap::new(queue, uso)).collect::<io::Result<_>>()?;
         Self::start(name, Tap::WHAT, stream, |shared, stream| run(shared, queues, stream))
+    }
+
+    /// Starts to carry frames between a host's interface and the port that serves the other end of `stream`. `socket` is a packet
+    /// socket bound to it, with PACKET_VNET_HDR, PACKET_AUXDATA and PACKET_IGNORE_OUTGOING.
+    ///
+    /// # Errors
+    /// Descriptors or threads ran out.
+    pub(crate) fn nic(name: &str, socket: OwnedFd, stream: UnixStream) -> io::Result<Self> {
+        let outside = vec![Nic::new(socket)];
+        Self::start(name, Nic::WHAT, stream, |shared, stream| run(shared, outside, stream))
     }
 
     /// Starts to carry frames between whoever is met, one peer at a time, and the port that serves the other end of `stream`.

@@ -7,7 +7,7 @@
 
 use super::adapter::{AdapterEnd, Shared};
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
 };
 use std::os::fd::BorrowedFd;
@@ -25,13 +25,23 @@ pub(super) trait Outside {
     fn features(&self) -> u64;
 
     /// Queues a frame from outside, if there is one.
-    fn bring(&mut self, pair: &mut QueuePair) -> Result<Moved, AdapterEnd>;
+    fn bring(&mut self, pair: &mut QueuePair, shared: &Shared) -> Result<Moved, AdapterEnd>;
 
     /// Gives a received frame outside, if there is one.
     fn take(&mut self, pair: &mut QueuePair, shared: &Shared) -> Result<Moved, AdapterEnd>;
 
     /// Readable when there may be a frame, writable when there may be room for one.
     fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Its descriptor reports an error, and nothing to read.
+    fn broken(&mut self, _: &Shared) -> Result<(), AdapterEnd> {
+        Err(AdapterEnd::Gone { what: Self::WHAT, why: "its descriptor reports an error".into() })
+    }
+
+    /// When it is to be asked again though nothing happened.
+    fn look_again(&self) -> Option<Timespec> {
+        None
+    }
 }
 
 /// One queue pair and what is outside.
@@ -94,7 +104,7 @@ impl<'a, O: Outside> Carrier<'a, O> {
     /// Queues frames from outside; how many.
     fn bring(&mut self) -> Result<usize, AdapterEnd> {
         for frames in 0..BATCH {
-            let moved = self.outside.bring(self.pair)?;
+            let moved = self.outside.bring(self.pair, self.shared)?;
             self.ring_full = moved == Moved::NoRoom;
             if moved != Moved::Frame {
                 return Ok(frames);
@@ -125,7 +135,7 @@ impl<'a, O: Outside> Carrier<'a, O> {
             PollFd::new(&self.connection, PollFlags::RDHUP),
             PollFd::from_borrowed_fd(self.shared.stop_fd(), PollFlags::IN),
         ];
-        match poll(&mut fds, None) {
+        match poll(&mut fds, self.outside.look_again().as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(why) => return Err(AdapterEnd::Port(why.to_string())),
         }
@@ -138,7 +148,7 @@ impl<'a, O: Outside> Carrier<'a, O> {
         }
         let broken = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
         if outside.intersects(broken) && !outside.contains(PollFlags::IN) {
-            return Err(AdapterEnd::Gone { what: O::WHAT, why: "its descriptor reports an error".into() });
+            self.outside.broken(self.shared)?;
         }
         self.pair.disarm();
         self.pair.drain_call();

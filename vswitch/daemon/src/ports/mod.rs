@@ -5,6 +5,7 @@
 
 pub(crate) mod adapter;
 mod carrier;
+mod nic;
 pub(crate) mod peers;
 mod stream;
 mod tap;

@@ -81,7 +81,7 @@ impl Outside for Stream {
         0
     }
 
-    fn bring(&mut self, pair: &mut QueuePair) -> Result<Moved, AdapterEnd> {
+    fn bring(&mut self, pair: &mut QueuePair, _: &Shared) -> Result<Moved, AdapterEnd> {
         loop {
             if let Some(frame) = self.heard.next_frame().map_err(gone)? {
                 if !pair.transmit(frame) {

@@ -48,7 +48,7 @@ impl Outside for Tap {
         if self.uso { all } else { all & !uso }
     }
 
-    fn bring(&mut self, pair: &mut QueuePair) -> Result<Moved, AdapterEnd> {
+    fn bring(&mut self, pair: &mut QueuePair, _: &Shared) -> Result<Moved, AdapterEnd> {
         pair.transmit_from(self.queue.as_fd()).map_err(|why| match why.kind() {
             io::ErrorKind::UnexpectedEof => gone(&"it was closed"),
             _ => gone(&why),
