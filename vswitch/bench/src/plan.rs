@@ -20,8 +20,8 @@ use vhost_net_backend::{
 const SMALLEST_BUFFER: usize = 2048;
 /// A ring's buffers are to stay in the cache of one core: with larger frames the default ring is smaller.
 const DEFAULT_RINGS: [(usize, u16); 3] = [(2048, 1024), (16 << 10, 256), (usize::MAX, 64)];
-/// No ring of segments has more entries.
-const MOST_ENTRIES: usize = 4096;
+/// Entries of a ring of segments where nothing is said: what QEMU gives a guest.
+const SEGMENT_RING: u16 = 256;
 /// The part of a repetition that warms up.
 pub(crate) const WARM_UP: f64 = 0.2;
 
@@ -126,12 +126,11 @@ impl Plan {
         }
     }
 
-    /// Entries of a ring of segments, each in a buffer of its own: about as many bytes as that of whole frames has.
+    /// Entries of a ring of segments, each in a buffer of its own: at least two frames' of them.
     fn segment_ring(&self, kind: Kind) -> RingSize {
-        let whole = self.ring_size(kind.size);
-        let segments = Large::parts(kind.size.longest_on_ring(), kind.offload);
-        let entries = 1 << (usize::from(whole.entries()) * segments).min(MOST_ENTRIES).ilog2();
-        RingSize::new(entries).unwrap_or(whole)
+        let asked = self.ring_size.map_or(SEGMENT_RING, RingSize::entries);
+        let segments = Large::parts(kind.size.longest_on_ring(), kind.offload) as u16;
+        RingSize::new(asked.max((2 * segments).next_power_of_two())).expect("two powers of two")
     }
 
     /// Bytes of the memory of all guests, about, if it is of huge pages; those of ringcopy count too.
@@ -182,8 +181,14 @@ impl Plan {
         }
         let most = |ring: RingSize| u32::from(ring.entries()) - u32::from(ring.entries()) / 16;
         let whole = most(self.ring_size(kind.size));
-        let segments = Large::parts(kind.size.longest_on_ring(), kind.offload) as u32;
-        if segments > 1 { whole.min(most(self.segment_ring(kind)) / segments).max(1) } else { whole.max(1) }
+        let window = match kind.offload {
+            Offload::Segments => {
+                let segments = Large::parts(kind.size.longest_on_ring(), kind.offload) as u32;
+                whole.min(most(self.segment_ring(kind)) / segments)
+            }
+            Offload::None | Offload::Checksum => whole,
+        };
+        window.max(1)
     }
 
     /// What is looked for, in words.
