@@ -20,6 +20,7 @@ mod process;
 mod readme;
 mod reconnect;
 mod reflector;
+mod stream;
 mod vmm;
 mod vms;
 mod wild;
