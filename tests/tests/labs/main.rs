@@ -22,6 +22,7 @@ mod queues;
 mod readme;
 mod reconnect;
 mod reflector;
+mod stream;
 mod testpmd;
 mod vmm;
 mod vms;

@@ -148,7 +148,9 @@ impl Adapter {
     /// Descriptors or threads ran out, or the listening socket cannot be made non-blocking.
     pub(crate) fn peers(name: &str, meeting: Meeting, stream: UnixStream) -> io::Result<Self> {
         meeting.prepare()?;
-        Self::start(name, meeting.what(), stream, |shared, stream| peers::serve(shared, meeting, stream))
+        Self::start(name, meeting.what(), stream, move |shared, stream| {
+            peers::serve(shared, &meeting, stream)
+        })
     }
 
     /// Starts a thread for all that there is to do.

@@ -46,7 +46,7 @@ impl Stream {
                 Ok(written) => self.told += written,
                 Err(Errno::AGAIN) => return Ok(false),
                 Err(Errno::INTR) => {}
-                Err(why) => return Err(gone(why)),
+                Err(why) => return Err(gone(&why)),
             }
         }
         self.telling.clear();
@@ -57,19 +57,19 @@ impl Stream {
     /// Reads as much as there is room for; whether there was anything.
     fn read(&mut self) -> Result<bool, AdapterEnd> {
         match rustix::io::read(&self.socket, self.heard.room()) {
-            Ok(0) if self.heard.is_between_frames() => Err(gone("it closed the connection")),
-            Ok(0) => Err(gone("it closed the connection amid a frame")),
+            Ok(0) if self.heard.is_between_frames() => Err(gone(&"it closed the connection")),
+            Ok(0) => Err(gone(&"it closed the connection amid a frame")),
             Ok(read) => {
                 self.heard.filled(read);
                 Ok(true)
             }
             Err(Errno::AGAIN | Errno::INTR) => Ok(false),
-            Err(why) => Err(gone(why)),
+            Err(why) => Err(gone(&why)),
         }
     }
 }
 
-fn gone(why: impl ToString) -> AdapterEnd {
+fn gone(why: &impl ToString) -> AdapterEnd {
     AdapterEnd::Gone { what: Stream::WHAT, why: why.to_string() }
 }
 
@@ -83,7 +83,7 @@ impl Outside for Stream {
 
     fn bring(&mut self, pair: &mut QueuePair, _: &Shared) -> Result<Moved, AdapterEnd> {
         loop {
-            if let Some(frame) = self.heard.next_frame().map_err(gone)? {
+            if let Some(frame) = self.heard.next_frame().map_err(|why| gone(&why))? {
                 if !pair.transmit(frame) {
                     return Ok(Moved::NoRoom);
                 }
