@@ -6,6 +6,7 @@ mod tests;
 use super::{
     carrier::{Carrier, Outside},
     nic::Nic,
+    pcap::{Pcap, Replay},
     tap::Tap,
 };
 use rustix::event::{EventfdFlags, eventfd};
@@ -51,6 +52,9 @@ pub(crate) enum AdapterEnd {
     /// What is outside was deleted, or its other end closed.
     #[error("the {what} is gone: {why}")]
     Gone { what: &'static str, why: String },
+    /// A file cannot be read or written further.
+    #[error("{0}")]
+    File(String),
     /// The port closed the connection.
     #[error("the switch closed the port")]
     PortClosed,
@@ -143,6 +147,20 @@ impl Adapter {
         Self::start(name, vec![Nic::new(socket)], stream)
     }
 
+    /// Starts to replay frames of a file into the port that serves the other end of `stream`, and to record what the port gives in
+    /// another.
+    ///
+    /// # Errors
+    /// Descriptors or threads ran out.
+    pub(crate) fn pcap(
+        name: &str,
+        replay: Option<Replay>,
+        record: Option<OwnedFd>,
+        stream: UnixStream,
+    ) -> io::Result<Self> {
+        Self::start(name, vec![Pcap::new(name, replay, record)?], stream)
+    }
+
     /// Starts to carry frames between `outside`, a queue each, and the port that serves the other end of `stream`.
     fn start<O: Outside + Send + 'static>(
         name: &str,
@@ -227,6 +245,7 @@ fn connect<O: Outside>(outside: &[O], stream: UnixStream) -> Result<Driver, Adap
     let config = Config {
         features: outside.iter().fold(wanted.features | several, |all, one| all | one.features()),
         queue_pairs: u16::try_from(outside.len()).unwrap_or(u16::MAX),
+        ring_size: O::RING,
         buffer_size: BUFFER_BYTES,
         // Frames from outside need no room for odd shapes.
         memory: MemoryConfig { shaped_bytes: 0, ..MemoryConfig::default() },

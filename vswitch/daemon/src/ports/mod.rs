@@ -5,4 +5,5 @@
 pub(crate) mod adapter;
 mod carrier;
 mod nic;
+pub(crate) mod pcap;
 mod tap;
