@@ -282,7 +282,8 @@ mod tests {
 
     #[test]
     fn any_damage_is_answered() {
-        let mut file = pcap(1, &[(5, &[7; 60], 60); 20]);
+        let packet: (u64, &[u8], u32) = (5, &[7; 60], 60);
+        let mut file = pcap(1, &[packet; 20]);
         let mut seed = 1_u64;
         for _ in 0..2000 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

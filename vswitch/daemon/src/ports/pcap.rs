@@ -100,13 +100,14 @@ impl Pcap {
             match rustix::io::read(&replay.begin, &mut [0; 8]) {
                 Ok(_) => {}
                 Err(Errno::AGAIN | Errno::INTR) => return Ok(None),
-                Err(why) => return Err(ended(why)),
+                Err(why) => return Err(ended(&why)),
             }
             let Stage::Waiting(Replay { file, paced, .. }) = std::mem::replace(&mut self.stage, Stage::Done)
             else {
                 return Ok(None);
             };
-            let reader = Reader::new(file.into()).map_err(|why| ended(format!("what is replayed: {why}")))?;
+            let reader =
+                Reader::new(file.into()).map_err(|why| ended(&format!("what is replayed: {why}")))?;
             let playing = Playing { reader, next: None, frame: Vec::new(), begun: None, paced };
             self.stage = Stage::Playing(Box::new(playing));
         }
@@ -137,11 +138,11 @@ impl Recording {
     fn write(&mut self) -> Result<(), AdapterEnd> {
         let written = self.file.write_all(&self.blocks);
         self.blocks.clear();
-        written.map_err(|why| ended(format!("what is recorded: {why}")))
+        written.map_err(|why| ended(&format!("what is recorded: {why}")))
     }
 }
 
-fn ended(why: impl ToString) -> AdapterEnd {
+fn ended(why: &impl ToString) -> AdapterEnd {
     AdapterEnd::File(why.to_string())
 }
 
@@ -175,7 +176,7 @@ impl Outside for Pcap {
             let it_value = Timespec::try_from(early).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
             let due = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
             // Set anew it is no longer readable from the time before.
-            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &due).map_err(ended)?;
+            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &due).map_err(|why| ended(&why))?;
             return Ok(Moved::Nothing);
         }
         if !pair.transmit(&playing.frame) {

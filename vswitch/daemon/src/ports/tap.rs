@@ -34,7 +34,7 @@ impl Tap {
     }
 }
 
-fn gone(why: impl ToString) -> AdapterEnd {
+fn gone(why: &impl ToString) -> AdapterEnd {
     AdapterEnd::Gone { what: Tap::WHAT, why: why.to_string() }
 }
 
@@ -50,8 +50,8 @@ impl Outside for Tap {
 
     fn bring(&mut self, pair: &mut QueuePair, _: &Shared) -> Result<Moved, AdapterEnd> {
         pair.transmit_from(self.queue.as_fd()).map_err(|why| match why.kind() {
-            io::ErrorKind::UnexpectedEof => gone("it was closed"),
-            _ => gone(why),
+            io::ErrorKind::UnexpectedEof => gone(&"it was closed"),
+            _ => gone(&why),
         })
     }
 
@@ -62,7 +62,7 @@ impl Outside for Tap {
             Ok(moved) => Ok(moved),
             Err(why) => match Errno::from_io_error(&why) {
                 Some(Errno::BADFD | Errno::NODEV | Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => {
-                    Err(gone(why))
+                    Err(gone(&why))
                 }
                 _ => {
                     shared.count_refused();
