@@ -17,6 +17,7 @@ pub(super) fn bring_up(node: &Node) -> String {
             format!("`vnet show nodes` says its state, `vnet logs {name}` what it said last")
         }
         NodeKind::Nic { interface } => format!("`vnet show ports` says why; ip link set dev {interface} up"),
+        NodeKind::Pcap { .. } => "`vnet show ports` says what is wrong with its files".into(),
         NodeKind::Tap { .. } => format!("`vnet show ports` says why; set {name}'s interface up: ip link set"),
     }
 }

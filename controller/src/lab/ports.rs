@@ -9,9 +9,12 @@ use super::{
     tap::{self, Tap},
 };
 use crate::failure::{Context, Failure};
-use rustix::io::Errno;
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io::Errno,
+};
 use std::{
-    fs,
+    fs::{self, File},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::fs::PermissionsExt,
@@ -29,6 +32,8 @@ struct Way {
     descriptors: Vec<OwnedFd>,
     /// The listening socket's path, removed at the end.
     listens_at: Option<PathBuf>,
+    /// The eventfd that a replay begins at.
+    begin: Option<OwnedFd>,
 }
 
 /// The ways into all ports of a lab. Dropping them closes them, and removes the sockets that were made.
@@ -54,6 +59,14 @@ impl Ports {
             }
         }
         Ok(ports)
+    }
+
+    /// Has the capture files replayed, each once: a switch that is started again does not begin anew.
+    pub fn begin_replays(&self) {
+        for begin in self.ways.iter().filter_map(|way| way.begin.as_ref()) {
+            // A counter that is full is as good as signalled.
+            let _ = rustix::io::write(begin, &1_u64.to_ne_bytes());
+        }
     }
 
     /// What the switch is told.
@@ -92,7 +105,7 @@ pub fn socket(node: &Node, interface: &Interface, dir: &LabDir) -> Option<(Socke
         | NodeKind::Stream(ForeignSocket { role, path, .. }) => {
             Some((*role, path.clone().unwrap_or_else(in_run_directory)))
         }
-        NodeKind::Tap { .. } | NodeKind::Netns { .. } | NodeKind::Nic { .. } => None,
+        NodeKind::Tap { .. } | NodeKind::Netns { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. } => None,
     }
 }
 
@@ -120,6 +133,7 @@ fn open(node: &Node, interface: &Interface, namespace: Option<&str>, dir: &LabDi
         attachment: Attachment { port: interface.port, kind },
         descriptors,
         listens_at,
+        begin: None,
     };
     let stream = is_stream(node, interface);
     match (socket(node, interface, dir), &node.kind) {
@@ -153,6 +167,23 @@ fn open(node: &Node, interface: &Interface, namespace: Option<&str>, dir: &LabDi
         (None, NodeKind::Nic { interface: name }) => {
             let socket = nic::open(name).map_err(|why| no_nic(node, name, why))?;
             Ok(way(AttachmentKind::Nic, vec![socket], None))
+        }
+        (None, NodeKind::Pcap { replay, record, fast }) => {
+            let said = |path: &Path| format!("node {}: {}", node.name, path.display());
+            let kind =
+                AttachmentKind::Pcap { replay: replay.is_some(), record: record.is_some(), paced: !fast };
+            let mut opened = way(kind, vec![], None);
+            if let Some(path) = replay {
+                let file = File::open(path).context("pcap", || said(path))?;
+                let begin = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+                let begin = begin.context("pcap", || said(path))?;
+                opened.begin = Some(begin.try_clone().context("pcap", || said(path))?);
+                opened.descriptors.extend([file.into(), begin]);
+            }
+            if let Some(path) = record {
+                opened.descriptors.push(File::create(path).context("pcap", || said(path))?.into());
+            }
+            Ok(opened)
         }
         (None, _) => {
             let name = namespace.unwrap_or_default();

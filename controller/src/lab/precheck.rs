@@ -9,9 +9,16 @@ use crate::{
     },
 };
 use bench::machine;
-use std::{fs::OpenOptions, io, os::unix::fs::FileTypeExt, path::Path, thread};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileTypeExt,
+    path::Path,
+    thread,
+};
 use topology::plan::{Boot, Cpu, Node, NodeKind, Plan, Vm, Vmm};
 use vswitch_core::description::Origin;
+use vswitchd::capture::reader::Reader;
 
 /// The least memory that the image `debian` boots with, measured: with 80 MiB its kernel has no room to unpack the image.
 const DEBIAN_MEMORY: u64 = 96 << 20;
@@ -19,13 +26,16 @@ const DEBIAN_MEMORY: u64 = 96 << 20;
 /// At most this many problems are told at once.
 const MOST: usize = 20;
 
-/// Checks what the virtual machines of `plan` boot.
+/// Checks what the virtual machines of `plan` boot, and what its capture files begin with.
 ///
 /// # Errors
 /// A file cannot be used, or a guest has too little memory; each with its place in the topology file.
 pub fn check(plan: &Plan) -> Result<(), Failure> {
     let problems = plan.nodes.iter().flat_map(|node| match &node.kind {
         NodeKind::Vm(vm) => problems(node, vm).into_iter().map(|problem| (node, problem)).collect(),
+        NodeKind::Pcap { replay: Some(path), .. } => {
+            unreadable(path).into_iter().map(|problem| (node, problem)).collect()
+        }
         _ => vec![],
     });
     let said: Vec<_> = problems.take(MOST).map(|(node, problem)| place(plan, node) + &problem).collect();
@@ -140,6 +150,18 @@ fn problems(node: &Node, vm: &Vm) -> Vec<String> {
         found = lite::problems(vm, &node.interfaces);
     }
     found
+}
+
+/// What is wrong with a capture file, at its begin: the rest is seen when it is replayed.
+fn unreadable(path: &Path) -> Option<String> {
+    let wrong = unusable("replay", path, false);
+    wrong.or_else(|| {
+        let read = File::open(path).map_err(|why| why.to_string()).and_then(|file| {
+            let mut reader = Reader::new(file).map_err(|why| why.to_string())?;
+            reader.next(&mut Vec::new()).map_err(|why| why.to_string())
+        });
+        read.err().map(|why| format!("`replay: {}` cannot be replayed: {why}", path.display()))
+    })
 }
 
 /// What is wrong with the file that `key` names.

@@ -158,9 +158,9 @@ fn compile_nodes(
 fn interface(port: usize, found: &NodeInterface, lab: &str, node: &str, kind: &NodeKind) -> Interface {
     let said = &found.said;
     let stated = said.mac.as_ref().map(|mac| mac.value.0);
-    // A tap's address is the host's affair, and behind a nic may be many. A foreign VMM is told ours by `vnet export`, so it has one here.
+    // A tap's address is the host's affair, and behind a nic or in a file may be many. A foreign VMM is told ours by `vnet export`, so it has one here.
     let given = || {
-        (!matches!(kind, NodeKind::Tap { .. } | NodeKind::Nic { .. }))
+        (!matches!(kind, NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. }))
             .then(|| mac_for(lab, node, &found.name))
     };
     Interface {

@@ -138,6 +138,15 @@ pub enum NodeKind {
         /// Its name.
         interface: String,
     },
+    /// Capture files.
+    Pcap {
+        /// Sent once, when the lab is up; an absolute path.
+        replay: Option<PathBuf>,
+        /// Written; an absolute path.
+        record: Option<PathBuf>,
+        /// Sent as fast as the switch takes it, not as it was recorded.
+        fast: bool,
+    },
 }
 
 /// A virtual machine that we start.

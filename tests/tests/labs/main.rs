@@ -14,6 +14,7 @@ mod ipxe;
 mod kills;
 mod linux;
 mod metrics;
+mod namespaces;
 mod neighbours;
 mod nested;
 mod output;

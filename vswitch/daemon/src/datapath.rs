@@ -10,6 +10,7 @@ use crate::{
     host::Host,
     ports::{
         adapter::{Adapter, AdapterState},
+        pcap::Replay,
         peers::Meeting,
     },
     recorder::{PIECE, Record, journal::Journal},
@@ -227,6 +228,20 @@ impl Datapath {
                 let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
                 let started = Adapter::tap(&name, descriptors, *uso, theirs);
                 adapter = Some(started.with_context(|| name.clone())?);
+                Port::adopt(ours, config, host.clone())
+            }
+            AttachmentKind::Pcap { replay, record, paced } => {
+                let mut descriptors = descriptors.into_iter();
+                let mut next =
+                    || descriptors.next().with_context(|| format!("{name}: no descriptor came along"));
+                let replay = if *replay {
+                    Some(Replay { file: next()?, begin: next()?, paced: *paced })
+                } else {
+                    None
+                };
+                let record = if *record { Some(next()?) } else { None };
+                let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
+                adapter = Some(Adapter::pcap(&name, replay, record, theirs).with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }
             AttachmentKind::Nic => {

@@ -110,14 +110,22 @@ impl Lab {
             tokio::spawn(self.clone().watch_stations(child));
         }
         self.start_guests(&plan).await?;
-        self.wait_for_ports(&plan).await
+        self.wait_for_ports(&plan).await?;
+        if let Some(ports) = &self.state().ports {
+            ports.begin_replays();
+        }
+        Ok(())
     }
 
-    /// Waits until frames can flow at every port whose node answers: a node may answer before its driver runs.
+    /// Waits until frames can flow at every port whose node answers, or is one of the switch's own: a node may answer before its
+    /// driver runs.
     async fn wait_for_ports(&self, plan: &Plan) -> Result<(), Failure> {
         let answering: Vec<_> = {
             let state = self.state();
-            let nodes = plan.nodes.iter().filter(|node| state.lines.contains_key(&node.name));
+            let own = |node: &Node| {
+                matches!(node.kind, NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. })
+            };
+            let nodes = plan.nodes.iter().filter(|node| own(node) || state.lines.contains_key(&node.name));
             nodes.flat_map(|node| &node.interfaces).map(|interface| interface.port).collect()
         };
         let end = Instant::now() + DRIVER_PATIENCE;
@@ -125,7 +133,10 @@ impl Lab {
             let Some(running) = self.started() else { return Ok(()) };
             let snapshot = running.switch(Client::snapshot).await?;
             let waits = snapshot.ports.iter().find(|view| {
-                answering.contains(&view.port) && !matches!(view.state, PortState::Up | PortState::Down)
+                // A nic whose interface is down has its rings all the same.
+                let both = [0, 1].iter().all(|way| view.rings.keys().any(|ring| ring % 2 == *way));
+                let waits = !both && !matches!(view.state, PortState::Up | PortState::Down);
+                answering.contains(&view.port) && waits
             });
             let Some(waits) = waits else { return Ok(()) };
             if Instant::now() >= end {
@@ -200,7 +211,11 @@ impl Lab {
                 let guest = guests::start_agent(node, namespace.as_deref(), &nursery).await?;
                 self.guest_runs(node, guest)
             }
-            NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Tap { .. } | NodeKind::Nic { .. } => {
+            NodeKind::VhostUser(_)
+            | NodeKind::Stream(_)
+            | NodeKind::Tap { .. }
+            | NodeKind::Nic { .. }
+            | NodeKind::Pcap { .. } => {
                 return Ok(());
             }
         };
@@ -232,6 +247,7 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
     let (state, detail) = match kind {
         NodeKind::Station | NodeKind::Vm(_) | NodeKind::Netns { .. } => (NodeState::Starting, "starts"),
         NodeKind::VhostUser(_) => (NodeState::Foreign, "a VMM of yours; addresses are for `expect` only"),
+        NodeKind::Pcap { .. } => (NodeState::Foreign, "capture files; `vnet show ports` counts their frames"),
         NodeKind::Nic { .. } => {
             (NodeState::Foreign, "an interface of this machine; addresses are for `expect` only")
         }
@@ -245,12 +261,13 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
     NodeStatus { state, detail: detail.into(), pid: None }
 }
 
-/// A copy for testing: sockets of the file's own move to the run directory, and network namespaces are made.
+/// A copy for testing: sockets of the file's own move to the run directory, network namespaces are made, and nothing is recorded.
 fn make_private(plan: &mut Plan) {
     for node in &mut plan.nodes {
         match &mut node.kind {
             NodeKind::VhostUser(socket) | NodeKind::Stream(socket) => socket.path = None,
             NodeKind::Netns { namespace } => *namespace = None,
+            NodeKind::Pcap { record, .. } => *record = None,
             _ => {}
         }
     }

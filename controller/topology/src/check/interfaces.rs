@@ -38,7 +38,7 @@ pub(crate) fn check(lab: &Lab, links: &[Checked], sink: &mut Sink) -> Vec<NodeIn
         if node.kind.as_ref().is_some_and(|kind| kind.value == Kind::Netns) {
             of_node.iter().for_each(|interface| linux_name(interface, sink));
         }
-        if node.kind.as_ref().is_some_and(|kind| kind.value == Kind::Nic) {
+        if node.kind.as_ref().is_some_and(|kind| matches!(kind.value, Kind::Nic | Kind::Pcap)) {
             only_one(entry, &of_node, sink);
         }
         all.extend(of_node);

@@ -48,7 +48,8 @@ fn check_one(interface: &NodeInterface, kind: &NodeKind, sink: &mut Sink) {
         | NodeKind::VhostUser(_)
         | NodeKind::Tap { .. }
         | NodeKind::Netns { .. }
-        | NodeKind::Nic { .. } => {
+        | NodeKind::Nic { .. }
+        | NodeKind::Pcap { .. } => {
             if let Some(model) = &said.model {
                 let what = format!("a node of kind {} has no `model`", word_of(kind));
                 sink.error(Code::KeyNotForKind, model.span, what)

@@ -8,7 +8,7 @@ use crate::{
     said::{
         lab::Node,
         read::{Entry, Said},
-        scalar::{Kind, VmmWord},
+        scalar::{Kind, Pace, VmmWord},
     },
 };
 use std::{
@@ -70,6 +70,7 @@ pub(crate) fn kind(entry: &Entry<Node>, base: &Path, host: &mut Host, sink: &mut
             host.use_once("host interface", &name.value, name.span, sink);
             Some(NodeKind::Nic { interface: name.value.clone() })
         }
+        Kind::Pcap => pcap(entry, node, base, host, sink),
         Kind::Netns => {
             let namespace = node.netns.as_ref();
             if let Some(name) = namespace {
@@ -91,6 +92,7 @@ fn word(kind: Kind) -> &'static str {
         Kind::Stream => "stream",
         Kind::Netns => "netns",
         Kind::Nic => "nic",
+        Kind::Pcap => "pcap",
     }
 }
 
@@ -104,6 +106,7 @@ pub(crate) fn word_of(kind: &NodeKind) -> &'static str {
         NodeKind::Stream(_) => Kind::Stream,
         NodeKind::Netns { .. } => Kind::Netns,
         NodeKind::Nic { .. } => Kind::Nic,
+        NodeKind::Pcap { .. } => Kind::Pcap,
     })
 }
 
@@ -128,6 +131,9 @@ fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
         ("socket-group", sockets, span(&node.socket_group)),
         ("interface", &[Kind::Tap, Kind::Nic], span(&node.interface)),
         ("netns", &[Kind::Netns], span(&node.netns)),
+        ("replay", &[Kind::Pcap], span(&node.replay)),
+        ("record", &[Kind::Pcap], span(&node.record)),
+        ("pace", &[Kind::Pcap], node.pace.as_ref().map(|said| said.span)),
     ];
     for (key, owners, span) in keys {
         if let Some(span) = span.filter(|_| !owners.contains(&kind)) {
@@ -145,6 +151,7 @@ pub(crate) fn check_queues(kinds: &[Option<NodeKind>], interfaces: &[NodeInterfa
         let who = match kinds.get(interface.node) {
             Some(Some(NodeKind::Station)) => "a station",
             Some(Some(NodeKind::Nic { .. })) => "a nic",
+            Some(Some(NodeKind::Pcap { .. })) => "a capture file",
             Some(Some(NodeKind::Vm(vm))) if vm.boot == Boot::Bundled => "the bundled guest",
             _ => continue,
         };
@@ -226,6 +233,31 @@ fn vm(entry: &Entry<Node>, node: &Node, base: &Path, host: &mut Host, sink: &mut
     let memory = node.memory.as_ref().map_or(default_memory, |said| said.value.0);
     let cpus = node.cpus.as_ref().map_or(1, |said| u8::try_from(said.value.0).unwrap_or(u8::MAX));
     Some(Vm { vmm, boot, memory, cpus })
+}
+
+fn pcap(entry: &Entry<Node>, node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<NodeKind> {
+    let path =
+        |said: &Option<Said<String>>| said.as_ref().map(|said| (absolute(base, &said.value), said.span));
+    let (replay, record) = (path(&node.replay), path(&node.record));
+    if replay.is_none() && record.is_none() {
+        let what = format!("`{}` says neither what to replay nor what to record", visible(&entry.name));
+        sink.error(Code::MissingKey, node.kind.as_ref()?.span, what)
+            .help("add `replay: in.pcap`, `record: out.pcapng`, or both");
+        return None;
+    }
+    if let Some(pace) = node.pace.as_ref().filter(|_| replay.is_none()) {
+        sink.error(Code::NeedsKey, pace.span, "`pace` needs `replay`");
+    }
+    if let Some((path, span)) = &record {
+        host.use_once("file (to record to)", &path.to_string_lossy(), *span, sink);
+        if let Some((_, from)) = replay.as_ref().filter(|(other, _)| other == path) {
+            sink.error(Code::Exclusive, *span, "`record` would overwrite what is replayed")
+                .label(*from, "replayed here")
+                .help("record to another file");
+        }
+    }
+    let fast = node.pace.as_ref().is_some_and(|pace| pace.value == Pace::Fast);
+    Some(NodeKind::Pcap { replay: replay.map(|(path, _)| path), record: record.map(|(path, _)| path), fast })
 }
 
 fn socket(node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<ForeignSocket> {

@@ -6,8 +6,8 @@ use crate::{
     said::{
         read::{Entries, Read, Said, said_map},
         scalar::{
-            Address, Age, BootWord, Count, GuestMemory, Image, Kind, Mac, Memory, Mode, ModelWord, Poll,
-            State, VlanName, VmmWord, Whole,
+            Address, Age, BootWord, Count, GuestMemory, Image, Kind, Mac, Memory, Mode, ModelWord, Pace,
+            Poll, State, VlanName, VmmWord, Whole,
         },
         tree::{Tree, Value},
     },
@@ -102,6 +102,12 @@ said_map! {
         interface: Said<String> = "interface";
         /// A network namespace that is there (`ip netns add NAME`); left out, vnet makes LAB-NODE and takes it away again.
         netns: Said<String> = "netns";
+        /// A capture file (pcap or pcapng) whose frames are sent once, when the lab is up; relative to the file.
+        replay: Said<String> = "replay";
+        /// When they are sent; left out, as recorded.
+        pace: Said<Pace> = "pace";
+        /// A capture file (pcapng) that is written, over one that is there: all frames that the node is given; relative to the file.
+        record: Said<String> = "record";
         /// The interfaces, if one does not suffice.
         interfaces: Entries<Interface> = "interfaces";
         /// Addresses of the only interface.

@@ -356,7 +356,9 @@ words! {
         Netns = "netns",
         /// An interface of the host, with what is behind it.
         Nic = "nic",
-    } not yet ["pcap", "user", "tunnel"]
+        /// Capture files: one is replayed, one is recorded.
+        Pcap = "pcap",
+    } not yet ["user", "tunnel"]
     /// `vmm:` of a virtual machine.
     VmmWord {
         /// vmm-lite where KVM runs that guest there, else QEMU.
@@ -377,6 +379,13 @@ words! {
     BootWord {
         /// What the firmware finds on the network (iPXE).
         Network = "network",
+    } not yet []
+    /// `pace:` of a replay.
+    Pace {
+        /// As the file's times have it.
+        Recorded = "recorded",
+        /// As fast as the switch takes the frames.
+        Fast = "fast",
     } not yet []
     /// `poll:` of the datapath.
     Poll {

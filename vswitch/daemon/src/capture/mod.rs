@@ -9,6 +9,7 @@
 
 mod intake;
 pub mod pcapng;
+pub mod reader;
 mod record;
 mod writer;
 

@@ -178,6 +178,16 @@ pub enum AttachmentKind {
     },
     /// The packet socket that comes as a descriptor, bound to an interface of the host (PACKET_VNET_HDR, PACKET_AUXDATA).
     Nic,
+    /// Capture files. Descriptors: with `replay` the file and an eventfd, which is signalled when the replay is to begin; with
+    /// `record` the file.
+    Pcap {
+        /// A file is replayed.
+        replay: bool,
+        /// What the port is given is recorded.
+        record: bool,
+        /// The replay has the file's timing.
+        paced: bool,
+    },
 }
 
 impl AttachmentKind {
@@ -186,6 +196,7 @@ impl AttachmentKind {
         match self {
             Self::VhostUserListen | Self::StreamListen | Self::Nic => 1,
             Self::VhostUserConnect { .. } | Self::StreamConnect { .. } => 0,
+            Self::Pcap { replay, record, .. } => 2 * usize::from(*replay) + usize::from(*record),
             Self::Tap { queues, .. } => usize::from(*queues),
         }
     }

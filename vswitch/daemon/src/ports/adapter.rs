@@ -6,6 +6,7 @@ pub(super) mod tests;
 use super::{
     carrier::{Carrier, Outside},
     nic::Nic,
+    pcap::{Pcap, Replay},
     peers::{self, Meeting},
     tap::Tap,
 };
@@ -27,13 +28,10 @@ use thiserror::Error;
 use vhost_net_backend::{
     driver::{Config, Driver, MemoryConfig},
     features,
-    layout::RingSize,
 };
 
-/// Bytes of each buffer, and buffers of each ring: room for 512 small frames, or for 102 of 64 KiB, which is a little more than TCP has under
-/// way by default (6 MiB, tcp_rmem of tcp(7)). What is not used takes no memory.
+/// Bytes of each buffer.
 const BUFFER_BYTES: u32 = 16 << 10;
-const RING_SIZE: RingSize = RingSize::new(512).expect("512 is a power of two");
 
 /// What an adapter is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +55,9 @@ pub(crate) enum AdapterEnd {
     /// What is outside was deleted, or its other end closed.
     #[error("the {what} is gone: {why}")]
     Gone { what: &'static str, why: String },
+    /// A file cannot be read or written further.
+    #[error("{0}")]
+    File(String),
     /// The port closed the connection.
     #[error("the switch closed the port")]
     PortClosed,
@@ -142,6 +143,21 @@ impl Adapter {
         Self::start(name, Nic::WHAT, stream, |shared, stream| run(shared, outside, stream))
     }
 
+    /// Starts to replay frames of a file into the port that serves the other end of `stream`, and to record what the port gives in
+    /// another.
+    ///
+    /// # Errors
+    /// Descriptors or threads ran out.
+    pub(crate) fn pcap(
+        name: &str,
+        replay: Option<Replay>,
+        record: Option<OwnedFd>,
+        stream: UnixStream,
+    ) -> io::Result<Self> {
+        let outside = vec![Pcap::new(name, replay, record)?];
+        Self::start(name, Pcap::WHAT, stream, |shared, stream| run(shared, outside, stream))
+    }
+
     /// Starts to carry frames between whoever is met, one peer at a time, and the port that serves the other end of `stream`.
     ///
     /// # Errors
@@ -201,7 +217,7 @@ impl Drop for Adapter {
 /// All that an adapter's first thread does; why it ended.
 fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) -> AdapterEnd {
     let features = outside.iter().fold(0, |all, one| all | one.features());
-    let mut driver = match connect(features, outside.len(), true, stream) {
+    let mut driver = match connect::<O>(features, outside.len(), true, stream) {
         Ok(driver) => driver,
         Err(_) if shared.is_stopping() => return AdapterEnd::Stopped,
         Err(end) => return end,
@@ -229,7 +245,7 @@ fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) 
 }
 
 /// The driver of the port that serves the other end of `stream`, with these offloads; its rings enabled or not.
-pub(super) fn connect(
+pub(super) fn connect<O: Outside>(
     offloads: u64,
     queues: usize,
     enabled: bool,
@@ -241,7 +257,7 @@ pub(super) fn connect(
         features: wanted.features | several | offloads,
         queue_pairs: u16::try_from(queues).unwrap_or(u16::MAX),
         buffer_size: BUFFER_BYTES,
-        ring_size: RING_SIZE,
+        ring_size: O::RING,
         // Frames from outside need no room for odd shapes.
         memory: MemoryConfig { shaped_bytes: 0, ..MemoryConfig::default() },
         enabled,

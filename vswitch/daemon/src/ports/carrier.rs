@@ -11,15 +11,25 @@ use rustix::{
     io::Errno,
 };
 use std::os::fd::BorrowedFd;
-use vhost_net_backend::driver::{Moved, QueuePair};
+use vhost_net_backend::{
+    driver::{Moved, QueuePair},
+    layout::RingSize,
+};
 
 /// Frames that are carried one way before the other way has its turn.
 const BATCH: usize = 64;
+
+/// Frames that are given outside at the end: more than a ring holds.
+const LAST: usize = 1024;
 
 /// Something outside that has frames and takes frames, one queue of it.
 pub(super) trait Outside {
     /// What it is called.
     const WHAT: &str;
+
+    /// Entries of each of its rings. Of the usual 512 buffers of 16 KiB 512 small frames fill a ring, or 102 of 64 KiB, which is a little
+    /// more than TCP has under way by default (6 MiB, tcp_rmem of tcp(7)). What is not used takes no memory.
+    const RING: RingSize = const { RingSize::new(512).expect("512 is a power of two") };
 
     /// The offloads that it takes and leaves to others ([`vhost_net_backend::features`]).
     fn features(&self) -> u64;
@@ -32,6 +42,11 @@ pub(super) trait Outside {
 
     /// Readable when there may be a frame, writable when there may be room for one.
     fn fd(&self) -> BorrowedFd<'_>;
+
+    /// There is nothing more to carry for now, or at all.
+    fn idle(&mut self) -> Result<(), AdapterEnd> {
+        Ok(())
+    }
 
     /// Its descriptor reports an error, and nothing to read.
     fn broken(&mut self, _: &Shared) -> Result<(), AdapterEnd> {
@@ -71,8 +86,24 @@ impl<'a, O: Outside> Carrier<'a, O> {
     pub(super) fn run(mut self) -> AdapterEnd {
         loop {
             if let Err(end) = self.turn() {
-                return end;
+                return self.finish(end);
             }
+        }
+    }
+
+    /// What was delivered before the end is still given outside.
+    fn finish(mut self, end: AdapterEnd) -> AdapterEnd {
+        let mut last = || {
+            for _ in 0..LAST {
+                if self.outside.take(self.pair, self.shared)? != Moved::Frame {
+                    break;
+                }
+            }
+            self.outside.idle()
+        };
+        match end {
+            AdapterEnd::Stopped | AdapterEnd::PortClosed => last().err().unwrap_or(end),
+            end => end,
         }
     }
 
@@ -123,6 +154,7 @@ impl<'a, O: Outside> Carrier<'a, O> {
             self.pair.disarm();
             return Ok(());
         }
+        self.outside.idle()?;
         let mut interest = PollFlags::empty();
         interest.set(PollFlags::IN, !self.ring_full);
         interest.set(PollFlags::OUT, self.outside_full);

@@ -6,6 +6,7 @@
 pub(crate) mod adapter;
 mod carrier;
 mod nic;
+pub(crate) mod pcap;
 pub(crate) mod peers;
 mod stream;
 mod tap;

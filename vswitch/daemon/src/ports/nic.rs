@@ -53,7 +53,7 @@ impl Nic {
     /// What the interface says to an empty message, which is too short to be sent.
     fn look(&mut self, shared: &Shared) -> Result<(), AdapterEnd> {
         let down = match send(&self.socket, &[], SendFlags::DONTWAIT) {
-            Err(Errno::NXIO | Errno::NODEV) => return Err(gone("its interface was deleted")),
+            Err(Errno::NXIO | Errno::NODEV) => return Err(gone(&"its interface was deleted")),
             said => said == Err(Errno::NETDOWN),
         };
         if down != self.down {
@@ -96,7 +96,7 @@ impl Nic {
     }
 }
 
-fn gone(why: impl ToString) -> AdapterEnd {
+fn gone(why: &impl ToString) -> AdapterEnd {
     AdapterEnd::Gone { what: Nic::WHAT, why: why.to_string() }
 }
 
@@ -126,7 +126,7 @@ impl Outside for Nic {
                     self.look(shared)?;
                     return Ok(Moved::Nothing);
                 }
-                Err(why) => return Err(gone(why)),
+                Err(why) => return Err(gone(&why)),
             }
         }
         Ok(self.queue(pair))

@@ -1,0 +1,385 @@
+//! Namespaces, interfaces of the host and capture files as nodes. What needs root runs in a network namespace of the test's own: no
+//! interface of this machine's is touched.
+
+use crate::{
+    common::{Lab, kvm, left_out, topology},
+    process::{eventually, kill},
+};
+use controller::api::types::{PingallReport, PortRow};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::fd::AsFd,
+    path::Path,
+    process::{Command, Output},
+};
+use vswitchd::{capture::reader::Reader, control::protocol::PortState};
+
+/// Where network namespaces have names.
+const NAMESPACES: &str = "/var/run/netns";
+
+/// A network namespace that this thread, and all that it starts, is in.
+struct Place {
+    names: Vec<String>,
+}
+
+impl Place {
+    /// None where this user must not, or has no `ip`.
+    fn new(test: &str) -> Option<Self> {
+        let name = format!("vt{}-{test}", std::process::id());
+        let made = Command::new("ip").args(["netns", "add", &name]).output();
+        if !rustix::process::geteuid().is_root() || !made.is_ok_and(|made| made.status.success()) {
+            left_out(&format!("{test}: network namespaces need root and iproute2"));
+            return None;
+        }
+        let place = Self { names: vec![name.clone()] };
+        let namespace = File::open(Path::new(NAMESPACES).join(name)).expect("it was made");
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("root may");
+        ip("link set dev lo up");
+        Some(place)
+    }
+
+    /// Another namespace beside it.
+    fn another(&mut self, of: &str) -> String {
+        let name = format!("vt{}-{of}", std::process::id());
+        ip(&format!("netns add {name}"));
+        self.names.push(name.clone());
+        name
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for name in &self.names {
+            Command::new("ip").args(["netns", "del", name]).status().expect("ip is here");
+        }
+    }
+}
+
+fn ip(arguments: &str) {
+    let Output { status, stderr, .. } =
+        Command::new("ip").args(arguments.split(' ')).output().expect("ip is here");
+    assert!(status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&stderr));
+}
+
+fn exists(namespace: &str) -> bool {
+    Path::new(NAMESPACES).join(namespace).exists()
+}
+
+/// Names of labs differ from those of other runs: their namespaces share one folder.
+fn name(test: &str) -> String {
+    format!("t{}-{test}", std::process::id())
+}
+
+fn detail(ports: &BTreeMap<String, PortRow>, port: &str) -> (PortState, String) {
+    (ports[port].state, ports[port].detail.clone())
+}
+
+/// A transfer of 16 MiB whose two checksums are one.
+fn transfer(lab: &Lab, src: &str, dst: &str) {
+    let (told, _) = lab.expect(0, &["transfer", src, dst, "--size", "16"]);
+    assert!(told.contains("at both ends"), "{src} -> {dst}: {told}");
+}
+
+#[test]
+fn the_example_holds_and_leaves_no_namespace() {
+    let Some(_place) = Place::new("example") else { return };
+    let lab = Lab::new();
+    let (text, _) = lab.expect(0, &["test", &topology("namespaces.vnet.yaml")]);
+    assert!(text.contains("8 of 8 expectations hold"), "{text}");
+    lab.assert_gone();
+}
+
+#[test]
+fn a_program_runs_in_a_namespace_that_goes_with_the_lab_even_past_a_killed_controller() {
+    let Some(_place) = Place::new("life") else { return };
+    let (lab, name) = (Lab::new(), name("life"));
+    let text = format!(
+        "version: 1\nname: {name}\nswitches: {{ sw1: {{}} }}\nnodes:\n  \
+         a: {{ kind: netns, addresses: [10.0.0.1/24, \"2001:db8::1/64\"], mac: \"02:00:00:00:00:0a\", mtu: 1400 }}\n  \
+         b: {{ kind: netns, interfaces: {{ left: {{ addresses: [10.0.0.2/24] }} }} }}\n\
+         links:\n  - [a, sw1]\n  - [\"b:left\", sw1]\n"
+    );
+    let file = lab.write("life.vnet.yaml", &text).display().to_string();
+    lab.expect(0, &["up", "-d", &file]);
+    let spaces = [format!("{name}-a"), format!("{name}-b")];
+    assert!(spaces.iter().all(|space| exists(space)));
+    let (said, _) = lab.expect(0, &["exec", "a", "--", "ip", "-o", "link", "show", "dev", "eth0"]);
+    assert!(
+        said.contains("mtu 1400") && said.contains("02:00:00:00:00:0a") && said.contains(",UP,"),
+        "{said}"
+    );
+    let (said, _) = lab.expect(0, &["exec", "a", "--", "ip", "-o", "address"]);
+    for address in ["127.0.0.1/8", "10.0.0.1/24", "2001:db8::1/64"] {
+        assert!(said.contains(address), "{said}");
+    }
+    let (said, _) = lab.expect(0, &["exec", "b", "--", "ip", "-o", "link", "show", "dev", "left"]);
+    assert!(said.contains("mtu 1500"), "{said}");
+    lab.expect(3, &["exec", "a", "--", "sh", "-c", "exit 3"]);
+    transfer(&lab, "a", "b");
+    lab.assert_sound();
+    // What a command leaves behind ends with the lab.
+    lab.expect(0, &["exec", "a", "--", "sh", "-c", "sleep 1000 >/dev/null 2>&1 &"]);
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+    assert!(!spaces.iter().any(|space| exists(space)), "a namespace is left");
+
+    for again in ["up", "down"] {
+        lab.expect(0, &["up", "-d", &file]);
+        let pid = lab.json(&["ls"])[0]["pid"].as_u64().expect("a process");
+        kill(pid.try_into().expect("a process"));
+        assert!(exists(&spaces[0]));
+        if again == "up" {
+            lab.expect(0, &["up", "-d", &file]);
+        }
+        lab.expect(0, &["down"]);
+        assert!(!spaces.iter().any(|space| exists(space)), "a namespace is left");
+    }
+
+    // One that is somebody else's is neither taken nor removed; said, it is joined.
+    ip(&format!("netns add {}", spaces[0]));
+    let (_, err) = lab.expect(5, &["up", "-d", &file]);
+    assert!(err.contains("this lab did not make it"), "{err}");
+    assert!(exists(&spaces[0]) && !exists(&spaces[1]));
+    let text = text.replace("a: { kind: netns,", &format!("a: {{ kind: netns, netns: {},", spaces[0]));
+    lab.write("life.vnet.yaml", &text);
+    lab.expect(0, &["up", "-d", &file]);
+    lab.expect(0, &["exec", "b", "--", "true"]);
+    lab.expect(0, &["down"]);
+    assert!(exists(&spaces[0]) && !exists(&spaces[1]));
+    ip(&format!("netns del {}", spaces[0]));
+    lab.assert_gone();
+}
+
+#[test]
+fn namespace_tap_nic_station_and_bundled_guest_in_one_vlan_reach_one_another() {
+    let Some(mut place) = Place::new("all") else { return };
+    let (lab, name) = (Lab::new(), name("all"));
+    // Behind the nic, at the other end of a cable, is a machine that vnet knows nothing of.
+    let peer = place.another("peer");
+    ip(&format!("link add cable type veth peer name eth0 address 02:00:00:00:00:07 netns {peer}"));
+    ip(&format!("-n {peer} addr add 10.0.10.7/24 dev eth0"));
+    ip(&format!("-n {peer} link set dev eth0 up"));
+    ip("link set dev cable up");
+    let guest = kvm("a bundled guest beside namespace, tap and nic");
+    let vm = if guest { "  vm1: { kind: vm, addresses: [10.0.10.3/24] }\n" } else { "" };
+    let link = if guest { "  - [vm1, sw1]\n" } else { "" };
+    let text = format!(
+        "version: 1\nname: {name}\nswitches: {{ sw1: {{}} }}\nnodes:\n{vm}  \
+         ns1: {{ kind: netns, addresses: [10.0.10.1/24] }}\n  ns2: {{ kind: netns, addresses: [10.0.10.2/24] }}\n  \
+         st1: {{ kind: station, addresses: [10.0.10.9/24] }}\n  \
+         tap1: {{ kind: tap, interface: tap1, addresses: [10.0.10.6/24] }}\n  \
+         nic1: {{ kind: nic, interface: cable, addresses: [10.0.10.7/24], mac: \"02:00:00:00:00:07\" }}\n\
+         links:\n{link}  - [ns1, sw1]\n  - [ns2, sw1]\n  - [st1, sw1]\n  - [tap1, sw1]\n  - [nic1, sw1]\n"
+    );
+    let file = lab.write("all.vnet.yaml", &text).display().to_string();
+    lab.expect(0, &["up", "-d", &file]);
+    ip("addr add 10.0.10.6/24 dev tap1");
+    ip("link set dev tap1 up");
+    let report: PingallReport = serde_json::from_value(lab.json(&["pingall"])).expect("a report");
+    let senders = if guest { 4 } else { 3 };
+    assert_eq!(report.cells.len(), senders * (senders + 1), "{report:?}");
+    assert!(report.cells.iter().all(|cell| cell.rtt_micros.is_some()), "{report:?}");
+    for (src, dst) in [("ns1", "ns2"), ("ns1", "st1"), ("st1", "ns2")] {
+        transfer(&lab, src, dst);
+    }
+    if guest {
+        transfer(&lab, "ns1", "vm1");
+        transfer(&lab, "vm1", "ns2");
+    }
+    lab.assert_sound();
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+/// Two switches that are joined outside of vnet: by a cable between two interfaces of the host.
+fn cable_lab(name: &str) -> String {
+    format!(
+        "version: 1\nname: {name}\nvlans: {{ a: {{ id: 10 }}, b: {{ id: 20 }} }}\nswitches: {{ sw1: {{}}, sw2: {{}} }}\nnodes:\n  \
+         out: {{ kind: nic, interface: left }}\n  in: {{ kind: nic, interface: right }}\n  \
+         a1: {{ kind: netns, addresses: [10.0.10.1/24] }}\n  a2: {{ kind: station, addresses: [10.0.10.2/24] }}\n  \
+         b1: {{ kind: netns, addresses: [10.0.20.1/24] }}\n  b2: {{ kind: netns, addresses: [10.0.20.2/24] }}\n  \
+         b3: {{ kind: station, addresses: [10.0.20.3/24] }}\nlinks:\n  \
+         - {{ endpoints: [out, sw1], vlan: {{ trunk: [a, b], native: a }} }}\n  \
+         - {{ endpoints: [in, sw2], vlan: {{ trunk: [a, b], native: a }} }}\n  \
+         - {{ endpoints: [a1, sw1], vlan: {{ access: a }} }}\n  - {{ endpoints: [a2, sw2], vlan: {{ access: a }} }}\n  \
+         - {{ endpoints: [b1, sw1], vlan: {{ access: b }} }}\n  - {{ endpoints: [b2, sw2], vlan: {{ access: b }} }}\n  \
+         - {{ endpoints: [b3, sw2], vlan: {{ access: b }} }}\n"
+    )
+}
+
+#[test]
+fn tags_and_large_frames_pass_a_nic_both_ways() {
+    let Some(_place) = Place::new("tags") else { return };
+    let (lab, name) = (Lab::new(), name("tags"));
+    ip("link add left type veth peer name right");
+    ip("link set dev left up");
+    ip("link set dev right up");
+    let file = lab.write("tags.vnet.yaml", &cable_lab(&name)).display().to_string();
+    lab.expect(0, &["up", "-d", &file]);
+    // Tagged between namespaces, large frames with unfinished checksums; to a station, which takes neither; and untagged.
+    for (src, dst) in [("b1", "b2"), ("b2", "b1"), ("b1", "b3"), ("b3", "b1"), ("a1", "a2"), ("a2", "a1")] {
+        transfer(&lab, src, dst);
+    }
+    let ports = lab.ports();
+    let (frames, bytes) =
+        (ports["in:eth0"].counters.from_port.frames, ports["in:eth0"].counters.from_port.bytes);
+    assert!(bytes / frames > 1600, "no large frame came through: {bytes} bytes in {frames} frames");
+    // What is in the one VLAN is not in the other.
+    lab.expect(1, &["transfer", "a1", "b2", "--size", "1"]);
+    lab.assert_sound();
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
+fn a_nic_says_that_its_interface_is_down_or_gone_and_comes_back_with_it() {
+    let Some(_place) = Place::new("down") else { return };
+    let (lab, name) = (Lab::new(), name("down"));
+    ip("link add left type veth peer name right");
+    ip("link set dev right up");
+    let file = lab.write("down.vnet.yaml", &cable_lab(&name)).display().to_string();
+    lab.expect(0, &["up", "-d", &file]);
+    let down = |port: &str| {
+        let (state, why) = detail(&lab.ports(), port);
+        (state == PortState::Waiting && why.contains("the interface is down")).then_some(())
+    };
+    eventually("it is down from the start", || down("out:eth0"));
+    for _ in 0..2 {
+        ip("link set dev left up");
+        lab.port_up("out:eth0");
+        transfer(&lab, "b1", "b2");
+        ip("link set dev left down");
+        eventually("it is down", || down("out:eth0"));
+    }
+    ip("link del dev left");
+    for port in ["out:eth0", "in:eth0"] {
+        eventually("it is gone", || {
+            let (state, why) = detail(&lab.ports(), port);
+            (state == PortState::Faulted && why.contains("the nic is gone: its interface was deleted"))
+                .then_some(())
+        });
+    }
+    // The others go on.
+    transfer(&lab, "b2", "b3");
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+    let (_, err) = lab.expect(5, &["up", "-d", &file]);
+    assert!(err.contains("error[nic]: node out: the interface left cannot be opened"), "{err}");
+    lab.assert_gone();
+}
+
+/// A pcap file of `count` frames of 60 to 9000 bytes, a frame each `gap` nanoseconds; two of three are tagged.
+fn write_pcap(path: &Path, count: u32, gap: u64) -> Vec<Vec<u8>> {
+    let words: [u32; 6] = [0xa1b2_3c4d, 0x0004_0002, 0, 0, 262_144, 1];
+    let mut file: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let mut frames = Vec::new();
+    for number in 0..count {
+        let mut frame = vec![2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1];
+        if number % 3 > 0 {
+            frame.extend([0x81, 0, 0, if number % 2 == 0 { 10 } else { 20 }]);
+        }
+        frame.extend([0x88, 0xb5]);
+        frame.extend(number.to_be_bytes());
+        let len = 60 + number as usize * 37 % 8941;
+        frame.extend((frame.len()..len).map(|at| (at as u32 * 31 + number) as u8));
+        let at = u64::from(number) * gap;
+        let head = [
+            1_700_000_000 + (at / 1_000_000_000) as u32,
+            (at % 1_000_000_000) as u32,
+            len as u32,
+            len as u32,
+        ];
+        file.extend(head.iter().flat_map(|word| word.to_le_bytes()));
+        file.extend(&frame);
+        frames.push(frame);
+    }
+    fs::write(path, file).expect("a temporary file can be written");
+    frames
+}
+
+fn read_capture(path: &Path) -> Vec<Vec<u8>> {
+    let mut reader = Reader::new(File::open(path).expect("it was recorded")).expect("a capture");
+    let (mut frames, mut frame) = (Vec::new(), Vec::new());
+    while reader.next(&mut frame).expect("it is whole").is_some() {
+        frames.push(frame.clone());
+    }
+    frames
+}
+
+fn replay_lab(lab: &Lab, pace: &str) -> String {
+    let text = format!(
+        "version: 1\nname: {}\nvlans: {{ a: {{ id: 10 }}, b: {{ id: 20 }}, n: {{ id: 30 }} }}\nswitches: {{ sw1: {{}} }}\nnodes:\n  \
+         src: {{ kind: pcap, replay: in.pcap, pace: {pace} }}\n  dst: {{ kind: pcap, record: out.pcapng }}\nlinks:\n  \
+         - {{ endpoints: [src, sw1], vlan: {{ trunk: [a, b, n], native: n }} }}\n  \
+         - {{ endpoints: [dst, sw1], vlan: {{ trunk: [a, b, n], native: n }} }}\n",
+        name("pcap")
+    );
+    lab.write("pcap.vnet.yaml", &text).display().to_string()
+}
+
+/// Waits until the replay sent `count` frames, takes the lab down, and gives what was recorded and what was dropped.
+fn replayed(lab: &Lab, count: u32) -> (Vec<Vec<u8>>, Value) {
+    let sent = || lab.ports()["src:eth0"].counters.from_port.frames == u64::from(count);
+    eventually("all was sent", || sent().then_some(()));
+    lab.assert_sound();
+    let drops = lab.json(&["show", "drops"]);
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+    (read_capture(&lab.path("out.pcapng")), drops)
+}
+
+#[test]
+fn what_is_replayed_at_one_port_and_recorded_at_another_is_identical() {
+    let lab = Lab::new();
+    let frames = write_pcap(&lab.path("in.pcap"), 20_000, 100_000);
+    lab.expect(0, &["up", "-d", &replay_lab(&lab, "recorded")]);
+    let (recorded, drops) = replayed(&lab, 20_000);
+    assert_eq!(drops, Value::Array(vec![]));
+    assert_eq!(recorded.len(), frames.len());
+    assert!(recorded == frames, "a frame is not what it was");
+
+    // What was recorded can be replayed.
+    fs::rename(lab.path("out.pcapng"), lab.path("in.pcap")).expect("a file");
+    lab.expect(0, &["up", "-d", &replay_lab(&lab, "recorded")]);
+    let (again, _) = replayed(&lab, 20_000);
+    assert!(again == frames, "{} frames", again.len());
+}
+
+#[test]
+fn a_fast_replay_loses_what_the_other_port_has_no_room_for_and_nothing_else() {
+    let lab = Lab::new();
+    let frames = write_pcap(&lab.path("in.pcap"), 50_000, 0);
+    lab.expect(0, &["up", "-d", &replay_lab(&lab, "fast")]);
+    let (recorded, drops) = replayed(&lab, 50_000);
+    let rows = drops.as_array().expect("rows");
+    assert!(rows.iter().all(|row| row["reason"] == "no-buffer"), "{drops}");
+    let lost: u64 = rows.iter().filter_map(|row| row["frames"].as_u64()).sum();
+    assert_eq!(recorded.len() as u64 + lost, 50_000);
+    let mut sent = frames.iter();
+    assert!(recorded.iter().all(|frame| sent.any(|sent| sent == frame)), "in order, each as it was sent");
+}
+
+#[test]
+fn a_damaged_file_is_sent_up_to_the_packet_that_is_named() {
+    let lab = Lab::new();
+    let frames = write_pcap(&lab.path("in.pcap"), 100, 0);
+    let whole = fs::read(lab.path("in.pcap")).expect("it was written");
+    fs::write(lab.path("in.pcap"), &whole[..whole.len() - 1]).expect("a file");
+    let file = replay_lab(&lab, "fast");
+    lab.expect(0, &["up", "-d", &file]);
+    let told = "what is replayed: packet 100: the file is damaged there: it ends within a block";
+    eventually("it is told", || {
+        let (state, why) = detail(&lab.ports(), "src:eth0");
+        (state == PortState::Faulted && why == told).then_some(())
+    });
+    lab.expect(0, &["down"]);
+    assert!(read_capture(&lab.path("out.pcapng")) == frames[..99]);
+
+    fs::write(lab.path("in.pcap"), "hello").expect("a file");
+    let (_, err) = lab.expect(2, &["up", "-d", &file]);
+    assert!(err.contains("cannot be replayed: it is neither a pcap nor a pcapng file"), "{err}");
+    lab.assert_gone();
+}
