@@ -52,15 +52,16 @@ fn cut(asked: &Asked, offload: &Offload, frame: &[u8]) {
     let len = frame.len() as u32;
     let headers = offload.header_len(frame.len());
     let judged = Head::parse(&frame[..frame.len().min(HEAD_BYTES)], len).expect("it was judged");
-    let mut at = headers;
+    let (mut at, mut headers_made) = (headers, frame[..headers].to_vec());
+    let train = offload.train(&mut headers_made).expect("it is to be cut");
     let lens: Vec<u32> = offload.segment_lens(len).collect();
     for (number, segment_len) in (0..).zip(&lens) {
         let segment = offload.segment(len, number);
         let end = at + usize::from(segment.len);
         assert_eq!(*segment_len as usize, headers + usize::from(segment.len));
         assert_eq!(segment.is_last, end == frame.len());
-        let mut made = frame[..headers].to_vec();
-        offload.make_segment(&mut made, &segment, Some(Sum::ZERO.add_bytes(&frame[at..end])));
+        train.make(&mut headers_made, &segment, Some(Sum::ZERO.add_bytes(&frame[at..end])));
+        let mut made = headers_made.clone();
         made.extend(&frame[at..end]);
         let head = Head::parse(&made[..made.len().min(HEAD_BYTES)], made.len() as u32).expect("a frame");
         assert_eq!((head.link, head.transport_at), (judged.link, judged.transport_at));

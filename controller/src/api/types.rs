@@ -85,6 +85,8 @@ pub struct PortRow {
     pub features: u64,
     /// Entries of the running rings, by ring index.
     pub rings: BTreeMap<u16, u16>,
+    /// Frames taken from each transmitq (odd) and delivered to each receiveq (even), by ring index, also of rings that do not run.
+    pub ring_frames: BTreeMap<u16, u64>,
     /// What was counted.
     pub counters: PortCounters,
 }

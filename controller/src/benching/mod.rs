@@ -11,6 +11,7 @@ use bench::{
     BenchError, Dropped, Mode, Plan,
     frames::{FrameSize, MOST, Payload, Variety},
     machine,
+    offload::Offload,
     report::Report,
 };
 use ends::Ends;
@@ -100,6 +101,7 @@ fn plan(request: &BenchRequest, cpus: &[u16]) -> Result<Plan, Failure> {
     Ok(Plan {
         device: format!("{} to {}", request.between[0], request.between[1]),
         sizes,
+        offloads: vec![Offload::None],
         ring_size: None,
         variety: variety(request.flows, request.macs, request.vlans.into())?,
         payload: Payload { dirty: request.dirty, read: request.read },

@@ -208,7 +208,7 @@ pub(super) enum Verb {
     Export {
         /// For which VMM.
         vmm: ExportTo,
-        /// The node, of kind `vhost-user`.
+        /// The node, of kind `vhost-user` or `stream`.
         node: String,
         /// The guest's memory, in MiB: as given to QEMU with -m.
         #[arg(long, env = "VNET_MEMORY", value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(MEMORY_MIB))]
@@ -341,12 +341,16 @@ pub(super) enum ImageVerb {
     },
     /// Build one anew.
     Build {
-        /// `debian`.
+        /// `debian` or `debian-generic`.
+        // The lab's name is an argument of every verb.
+        #[arg(id = "image", value_name = "NAME")]
         name: String,
     },
     /// Remove one from the cache.
     Rm {
-        /// `debian`.
+        /// `debian` or `debian-generic`.
+        // The lab's name is an argument of every verb.
+        #[arg(id = "image", value_name = "NAME")]
         name: String,
     },
 }

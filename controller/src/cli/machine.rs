@@ -52,7 +52,7 @@ pub(super) fn image(what: ImageVerb) -> Result<(), Failure> {
         ImageVerb::Build { name } => {
             let known = Name::parse(&name).ok_or_else(|| {
                 Failure::invalid("no-such-image", format!("there is no image `{name}`"))
-                    .mend("there is: debian")
+                    .mend(format!("there are: {}", Name::ALL.map(Name::as_str).join(", ")))
             })?;
             let built = image::build(known, &mut |step| out::note(step)).map_err(failure)?;
             out::say(format_args!("{}", built.folder.display()));

@@ -1,4 +1,4 @@
-//! The recipe of the image `debian`: which packages, which modules, and what lies where in the initramfs.
+//! The recipe of the images `debian` and `debian-generic`: which packages, which modules, and what lies where in the initramfs.
 
 use super::{
     ImageError, Manifest, Name, Progress,
@@ -14,8 +14,22 @@ use std::{
     process::Command,
 };
 
-/// Names the newest cloud kernel by a dependency.
-const KERNEL_PACKAGE: &str = "linux-image-cloud-amd64";
+/// Names the newest kernel by a dependency.
+const fn kernel_package(name: Name) -> &'static str {
+    match name {
+        Name::Debian => "linux-image-cloud-amd64",
+        Name::DebianGeneric => "linux-image-amd64",
+    }
+}
+
+/// Drivers of the cards that QEMU emulates, which the cloud kernel does not have: of each `model:` of an interface.
+const fn card_drivers(name: Name) -> &'static [&'static str] {
+    match name {
+        Name::Debian => &[],
+        Name::DebianGeneric => &["e1000", "e1000e", "8139cp"],
+    }
+}
+
 /// What a guest's user and `test` need.
 const PACKAGES: [&str; 3] = ["busybox-static", "ethtool", "iperf3"];
 /// Programs out of [`PACKAGES`] that need shared libraries.
@@ -23,7 +37,7 @@ const PROGRAMS: [&str; 2] = ["ethtool", "iperf3"];
 /// Loaded at boot, with what they need.
 const DRIVERS: [&str; 3] = ["virtio_pci", "virtio_mmio", "virtio_net"];
 /// There for `modprobe`, with what they need.
-const MORE_MODULES: [&str; 1] = ["8021q"];
+const MORE_MODULES: [&str; 2] = ["8021q", "bonding"];
 /// The probe agent, static.
 pub(crate) const AGENT: &[u8] = include_bytes!(env!("VNET_AGENT"));
 /// The guest's scripts: path, permission bits, text.
@@ -49,6 +63,7 @@ pub(super) fn recipe() -> String {
 
 /// Makes `vmlinuz` and `initrd` in the folder `image`; `work` is for what is needed only meanwhile.
 pub(super) fn debian(
+    name: Name,
     work: &Path,
     image: &Path,
     progress: &mut dyn FnMut(Progress),
@@ -56,7 +71,7 @@ pub(super) fn debian(
     progress(Progress::Lists);
     let apt = Apt::update(&work.join("apt"))?;
     let mut packages = apt.with_libraries(&PACKAGES)?;
-    let kernel_packages = apt.depends(&BTreeSet::from([KERNEL_PACKAGE.to_owned()]))?;
+    let kernel_packages = apt.depends(&BTreeSet::from([kernel_package(name).to_owned()]))?;
     packages.extend(kernel_packages.into_iter().filter(|name| name.starts_with("linux-image-")));
     progress(Progress::Packages(packages.len()));
     let root = Root(work.join("root"));
@@ -67,15 +82,15 @@ pub(super) fn debian(
     let (kernel, release) = root.kernel()?;
     fs::copy(&kernel, image.join("vmlinuz")).map_err(|e| ImageError::io(&kernel, e))?;
     // Not compressed: QEMU hands the guest 12 MB sooner than an emulated CPU unpacks a compressed one.
-    let initrd = initramfs(&root, &release)?.into_bytes();
+    let initrd = initramfs(name, &root, &release)?.into_bytes();
     let path = image.join("initrd");
     fs::write(&path, &initrd).map_err(|e| ImageError::io(&path, e))?;
     let kernel_bytes = fs::metadata(&kernel).map_err(|e| ImageError::io(&kernel, e))?.len();
     let bytes = kernel_bytes + initrd.len() as u64;
-    Ok(Manifest { name: Name::Debian.as_str().into(), kernel: release, recipe: recipe(), packages, bytes })
+    Ok(Manifest { name: name.as_str().into(), kernel: release, recipe: recipe(), packages, bytes })
 }
 
-fn initramfs(root: &Root, release: &str) -> Result<Archive, ImageError> {
+fn initramfs(name: Name, root: &Root, release: &str) -> Result<Archive, ImageError> {
     let mut archive = Archive::default();
     for folder in ["dev", "proc", "sys", "tmp", "run", "root", "usr/bin", "usr/sbin"] {
         archive.directory(folder);
@@ -102,13 +117,14 @@ fn initramfs(root: &Root, release: &str) -> Result<Archive, ImageError> {
             fs::read(&file).map_err(|e| ImageError::io(&file, e))?,
         );
     }
-    add_modules(&mut archive, root, release)?;
+    add_modules(name, &mut archive, root, release)?;
     Ok(archive)
 }
 
-fn add_modules(archive: &mut Archive, root: &Root, release: &str) -> Result<(), ImageError> {
+fn add_modules(name: Name, archive: &mut Archive, root: &Root, release: &str) -> Result<(), ImageError> {
     let modules = Modules::find(&root.find(&format!("lib/modules/{release}"))?)?;
-    let roots: Vec<_> = DRIVERS.into_iter().chain(MORE_MODULES).collect();
+    let drivers: Vec<_> = DRIVERS.iter().chain(card_drivers(name)).copied().collect();
+    let roots: Vec<_> = drivers.iter().copied().chain(MORE_MODULES).collect();
     let mut dependencies = String::new();
     let folder = format!("lib/modules/{release}");
     for Module { name, depends, object } in modules.closure(&roots)? {
@@ -118,7 +134,7 @@ fn add_modules(archive: &mut Archive, root: &Root, release: &str) -> Result<(), 
     }
     // What `depmod` would write, for `modprobe`.
     archive.file(&format!("{folder}/modules.dep"), 0o644, dependencies);
-    let loaded: Vec<_> = modules.closure(&DRIVERS)?.into_iter().map(|m| m.name).collect();
+    let loaded: Vec<_> = modules.closure(&drivers)?.into_iter().map(|m| m.name).collect();
     archive.file("etc/vnet/modules", 0o644, loaded.join(" ") + "\n");
     Ok(())
 }

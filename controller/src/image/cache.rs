@@ -73,9 +73,7 @@ impl Cache {
         let aside = aside.map_err(|e| ImageError::io(&self.folder, e))?;
         let image = aside.path().join("image");
         fs::create_dir(&image).map_err(|e| ImageError::io(&image, e))?;
-        let manifest = match name {
-            Name::Debian => assemble::debian(aside.path(), &image, progress)?,
-        };
+        let manifest = assemble::debian(name, aside.path(), &image, progress)?;
         let path = image.join("manifest.json");
         let json = serde_json::to_vec_pretty(&manifest).expect("a manifest is strings and numbers");
         fs::write(&path, json).map_err(|e| ImageError::io(&path, e))?;

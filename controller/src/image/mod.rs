@@ -23,18 +23,24 @@ use std::{
 pub enum Name {
     /// Debian's cloud kernel with busybox, iperf3, ethtool and the probe agent.
     Debian,
+    /// The same with Debian's kernel for all machines, and drivers for emulated network cards.
+    DebianGeneric,
 }
 
 impl Name {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Debian, Self::DebianGeneric];
+
     /// The image called `name` in a topology file; none if there is no such image.
     pub fn parse(name: &str) -> Option<Self> {
-        (name == "debian").then_some(Self::Debian)
+        Self::ALL.into_iter().find(|known| known.as_str() == name)
     }
 
     /// Its name in a topology file.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Debian => "debian",
+            Self::DebianGeneric => "debian-generic",
         }
     }
 }

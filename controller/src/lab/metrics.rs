@@ -229,6 +229,7 @@ mod tests {
             detail: String::new(),
             features: 0,
             rings: BTreeMap::new(),
+            ring_frames: BTreeMap::new(),
             counters,
         }
     }

@@ -21,7 +21,7 @@ use std::{
     },
     path::{Path, PathBuf},
 };
-use topology::plan::{Interface, Node, NodeKind, Plan, SocketRole, VhostUserSocket, Vm, Vmm};
+use topology::plan::{ForeignSocket, Interface, Node, NodeKind, Plan, SocketRole, Vm, Vmm};
 use vswitchd::control::protocol::{Attachment, AttachmentKind};
 
 /// One port's way in.
@@ -89,7 +89,7 @@ impl Drop for Way {
     }
 }
 
-/// The vhost-user socket of an interface, and which side listens on it; none for a tap.
+/// The socket of an interface, and which side listens on it; none for a tap. [`is_stream`] says what is spoken there.
 ///
 /// Stations and guests under vmm-lite connect to us, and again if they have to. QEMU listens, so that a switch that is started again finds its guests by itself.
 pub fn socket(node: &Node, interface: &Interface, dir: &LabDir) -> Option<(SocketRole, PathBuf)> {
@@ -101,10 +101,20 @@ pub fn socket(node: &Node, interface: &Interface, dir: &LabDir) -> Option<(Socke
             Some((SocketRole::Connect, vm_directory(&node.name, dir).interface(place)))
         }
         NodeKind::Station => Some((SocketRole::Listen, in_run_directory())),
-        NodeKind::VhostUser(VhostUserSocket { role, path, .. }) => {
+        NodeKind::VhostUser(ForeignSocket { role, path, .. })
+        | NodeKind::Stream(ForeignSocket { role, path, .. }) => {
             Some((*role, path.clone().unwrap_or_else(in_run_directory)))
         }
         NodeKind::Tap { .. } | NodeKind::Netns { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. } => None,
+    }
+}
+
+/// Whether what an interface's socket carries is frames themselves, with their lengths, and not vhost-user.
+pub fn is_stream(node: &Node, interface: &Interface) -> bool {
+    match node.kind {
+        NodeKind::Stream(_) => true,
+        NodeKind::Vm(_) => !interface.model.is_virtio(),
+        _ => false,
     }
 }
 
@@ -125,12 +135,14 @@ fn open(node: &Node, interface: &Interface, namespace: Option<&str>, dir: &LabDi
         listens_at,
         begin: None,
     };
+    let stream = is_stream(node, interface);
     match (socket(node, interface, dir), &node.kind) {
         (Some((SocketRole::Listen, path)), kind) => {
             dir.note_socket(&path)?;
             let listener = listen(&path).map_err(|failure| name_the_holder(failure, &path, dir))?;
-            let way = way(AttachmentKind::VhostUserListen, vec![listener.into()], Some(path.clone()));
-            if let NodeKind::VhostUser(settings) = kind {
+            let spoken = if stream { AttachmentKind::StreamListen } else { AttachmentKind::VhostUserListen };
+            let way = way(spoken, vec![listener.into()], Some(path.clone()));
+            if let NodeKind::VhostUser(settings) | NodeKind::Stream(settings) = kind {
                 share(&path, settings)?;
             }
             Ok(way)
@@ -142,7 +154,11 @@ fn open(node: &Node, interface: &Interface, namespace: Option<&str>, dir: &LabDi
             let path = path.into_os_string().into_string().map_err(|path| {
                 Failure::invalid("socket-path", format!("the socket path {} is not UTF-8", path.display()))
             })?;
-            Ok(way(AttachmentKind::VhostUserConnect { path }, vec![], None))
+            let spoken = match stream {
+                true => AttachmentKind::StreamConnect { path },
+                false => AttachmentKind::VhostUserConnect { path },
+            };
+            Ok(way(spoken, vec![], None))
         }
         (None, NodeKind::Tap { interface: name }) => {
             let tap = open_tap(&node.name, name.as_deref(), interface.queues)?;
@@ -194,7 +210,7 @@ fn name_the_holder(failure: Failure, path: &Path, dir: &LabDir) -> Failure {
 }
 
 /// Lets those connect whom the file names.
-fn share(path: &Path, settings: &VhostUserSocket) -> Result<(), Failure> {
+fn share(path: &Path, settings: &ForeignSocket) -> Result<(), Failure> {
     if let Some(group) = &settings.group {
         let id = group_id(group).ok_or_else(|| {
             Failure::invalid("no-such-group", format!("there is no group `{group}` on this machine"))
@@ -283,6 +299,7 @@ mod tests {
             addresses: vec![],
             mtu: None,
             queues: 1,
+            model: topology::plan::Model::Virtio,
             sealed_memory: false,
         };
         Node { name: name.into(), kind, interfaces: vec![interface], origin: ORIGIN }
@@ -310,13 +327,13 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let claim = Runtime::at(&base.path().join("vnet")).claim(&"lab".parse().unwrap()).unwrap();
         let foreign = base.path().join("ext.sock");
-        let listen = VhostUserSocket {
+        let listen = ForeignSocket {
             role: SocketRole::Listen,
             path: Some(foreign.clone()),
             mode: Some(0o660),
             group: None,
         };
-        let connect = VhostUserSocket {
+        let connect = ForeignSocket {
             role: SocketRole::Connect,
             path: Some("/vmm.sock".into()),
             mode: None,
@@ -345,8 +362,7 @@ mod tests {
         let claim = Runtime::at(&base.path().join("vnet")).claim(&"lab".parse().unwrap()).unwrap();
         let group = Some("no-such-group-here".to_owned());
         let path = base.path().join("ext.sock");
-        let nobody =
-            VhostUserSocket { role: SocketRole::Listen, path: Some(path.clone()), mode: None, group };
+        let nobody = ForeignSocket { role: SocketRole::Listen, path: Some(path.clone()), mode: None, group };
         let plan = plan(vec![node("h1", 0, NodeKind::Station), node("ext1", 1, NodeKind::VhostUser(nobody))]);
         assert_eq!(Ports::open(&plan, claim.dir()).unwrap_err().code, "no-such-group");
         assert!(!claim.dir().port_socket("h1", "eth0").exists() && !path.exists());

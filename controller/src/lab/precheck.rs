@@ -138,8 +138,8 @@ fn problems(node: &Node, vm: &Vm) -> Vec<String> {
             ]
         }
         Boot::Disk { path, write } => vec![unusable("disk", path, *write)],
-        Boot::Image(name) if name == "debian" && vm.memory < DEBIAN_MEMORY => {
-            vec![Some(format!("`image: debian` boots with {}M of memory or more", DEBIAN_MEMORY >> 20))]
+        Boot::Image(name) if vm.memory < DEBIAN_MEMORY => {
+            vec![Some(format!("`image: {name}` boots with {}M of memory or more", DEBIAN_MEMORY >> 20))]
         }
         Boot::Image(_) | Boot::Network => vec![],
         Boot::Bundled => vec![],

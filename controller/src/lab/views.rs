@@ -50,6 +50,7 @@ pub(super) fn ports(
             socket: socket(node, interface, dir).map(|(_, path)| path),
             features: view.features,
             rings: view.rings.clone(),
+            ring_frames: view.ring_frames.clone(),
             counters: view.counters.clone(),
         })
     });
@@ -64,7 +65,7 @@ pub(super) fn export(plan: &Plan, request: &ExportRequest, dir: &LabDir) -> Resu
         Failure::invalid("no-such-node", message).mend("`vnet show nodes` lists the nodes")
     })?;
     let needs_none = match node.kind {
-        NodeKind::VhostUser(_) => None,
+        NodeKind::VhostUser(_) | NodeKind::Stream(_) => None,
         NodeKind::Station => Some("is a station: vnet runs it, and it needs no VMM"),
         NodeKind::Vm(_) => Some("is a virtual machine that vnet starts: it has its VMM"),
         NodeKind::Tap { .. } => Some("is a tap: it needs no VMM"),
@@ -74,7 +75,7 @@ pub(super) fn export(plan: &Plan, request: &ExportRequest, dir: &LabDir) -> Resu
     };
     if let Some(why) = needs_none {
         return Err(Failure::invalid("export", format!("{} {why}", node.name))
-            .mend("a VMM of your own attaches to a node of kind `vhost-user`"));
+            .mend("a VMM of your own attaches to a node of kind `vhost-user` or `stream`"));
     }
     let sockets: Vec<_> = node.interfaces.iter().filter_map(|i| Some((i, socket(node, i, dir)?))).collect();
     let attachments: Vec<_> = sockets
@@ -82,6 +83,8 @@ pub(super) fn export(plan: &Plan, request: &ExportRequest, dir: &LabDir) -> Resu
         .map(|(interface, (role, socket))| Attachment { interface, socket, role: *role })
         .collect();
     let export = match request.vmm.as_str() {
+        "libvirt" if matches!(node.kind, NodeKind::Stream(_)) => Err(export::ExportError::NoStream),
+        _ if matches!(node.kind, NodeKind::Stream(_)) => export::qemu_stream(&attachments),
         "libvirt" => export::libvirt(&attachments),
         _ => export::qemu(&attachments, request.memory, accel::decide().accel),
     };
@@ -131,6 +134,7 @@ pub(super) fn nodes(plan: &Plan, status: &BTreeMap<String, NodeStatus>) -> Vec<N
                 NodeKind::Station => "station",
                 NodeKind::VhostUser(_) => "vhost-user",
                 NodeKind::Tap { .. } => "tap",
+                NodeKind::Stream(_) => "stream",
                 NodeKind::Netns { .. } => "netns",
                 NodeKind::Nic { .. } => "nic",
                 NodeKind::Pcap { .. } => "pcap",

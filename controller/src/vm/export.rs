@@ -2,12 +2,12 @@
 
 use super::{
     accel::Accel,
-    qemu::{RX_QUEUE_SIZE, device_option, escape_commas, netdev_option},
+    qemu::{RX_QUEUE_SIZE, card_option, device_option, escape_commas, netdev_option, stream_option},
 };
 use std::{ffi::OsString, fmt::Write as _, path::Path};
 use topology::plan::{Interface, SocketRole};
 
-/// One interface of a `vhost-user` node, and its socket.
+/// One interface of a `vhost-user` or `stream` node, and its socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Attachment<'a> {
     /// The interface.
@@ -38,6 +38,11 @@ pub enum ExportError {
     /// libvirt's XML cannot hold it.
     #[error("the socket's path {0:?} is no UTF-8: give `listen:` another path")]
     NoText(OsString),
+    /// libvirt does not know QEMU's `-netdev stream`.
+    #[error(
+        "libvirt has no interface on a stream socket: `vnet export qemu` prints what its <qemu:commandline> can hold"
+    )]
+    NoStream,
 }
 
 /// Arguments for QEMU, to stand behind the user's own: `qemu-system-x86_64 -m 512 … $(vnet export qemu ext1)`.
@@ -51,10 +56,7 @@ pub fn qemu(attachments: &[Attachment<'_>], memory: u64, accel: Accel) -> Result
     let mut remarks =
         vec![format!("the guest's memory is {memory} MiB: -m must be the same (vnet export qemu --memory)")];
     for (index, Attachment { interface, socket, role }) in attachments.iter().enumerate() {
-        let escaped = escape_commas(socket);
-        let path =
-            escaped.to_str().filter(|p| !p.contains(char::is_whitespace) && !p.contains(['*', '?', '[']));
-        let path = path.ok_or_else(|| ExportError::Unpastable(socket.as_os_str().to_owned()))?;
+        let path = pastable(socket)?;
         let end = match role {
             SocketRole::Listen => "reconnect=1",
             SocketRole::Connect => "server=on,wait=off",
@@ -80,6 +82,36 @@ pub fn qemu(attachments: &[Attachment<'_>], memory: u64, accel: Accel) -> Result
         ),
     }
     Ok(Export { arguments, remarks })
+}
+
+/// Arguments for QEMU to attach to a node of kind `stream`: no memory is shared, so the guest may have any network card (`model:`).
+pub fn qemu_stream(attachments: &[Attachment<'_>]) -> Result<Export, ExportError> {
+    let mut arguments = Vec::new();
+    let mut remarks =
+        vec!["any network card will do, in place of the one behind -device (`model:`)".to_owned()];
+    for (index, Attachment { interface, socket, role }) in attachments.iter().enumerate() {
+        let netdev = format!("vnet{index}");
+        let option = stream_option(&netdev, &pastable(socket)?, *role == SocketRole::Connect);
+        let card = card_option(interface.model, &netdev, interface.mac);
+        arguments.push(format!("-netdev {option} -device {card}"));
+    }
+    if attachments.iter().any(|attachment| attachment.role == SocketRole::Listen) {
+        remarks.push(
+            "QEMU connects once, and not again if the switch is started again (QEMU 8.0 and later can: reconnect=, reconnect-ms=); \
+             with `connect:` in the file it is QEMU that listens"
+                .into(),
+        );
+    }
+    Ok(Export { arguments: arguments.join(" "), remarks })
+}
+
+/// A socket's path as a value of an option that the shell is to paste.
+fn pastable(socket: &Path) -> Result<String, ExportError> {
+    let escaped = escape_commas(socket);
+    let path = escaped
+        .to_str()
+        .filter(|path| !path.contains(char::is_whitespace) && !path.contains(['*', '?', '[']));
+    path.map(str::to_owned).ok_or_else(|| ExportError::Unpastable(socket.as_os_str().to_owned()))
 }
 
 /// A libvirt domain with nothing but what attaching needs: well-formed XML, to merge into the user's own.
@@ -141,6 +173,7 @@ mod tests {
             addresses: vec![],
             mtu: None,
             queues: 1,
+            model: topology::plan::Model::Virtio,
             sealed_memory: false,
         }
     }
@@ -156,10 +189,10 @@ mod tests {
         -machine memory-backend=vnet-mem
         -chardev socket,id=char-vnet0,path=/run/a,,b.sock,reconnect=1
         -netdev vhost-user,id=vnet0,chardev=char-vnet0,queues=1
-        -device virtio-net-pci,netdev=vnet0,mac=02:00:00:00:00:01,rx_queue_size=1024,vectors=0
+        -device virtio-net-pci,netdev=vnet0,mac=02:00:00:00:00:01,ctrl_guest_offloads=off,rx_queue_size=1024,vectors=0
         -chardev socket,id=char-vnet1,path=/run/c.sock,server=on,wait=off
         -netdev vhost-user,id=vnet1,chardev=char-vnet1,queues=1
-        -device virtio-net-pci,netdev=vnet1,mac=02:00:00:00:00:01,rx_queue_size=1024,vectors=0
+        -device virtio-net-pci,netdev=vnet1,mac=02:00:00:00:00:01,ctrl_guest_offloads=off,rx_queue_size=1024,vectors=0
         ");
         let blank = qemu(&[attach("/my labs/a.sock", SocketRole::Listen)], 512, Accel::Tcg);
         assert!(matches!(blank, Err(ExportError::Unpastable(_))));

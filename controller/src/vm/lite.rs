@@ -44,6 +44,10 @@ pub fn problems(vm: &Vm, interfaces: &[Interface]) -> Vec<String> {
         }
         (Boot::Kernel { .. } | Boot::Image(_), _) => {}
     }
+    let emulated = interfaces.iter().filter(|interface| !interface.model.is_virtio());
+    problems.extend(emulated.map(|Interface { name, model, .. }| {
+        format!("{name}: a card of model {} is emulated by QEMU alone", model.word())
+    }));
     let several = interfaces.iter().filter(|interface| vm.boot != Boot::Bundled && interface.queues > 1);
     problems.extend(several.map(|Interface { name, queues, .. }| {
         format!("{name}: an interface of vmm-lite has one pair of queues, not {queues}")
@@ -156,6 +160,7 @@ mod tests {
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             mtu: Some(1400),
             queues: 1,
+            model: topology::plan::Model::Virtio,
             sealed_memory: false,
         }
     }

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
-use topology::plan::{Boot, Interface, Vm};
+use topology::plan::{Boot, Interface, Model, Vm};
 use vswitch_core::mac::MacAddr;
 
 /// QEMU's program.
@@ -16,6 +16,9 @@ pub const PROGRAM: &str = "qemu-system-x86_64";
 
 /// What x86 Linux reads of its command line, the final NUL included (COMMAND_LINE_SIZE).
 const COMMAND_LINE_SIZE: usize = 2048;
+
+/// What interfaces say of their speed, in Mbit/s, full duplex: LACP aggregates links of known speeds (IEEE 802.1AX §6.3.4).
+const LINK_MBIT: u32 = 10_000;
 
 /// What every kernel is told, whoever runs it.
 pub(super) const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1";
@@ -147,7 +150,8 @@ impl Launch {
         run: RunDirectory,
     ) -> Result<Self, LaunchError> {
         let mut arguments = Arguments::default();
-        arguments.machine(name, vm, accel);
+        let shared = interfaces.iter().any(|interface| interface.model.is_virtio());
+        arguments.machine(name, vm, accel, shared);
         arguments.boot(name, vm, interfaces, image)?;
         arguments.serials();
         for (index, interface) in interfaces.iter().enumerate() {
@@ -177,14 +181,16 @@ impl Arguments {
         self.0.extend([option.into(), value.into()]);
     }
 
-    fn machine(&mut self, name: &str, vm: &Vm, accel: Accel) {
+    /// `shared`: the switch moves frames in the guest's memory.
+    fn machine(&mut self, name: &str, vm: &Vm, accel: Accel, shared: bool) {
         self.0.extend(["-nodefaults", "-no-user-config"].map(OsString::from));
         self.add("-display", "none");
         self.add("-name", name);
         // Firmware writes to the serial line only where the firmware is what boots.
         let firmware = matches!(vm.boot, Boot::Disk { .. } | Boot::Network);
         let graphics = if firmware { ",graphics=off" } else { "" };
-        self.add("-machine", format!("q35,memory-backend=mem{graphics}"));
+        let backend = if shared { ",memory-backend=mem" } else { "" };
+        self.add("-machine", format!("q35{backend}{graphics}"));
         self.add("-accel", accel.as_str());
         let cpu = match accel {
             Accel::Kvm => "host",
@@ -194,7 +200,9 @@ impl Arguments {
         self.add("-smp", vm.cpus.max(1).to_string());
         // Whole MiB: the backend's size and the machine's must be equal, and QEMU rounds only one of them.
         let memory = vm.memory.div_ceil(1 << 20).max(1);
-        self.add("-object", format!("memory-backend-memfd,id=mem,size={memory}M,share=on"));
+        if shared {
+            self.add("-object", format!("memory-backend-memfd,id=mem,size={memory}M,share=on"));
+        }
         self.add("-m", format!("{memory}M"));
     }
 
@@ -257,12 +265,20 @@ impl Arguments {
         let mac = interface.mac.ok_or_else(|| LaunchError::NoMac(interface.name.clone()))?;
         let netdev = netdev_id(index);
         let socket = interface_socket(index);
-        self.add("-chardev", format!("socket,id=char-{netdev},path={socket},server=on,wait=off"));
-        self.add("-netdev", netdev_option(&netdev, interface.queues));
-        let mut device = device_option(&netdev, Some(mac), interface.queues, accel);
-        if let Some(mtu) = interface.mtu {
-            let _ = write!(device, ",host_mtu={mtu}");
-        }
+        let mut device = if interface.model.is_virtio() {
+            self.add("-chardev", format!("socket,id=char-{netdev},path={socket},server=on,wait=off"));
+            self.add("-netdev", netdev_option(&netdev, interface.queues));
+            let mut device = device_option(&netdev, Some(mac), interface.queues, accel);
+            if let Some(mtu) = interface.mtu {
+                let _ = write!(device, ",host_mtu={mtu}");
+            }
+            // Writing to a String cannot fail.
+            let _ = write!(device, ",speed={LINK_MBIT},duplex=full");
+            device
+        } else {
+            self.add("-netdev", stream_option(&netdev, &socket, true));
+            card_option(interface.model, &netdev, Some(mac))
+        };
         // Without its boot ROM an interface costs firmware nothing, and needs no package with ROMs.
         if !netboot {
             device.push_str(",romfile=");
@@ -284,6 +300,9 @@ pub(super) fn device_option(netdev: &str, mac: Option<MacAddr>, queues: u16, acc
     if let Some(mac) = mac {
         let _ = write!(device, ",mac={mac}");
     }
+    // QEMU tells a guest that it turned receive offloads off for it (Linux asks for that to run XDP), but no vhost-user device learns of
+    // it: better that no guest can ask.
+    device.push_str(",ctrl_guest_offloads=off");
     if queues > 1 {
         device.push_str(",mq=on");
     }
@@ -298,6 +317,22 @@ pub(super) fn device_option(netdev: &str, mac: Option<MacAddr>, queues: u16, acc
         Accel::Kvm => {}
     }
     device
+}
+
+/// The value of `-netdev` for frames on a stream socket, whose path has no comma but doubled ones.
+pub(super) fn stream_option(netdev: &str, path: &str, listens: bool) -> String {
+    let server = if listens { "on" } else { "off" };
+    format!("stream,id={netdev},server={server},addr.type=unix,addr.path={path}")
+}
+
+/// The value of `-device` for a card whose frames QEMU itself carries.
+pub(super) fn card_option(model: Model, netdev: &str, mac: Option<MacAddr>) -> String {
+    let device = match model {
+        Model::Virtio => "virtio-net-pci",
+        emulated => emulated.word(),
+    };
+    let mac = mac.map(|mac| format!(",mac={mac}")).unwrap_or_default();
+    format!("{device},netdev={netdev}{mac}")
 }
 
 /// What the guest's kernel and the image's init are told; the user's words stand last, so they win.
@@ -350,6 +385,7 @@ mod tests {
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             mtu: None,
             queues: 1,
+            model: Model::Virtio,
             sealed_memory: false,
         }
     }
@@ -413,10 +449,10 @@ mod tests {
         -mon chardev=qmp,mode=control
         -chardev socket,id=char-net0,path=net0.sock,server=on,wait=off
         -netdev vhost-user,id=net0,chardev=char-net0,queues=1
-        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,rx_queue_size=1024,vectors=0,romfile=
+        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,ctrl_guest_offloads=off,rx_queue_size=1024,vectors=0,speed=10000,duplex=full,romfile=
         -chardev socket,id=char-net1,path=net1.sock,server=on,wait=off
         -netdev vhost-user,id=net1,chardev=char-net1,queues=1
-        -device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,rx_queue_size=1024,vectors=0,host_mtu=1400,romfile=
+        -device virtio-net-pci,netdev=net1,mac=02:00:00:00:00:02,ctrl_guest_offloads=off,rx_queue_size=1024,vectors=0,host_mtu=1400,speed=10000,duplex=full,romfile=
         ");
         assert_eq!(launch.run.interface(1), Path::new("/run/lab/pc1/net1.sock"));
     }
@@ -448,7 +484,23 @@ mod tests {
         -mon chardev=qmp,mode=control
         -chardev socket,id=char-net0,path=net0.sock,server=on,wait=off
         -netdev vhost-user,id=net0,chardev=char-net0,queues=4
-        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,mq=on,rx_queue_size=1024,vectors=10,romfile=
+        -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:01,ctrl_guest_offloads=off,mq=on,rx_queue_size=1024,vectors=10,speed=10000,duplex=full,romfile=
+        ");
+    }
+
+    #[test]
+    fn an_emulated_card_comes_by_a_stream_and_shares_no_memory() {
+        let mut eth0 = interface("eth0", 1, &["10.0.0.1/24"]);
+        eth0.model = Model::E1000;
+        let boot = vm(Boot::Image("debian-generic".into()));
+        let launch =
+            Launch::new("old1", &boot, &[eth0], Some(&image()), Accel::Tcg, RunDirectory::new("/r")).unwrap();
+        let lines = lines(&launch);
+        assert!(!lines.contains("memory-backend") && !lines.contains("vhost-user"), "{lines}");
+        let card: Vec<_> = lines.lines().filter(|line| line.contains("net0")).collect();
+        insta::assert_snapshot!(card.join("\n"), @r"
+        -netdev stream,id=net0,server=on,addr.type=unix,addr.path=net0.sock
+        -device e1000,netdev=net0,mac=02:00:00:00:00:01,romfile=
         ");
     }
 

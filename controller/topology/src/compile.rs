@@ -5,17 +5,18 @@ use crate::{
         addresses, datapath, expect,
         interfaces::{self, NodeInterface},
         links::{self, Checked},
+        models,
         names::{self, Names},
         nodes,
         vlans::Vlans,
     },
     codes::Code,
     mac::mac_for,
-    plan::{Cpu, Datapath, Interface, Node, NodeKind, Plan},
+    plan::{Cpu, Datapath, Interface, Model, Node, NodeKind, Plan},
     report::{Sink, Span},
     said::{
         lab::Lab,
-        scalar::{GuestMemory, Poll, State},
+        scalar::{GuestMemory, ModelWord, Poll, State},
     },
 };
 use std::{collections::HashMap, path::Path};
@@ -48,6 +49,8 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     let entries = lab.nodes.iter().flat_map(|nodes| &nodes.0);
     let kinds: Vec<Option<NodeKind>> =
         entries.map(|entry| nodes::kind(entry, base, &mut host, sink)).collect();
+    nodes::check_queues(&kinds, &interfaces, sink);
+    models::check(&interfaces, &kinds, sink);
     if lab.nodes.as_ref().is_some_and(|nodes| nodes.0.is_empty()) {
         sink.error(Code::MissingKey, start, "the lab has no nodes")
             .help("add one: `pc1: { kind: station, addresses: [10.0.0.1/24] }` under `nodes:`");
@@ -167,7 +170,17 @@ fn interface(port: usize, found: &NodeInterface, lab: &str, node: &str, kind: &N
         addresses: said.addresses.iter().flatten().map(|address| address.value.0).collect(),
         mtu: said.mtu.as_ref().map(|mtu| mtu.value.0),
         queues: said.queues.as_ref().map_or(1, |queues| queues.value.0),
+        model: said.model.as_ref().map_or(Model::Virtio, |model| model_of(model.value)),
         sealed_memory: said.guest_memory.as_ref().is_some_and(|memory| memory.value == GuestMemory::Sealed),
+    }
+}
+
+pub(crate) fn model_of(word: ModelWord) -> Model {
+    match word {
+        ModelWord::Virtio => Model::Virtio,
+        ModelWord::E1000 => Model::E1000,
+        ModelWord::E1000e => Model::E1000e,
+        ModelWord::Rtl8139 => Model::Rtl8139,
     }
 }
 

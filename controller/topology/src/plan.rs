@@ -72,8 +72,43 @@ pub struct Interface {
     pub mtu: Option<u16>,
     /// Queue pairs.
     pub queues: u16,
+    /// The network card that a guest sees there.
+    #[serde(default, skip_serializing_if = "Model::is_virtio")]
+    pub model: Model,
     /// Whether guest memory must be sealed against shrinking.
     pub sealed_memory: bool,
+}
+
+/// A network card that QEMU has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Model {
+    /// virtio-net: the guest's memory is shared with the switch, by vhost-user.
+    #[default]
+    Virtio,
+    /// Intel 82540EM.
+    E1000,
+    /// Intel 82574L.
+    E1000e,
+    /// Realtek RTL8139.
+    Rtl8139,
+}
+
+impl Model {
+    /// Whether it is the one that needs no emulation.
+    pub fn is_virtio(&self) -> bool {
+        *self == Self::Virtio
+    }
+
+    /// The word of the topology file, which is libvirt's too.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Virtio => "virtio",
+            Self::E1000 => "e1000",
+            Self::E1000e => "e1000e",
+            Self::Rtl8139 => "rtl8139",
+        }
+    }
 }
 
 /// The kinds of node.
@@ -85,12 +120,14 @@ pub enum NodeKind {
     /// An end station in our own process.
     Station,
     /// A VMM of the user's.
-    VhostUser(VhostUserSocket),
+    VhostUser(ForeignSocket),
     /// A tap of the host.
     Tap {
         /// Its name on the host; none: the kernel chooses.
         interface: Option<String>,
     },
+    /// Whoever speaks frames on a stream socket: QEMU's `-netdev stream`, passt.
+    Stream(ForeignSocket),
     /// A network namespace of the host, joined by a tap for each interface.
     Netns {
         /// One that is there; none: LAB-NODE, which we make and take away again.
@@ -165,9 +202,9 @@ pub enum Boot {
     Network,
 }
 
-/// The socket of a foreign VMM.
+/// The socket of a foreign VMM, or of another foreign peer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VhostUserSocket {
+pub struct ForeignSocket {
     /// Which side listens.
     pub role: SocketRole,
     /// Its path, absolute; none: in the lab's run directory.
@@ -182,9 +219,9 @@ pub struct VhostUserSocket {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SocketRole {
-    /// We do; the VMM connects.
+    /// We do; the VMM, or whatever it is, connects.
     Listen,
-    /// The VMM does; we connect.
+    /// The other side does; we connect.
     Connect,
 }
 

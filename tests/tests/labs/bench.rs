@@ -94,6 +94,25 @@ fn many_stations_ports_and_sizes_arrive_whole_and_are_shown_as_a_table() {
 }
 
 #[test]
+fn what_is_left_to_the_switch_arrives_done_and_whole() {
+    let lab = Lab::new();
+    let short = ["--seconds", "0.1", "--repeat", "2", "--no-limits", "--dirty", "--read"];
+    let report = lab.json(&[&["bench", "--offload", "none,checksum,segments"], &short[..]].concat());
+    assert_sound(&report);
+    let done: Vec<_> = rows(&report).iter().map(|row| row["offload"].as_str().expect("a word")).collect();
+    assert_eq!(done, ["none", "checksum", "segments"]);
+    assert!(rows(&report).iter().all(|row| row["frame_size"] == "65535"), "{report}");
+    // Frames of one segment, and of a length that is odd.
+    let lines = ["bench", "--offload", "checksum,segments", "--frame-size", "1000,1518,9001"];
+    let report = lab.json(&[&lines, &short[..]].concat());
+    assert_sound(&report);
+    assert_eq!(rows(&report).len(), 6);
+    let (table, _) = lab.expect(0, &[&["bench", "--offload", "segments"], &short[..]].concat());
+    assert!(table.contains("65535 segments") && table.contains("once all of it arrived"), "{table}");
+    lab.assert_gone();
+}
+
+#[test]
 fn a_pair_is_measured_beside_neighbours_and_a_switch_that_sleeps() {
     let lab = Lab::new();
     let short = ["--frame-size", "64", "--seconds", "0.05", "--repeat", "2"];

@@ -47,7 +47,7 @@ fn linux() -> Lab {
 }
 
 /// Runs a line of shell in `node`, and returns what it printed; it must end well.
-fn shell(lab: &Lab, node: &str, line: &str) -> String {
+pub(crate) fn shell(lab: &Lab, node: &str, line: &str) -> String {
     lab.expect(0, &["exec", node, "--", "sh", "-c", line]).0
 }
 
@@ -70,6 +70,10 @@ fn bulk_data_crosses_one_vlan_unharmed_and_the_guest_in_the_other_gets_nothing()
         "{}",
         features(&lab, "vm1")
     );
+    let shown = shell(&lab, "vm1", "ethtool -k eth0");
+    for offload in ["rx-checksumming", "tx-checksumming", "scatter-gather", "tcp-segmentation-offload"] {
+        assert!(shown.contains(&format!("{offload}: on")), "{shown}");
+    }
     for (src, dst) in [("vm1", "vm2"), ("vm2", "vm1"), ("vm1", "st1"), ("st1", "vm1")] {
         let before = to_port(&lab, dst);
         let report: TransferReport =

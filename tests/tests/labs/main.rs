@@ -2,6 +2,7 @@
 
 mod asker;
 mod bench;
+mod bonding;
 mod capture;
 mod cleanup;
 mod common;
@@ -18,9 +19,12 @@ mod neighbours;
 mod nested;
 mod output;
 mod process;
+mod queues;
 mod readme;
 mod reconnect;
 mod reflector;
+mod stream;
+mod testpmd;
 mod vmm;
 mod vms;
 mod wild;

@@ -5,6 +5,9 @@
 //! bytes twice nor join two copies into one that skips our private bytes (DESIGN §2, law 1).
 #![expect(unsafe_code, reason = "copies through raw pointers into guest memory")]
 
+use checksum::Sum;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64 as x86;
 use std::{arch::asm, ptr};
 
 /// Tells the compiler that any memory may have changed.
@@ -15,20 +18,112 @@ fn settle() {
 }
 
 /// What one instruction moves: 16 bytes anywhere, 32 in a function that was compiled for AVX2.
-pub(super) trait Lane: Copy {}
+pub(super) trait Lane: Copy {
+    /// The same bytes, which as far as the compiler knows are no longer those that were read.
+    fn settled(self) -> Self;
+
+    /// No bit set.
+    fn zero() -> Self;
+
+    /// Adds the 32-bit words of the lane, every other one to either of two lanes of 64-bit sums.
+    fn add_to(self, sums: [Self; 2]) -> [Self; 2];
+}
 
 /// 16 bytes.
 #[cfg(target_arch = "x86_64")]
-pub(super) type Narrow = std::arch::x86_64::__m128i;
+pub(super) type Narrow = x86::__m128i;
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) type Narrow = u128;
-impl Lane for Narrow {}
+pub(super) type Narrow = [u64; 2];
 
-/// 32 bytes.
 #[cfg(target_arch = "x86_64")]
-type Wide = std::arch::x86_64::__m256i;
+impl Lane for Narrow {
+    #[inline(always)]
+    fn settled(mut self) -> Self {
+        // SAFETY: no instruction.
+        unsafe { asm!("/* {0} */", inout(xmm_reg) self, options(nomem, nostack, preserves_flags)) };
+        self
+    }
+
+    #[inline(always)]
+    fn zero() -> Self {
+        // SAFETY: every x86-64 has SSE2.
+        unsafe { x86::_mm_setzero_si128() }
+    }
+
+    #[inline(always)]
+    fn add_to(self, [low, high]: [Self; 2]) -> [Self; 2] {
+        // SAFETY: every x86-64 has SSE2.
+        unsafe {
+            let lower = x86::_mm_and_si128(self, x86::_mm_set1_epi64x(0xffff_ffff));
+            [x86::_mm_add_epi64(low, lower), x86::_mm_add_epi64(high, x86::_mm_srli_epi64::<32>(self))]
+        }
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Lane for Narrow {
+    #[inline(always)]
+    fn settled(self) -> Self {
+        self.map(settled_word)
+    }
+
+    #[inline(always)]
+    fn zero() -> Self {
+        [0; 2]
+    }
+
+    #[inline(always)]
+    fn add_to(self, [low, high]: [Self; 2]) -> [Self; 2] {
+        let [a, b] = self;
+        [[low[0] + (a & 0xffff_ffff), low[1] + (b & 0xffff_ffff)], [high[0] + (a >> 32), high[1] + (b >> 32)]]
+    }
+}
+
+/// 32 bytes. Private: only [`by_widest_lane`] names it, where the CPU has AVX2.
 #[cfg(target_arch = "x86_64")]
-impl Lane for Wide {}
+type Wide = x86::__m256i;
+
+#[cfg(target_arch = "x86_64")]
+impl Lane for Wide {
+    #[inline(always)]
+    fn settled(self) -> Self {
+        #[target_feature(enable = "avx2")]
+        #[inline]
+        fn settled(mut lane: Wide) -> Wide {
+            // SAFETY: no instruction.
+            unsafe { asm!("/* {0} */", inout(ymm_reg) lane, options(nomem, nostack, preserves_flags)) };
+            lane
+        }
+        // SAFETY: the CPU has AVX2; see `Wide`.
+        unsafe { settled(self) }
+    }
+
+    #[inline(always)]
+    fn zero() -> Self {
+        // SAFETY: the CPU has AVX2; see `Wide`.
+        unsafe { x86::_mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    fn add_to(self, [low, high]: [Self; 2]) -> [Self; 2] {
+        // SAFETY: the CPU has AVX2; see `Wide`.
+        unsafe {
+            let lower = x86::_mm256_and_si256(self, x86::_mm256_set1_epi64x(0xffff_ffff));
+            [
+                x86::_mm256_add_epi64(low, lower),
+                x86::_mm256_add_epi64(high, x86::_mm256_srli_epi64::<32>(self)),
+            ]
+        }
+    }
+}
+
+/// The same of eight bytes.
+#[inline(always)]
+fn settled_word(mut word: u64) -> u64 {
+    // SAFETY: no instruction.
+    unsafe { asm!("/* {0} */", inout(reg) word, options(nomem, nostack, preserves_flags)) };
+    word
+}
 
 /// Work on many short copies, which can be done by lanes of either width.
 pub(super) trait ByLane {
@@ -214,6 +309,69 @@ pub(super) unsafe fn to_guest<L: Lane>(from: &[u8], to: *mut u8) {
 pub(super) unsafe fn guest_to_guest(from: *const u8, to: *mut u8, len: usize) {
     // SAFETY: the caller's promise.
     unsafe { short::<Narrow>(from, to, len) };
+}
+
+/// Copies one lane, and adds what was copied to the sums.
+///
+/// # Safety
+/// `from` must be valid for reads and `to` for writes of a lane.
+#[inline(always)]
+unsafe fn summed<L: Lane>(from: *const u8, to: *mut u8, sums: [L; 2]) -> [L; 2] {
+    // SAFETY: the caller's promise.
+    let lane = unsafe { load::<L>(from) }.settled();
+    // SAFETY: the caller's promise.
+    unsafe { store(to, lane) };
+    lane.add_to(sums)
+}
+
+/// As [`guest_to_guest`]; returns the sum of what was written. Each byte is read once, so that is what was read, whatever the guests write
+/// meanwhile. Where the ranges overlap, what is read may be what was just written.
+///
+/// # Safety
+/// `from` must be valid for reads and `to` for writes of `len` bytes (guest memory of live epochs).
+#[inline(always)]
+pub(super) unsafe fn guest_to_guest_summed<L: Lane>(from: *const u8, to: *mut u8, len: usize) -> Sum {
+    let (mut at, lane) = (0, size_of::<L>());
+    let [mut some, mut others] = [[L::zero(); 2]; 2];
+    // SAFETY: the caller's promise; all that is read and written lies before `len`.
+    unsafe {
+        while len - at >= 4 * lane {
+            let (from, to) = (from.add(at), to.add(at));
+            some = summed(from, to, some);
+            others = summed(from.add(lane), to.add(lane), others);
+            some = summed(from.add(2 * lane), to.add(2 * lane), some);
+            others = summed(from.add(3 * lane), to.add(3 * lane), others);
+            at += 4 * lane;
+        }
+        while len - at >= lane {
+            some = summed(from.add(at), to.add(at), some);
+            at += lane;
+        }
+    }
+    // No frame has so many words of four bytes that 64 bits overflow.
+    let mut words = [[0u64; 4]; 4];
+    for (words, lane) in words.iter_mut().zip([some, others].as_flattened()) {
+        // SAFETY: no lane is longer.
+        unsafe { store(words.as_mut_ptr().cast(), *lane) };
+    }
+    let mut sum = Sum::ZERO.add_words(words.as_flattened().iter().sum());
+    // SAFETY: as above.
+    unsafe {
+        while len - at >= 8 {
+            let word = settled_word(from.add(at).cast::<u64>().read_unaligned());
+            to.add(at).cast::<u64>().write_unaligned(word);
+            sum = sum.add_words(word);
+            at += 8;
+        }
+        if at < len {
+            let mut rest = [0; 8];
+            let rest = &mut rest[..len - at];
+            from_guest::<Narrow>(from.add(at), rest);
+            to_guest::<Narrow>(rest, to.add(at));
+            sum = sum.add_bytes(rest);
+        }
+    }
+    sum
 }
 
 /// Makes `N` bytes of guest memory say `from`, writing only if they say something else: what nobody writes stays in both

@@ -6,6 +6,7 @@ use super::{
     fault::PortFault,
     sigbus::{self, Guarded},
 };
+use checksum::Sum;
 use std::{any::Any, fmt, marker::PhantomData, ptr::NonNull, sync::Arc};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
@@ -90,9 +91,7 @@ impl Segment {
     /// Copies `len` bytes from `offset` on to `at` in `to`. Both ranges must lie inside; else nothing is copied.
     #[inline(always)]
     pub(super) fn copy_to(&self, offset: u32, to: &Segment, at: u32, len: u32) {
-        let inside =
-            |segment: &Segment, from: u32| u64::from(from) + u64::from(len) <= u64::from(segment.len);
-        if inside(self, offset) && inside(to, at) {
+        if self.has(offset, len) && to.has(at, len) {
             // SAFETY: inside both segments; each was resolved in an epoch that its borrower's ring keeps alive.
             unsafe {
                 copy::guest_to_guest(
@@ -102,6 +101,28 @@ impl Segment {
                 );
             };
         }
+    }
+
+    /// The same; returns the sum of what was written.
+    #[inline(always)]
+    pub(super) fn copy_summed_to<L: Lane>(&self, offset: u32, to: &Segment, at: u32, len: u32) -> Sum {
+        if !(self.has(offset, len) && to.has(at, len)) {
+            return Sum::ZERO;
+        }
+        // SAFETY: inside both segments; each was resolved in an epoch that its borrower's ring keeps alive.
+        unsafe {
+            copy::guest_to_guest_summed::<L>(
+                self.host().add(offset as usize),
+                to.host().add(at as usize),
+                len as usize,
+            )
+        }
+    }
+
+    /// Whether `len` bytes from `offset` on lie inside.
+    #[inline(always)]
+    fn has(&self, offset: u32, len: u32) -> bool {
+        u64::from(offset) + u64::from(len) <= u64::from(self.len)
     }
 }
 

@@ -75,6 +75,8 @@ pub struct Config {
     pub timeout: Duration,
     /// Ends such a wait early once it is true.
     pub cancel: Option<Arc<AtomicBool>>,
+    /// Whether the rings are enabled at once; else by [`Driver::enable`].
+    pub enabled: bool,
 }
 
 impl Default for Config {
@@ -93,6 +95,7 @@ impl Default for Config {
             receive: ReceiveLayout::Single,
             timeout: Duration::from_secs(5),
             cancel: None,
+            enabled: true,
         }
     }
 }
@@ -227,8 +230,10 @@ impl Driver {
             let base = ring.resume_index();
             self.session.start_ring(index, &self.memory, ring.places(), base, (kick, call))?;
         }
-        for index in 0..self.pairs.len() * 2 {
-            self.session.enable(index, true)?;
+        if self.config.enabled {
+            for index in 0..self.pairs.len() * 2 {
+                self.session.enable(index, true)?;
+            }
         }
         for pair in &mut self.pairs {
             pair.flush();
@@ -273,6 +278,11 @@ impl Driver {
         let receive = usize::from(pair) * 2;
         self.session.enable(receive, on)?;
         self.session.enable(receive + 1, on)
+    }
+
+    /// SET_VRING_ENABLE for the receiveq of a pair alone: disabled, it gets no frames, and what was sent still goes.
+    pub fn enable_receive(&mut self, pair: u16, on: bool) -> Result<(), DriverError> {
+        self.session.enable(usize::from(pair) * 2, on)
     }
 
     /// SET_MEM_TABLE once more while the rings run, as a VMM does at a change of memory.

@@ -32,7 +32,8 @@ use virtio_bindings::{
         VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
         VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_ECN,
         VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MAC,
-        VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS, VIRTIO_NET_S_LINK_UP,
+        VIRTIO_NET_F_MRG_RXBUF, VIRTIO_NET_F_MTU, VIRTIO_NET_F_SPEED_DUPLEX, VIRTIO_NET_F_STATUS,
+        VIRTIO_NET_S_LINK_UP,
     },
     virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC},
 };
@@ -46,6 +47,9 @@ const QUEUE_SIZE: u16 = 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Where `status` is in the configuration space (§5.1.4).
 const STATUS_OFFSET: usize = 6;
+/// The link's speed in Mbit/s and its duplex, as the configuration space says them (§5.1.4): LACP aggregates links whose speed is known.
+const LINK_MBIT: u32 = 10_000;
+const FULL_DUPLEX: u8 = 1;
 /// How often one machine says what went wrong with a start or a reset.
 const MOST_COMPLAINTS: u8 = 16;
 
@@ -143,15 +147,18 @@ pub enum NetError {
 
 /// What a driver is offered, of what the backend offers.
 fn offer(config: &NetConfig, of_backend: u64) -> Offer {
-    let mut features = of_backend & OF_BACKEND | mask(&[VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS]);
+    let own = [VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS, VIRTIO_NET_F_SPEED_DUPLEX];
+    let mut features = of_backend & OF_BACKEND | mask(&own);
     if config.mtu.is_some() {
         features |= mask(&[VIRTIO_NET_F_MTU]);
     }
-    // mac, status, max_virtqueue_pairs, mtu (§5.1.4).
+    // mac, status, max_virtqueue_pairs, mtu, speed, duplex (§5.1.4).
     let mut space = config.mac.to_vec();
     space.extend((VIRTIO_NET_S_LINK_UP as u16).to_le_bytes());
     space.extend(1u16.to_le_bytes());
     space.extend(config.mtu.unwrap_or_default().to_le_bytes());
+    space.extend(LINK_MBIT.to_le_bytes());
+    space.push(FULL_DUPLEX);
     Offer { device: VIRTIO_ID_NET, features, queues: QUEUES, queue_size: QUEUE_SIZE, config: space }
 }
 
@@ -337,9 +344,10 @@ mod tests {
             assert_eq!(all.features & 1 << missing, 0, "{missing}");
         }
         let least = offer(&config(Some(9000)), VERSION_1);
-        let own = mask(&[VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS, VIRTIO_NET_F_MTU]);
+        let own = [VIRTIO_NET_F_MAC, VIRTIO_NET_F_STATUS, VIRTIO_NET_F_MTU, VIRTIO_NET_F_SPEED_DUPLEX];
+        let own = mask(&own);
         assert_eq!(least.features, VERSION_1 | own);
-        assert_eq!(least.config, [2, 0, 0, 0, 0, 7, 1, 0, 1, 0, 0x28, 0x23]);
+        assert_eq!(least.config, [2, 0, 0, 0, 0, 7, 1, 0, 1, 0, 0x28, 0x23, 0x10, 0x27, 0, 0, 1]);
     }
 
     /// A device that wants no replies, and says what it is told.

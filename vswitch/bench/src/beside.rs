@@ -131,7 +131,7 @@ fn repeat(rig: &Rig<'_>, course: &mut Course) -> Result<Option<Repetition>, Benc
         }
         Ok(outcome)
     };
-    let maximum = trial(Pace::Closed { window: rig.plan.window(course.size) }, false)?.rate();
+    let maximum = trial(Pace::Closed { window: rig.plan.window(course.kind) }, false)?.rate();
     let pace = Pace::Open { rate: maximum * OFFERED };
     let (solo, beside) = (trial(pace, false)?, trial(pace, true)?);
     let measured = solo.frames > 0 && beside.frames > 0;

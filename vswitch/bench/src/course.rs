@@ -1,4 +1,4 @@
-//! Frames of one size on one switch: attached, taught, and measured once in each repetition.
+//! Frames of one kind on one switch: attached, taught, and measured once in each repetition.
 
 use crate::{
     frames::FrameSize,
@@ -6,6 +6,7 @@ use crate::{
     machine::{self, Clock, Machine, Watch},
     memcpy,
     neighbours::Neighbour,
+    offload::Kind,
     plan::{Mode, Plan, WARM_UP},
     report::{self, Repetition, Row, Subject},
     ringcopy::{RingCopy, Work},
@@ -36,9 +37,9 @@ pub(crate) struct Rig<'a> {
     pub(crate) cancel: &'a Arc<AtomicBool>,
 }
 
-/// One size of frames on one switch.
+/// One kind of frames on one switch.
 pub(crate) struct Course {
-    pub(crate) size: FrameSize,
+    pub(crate) kind: Kind,
     pub(crate) load: Load,
     limit: Option<Limit>,
     /// What the switch had dropped before.
@@ -90,11 +91,11 @@ impl<'a> Rig<'a> {
 
 impl Rig<'_> {
     /// Attaches every port and introduces every station.
-    pub(crate) fn begin(&self, size: FrameSize, switch: &mut dyn Switch) -> Result<Course, BenchError> {
+    pub(crate) fn begin(&self, kind: Kind, switch: &mut dyn Switch) -> Result<Course, BenchError> {
         let dropped = switch.dropped();
-        let limit = if self.plan.limits_run() { Some(self.limit(size)?) } else { None };
-        let load = self.attach(size, switch)?;
-        let mut course = Course { size, load, limit, dropped, repetitions: Vec::new(), remarks: Vec::new() };
+        let limit = if self.plan.limits_run() { Some(self.limit(kind.size.into())?) } else { None };
+        let load = self.attach(kind, switch)?;
+        let mut course = Course { kind, load, limit, dropped, repetitions: Vec::new(), remarks: Vec::new() };
         self.teach(&mut course, switch)?;
         Ok(course)
     }
@@ -107,11 +108,12 @@ impl Rig<'_> {
         switch: &mut dyn Switch,
     ) -> Result<Course, BenchError> {
         let dropped = switch.dropped();
-        let mut load = self.attach(size, switch)?;
+        let kind = Kind::from(size);
+        let mut load = self.attach(kind, switch)?;
         let variety = self.plan.variety;
         load.add_neighbours(neighbours.iter().map(|neighbour| Neighbour::new(*neighbour, size, variety)));
         let mut course =
-            Course { size, load, limit: None, dropped, repetitions: Vec::new(), remarks: Vec::new() };
+            Course { kind, load, limit: None, dropped, repetitions: Vec::new(), remarks: Vec::new() };
         self.teach(&mut course, switch)?;
         Ok(course)
     }
@@ -123,13 +125,14 @@ impl Rig<'_> {
         switch: &mut dyn Switch,
         say: &mut dyn FnMut(f64),
     ) -> Result<(), BenchError> {
-        let size = course.size;
+        let kind = course.kind;
         let measured = self
-            .switch_trial(size, &mut course.load, switch, say)
+            .switch_trial(kind, &mut course.load, switch, say)
             .map_err(|error| course.explained(error, switch))?;
         say(0.6);
-        let ringcopy = course.limit.as_mut().map(|limit| self.limit_trial(size, limit)).transpose()?;
-        let memcpy = if self.plan.limits_run() { Some(self.memcpy(size)?) } else { None };
+        let ringcopy =
+            course.limit.as_mut().map(|limit| self.limit_trial(kind.size.into(), limit)).transpose()?;
+        let memcpy = if self.plan.limits_run() { Some(self.memcpy(kind.size)?) } else { None };
         course.repetitions.push(Repetition { ringcopy, memcpy, ..measured });
         Ok(())
     }
@@ -137,10 +140,9 @@ impl Rig<'_> {
     /// Sums up; also what else is to be known.
     pub(crate) fn end(&self, course: Course) -> (Row, Vec<String>) {
         let subject = Subject {
-            frame_size: course.size.to_string(),
-            ring_bytes: course.size.mean_on_ring(),
-            ring_size: self.plan.ring_size(course.size).entries(),
-            mode: self.plan.mode_in_words(course.size),
+            kind: course.kind,
+            ring_size: self.plan.ring_size(course.kind.size).entries(),
+            mode: self.plan.mode_in_words(course.kind),
         };
         (report::row(subject, &course.repetitions, self.clock), course.remarks)
     }
@@ -152,7 +154,7 @@ impl Rig<'_> {
             let (refused, flooded) = (switch.refused(), switch.flooded());
             course.load.teach(self.cancel)?;
             let since = |before: Option<u64>, now: Option<u64>| Some(now?.saturating_sub(before?));
-            course.remarks = refusals(course.size, since(refused, switch.refused()));
+            course.remarks = refusals(course.kind.size, since(refused, switch.refused()));
             match since(flooded, switch.flooded()) {
                 Some(flooded) if flooded > 0 && flooded < last => last = flooded,
                 _ => break,
@@ -162,9 +164,10 @@ impl Rig<'_> {
     }
 
     /// Attaches all ports of the switch.
-    fn attach(&self, size: FrameSize, switch: &mut dyn Switch) -> Result<Load, BenchError> {
-        let config = self.driver(size);
+    fn attach(&self, kind: Kind, switch: &mut dyn Switch) -> Result<Load, BenchError> {
+        let left = kind.offload.features();
         let port = |port| {
+            let config = self.driver(kind, port);
             let begin = Instant::now();
             loop {
                 let stream = match switch.connect(port) {
@@ -175,7 +178,10 @@ impl Rig<'_> {
                     Err(source) => return Err(BenchError::Socket { port: switch.name(port), source }),
                 };
                 match Driver::connect(stream, &config) {
-                    Ok(driver) => return Ok(driver),
+                    Ok(driver) if driver.features() & config.features & left == left => return Ok(driver),
+                    Ok(_) => {
+                        return Err(BenchError::NoOffload { port: switch.name(port), offload: kind.offload });
+                    }
                     // A switch that has not seen yet that the last connection ended turns the next one away.
                     Err(DriverError::Handshake { .. }) if begin.elapsed() < TURNED_AWAY => {}
                     Err(DriverError::Cancelled { .. }) => return Err(LoadError::Interrupted.into()),
@@ -184,18 +190,18 @@ impl Rig<'_> {
             }
         };
         let ports = (0..self.plan.ports).map(port).collect::<Result<_, _>>()?;
-        Ok(self.load(size, ports, self.plan.busy_ports))
+        Ok(self.load(kind, ports, self.plan.busy_ports))
     }
 
-    fn limit(&self, size: FrameSize) -> Result<Limit, BenchError> {
+    fn limit(&self, kind: Kind) -> Result<Limit, BenchError> {
         let (copier, ends) = RingCopy::start(self.plan.switch_cpu).map_err(BenchError::Limits)?;
-        let config = self.driver(size);
+        let config = self.driver(kind, 0);
         let connect = |stream| {
             Driver::connect(stream, &config)
                 .map_err(|source| BenchError::Driver { port: "the copier".into(), source })
         };
         let ports = ends.into_iter().map(connect).collect::<Result<_, _>>()?;
-        let mut load = self.load(size, ports, 2);
+        let mut load = self.load(kind, ports, 2);
         copier.set_running(true);
         load.teach(self.cancel)?;
         copier.set_running(false);
@@ -203,27 +209,27 @@ impl Rig<'_> {
     }
 
     /// The driver of each port; a wait of its handshake ends when the benchmark is to end.
-    fn driver(&self, size: FrameSize) -> Config {
-        Config { cancel: Some(self.cancel.clone()), ..self.plan.driver(size, self.huge_pages) }
+    fn driver(&self, kind: Kind, port: usize) -> Config {
+        Config { cancel: Some(self.cancel.clone()), ..self.plan.driver(kind, port, self.huge_pages) }
     }
 
-    fn load(&self, size: FrameSize, ports: Vec<Driver>, busy: usize) -> Load {
+    fn load(&self, kind: Kind, ports: Vec<Driver>, busy: usize) -> Load {
         let plan = self.plan;
         let ways = ways(busy, plan.two_directions);
-        let ring_size = plan.ring_size(size).entries();
-        let frames = (size, plan.variety, plan.payload);
+        let ring_size = plan.ring_size(kind.size).entries();
+        let frames = (kind, plan.variety, plan.payload);
         Load::new(ports, &ways, frames, ring_size, (self.clock, plan.switch_cpu.is_none()))
     }
 
     /// The trial whose figures are reported; what leads to its rate is no part of them.
     fn switch_trial(
         &self,
-        size: FrameSize,
+        kind: Kind,
         load: &mut Load,
         switch: &mut dyn Switch,
         say: &mut dyn FnMut(f64),
     ) -> Result<Repetition, BenchError> {
-        let closed = Pace::Closed { window: self.plan.window(size) };
+        let closed = Pace::Closed { window: self.plan.window(kind) };
         let measured = match self.plan.mode {
             Mode::Closed { .. } => self.trial(closed, load, switch)?,
             Mode::Open { rate } => self.trial(Pace::Open { rate }, load, switch)?,
@@ -262,10 +268,10 @@ impl Rig<'_> {
         Ok(Repetition { outcome, offered, work, flooded, disturbance, ..Repetition::default() })
     }
 
-    fn limit_trial(&self, size: FrameSize, limit: &mut Limit) -> Result<(Outcome, Work), BenchError> {
+    fn limit_trial(&self, kind: Kind, limit: &mut Limit) -> Result<(Outcome, Work), BenchError> {
         let before = limit.copier.work();
         limit.copier.set_running(true);
-        let trial = self.plan.trial(Pace::Closed { window: self.plan.window(size) });
+        let trial = self.plan.trial(Pace::Closed { window: self.plan.window(kind) });
         let outcome = limit.load.run(&trial, self.cancel);
         limit.copier.set_running(false);
         Ok((outcome?, limit.copier.work().since(before)))

@@ -30,6 +30,7 @@ pub(crate) const TAG: usize = 4;
 const TPID: [u8; 2] = [0x81, 0x00];
 const IPV4: [u8; 2] = [0x08, 0x00];
 const UDP: u8 = 17;
+pub(crate) const TCP: u8 = 6;
 /// The first UDP ports of flows: the dynamic ones (RFC 6335 §6).
 const FIRST_UDP_PORT: u16 = 49152;
 /// Flows that one destination port takes: as many as there are dynamic ports.
@@ -359,24 +360,12 @@ impl Kind {
     fn new(len: usize, from: u16, to: u16, tag: usize, tail: &[u8]) -> Self {
         let t = tag;
         let mut bytes = [0; MAX_HEAD];
-        bytes[12] = 2;
-        bytes[13..15].copy_from_slice(&to.to_be_bytes());
-        bytes[18] = 2;
-        bytes[19..21].copy_from_slice(&from.to_be_bytes());
+        put_stations(&mut bytes[net_header::LEN..], from, to);
         bytes[24..26].copy_from_slice(if t > 0 { &TPID } else { &IPV4 });
         bytes[24 + t..26 + t].copy_from_slice(&IPV4);
         let (ip_len, udp_len) = ((len - 14 - t) as u16, (len - 34 - t) as u16);
         let ip = &mut bytes[26 + t..46 + t];
-        (ip[0], ip[8], ip[9]) = (0x45, 64, UDP);
-        ip[2..4].copy_from_slice(&ip_len.to_be_bytes());
-        // Not to be fragmented (RFC 791 §3.1).
-        ip[6] = 0x40;
-        ip[12..14].copy_from_slice(&[198, 18]);
-        ip[14..16].copy_from_slice(&from.to_be_bytes());
-        ip[16..18].copy_from_slice(&[198, 19]);
-        ip[18..20].copy_from_slice(&to.to_be_bytes());
-        let sum = words(ip);
-        ip[10..12].copy_from_slice(&checksum(sum).to_le_bytes());
+        put_ipv4(ip, ip_len, UDP, 0, (from, to));
         let addresses = words(&ip[12..20]);
         // Those of flow 0: where there is no other, they stay.
         if t > 0 {
@@ -391,14 +380,38 @@ impl Kind {
     }
 }
 
+/// Writes the MAC addresses of both ports' first stations, and that IPv4 follows.
+pub(crate) fn put_stations(ethernet: &mut [u8], from: u16, to: u16) {
+    ethernet[0] = 2;
+    ethernet[1..3].copy_from_slice(&to.to_be_bytes());
+    ethernet[6] = 2;
+    ethernet[7..9].copy_from_slice(&from.to_be_bytes());
+    ethernet[12..14].copy_from_slice(&IPV4);
+}
+
+/// Writes an IPv4 header.
+pub(crate) fn put_ipv4(ip: &mut [u8], len: u16, protocol: u8, id: u16, (from, to): (u16, u16)) {
+    (ip[0], ip[8], ip[9]) = (0x45, 64, protocol);
+    ip[2..4].copy_from_slice(&len.to_be_bytes());
+    ip[4..6].copy_from_slice(&id.to_be_bytes());
+    // Not to be fragmented (RFC 791 §3.1).
+    ip[6] = 0x40;
+    ip[12..14].copy_from_slice(&[198, 18]);
+    ip[14..16].copy_from_slice(&from.to_be_bytes());
+    ip[16..18].copy_from_slice(&[198, 19]);
+    ip[18..20].copy_from_slice(&to.to_be_bytes());
+    let sum = words(ip);
+    ip[10..12].copy_from_slice(&checksum(sum).to_le_bytes());
+}
+
 /// The byte at `at` of frames of port `from`.
-fn pattern(at: usize, from: u16) -> u8 {
+pub(crate) fn pattern(at: usize, from: u16) -> u8 {
     (at as u8).wrapping_mul(29) ^ (at >> 8) as u8 ^ (from as u8).wrapping_mul(71) ^ (from >> 8) as u8
 }
 
 /// Source and destination port of a flow.
 #[inline(always)]
-fn flow_ports(flow: u32) -> [u8; 4] {
+pub(crate) fn flow_ports(flow: u32) -> [u8; 4] {
     let [s0, s1] = (FIRST_UDP_PORT + (flow % FLOWS_PER_PORT) as u16).to_be_bytes();
     let [d0, d1] = (FIRST_UDP_PORT + (flow / FLOWS_PER_PORT) as u16).to_be_bytes();
     [s0, s1, d0, d1]
@@ -412,14 +425,14 @@ fn flow_number(ports: [u8; 4]) -> u32 {
 
 /// The sum of 16-bit words as they lie in memory; an odd byte at the end counts as if zero came behind it (RFC 1071
 /// §2 (B): the order of bytes does not matter to the sum).
-fn words(bytes: &[u8]) -> u64 {
+pub(crate) fn words(bytes: &[u8]) -> u64 {
     let pairs = bytes.chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
     pairs.map(u64::from).sum()
 }
 
 /// The ones' complement sum in 16 bits.
 #[inline(always)]
-fn fold(sum: u64) -> u64 {
+pub(crate) fn fold(sum: u64) -> u64 {
     let sum = (sum >> 32) + (sum & 0xffff_ffff);
     let sum = (sum >> 16) + (sum & 0xffff);
     let sum = (sum >> 16) + (sum & 0xffff);
@@ -428,7 +441,7 @@ fn fold(sum: u64) -> u64 {
 
 /// The checksum of what sums up to `sum`; never 0, which in UDP says that there is none (RFC 768).
 #[inline(always)]
-fn checksum(sum: u64) -> u16 {
+pub(crate) fn checksum(sum: u64) -> u16 {
     match !(fold(sum) as u16) {
         0 => 0xffff,
         checksum => checksum,

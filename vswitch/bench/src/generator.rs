@@ -1,13 +1,18 @@
 //! The generator: bursts of stamped frames on one queue pair. Of each frame it writes what is new, one cache line; the rest
 //! stays where it was written before.
 
-use crate::frames::{Flow, Payload, Stamp, Stream, TAG, Variety};
+use crate::{
+    frames::{Flow, Payload, Stamp, Stream, TAG, Variety},
+    large::Large,
+};
 use vhost_net_backend::driver::{QueuePair, TransmitBuffer};
 
 /// Sends the frames of one stream.
 #[derive(Debug)]
 pub(crate) struct Generator {
     stream: Stream,
+    /// What is sent instead, if something is left to the switch.
+    large: Option<Large>,
     flow: Flow,
     /// The place in the round of sizes.
     place: usize,
@@ -20,13 +25,21 @@ pub(crate) struct Generator {
 }
 
 impl Generator {
-    pub(crate) fn new(stream: Stream, payload: Payload) -> Self {
-        Self { dirty: payload.dirty, ..Self::starting_at(0, stream) }
+    pub(crate) fn new(stream: Stream, large: Option<Large>, payload: Payload) -> Self {
+        Self { large, dirty: payload.dirty, ..Self::starting_at(0, stream) }
     }
 
     /// One whose first frame has the number `number`.
     pub(crate) fn starting_at(number: u32, stream: Stream) -> Self {
-        Self { stream, flow: Flow::default(), place: 0, number, laid_out: Vec::new(), dirty: false }
+        Self {
+            stream,
+            large: None,
+            flow: Flow::default(),
+            place: 0,
+            number,
+            laid_out: Vec::new(),
+            dirty: false,
+        }
     }
 
     /// How its frames differ.
@@ -43,7 +56,9 @@ impl Generator {
     #[inline]
     pub(crate) fn send(&mut self, pair: &mut QueuePair, limit: usize, now: u64) -> usize {
         // All offsets are constants in each.
-        if self.stream.is_tagged() {
+        if let Some(large) = &self.large {
+            send_large(large, (&mut self.number, &mut self.laid_out, self.dirty), (pair, limit, now))
+        } else if self.stream.is_tagged() {
             self.send_behind::<TAG>(pair, limit, now)
         } else {
             self.send_behind::<0>(pair, limit, now)
@@ -52,7 +67,7 @@ impl Generator {
 
     #[inline(always)]
     fn send_behind<const LEN: usize>(&mut self, pair: &mut QueuePair, limit: usize, now: u64) -> usize {
-        let Self { stream, flow, place, number, laid_out, dirty } = self;
+        let Self { stream, flow, place, number, laid_out, dirty, .. } = self;
         pair.transmit_in_place(limit, stream.head_len(), |buffer| {
             let slot = usize::from(buffer.number());
             let kind = stream.kind(*place);
@@ -74,6 +89,28 @@ impl Generator {
             }
         })
     }
+}
+
+/// The same of frames of which something is left to the switch.
+fn send_large(
+    large: &Large,
+    (number, laid_out, dirty): (&mut u32, &mut Vec<Option<u8>>, bool),
+    (pair, limit, now): (&mut QueuePair, usize, u64),
+) -> usize {
+    pair.transmit_in_place(limit, large.head_len(), |buffer| {
+        let slot = usize::from(buffer.number());
+        if laid_out.get(slot) != Some(&Some(0)) {
+            laid_out.resize(laid_out.len().max(slot + 1), None);
+            laid_out[slot] = Some(0);
+            large.lay_out(buffer);
+        }
+        let end = large.stamp(Stamp { number: *number, time: now }, |at, bytes| buffer.write(at, bytes));
+        if dirty {
+            large.write_tail(buffer);
+        }
+        buffer.set_end(end);
+        *number = number.wrapping_add(1);
+    })
 }
 
 /// Writes all of a frame that stays: its head, and once for all kinds the tail.

@@ -1,9 +1,11 @@
 //! One stream from port to port: what of it is due, sent and received.
 
 use crate::{
-    frames::{FrameSize, Payload, Stream, Variety},
+    frames::{Payload, Stream, Variety},
     generator::Generator,
+    large::Large,
     load::{BURST, Way},
+    offload::Kind,
     sink::Sink,
 };
 use vhost_net_backend::driver::Driver;
@@ -25,9 +27,12 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(way: Way, (size, variety, payload): (FrameSize, Variety, Payload)) -> Self {
-        let stream = Stream::new(way.from as u16, way.to as u16, size, variety);
-        let (generator, sink) = (Generator::new(stream.clone(), payload), Sink::new(stream, payload));
+    pub(crate) fn new(way: Way, (kind, variety, payload): (Kind, Variety, Payload)) -> Self {
+        let (from, to) = (way.from as u16, way.to as u16);
+        let stream = Stream::new(from, to, kind.size, variety);
+        let large = Large::new(from, to, kind.size.longest_on_ring(), kind.offload);
+        let generator = Generator::new(stream.clone(), large.clone(), payload);
+        let sink = Sink::new(stream, large, payload);
         Self { way, generator, sink, first: 0, due: 0, sent: 0, written_off: 0, before: (0, 0) }
     }
 

@@ -7,6 +7,7 @@ use crate::{
     lane::{Lane, LanePace},
     machine::Clock,
     neighbours::{self, Neighbour},
+    offload::Kind,
     sink::Tally,
 };
 use std::{
@@ -162,12 +163,12 @@ pub struct Load {
 }
 
 impl Load {
-    /// Streams of frames of such a size, variety and payload along `ways` between `ports`, which have rings of `ring_size`. A `polite` load
+    /// Streams of frames of such a kind, variety and payload along `ways` between `ports`, which have rings of `ring_size`. A `polite` load
     /// lets others run when it has nothing to do.
     pub fn new(
         ports: Vec<Driver>,
         ways: &[Way],
-        frames: (FrameSize, Variety, Payload),
+        frames: (Kind, Variety, Payload),
         ring_size: u16,
         (clock, polite): (Clock, bool),
     ) -> Self {

@@ -83,7 +83,7 @@ pub(crate) struct Neighbour {
 impl Neighbour {
     pub(crate) fn new((way, stalled): (Way, bool), size: FrameSize, variety: Variety) -> Self {
         let stream = Stream::new(way.from as u16, way.to as u16, size, variety);
-        let generator = Generator::new(stream, Payload::default());
+        let generator = Generator::new(stream, None, Payload::default());
         Self { way, generator, stalled, lacking: 0, last: 0, sent: 0, received: 0 }
     }
 

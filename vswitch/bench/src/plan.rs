@@ -2,7 +2,9 @@
 
 use crate::{
     frames::{FrameSize, Payload, Variety},
+    large::Large,
     load::{Pace, Trial},
+    offload::{Kind, Offload},
     report::Settings,
     search::Goal,
 };
@@ -18,6 +20,8 @@ use vhost_net_backend::{
 const SMALLEST_BUFFER: usize = 2048;
 /// A ring's buffers are to stay in the cache of one core: with larger frames the default ring is smaller.
 const DEFAULT_RINGS: [(usize, u16); 3] = [(2048, 1024), (16 << 10, 256), (usize::MAX, 64)];
+/// Entries of a ring of segments where nothing is said: what QEMU gives a guest.
+const SEGMENT_RING: u16 = 256;
 /// The part of a repetition that warms up.
 pub(crate) const WARM_UP: f64 = 0.2;
 
@@ -28,6 +32,8 @@ pub struct Plan {
     pub device: String,
     /// Sizes of frames, one row each.
     pub sizes: Vec<FrameSize>,
+    /// What is left to the switch, one row of each size for each.
+    pub offloads: Vec<Offload>,
     /// Entries of each ring; none: 1024, with frames over 2 KiB 256, over 16 KiB 64.
     pub ring_size: Option<RingSize>,
     /// How frames differ.
@@ -79,6 +85,16 @@ pub enum Mode {
 }
 
 impl Plan {
+    /// One for each row.
+    pub(crate) fn kinds(&self) -> Vec<Kind> {
+        let each = |size: &FrameSize| {
+            let size = *size;
+            self.offloads.iter().map(move |offload| Kind { size, offload: *offload })
+        };
+        self.sizes.iter().flat_map(each).collect()
+    }
+
+    /// Entries of a ring of whole frames.
     pub(crate) fn ring_size(&self, size: FrameSize) -> RingSize {
         self.ring_size.unwrap_or_else(|| {
             let buffer = buffer_size(size);
@@ -92,16 +108,29 @@ impl Plan {
         self.limits && self.switch_cpu.is_some()
     }
 
-    pub(crate) fn driver(&self, size: FrameSize, huge_pages: bool) -> Config {
+    /// The driver of port `port`, if frames go to those with odd numbers.
+    pub(crate) fn driver(&self, kind: Kind, port: usize, huge_pages: bool) -> Config {
         let base = Config::default();
-        let merge = if self.mergeable { features::NET_MRG_RXBUF } else { 0 };
+        let left = kind.offload.features();
+        let merge = if self.mergeable || left > 0 { features::NET_MRG_RXBUF } else { 0 };
+        let (ring_size, buffer_size) = match kind.offload {
+            Offload::Segments if port % 2 == 1 => (self.segment_ring(kind), SMALLEST_BUFFER),
+            _ => (self.ring_size(kind.size), buffer_size(kind.size)),
+        };
         Config {
-            features: base.features & !features::NET_MRG_RXBUF | merge,
-            ring_size: self.ring_size(size),
+            features: base.features & !features::NET_MRG_RXBUF | merge | left,
+            ring_size,
             memory: MemoryConfig { huge_pages, shaped_bytes: 0, ..MemoryConfig::default() },
-            buffer_size: buffer_size(size) as u32,
+            buffer_size: buffer_size as u32,
             ..base
         }
+    }
+
+    /// Entries of a ring of segments, each in a buffer of its own: at least two frames' of them.
+    fn segment_ring(&self, kind: Kind) -> RingSize {
+        let asked = self.ring_size.map_or(SEGMENT_RING, RingSize::entries);
+        let segments = Large::parts(kind.size.longest_on_ring(), kind.offload) as u16;
+        RingSize::new(asked.max((2 * segments).next_power_of_two())).expect("two powers of two")
     }
 
     /// Bytes of the memory of all guests, about, if it is of huge pages; those of ringcopy count too.
@@ -145,19 +174,27 @@ impl Plan {
         left_out
     }
 
-    /// Frames of each stream on their way in a closed loop.
-    pub(crate) fn window(&self, size: FrameSize) -> u32 {
-        let entries = u32::from(self.ring_size(size).entries());
-        match self.mode {
-            Mode::Closed { window: Some(window) } => window,
-            _ => (entries - entries / 16).max(1),
+    /// Frames of each stream on their way in a closed loop: a sixteenth less than rings hold, of the receiver's as well as of the sender's.
+    pub(crate) fn window(&self, kind: Kind) -> u32 {
+        if let Mode::Closed { window: Some(window) } = self.mode {
+            return window;
         }
+        let most = |ring: RingSize| u32::from(ring.entries()) - u32::from(ring.entries()) / 16;
+        let whole = most(self.ring_size(kind.size));
+        let window = match kind.offload {
+            Offload::Segments => {
+                let segments = Large::parts(kind.size.longest_on_ring(), kind.offload) as u32;
+                whole.min(most(self.segment_ring(kind)) / segments)
+            }
+            Offload::None | Offload::Checksum => whole,
+        };
+        window.max(1)
     }
 
     /// What is looked for, in words.
-    pub(crate) fn mode_in_words(&self, size: FrameSize) -> String {
+    pub(crate) fn mode_in_words(&self, kind: Kind) -> String {
         match self.mode {
-            Mode::Closed { .. } => format!("closed loop, window {}", self.window(size)),
+            Mode::Closed { .. } => format!("closed loop, window {}", self.window(kind)),
             Mode::Open { rate } => format!("open loop, {} Mpps", rate / 1e6),
             Mode::Part { of_closed } => {
                 format!("open loop, {} % of the closed loop's rate", of_closed * 100.0)

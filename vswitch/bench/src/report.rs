@@ -5,6 +5,7 @@ use crate::{
     histogram::Histogram,
     load::Outcome,
     machine::{Clock, Disturbance, Machine},
+    offload::{Kind, Offload},
     ringcopy::Work,
     sink::Tally,
 };
@@ -23,7 +24,7 @@ pub struct Report {
     pub remarks: Vec<String>,
     /// Nanoseconds that a cache line takes from core to core.
     pub hand_over_ns: Option<f64>,
-    /// One row for each size of frames.
+    /// One row for each size of frames, and what is left to the switch of them.
     pub results: Vec<Row>,
 }
 
@@ -56,14 +57,17 @@ pub struct Settings {
     pub repetitions: u32,
 }
 
-/// What came of one size of frames.
+/// What came of one kind of frames.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// As it was asked for: 64 to 1518 with FCS, larger ones without, or `imix`.
     pub frame_size: String,
+    /// What the switch was left to do with each frame, for a receiver that takes none of it. Frames and bytes are those that were sent: a frame
+    /// that is cut counts once all of its segments arrived, without their headers.
+    pub offload: Offload,
     /// Bytes on the ring, the mean.
     pub ring_bytes: f64,
-    /// Entries of each ring.
+    /// Entries of each ring; of a sender's where frames are cut.
     pub ring_size: u16,
     /// `closed loop, window 960`, `open loop, 1 Mpps`, `ndr` or `pdr`.
     pub mode: String,
@@ -181,21 +185,21 @@ pub(crate) struct Repetition {
 /// What a row is about.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
-    pub(crate) frame_size: String,
-    pub(crate) ring_bytes: f64,
+    pub(crate) kind: Kind,
     pub(crate) ring_size: u16,
     pub(crate) mode: String,
 }
 
 /// Sums repetitions up.
 pub(crate) fn row(subject: Subject, repetitions: &[Repetition], clock: Clock) -> Row {
+    let ring_bytes = subject.kind.size.mean_on_ring();
     let no_rate_held = repetitions.iter().filter(|rep| rep.no_rate_held).count() as u32;
     let repetitions: Vec<&Repetition> = repetitions.iter().filter(|rep| !rep.no_rate_held).collect();
     let mpps = |outcome: &Outcome| outcome.rate() / 1e6;
     let bits = |outcome: &Outcome| outcome.bytes as f64 * 8.0 / outcome.seconds / 1e9;
     let busy = |rep: &Repetition| {
         let cycles = rep.work?.cycles_per_frame().filter(|cycles| *cycles > 0.0)?;
-        Some(subject.ring_bytes * 8.0 * clock.hertz() / cycles / 1e9)
+        Some(ring_bytes * 8.0 * clock.hertz() / cycles / 1e9)
     };
     let over =
         |value: &dyn Fn(&Repetition) -> Option<f64>| median(repetitions.iter().copied().filter_map(value));
@@ -215,8 +219,9 @@ pub(crate) fn row(subject: Subject, repetitions: &[Repetition], clock: Clock) ->
         }
     }
     Row {
-        frame_size: subject.frame_size,
-        ring_bytes: subject.ring_bytes,
+        frame_size: subject.kind.size.to_string(),
+        offload: subject.kind.offload,
+        ring_bytes,
         ring_size: subject.ring_size,
         mode: subject.mode,
         mpps: middle,
@@ -277,6 +282,7 @@ pub(crate) fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frames::FrameSize;
 
     fn repetition(mpps: f64, copied_mpps: f64, lost: u64) -> Repetition {
         let outcome = |mpps: f64, lost: u64| {
@@ -302,7 +308,7 @@ mod tests {
     }
 
     fn subject() -> Subject {
-        Subject { frame_size: "64".into(), ring_bytes: 60.0, ring_size: 256, mode: "closed loop".into() }
+        Subject { kind: FrameSize::Fixed(64).into(), ring_size: 256, mode: "closed loop".into() }
     }
 
     #[test]

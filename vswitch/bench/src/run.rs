@@ -1,10 +1,11 @@
-//! A whole benchmark: for each size of frames the switch, ringcopy and memcpy in turn, again and again.
+//! A whole benchmark: for each kind of frames the switch, ringcopy and memcpy in turn, again and again.
 
 use crate::{
     course::Rig,
     load::LoadError,
     machine::{self, Clock, Machine},
     memcpy,
+    offload::Offload,
     plan::Plan,
     report::Report,
     ringcopy::Work,
@@ -96,6 +97,14 @@ pub enum BenchError {
         /// Why.
         source: DriverError,
     },
+    /// The switch does not do what is to be left to it.
+    #[error("{port}: the switch takes no frames of which the {offload} are left to it")]
+    NoOffload {
+        /// Which port.
+        port: String,
+        /// What.
+        offload: Offload,
+    },
     /// The machine's limits could not be measured.
     #[error("the limits of this machine: {0}")]
     Limits(io::Error),
@@ -140,15 +149,16 @@ pub fn run(
         None => None,
     };
     let (mut results, mut remarks) = (Vec::new(), Vec::new());
-    for (place, size) in plan.sizes.iter().enumerate() {
+    let kinds = plan.kinds();
+    for (place, kind) in kinds.iter().enumerate() {
         let mut say = |repetition: u32, part: f64| {
-            let all = plan.repetitions as usize * plan.sizes.len();
+            let all = plan.repetitions as usize * kinds.len();
             let done = place as f64 * f64::from(plan.repetitions) + f64::from(repetition) + part;
             let limits = if part > 0.5 && plan.limits_run() { ": this machine's limits" } else { "" };
-            progress(Progress { done: done / all.max(1) as f64, doing: format!("frames of {size}{limits}") });
+            progress(Progress { done: done / all.max(1) as f64, doing: format!("frames of {kind}{limits}") });
         };
         say(0, 0.0);
-        let mut course = rig.begin(*size, switch)?;
+        let mut course = rig.begin(*kind, switch)?;
         for repetition in 0..plan.repetitions {
             rig.repeat(&mut course, switch, &mut |part| say(repetition, part))?;
             say(repetition + 1, 0.0);

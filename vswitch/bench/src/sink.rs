@@ -3,6 +3,7 @@
 use crate::{
     frames::{HEAD_SHOWN, Payload, Seen, Stamp, Stream, TAG},
     histogram::Histogram,
+    large::{Arrived, HEADERS, Large},
 };
 use vhost_net_backend::driver::{QueuePair, ReceivedFrame};
 
@@ -34,6 +35,16 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Counts a frame that is none that was waited for.
+    fn count(&mut self, wrong: Seen) {
+        match wrong {
+            Seen::Ours(_) => {}
+            Seen::Strayed => self.strayed += 1,
+            Seen::Corrupt => self.corrupt += 1,
+            Seen::Foreign => self.foreign += 1,
+        }
+    }
+
     /// Adds what `other` counted.
     pub fn add(&mut self, other: &Self) {
         self.received += other.received;
@@ -50,6 +61,10 @@ impl Tally {
 #[derive(Debug)]
 pub(crate) struct Sink {
     stream: Stream,
+    /// What comes instead, if something is left to the switch; of which frame parts are coming, and which of them is next.
+    large: Option<Large>,
+    coming: u32,
+    next_part: usize,
     first: u32,
     /// The number behind the highest that came.
     next: u32,
@@ -66,9 +81,12 @@ pub(crate) struct Sink {
 }
 
 impl Sink {
-    pub(crate) fn new(stream: Stream, payload: Payload) -> Self {
+    pub(crate) fn new(stream: Stream, large: Option<Large>, payload: Payload) -> Self {
         Self {
             stream,
+            large,
+            coming: 0,
+            next_part: 0,
             first: 0,
             next: 0,
             holes: Vec::with_capacity(HOLES),
@@ -84,6 +102,7 @@ impl Sink {
     /// A new trial: the first frame will have the number `first`.
     pub(crate) fn begin(&mut self, first: u32) {
         (self.first, self.next) = (first, first);
+        self.next_part = 0;
         self.holes.clear();
         self.tally = Tally::default();
         self.latency.clear();
@@ -111,11 +130,17 @@ impl Sink {
     /// Takes at most `limit` frames at the time `now`; how many. `flush` gives their buffers back.
     #[inline]
     pub(crate) fn take(&mut self, pair: &mut QueuePair, limit: usize, now: u64) -> usize {
-        let touched = self.stream.head_len();
-        let taken = if self.stream.is_tagged() {
-            pair.receive_in_place(limit, touched, |frame| self.frame::<TAG>(frame, now))
+        let taken = if let Some(large) = self.large.take() {
+            let taken = pair.receive_in_place(limit, large.head_len(), |frame| self.part(&large, frame, now));
+            self.large = Some(large);
+            taken
         } else {
-            pair.receive_in_place(limit, touched, |frame| self.frame::<0>(frame, now))
+            let touched = self.stream.head_len();
+            if self.stream.is_tagged() {
+                pair.receive_in_place(limit, touched, |frame| self.frame::<TAG>(frame, now))
+            } else {
+                pair.receive_in_place(limit, touched, |frame| self.frame::<0>(frame, now))
+            }
         };
         self.end_run(now);
         taken
@@ -126,33 +151,71 @@ impl Sink {
         let mut head = [0; HEAD_SHOWN];
         let whole = frame.read(0, &mut head[..HEAD_SHOWN - TAG + LEN]);
         match if whole { self.stream.read::<LEN>(&head, frame.len()) } else { Seen::Foreign } {
-            Seen::Ours(stamp) => self.ours(frame, stamp, now),
-            Seen::Strayed => self.tally.strayed += 1,
-            Seen::Corrupt => self.tally.corrupt += 1,
-            Seen::Foreign => self.tally.foreign += 1,
+            Seen::Ours(stamp) => {
+                let is_exact = |sink: &mut Self| sink.is_exact(frame, stamp);
+                if self.is_sound(frame, is_exact) {
+                    self.arrived(stamp, frame.len(), now);
+                }
+            }
+            wrong => self.tally.count(wrong),
         }
     }
 
+    /// A frame whose checksum the switch completed, or a segment that it cut off one: the last one completes the frame, if it had all others
+    /// before it, in order. A frame of which a part is missing or damaged never arrives.
     #[inline(always)]
-    fn ours(&mut self, frame: &ReceivedFrame<'_>, stamp: Stamp, now: u64) {
+    fn part(&mut self, large: &Large, frame: &ReceivedFrame<'_>, now: u64) {
+        let mut head = [0; HEADERS];
+        let read = if frame.read(0, &mut head) { large.read(&head, frame.len()) } else { Err(Seen::Foreign) };
+        let (stamp, arrived) = match read {
+            Ok(read) => read,
+            Err(wrong) => return self.tally.count(wrong),
+        };
+        let is_exact = |sink: &mut Self| sink.is_exact_part(frame, large, arrived.part);
+        if self.is_sound(frame, is_exact) && self.is_whole(stamp.number, arrived) {
+            self.arrived(stamp, large.len(), now);
+        }
+    }
+
+    /// Whether with this part all of frame `number` has come.
+    #[inline(always)]
+    fn is_whole(&mut self, number: u32, Arrived { part, is_last }: Arrived) -> bool {
+        let is_same = number == self.coming;
+        let is_doubled = is_same && part < self.next_part;
+        if is_doubled || part > 0 && !(is_same && part == self.next_part) {
+            self.tally.duplicated += u64::from(is_doubled || is_before(number, self.next));
+            return false;
+        }
+        (self.coming, self.next_part) = (number, if is_last { 0 } else { part + 1 });
+        is_last
+    }
+
+    /// Reads all of it if that is asked, and compares one of many by `is_exact`.
+    #[inline(always)]
+    fn is_sound(&mut self, frame: &ReceivedFrame<'_>, is_exact: impl FnOnce(&mut Self) -> bool) -> bool {
         if self.reads {
             self.read_all(frame);
         }
         self.until_compared -= 1;
-        if self.until_compared == 0 {
-            self.until_compared = COMPARED;
-            if !self.is_exact(frame, stamp) {
-                self.tally.corrupt += 1;
-                return;
-            }
+        if self.until_compared > 0 {
+            return true;
         }
+        self.until_compared = COMPARED;
+        let is_exact = is_exact(self);
+        self.tally.corrupt += u64::from(!is_exact);
+        is_exact
+    }
+
+    /// A frame of `len` bytes came, whole.
+    #[inline(always)]
+    fn arrived(&mut self, stamp: Stamp, len: usize, now: u64) {
         if stamp.number == self.next {
             self.next = self.next.wrapping_add(1);
         } else if !self.out_of_turn(stamp.number) {
             return;
         }
         self.tally.received += 1;
-        self.tally.bytes += frame.len() as u64;
+        self.tally.bytes += len as u64;
         if stamp.time != self.run.0 {
             self.end_run(now);
             self.run.0 = stamp.time;
@@ -169,6 +232,12 @@ impl Sink {
     fn is_exact(&mut self, frame: &ReceivedFrame<'_>, stamp: Stamp) -> bool {
         self.scratch.resize(frame.len(), 0);
         frame.read(0, &mut self.scratch) && self.stream.is_exactly(&self.scratch, stamp)
+    }
+
+    #[cold]
+    fn is_exact_part(&mut self, frame: &ReceivedFrame<'_>, large: &Large, part: usize) -> bool {
+        self.scratch.resize(frame.len(), 0);
+        frame.read(0, &mut self.scratch) && large.is_tail(part, &self.scratch[HEADERS..])
     }
 
     /// A frame whose turn it is not; whether it counts as received.
@@ -228,7 +297,7 @@ mod tests {
 
     fn after(numbers: &[u32], first: u32) -> Tally {
         let mut sink =
-            Sink::new(Stream::new(0, 1, FrameSize::Fixed(64), Variety::default()), Payload::default());
+            Sink::new(Stream::new(0, 1, FrameSize::Fixed(64), Variety::default()), None, Payload::default());
         sink.begin(first);
         for number in numbers {
             if *number == sink.next {
@@ -251,11 +320,30 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_is_whole_once_all_of_its_parts_came_in_order_and_once() {
+        let frames = |parts: &[(u32, usize)]| {
+            let stream = Stream::new(0, 1, FrameSize::Fixed(64), Variety::default());
+            let mut sink = Sink::new(stream, None, Payload::default());
+            for (number, part) in parts {
+                if sink.is_whole(*number, Arrived { part: *part, is_last: *part == 2 }) {
+                    sink.arrived(Stamp { number: *number, time: 1 }, 10, 1);
+                }
+            }
+            (sink.tally.received, sink.tally.duplicated)
+        };
+        assert_eq!(frames(&[(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]), (2, 0));
+        assert_eq!(frames(&[(0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]), (1, 0), "the first part is missing");
+        assert_eq!(frames(&[(0, 0), (0, 2), (1, 0), (1, 1)]), (0, 0), "one between, and one at the end");
+        assert_eq!(frames(&[(0, 0), (1, 0), (0, 1), (1, 1), (1, 2)]), (1, 0), "cut off by another");
+        assert_eq!(frames(&[(0, 0), (0, 0), (0, 1), (0, 1), (0, 2), (0, 2)]), (1, 3));
+    }
+
+    #[test]
     fn more_holes_than_are_remembered_cost_no_memory() {
         let numbers: Vec<u32> = (0..10_000).map(|n| n * 2).collect();
         assert_eq!(after(&numbers, 0).received, 10_000);
         let mut sink =
-            Sink::new(Stream::new(0, 1, FrameSize::Fixed(64), Variety::default()), Payload::default());
+            Sink::new(Stream::new(0, 1, FrameSize::Fixed(64), Variety::default()), None, Payload::default());
         (1..1000).for_each(|n| assert!(sink.out_of_turn(n * 2)));
         assert_eq!(sink.holes.len(), HOLES);
     }

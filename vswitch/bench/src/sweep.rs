@@ -76,7 +76,7 @@ pub fn sweep(
                 doing: format!("frames of {size}: learning {value} {swept}"),
             });
             let rig = Rig { plan, clock, huge_pages, cancel };
-            let course = rig.begin(*size, &mut **switch)?;
+            let course = rig.begin((*size).into(), &mut **switch)?;
             courses.push((*value, rig, course, &mut **switch));
         }
         for _ in 0..first.repetitions {

@@ -81,7 +81,7 @@ pub fn wake(
     let all = (plan.sizes.len() * plan.repetitions as usize) as f64;
     let mut done = 0.0;
     for size in &plan.sizes {
-        let mut course = rig.begin(*size, switch)?;
+        let mut course = rig.begin((*size).into(), switch)?;
         let (mut frames, mut bare, mut lost) = (Vec::new(), Vec::new(), 0);
         let (mut sent, mut sleeps) = (0, Some(0));
         let watch = Watch::start();

@@ -32,7 +32,7 @@ fn run(case: &Case) -> (Outcome, f64) {
     let config = Config { ring_size, buffer_size, ..Config::default() };
     let ports = ends.map(|end| Driver::connect(end, &config).expect("a handshake"));
     let ways = ways(2, case.two_directions);
-    let kind = (case.size, case.variety, case.payload);
+    let kind = (case.size.into(), case.variety, case.payload);
     let mut load = Load::new(ports.into(), &ways, kind, case.ring, (Clock::measure(), true));
     copier.set_running(true);
     let cancel = AtomicBool::new(false);
@@ -98,7 +98,7 @@ fn an_open_loop_sends_at_the_rate_that_was_asked_for() {
 fn a_switch_that_hangs_up_is_told_and_an_interrupt_is_heard() {
     let (copier, ends) = RingCopy::start(None).expect("two ports");
     let ports = ends.map(|end| Driver::connect(end, &Config::default()).expect("a handshake"));
-    let kind = ("64".parse().expect("a size"), Variety::default(), Payload::default());
+    let kind = (FrameSize::Fixed(64).into(), Variety::default(), Payload::default());
     let mut load = Load::new(ports.into(), &ways(2, false), kind, 256, (Clock::measure(), true));
     copier.set_running(true);
     let trial = Trial {

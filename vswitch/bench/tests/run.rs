@@ -4,6 +4,7 @@ use bench::{
     BenchError, Dropped, Mode, Plan, Progress, Switch,
     frames::{FrameSize, Payload, Variety},
     machine,
+    offload::Offload,
     report::Report,
     ringcopy::{RingCopy, Work},
     search::Goal,
@@ -77,6 +78,7 @@ fn plan(mode: Mode) -> Plan {
     Plan {
         device: "a copier".into(),
         sizes: vec![FrameSize::Fixed(64)],
+        offloads: vec![Offload::None],
         ring_size: None,
         variety: Variety::default(),
         payload: Payload::default(),

@@ -36,6 +36,14 @@ impl Sum {
         Self(fold_once(self.0) + sums.into_iter().map(fold_once).sum::<u64>() + pairs + last)
     }
 
+    /// And of what the words of four bytes that are in `sum` say, added up as they stand in memory: of eight bytes as they are, or of up to 2³² such
+    /// words.
+    #[inline]
+    #[must_use]
+    pub const fn add_words(self, sum: u64) -> Self {
+        Self(fold_once(self.0) + fold_once(sum))
+    }
+
     /// And of a word in network order.
     #[inline]
     #[must_use]

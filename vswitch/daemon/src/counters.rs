@@ -60,9 +60,29 @@ pub struct Counters {
     pub dropped_out: Drops,
     /// How often the port was stopped.
     pub faults: u64,
+    /// Frames taken from each transmitq and delivered to each receiveq, by the ring's index.
+    by_ring: Vec<u64>,
 }
 
 impl Counters {
+    /// So many more went through this ring, which was [seen](Counters::know) before.
+    #[inline(always)]
+    pub fn through(&mut self, ring: u16, frames: u64) {
+        if let Some(count) = self.by_ring.get_mut(usize::from(ring)) {
+            *count += frames;
+        }
+    }
+
+    /// There is such a ring. A port has 256 at most.
+    pub fn know(&mut self, ring: u16) {
+        self.by_ring.resize(self.by_ring.len().max(usize::from(ring) + 1), 0);
+    }
+
+    /// Frames through each ring, by its index.
+    pub fn by_ring(&self) -> BTreeMap<u16, u64> {
+        (0..).zip(self.by_ring.iter().copied()).collect()
+    }
+
     /// Adds what `other` counted.
     pub fn add(&mut self, other: &Self) {
         self.frames += other.frames;
@@ -77,6 +97,8 @@ impl Counters {
         self.delivered_bytes += other.delivered_bytes;
         self.dropped_out.add(&other.dropped_out);
         self.faults += other.faults;
+        self.by_ring.resize(self.by_ring.len().max(other.by_ring.len()), 0);
+        self.by_ring.iter_mut().zip(&other.by_ring).for_each(|(sum, more)| *sum += more);
     }
 
     /// As it is told to the controller.

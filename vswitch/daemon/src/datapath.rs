@@ -11,6 +11,7 @@ use crate::{
     ports::{
         adapter::{Adapter, AdapterState},
         pcap::Replay,
+        peers::Meeting,
     },
     recorder::{PIECE, Record, journal::Journal},
     worker::{
@@ -93,12 +94,10 @@ impl Attached {
         if let Some(why) = self.host.health().fault() {
             return (PortState::Faulted, why.to_string(), 0);
         }
-        let (mut state, mut detail, features) = self.host.state(running);
-        if let Some(why) =
-            self.adapter.as_ref().and_then(Adapter::hindrance).filter(|_| state == PortState::Up)
-        {
-            (state, detail) = (PortState::Waiting, why.to_owned());
+        if let Some(AdapterState::Waiting(why)) = self.adapter.as_ref().map(Adapter::state) {
+            return (PortState::Waiting, why, 0);
         }
+        let (state, mut detail, features) = self.host.state(running);
         if state != PortState::Up
             && let Some(refusal) = self.port.refusals().last()
         {
@@ -252,6 +251,20 @@ impl Datapath {
                 adapter = Some(Adapter::nic(&name, socket, theirs).with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }
+            AttachmentKind::StreamListen | AttachmentKind::StreamConnect { .. } => {
+                let meeting = match &attachment.kind {
+                    AttachmentKind::StreamConnect { path } => Meeting::Connect(PathBuf::from(path)),
+                    _ => {
+                        let socket = descriptors.pop();
+                        let socket = socket.with_context(|| format!("{name}: no descriptor came along"))?;
+                        Meeting::Listen(socket.into())
+                    }
+                };
+                let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
+                let started = Adapter::peers(&name, meeting, theirs);
+                adapter = Some(started.with_context(|| name.clone())?);
+                Port::adopt(ours, config, host.clone())
+            }
         }
         .with_context(|| name.clone())?;
         host.health().tell(port.fault_handle());
@@ -299,6 +312,7 @@ impl Datapath {
             detail,
             features,
             rings,
+            ring_frames: tally.map(|tally| tally.counters.by_ring()).unwrap_or_default(),
             counters: tally.map(|tally| tally.counters.view()).unwrap_or_default(),
         }
     }

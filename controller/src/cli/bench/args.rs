@@ -9,14 +9,20 @@ use bench::{
     Beside, Mode, Plan,
     frames::{FrameSize, Payload},
     machine,
+    offload::Offload,
     search::Goal,
 };
-use clap::{Args, builder::BoolishValueParser};
+use clap::{
+    Args,
+    builder::{ArgPredicate, BoolishValueParser},
+};
 use std::{path::PathBuf, str::FromStr, time::Duration};
 use vhost_net_backend::layout::RingSize;
 
 /// The most ports that one switch is asked to have.
 const MOST_PORTS: usize = 512;
+/// The shortest frame of which something is left to the switch: TCP has more headers than the generator's UDP.
+const LEAST_OFFLOADED: u16 = 128;
 /// The most frames a second that can be asked for.
 const MOST_RATE: f64 = 1e9;
 
@@ -32,9 +38,16 @@ pub(in super::super) struct BenchArgs {
         env = "VNET_FRAME_SIZE",
         value_delimiter = ',',
         default_value = "64,1518",
+        default_value_if("offload", ArgPredicate::IsPresent, "65535"),
         value_name = "SIZES"
     )]
     frame_size: Vec<FrameSize>,
+    /// What is left to the switch with each frame, one row each: checksum (TCP frames whose checksum it completes), segments (which it cuts
+    /// into frames of 1514 bytes, for a receiver with buffers of 2 KiB), none. No receiver takes any of it. A frame that is cut counts, with the
+    /// bytes that were sent, once all of its segments came in order; headers and checksums are looked at in all, and one of 64 to its last byte.
+    #[arg(long, env = "VNET_OFFLOAD", value_delimiter = ',', value_name = "WHAT",
+        conflicts_with_all = ["quick", "directions", "flows", "macs", "vlans", "sweep", "beside", "wake"])]
+    offload: Vec<Offload>,
     /// Entries of each ring [default: 1024; with frames over 2 KiB 256, over 16 KiB 64].
     #[arg(long, env = "VNET_RING_SIZE", value_name = "N")]
     ring_size: Option<u16>,
@@ -264,6 +277,13 @@ impl BenchArgs {
         let ports = self.beside.map_or(self.ports.unwrap_or(2) as usize, Beside::ports);
         let busy_ports = if self.beside.is_some() { 2 } else { self.busy_ports.unwrap_or(ports & !1) };
         let ring_size = self.ring()?;
+        let offloads = if self.offload.is_empty() { vec![Offload::None] } else { self.offload };
+        let too_short = |size: &&FrameSize| !matches!(size, FrameSize::Fixed(LEAST_OFFLOADED..));
+        if let Some(size) = sizes.iter().find(too_short).filter(|_| offloads != [Offload::None]) {
+            let message =
+                format!("--frame-size {size}: with --offload frames have {LEAST_OFFLOADED} bytes or more");
+            return Err(wrong(message, "say for example --frame-size 65535"));
+        }
         let device = match (self.between, self.sockets) {
             (Some(ports), _) => Device::Between(two(ports)?),
             (_, Some(paths)) => Device::Sockets { paths: two(paths)?, listen: self.listen },
@@ -280,6 +300,7 @@ impl BenchArgs {
         let plan = Plan {
             device: device.to_string(),
             sizes,
+            offloads,
             ring_size,
             variety: variety(self.flows, self.macs.unwrap_or(1), self.vlans.unwrap_or(0))?,
             payload: Payload { dirty: self.dirty, read: self.read },
@@ -393,6 +414,10 @@ mod tests {
         assert_eq!(thousands.variety, Variety { flows: 1_000_000, macs: 64_000, vlans: 0 });
         let (dirty, _) = plan("--dirty --read").expect("good");
         assert_eq!((dirty.payload, own.payload), (Payload { dirty: true, read: true }, Payload::default()));
+        let (left, _) = plan("--offload none,checksum,segments").expect("good");
+        assert_eq!(left.sizes, [FrameSize::Fixed(65535)]);
+        assert_eq!(left.offloads, [Offload::None, Offload::Checksum, Offload::Segments]);
+        assert_eq!(own.offloads, [Offload::None]);
         let (tenth, _) = plan("--rate 10%").expect("good");
         assert_eq!(tenth.mode, Mode::Part { of_closed: 0.1 });
         let (both, _) = plan("--beside both").expect("good");
@@ -441,6 +466,10 @@ mod tests {
             ("--ring-size 100", "power of two"),
             ("--ring-size 256 --window 300", "the 256 entries of a ring"),
             ("--window 0", "1 or more"),
+            ("--offload udp", "checksum, segments or none"),
+            ("--offload checksum --frame-size 1518,64", "--frame-size 64: with --offload"),
+            ("--offload checksum --frame-size imix", "--frame-size imix: with --offload"),
+            ("--offload segments --vlans 2", "cannot be used with"),
             ("--flows 5 --macs 10", "fewer than its MACs"),
             ("--macs 0", "1 to 1048576"),
             ("--vlans 4095", "4094"),

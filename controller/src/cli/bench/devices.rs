@@ -44,6 +44,7 @@ mod tests {
     use bench::{
         Mode,
         frames::{FrameSize, Payload, Variety},
+        offload::Offload,
     };
     use std::{path::Path, time::Duration};
 
@@ -51,6 +52,7 @@ mod tests {
         Plan {
             device: String::new(),
             sizes: vec![FrameSize::Fixed(64)],
+            offloads: vec![Offload::None],
             ring_size: None,
             variety: Variety { flows: macs.max(vlans.into()), macs, vlans },
             payload: Payload::default(),

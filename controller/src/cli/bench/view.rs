@@ -6,6 +6,7 @@ use bench::{
     beside::{BesideReport, Kept},
     frames::Payload,
     machine::{Disturbance, Machine},
+    offload::Offload,
     report::Settings,
     report::{Report, Row},
     sweep::{Series, SweepReport},
@@ -31,7 +32,7 @@ impl Show for Report {
         let rows = self.results.iter().map(|row| {
             let percent = |share: Option<f64>| or_dash(share.map(|share| format!("{:.0} %", share * 100.0)));
             [
-                row.frame_size.clone(),
+                kind(row),
                 row.mode.clone(),
                 or_dash(row.offered_mpps.map(|mpps| format!("{mpps:.3}"))),
                 if row.repetitions.is_empty() { "none".into() } else { format!("{:.3}", row.mpps) },
@@ -284,6 +285,12 @@ fn about(report: &Report) -> String {
     if report.results.iter().any(|row| row.memcpy_gbps.is_some()) {
         lines.push(against(settings.payload).into());
     }
+    if report.results.iter().any(|row| row.offload != Offload::None) {
+        lines.push(
+            "checksum, segments: what the switch did with each frame; MPPS and GBIT/S count what was sent, once all of it arrived; ringcopy and memcpy copy frames as they are"
+                .into(),
+        );
+    }
     lines.extend(report.hand_over_ns.map(|ns| format!("a cache line takes {ns:.0} ns from core to core")));
     lines.extend(report.results.iter().filter_map(not_found));
     lines.extend(report.results.iter().filter_map(not_offered));
@@ -292,6 +299,14 @@ fn about(report: &Report) -> String {
     lines.extend(report.remarks.iter().cloned());
     lines.extend(report.left_out.iter().map(|what| format!("left out: {what}")));
     lines.join("\n")
+}
+
+/// What frames they are.
+fn kind(row: &Row) -> String {
+    match row.offload {
+        Offload::None => row.frame_size.clone(),
+        offload => format!("{} {offload}", row.frame_size),
+    }
 }
 
 /// What a share of memcpy is a share of.
@@ -309,7 +324,8 @@ fn not_found(row: &Row) -> Option<String> {
     (row.no_rate_held > 0).then(|| {
         format!(
             "frames of {}: in {} of {all} searches no rate held, not the lowest either: on a disturbed machine say pdr, or a longer --seconds",
-            row.frame_size, row.no_rate_held
+            kind(row),
+            row.no_rate_held
         )
     })
 }
@@ -317,7 +333,7 @@ fn not_found(row: &Row) -> Option<String> {
 /// That the rate asked for was not offered.
 fn not_offered(row: &Row) -> Option<String> {
     let offered = row.offered_mpps?;
-    not_all_sent(&format!("frames of {}", row.frame_size), offered, row.not_sent, row.sent)
+    not_all_sent(&format!("frames of {}", kind(row)), offered, row.not_sent, row.sent)
 }
 
 /// The same of any frames: what was not sent is neither lost nor late, and still did not go through.
@@ -342,12 +358,12 @@ fn wrong(row: &Row) -> Option<String> {
     ];
     let found: Vec<_> =
         found.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} frames {what}")).collect();
-    (!found.is_empty()).then(|| format!("frames of {}: {}", row.frame_size, found.join(", ")))
+    (!found.is_empty()).then(|| format!("frames of {}: {}", kind(row), found.join(", ")))
 }
 
 fn row_disturbed(row: &Row) -> Option<String> {
     let above = [row.ratio_to_ringcopy, row.ratio_to_memcpy].into_iter().flatten().any(|ratio| ratio > 1.0);
-    disturbed_ratio(&row.frame_size, row.disturbance, above)
+    disturbed_ratio(&kind(row), row.disturbance, above)
 }
 
 /// The same of a row that has ratios; some `above` 1.

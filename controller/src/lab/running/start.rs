@@ -211,7 +211,11 @@ impl Lab {
                 let guest = guests::start_agent(node, namespace.as_deref(), &nursery).await?;
                 self.guest_runs(node, guest)
             }
-            NodeKind::VhostUser(_) | NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. } => {
+            NodeKind::VhostUser(_)
+            | NodeKind::Stream(_)
+            | NodeKind::Tap { .. }
+            | NodeKind::Nic { .. }
+            | NodeKind::Pcap { .. } => {
                 return Ok(());
             }
         };
@@ -250,6 +254,9 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
         NodeKind::Tap { .. } => {
             (NodeState::Foreign, "a tap of this machine; addresses are for `expect` only")
         }
+        NodeKind::Stream(_) => {
+            (NodeState::Foreign, "a stream peer of yours; addresses are for `expect` only")
+        }
     };
     NodeStatus { state, detail: detail.into(), pid: None }
 }
@@ -258,7 +265,7 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
 fn make_private(plan: &mut Plan) {
     for node in &mut plan.nodes {
         match &mut node.kind {
-            NodeKind::VhostUser(socket) => socket.path = None,
+            NodeKind::VhostUser(socket) | NodeKind::Stream(socket) => socket.path = None,
             NodeKind::Netns { namespace } => *namespace = None,
             NodeKind::Pcap { record, .. } => *record = None,
             _ => {}

@@ -70,7 +70,11 @@ fn answers(node: &Node) -> bool {
     match &node.kind {
         NodeKind::Station | NodeKind::Netns { .. } => true,
         NodeKind::Vm(vm) => matches!(vm.boot, Boot::Image(_) | Boot::Bundled),
-        NodeKind::VhostUser(_) | NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. } => false,
+        NodeKind::VhostUser(_)
+        | NodeKind::Stream(_)
+        | NodeKind::Tap { .. }
+        | NodeKind::Nic { .. }
+        | NodeKind::Pcap { .. } => false,
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod datapath;
 pub(crate) mod expect;
 pub(crate) mod interfaces;
 pub(crate) mod links;
+pub(crate) mod models;
 pub(crate) mod names;
 pub(crate) mod nodes;
 pub(crate) mod vlans;

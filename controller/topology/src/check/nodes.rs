@@ -1,8 +1,9 @@
 //! Nodes: which keys each kind has, and that no two nodes use one thing of the host.
 
 use crate::{
+    check::interfaces::NodeInterface,
     codes::Code,
-    plan::{Boot, NodeKind, SocketRole, VhostUserSocket, Vm, Vmm},
+    plan::{Boot, ForeignSocket, NodeKind, SocketRole, Vm, Vmm},
     report::{Sink, Span, visible},
     said::{
         lab::Node,
@@ -48,6 +49,7 @@ pub(crate) fn kind(entry: &Entry<Node>, base: &Path, host: &mut Host, sink: &mut
         Kind::Vm => vm(entry, node, base, host, sink).map(NodeKind::Vm),
         Kind::Station => Some(NodeKind::Station),
         Kind::VhostUser => socket(node, base, host, sink).map(NodeKind::VhostUser),
+        Kind::Stream => socket(node, base, host, sink).map(NodeKind::Stream),
         Kind::Tap => {
             let interface = node.interface.as_ref();
             if let Some(name) = interface {
@@ -87,42 +89,76 @@ fn word(kind: Kind) -> &'static str {
         Kind::Station => "station",
         Kind::VhostUser => "vhost-user",
         Kind::Tap => "tap",
+        Kind::Stream => "stream",
         Kind::Netns => "netns",
         Kind::Nic => "nic",
         Kind::Pcap => "pcap",
     }
 }
 
+/// The kind of a compiled node as the file writes it.
+pub(crate) fn word_of(kind: &NodeKind) -> &'static str {
+    word(match kind {
+        NodeKind::Vm(_) => Kind::Vm,
+        NodeKind::Station => Kind::Station,
+        NodeKind::VhostUser(_) => Kind::VhostUser,
+        NodeKind::Tap { .. } => Kind::Tap,
+        NodeKind::Stream(_) => Kind::Stream,
+        NodeKind::Netns { .. } => Kind::Netns,
+        NodeKind::Nic { .. } => Kind::Nic,
+        NodeKind::Pcap { .. } => Kind::Pcap,
+    })
+}
+
 /// Tells of each key that only another kind has.
 fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
     let span = |said: &Option<Said<String>>| said.as_ref().map(|said| said.span);
+    let (vm, sockets): (&[Kind], &[Kind]) = (&[Kind::Vm], &[Kind::VhostUser, Kind::Stream]);
     let keys = [
-        ("vmm", &[Kind::Vm][..], node.vmm.as_ref().map(|said| said.span)),
-        ("image", &[Kind::Vm][..], node.image.as_ref().map(|said| said.span)),
-        ("kernel", &[Kind::Vm][..], span(&node.kernel)),
-        ("initrd", &[Kind::Vm][..], span(&node.initrd)),
-        ("cmdline", &[Kind::Vm][..], span(&node.cmdline)),
-        ("disk", &[Kind::Vm][..], span(&node.disk)),
-        ("write", &[Kind::Vm][..], node.write.as_ref().map(|said| said.span)),
-        ("boot", &[Kind::Vm][..], node.boot.as_ref().map(|said| said.span)),
-        ("memory", &[Kind::Vm][..], node.memory.as_ref().map(|said| said.span)),
-        ("cpus", &[Kind::Vm][..], node.cpus.as_ref().map(|said| said.span)),
-        ("listen", &[Kind::VhostUser][..], span(&node.listen)),
-        ("connect", &[Kind::VhostUser][..], span(&node.connect)),
-        ("socket-mode", &[Kind::VhostUser][..], node.socket_mode.as_ref().map(|said| said.span)),
-        ("socket-group", &[Kind::VhostUser][..], span(&node.socket_group)),
-        ("interface", &[Kind::Tap, Kind::Nic][..], span(&node.interface)),
-        ("replay", &[Kind::Pcap][..], span(&node.replay)),
-        ("record", &[Kind::Pcap][..], span(&node.record)),
-        ("pace", &[Kind::Pcap][..], node.pace.as_ref().map(|said| said.span)),
-        ("netns", &[Kind::Netns][..], span(&node.netns)),
+        ("vmm", vm, node.vmm.as_ref().map(|said| said.span)),
+        ("image", vm, node.image.as_ref().map(|said| said.span)),
+        ("kernel", vm, span(&node.kernel)),
+        ("initrd", vm, span(&node.initrd)),
+        ("cmdline", vm, span(&node.cmdline)),
+        ("disk", vm, span(&node.disk)),
+        ("write", vm, node.write.as_ref().map(|said| said.span)),
+        ("boot", vm, node.boot.as_ref().map(|said| said.span)),
+        ("memory", vm, node.memory.as_ref().map(|said| said.span)),
+        ("cpus", vm, node.cpus.as_ref().map(|said| said.span)),
+        ("listen", sockets, span(&node.listen)),
+        ("connect", sockets, span(&node.connect)),
+        ("socket-mode", sockets, node.socket_mode.as_ref().map(|said| said.span)),
+        ("socket-group", sockets, span(&node.socket_group)),
+        ("interface", &[Kind::Tap, Kind::Nic], span(&node.interface)),
+        ("replay", &[Kind::Pcap], span(&node.replay)),
+        ("record", &[Kind::Pcap], span(&node.record)),
+        ("pace", &[Kind::Pcap], node.pace.as_ref().map(|said| said.span)),
+        ("netns", &[Kind::Netns], span(&node.netns)),
     ];
     for (key, owners, span) in keys {
         if let Some(span) = span.filter(|_| !owners.contains(&kind)) {
             let what = format!("a node of kind {} has no `{key}`", word(kind));
-            let owners: Vec<_> = owners.iter().copied().map(word).collect();
+            let owners: Vec<_> = owners.iter().map(|owner| word(*owner)).collect();
             sink.error(Code::KeyNotForKind, span, what)
-                .help(format!("`{key}` belongs to kind {}", owners.join(" and ")));
+                .help(format!("`{key}` belongs to kind {}", owners.join(" or ")));
+        }
+    }
+}
+
+/// Refuses several queue pairs where there can only be one.
+pub(crate) fn check_queues(kinds: &[Option<NodeKind>], interfaces: &[NodeInterface], sink: &mut Sink) {
+    for interface in interfaces {
+        let who = match kinds.get(interface.node) {
+            Some(Some(NodeKind::Station)) => "a station",
+            Some(Some(NodeKind::Nic { .. })) => "a nic",
+            Some(Some(NodeKind::Vm(vm))) if vm.boot == Boot::Bundled => "the bundled guest",
+            _ => continue,
+        };
+        if let Some(queues) = interface.said.queues.as_ref().filter(|queues| queues.value.0 > 1) {
+            let what = format!("`queues: {}` is not supported yet: {who} has one queue pair", queues.value.0);
+            sink.error(Code::NotSupportedYet, queues.span, what).help(
+                "leave `queues` out; a guest with a kernel of its own can have several, like `image: debian`",
+            );
         }
     }
 }
@@ -150,8 +186,8 @@ fn vm(entry: &Entry<Node>, node: &Node, base: &Path, host: &mut Host, sink: &mut
         sink.error(Code::NeedsKey, write.span, "`write` needs `disk`");
     }
     let write = node.write.as_ref().is_some_and(|said| said.value);
-    let boot = if node.image.is_some() {
-        Boot::Image("debian".to_owned())
+    let boot = if let Some(image) = &node.image {
+        Boot::Image(image.value.word().to_owned())
     } else if let Some(kernel) = &node.kernel {
         let cmdline = node.cmdline.as_ref().map(|said| said.value.clone());
         Boot::Kernel { kernel: path(kernel), initrd: node.initrd.as_ref().map(path), cmdline }
@@ -223,7 +259,7 @@ fn pcap(entry: &Entry<Node>, node: &Node, base: &Path, host: &mut Host, sink: &m
     Some(NodeKind::Pcap { replay: replay.map(|(path, _)| path), record: record.map(|(path, _)| path), fast })
 }
 
-fn socket(node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<VhostUserSocket> {
+fn socket(node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<ForeignSocket> {
     if let (Some(listen), Some(connect)) = (&node.listen, &node.connect) {
         sink.error(
             Code::Exclusive,
@@ -257,7 +293,7 @@ fn socket(node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<
             );
         }
     }
-    Some(VhostUserSocket {
+    Some(ForeignSocket {
         role: if node.connect.is_some() { SocketRole::Connect } else { SocketRole::Listen },
         path,
         mode: node.socket_mode.as_ref().map(|said| said.value.0),

@@ -6,8 +6,8 @@ use crate::{
     said::{
         read::{Entries, Read, Said, said_map},
         scalar::{
-            Address, Age, BootWord, Count, GuestMemory, Image, Kind, Mac, Memory, Mode, Pace, Poll, State,
-            VlanName, VmmWord, Whole,
+            Address, Age, BootWord, Count, GuestMemory, Image, Kind, Mac, Memory, Mode, ModelWord, Pace,
+            Poll, State, VlanName, VmmWord, Whole,
         },
         tree::{Tree, Value},
     },
@@ -90,9 +90,9 @@ said_map! {
         memory: Said<Memory> = "memory";
         /// Virtual CPUs.
         cpus: Said<Whole<1, 255>> = "cpus";
-        /// The socket on which we listen for the VMM, relative to the file.
+        /// The socket on which we listen for the VMM or the stream's peer, relative to the file.
         listen: Said<String> = "listen";
-        /// The socket on which the VMM listens, relative to the file.
+        /// The socket on which the VMM or the stream's peer listens, relative to the file.
         connect: Said<String> = "connect";
         /// Mode of the socket on which we listen, like "0660".
         socket_mode: Said<Mode> = "socket-mode";
@@ -116,8 +116,10 @@ said_map! {
         mac: Said<Mac> = "mac";
         /// MTU of the only interface.
         mtu: Said<Whole<68, 65535>> = "mtu";
-        /// Queue pairs of the only interface.
-        queues: Said<Whole<1, 64>> = "queues";
+        /// Queue pairs of the only interface, each a queue to receive from and one to send by; 1 if nothing is said.
+        queues: Said<Whole<1, 16>> = "queues";
+        /// The network card that the guest sees at the only interface.
+        model: Said<ModelWord> = "model";
         /// What guest memory the only interface accepts.
         guest_memory: Said<GuestMemory> = "guest-memory";
         /// How much the only interface may take.
@@ -136,8 +138,10 @@ said_map! {
         mac: Said<Mac> = "mac";
         /// The largest payload of a frame, in bytes.
         mtu: Said<Whole<68, 65535>> = "mtu";
-        /// Queue pairs.
-        queues: Said<Whole<1, 64>> = "queues";
+        /// Queue pairs, each a queue to receive from and one to send by; 1 if nothing is said.
+        queues: Said<Whole<1, 16>> = "queues";
+        /// The network card that the guest sees.
+        model: Said<ModelWord> = "model";
         /// What guest memory is accepted.
         guest_memory: Said<GuestMemory> = "guest-memory";
         /// How much it may take.
@@ -211,6 +215,7 @@ impl Node {
             mac: self.mac.clone(),
             mtu: self.mtu.clone(),
             queues: self.queues.clone(),
+            model: self.model.clone(),
             guest_memory: self.guest_memory.clone(),
             limits: self.limits.clone(),
             state: self.state.clone(),
@@ -221,11 +226,12 @@ impl Node {
 impl Interface {
     /// Whether nothing was said of it.
     pub(crate) fn is_silent(&self) -> bool {
-        let Self { addresses, mac, mtu, queues, guest_memory, limits, state } = self;
+        let Self { addresses, mac, mtu, queues, model, guest_memory, limits, state } = self;
         addresses.is_none()
             && mac.is_none()
             && mtu.is_none()
             && queues.is_none()
+            && model.is_none()
             && guest_memory.is_none()
             && limits.is_none()
             && state.is_none()

@@ -318,6 +318,16 @@ macro_rules! words {
     )*};
 }
 
+impl Image {
+    /// As the file writes it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Debian => "debian",
+            Self::DebianGeneric => "debian-generic",
+        }
+    }
+}
+
 fn refuse_word<T>(word: &str, tree: &Tree, known: &[&str], later: &[&str], sink: &mut Sink) -> Option<T> {
     if later.contains(&word) {
         sink.error(Code::NotSupportedYet, tree.span, format!("`{word}` is not supported yet"))
@@ -340,13 +350,15 @@ words! {
         VhostUser = "vhost-user",
         /// A tap interface of the host.
         Tap = "tap",
+        /// Frames on a stream socket, as QEMU's `-netdev stream` and passt speak them.
+        Stream = "stream",
         /// A network namespace of the host: any Linux program can run there.
         Netns = "netns",
         /// An interface of the host, with what is behind it.
         Nic = "nic",
         /// Capture files: one is replayed, one is recorded.
         Pcap = "pcap",
-    } not yet ["stream", "user", "tunnel"]
+    } not yet ["user", "tunnel"]
     /// `vmm:` of a virtual machine.
     VmmWord {
         /// vmm-lite where KVM runs that guest there, else QEMU.
@@ -360,6 +372,8 @@ words! {
     Image {
         /// Debian's kernel with a small userland, built by `vnet image build debian`.
         Debian = "debian",
+        /// The same with Debian's kernel for all machines, which has drivers for emulated network cards; built when it is first used.
+        DebianGeneric = "debian-generic",
     } not yet []
     /// `boot:` of a virtual machine.
     BootWord {
@@ -386,6 +400,17 @@ words! {
         Auto = "auto",
         /// Only memory that is sealed against shrinking.
         Sealed = "sealed",
+    } not yet []
+    /// `model:` of an interface.
+    ModelWord {
+        /// virtio-net, over vhost-user where vnet starts the guest.
+        Virtio = "virtio",
+        /// Intel 82540EM.
+        E1000 = "e1000",
+        /// Intel 82574L.
+        E1000e = "e1000e",
+        /// Realtek RTL8139.
+        Rtl8139 = "rtl8139",
     } not yet []
     /// `state:` of an interface.
     State {

@@ -25,9 +25,10 @@ use super::fault::PortFault;
 use crate::features;
 use crate::layout::RingSize;
 
-/// Protocol features ("Protocol features" of the vhost-user specification): MQ, REPLY_ACK, RESET_DEVICE, CONFIGURE_MEM_SLOTS.
-pub const PROTOCOL_OFFERED: u64 = 1 | REPLY_ACK | 1 << 13 | 1 << 15;
+/// Protocol features ("Protocol features" of the vhost-user specification) that a port may offer: MQ, REPLY_ACK, RESET_DEVICE, CONFIGURE_MEM_SLOTS.
+pub const PROTOCOL_OFFERED: u64 = 1 | REPLY_ACK | 1 << 13 | CONFIGURE_MEM_SLOTS;
 const REPLY_ACK: u64 = 1 << 3;
+const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
 
 /// What a port offers, fixed for its life.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +41,13 @@ pub struct Offer {
     pub max_ring_size: u16,
     /// Bytes of guest memory that may be mapped.
     pub memory_quota: u64,
+}
+
+impl Offer {
+    /// Protocol features. QEMU (7.2) adds each region of memory once for each queue pair, where it can add any; it sends whole tables once.
+    fn protocol(&self) -> u64 {
+        if self.rings > 2 { PROTOCOL_OFFERED & !CONFIGURE_MEM_SLOTS } else { PROTOCOL_OFFERED }
+    }
 }
 
 /// A message for the daemon.
@@ -116,12 +124,12 @@ impl Gate {
         let wrong = |what: String| protocol(code, &what);
         Ok(match request {
             Request::GetFeatures => Verdict::Value(self.offer.features),
-            Request::GetProtocolFeatures => Verdict::Value(PROTOCOL_OFFERED),
+            Request::GetProtocolFeatures => Verdict::Value(self.offer.protocol()),
             Request::GetQueueNum => Verdict::Value(u64::from(self.offer.rings)),
             Request::GetMaxMemSlots => Verdict::Value(MAX_SLOTS as u64),
             Request::SetFeatures(bits) => self.set_features(*bits).map_err(wrong)?,
-            Request::SetProtocolFeatures(bits) if bits & !PROTOCOL_OFFERED != 0 => {
-                return Err(wrong(format!("bits {:#x} were not offered", bits & !PROTOCOL_OFFERED)));
+            Request::SetProtocolFeatures(bits) if bits & !self.offer.protocol() != 0 => {
+                return Err(wrong(format!("bits {:#x} were not offered", bits & !self.offer.protocol())));
             }
             Request::SetProtocolFeatures(_) => Verdict::Acknowledge,
             // The daemon takes an owner once; after RESET_OWNER it is asked again.

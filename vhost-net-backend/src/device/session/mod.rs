@@ -108,6 +108,20 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Enables or disables ring `index`. Other rings go on undisturbed, and so does this one if nothing changes for it.
+    fn enable(&self, index: usize, enabled: bool) {
+        let mut state = self.lock();
+        let Some(ring) = state.rings.get_mut(index) else { return };
+        ring.enabled = enabled;
+        for index in 0..state.rings.len() {
+            match (state.may_run(index), state.rings[index].attached) {
+                (true, false) => self.attach(&mut state, index),
+                (false, true) => self.detach(&mut state, index),
+                _ => {}
+            }
+        }
+    }
+
     /// Detaches ring `index`, lets `edit` change it, and attaches it again if it is complete.
     fn change(&self, index: usize, edit: impl FnOnce(&mut Ring)) {
         let mut state = self.lock();
@@ -140,7 +154,11 @@ impl Session {
     }
 
     fn attach(&self, state: &mut State, index: usize) {
-        let (Some(features), Some(memory)) = (state.features, state.memory.clone()) else { return };
+        let (true, Some(features), Some(memory)) =
+            (state.may_run(index), state.features, state.memory.clone())
+        else {
+            return;
+        };
         let Some(ring) = state.rings.get_mut(index) else { return };
         let started = match ring.parts(index as u16, features) {
             Ok(Some(parts)) => RunningRing::start(parts, memory),
@@ -152,8 +170,22 @@ impl Session {
                 ring.attached = true;
                 self.host.attach(index as u16, running);
             }
+            // It need not run, and its memory may be gone (the gate lets no ring be enabled of which that is true).
+            Err(_) if !ring.enabled => {}
             Err(fault) => state.fault = Some(fault),
         }
+    }
+}
+
+impl State {
+    /// Whether ring `index` may run, if it is complete: a receiveq if it is enabled, a transmitq if any is. A driver that
+    /// uses fewer queue pairs from now on says so first, and still sends by those that it has just given up (decision 0028).
+    fn may_run(&self, index: usize) -> bool {
+        // Odd is a transmitq (virtio 1.2 §5.1.2).
+        if index.is_multiple_of(2) {
+            return self.rings.get(index).is_some_and(|ring| ring.enabled);
+        }
+        self.rings.iter().skip(1).step_by(2).any(|ring| ring.enabled)
     }
 }
 
@@ -172,11 +204,9 @@ impl Ring {
         }
     }
 
-    /// What a running ring is made of, if all of it is there.
+    /// What a ring that may run is made of, if all of it is there.
     fn parts(&self, index: u16, features: u64) -> io::Result<Option<RingParts>> {
-        let (true, Some(size), Some([desc, avail, used])) = (self.enabled, self.size, self.addresses) else {
-            return Ok(None);
-        };
+        let (Some(size), Some([desc, avail, used])) = (self.size, self.addresses) else { return Ok(None) };
         let kick = match &self.kick {
             Kick::Stopped => return Ok(None),
             Kick::Eventfd(file) => Some(OwnedFd::from(file.try_clone()?)),

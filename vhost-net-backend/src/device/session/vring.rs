@@ -81,7 +81,7 @@ impl VringT<Memory> for Vring {
     }
 
     fn set_enabled(&self, enabled: bool) {
-        self.session.change(self.index, |ring| ring.enabled = enabled);
+        self.session.enable(self.index, enabled);
     }
 
     fn set_queue_info(&self, desc: u64, avail: u64, used: u64) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! What places an address: the same in tables of every size.
 
 use super::entry::Place;
+use crate::mix::fold;
 
 /// Locks are chosen by so many low bits of a bucket's number.
 pub(super) const LOCK_BITS: u32 = 8;
@@ -42,13 +43,6 @@ impl Hasher {
         let of_place = u64::from(place.bits()).wrapping_mul(a) ^ b;
         Hash(fold(fold(address ^ of_place, c), d))
     }
-}
-
-/// The two halves of the product, each mixed into the other.
-#[inline]
-const fn fold(a: u64, b: u64) -> u64 {
-    let product = a as u128 * b as u128;
-    product as u64 ^ (product >> 64) as u64
 }
 
 /// One step of the SplitMix64 generator; odd, since it multiplies.

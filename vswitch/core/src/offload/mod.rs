@@ -6,7 +6,7 @@
 
 mod segment;
 
-pub use segment::Segment;
+pub use segment::{Segment, Train};
 
 use crate::{
     decide::TagEdit,

@@ -169,6 +169,13 @@ pub enum AttachmentKind {
         /// Whether the kernel knows large UDP datagrams.
         uso: bool,
     },
+    /// A peer with frames on a stream (QEMU's `-netdev stream`) connects to the listening socket that comes as a descriptor.
+    StreamListen,
+    /// We connect to the socket of such a peer, again and again.
+    StreamConnect {
+        /// The socket's path, absolute.
+        path: String,
+    },
     /// The packet socket that comes as a descriptor, bound to an interface of the host (PACKET_VNET_HDR, PACKET_AUXDATA).
     Nic,
     /// Capture files. Descriptors: with `replay` the file and an eventfd, which is signalled when the replay is to begin; with
@@ -187,9 +194,9 @@ impl AttachmentKind {
     /// How many descriptors come along with it.
     pub fn descriptors(&self) -> usize {
         match self {
-            Self::VhostUserListen | Self::Nic => 1,
+            Self::VhostUserListen | Self::StreamListen | Self::Nic => 1,
             Self::Pcap { replay, record, .. } => 2 * usize::from(*replay) + usize::from(*record),
-            Self::VhostUserConnect { .. } => 0,
+            Self::VhostUserConnect { .. } | Self::StreamConnect { .. } => 0,
             Self::Tap { queues, .. } => usize::from(*queues),
         }
     }
@@ -225,6 +232,8 @@ pub struct PortView {
     pub features: u64,
     /// Entries of the running rings, by ring index.
     pub rings: BTreeMap<u16, u16>,
+    /// Frames taken from each transmitq (odd) and delivered to each receiveq (even), by ring index, also of rings that do not run.
+    pub ring_frames: BTreeMap<u16, u64>,
     /// What was counted.
     pub counters: PortCounters,
 }

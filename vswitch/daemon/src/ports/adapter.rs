@@ -1,12 +1,13 @@
 //! An adapter: threads that carry frames between something outside and the driver's end of a port's rings, one thread a queue pair.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::{
     carrier::{Carrier, Outside},
     nic::Nic,
     pcap::{Pcap, Replay},
+    peers::{self, Meeting},
     tap::Tap,
 };
 use rustix::event::{EventfdFlags, eventfd};
@@ -27,16 +28,21 @@ use thiserror::Error;
 use vhost_net_backend::{
     driver::{Config, Driver, MemoryConfig},
     features,
+    layout::RingSize,
 };
 
-/// Bytes of each buffer: so many that a frame of 64 KiB takes 17 of a ring, and all of a ring stay in a core's cache.
-const BUFFER_BYTES: u32 = 4096;
+/// Bytes of each buffer, and buffers of each ring: room for 512 small frames, or for 102 of 64 KiB, which is a little more than TCP has under
+/// way by default (6 MiB, tcp_rmem of tcp(7)). What is not used takes no memory.
+const BUFFER_BYTES: u32 = 16 << 10;
+const RING_SIZE: RingSize = RingSize::new(512).expect("512 is a power of two");
 
 /// What an adapter is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum AdapterState {
     /// It waits for the port to serve its handshake.
     Connecting,
+    /// What is outside is not there yet, or not any more; why, in words.
+    Waiting(String),
     /// Frames go both ways.
     Carrying,
     /// Its threads ended; what is outside is closed.
@@ -71,8 +77,6 @@ pub(super) struct Shared {
     stop: OwnedFd,
     state: Mutex<AdapterState>,
     refused: AtomicU64,
-    /// Why no frame goes for the time being.
-    hindrance: Mutex<Option<&'static str>>,
 }
 
 impl Shared {
@@ -82,11 +86,10 @@ impl Shared {
             stop: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
             state: Mutex::new(AdapterState::Connecting),
             refused: AtomicU64::new(0),
-            hindrance: Mutex::default(),
         })
     }
 
-    fn set(&self, state: AdapterState) {
+    pub(super) fn set(&self, state: AdapterState) {
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
@@ -104,11 +107,6 @@ impl Shared {
     /// Readable from then on.
     pub(super) fn stop_fd(&self) -> BorrowedFd<'_> {
         self.stop.as_fd()
-    }
-
-    /// Says why no frame goes for the time being; none: they go.
-    pub(super) fn set_hindrance(&self, why: Option<&'static str>) {
-        *self.hindrance.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// Counts a frame that what is outside did not take.
@@ -135,7 +133,7 @@ impl Adapter {
     /// Descriptors or threads ran out, or a queue cannot be made non-blocking.
     pub(crate) fn tap(name: &str, queues: Vec<OwnedFd>, uso: bool, stream: UnixStream) -> io::Result<Self> {
         let queues = queues.into_iter().map(|queue| Tap::new(queue, uso)).collect::<io::Result<_>>()?;
-        Self::start(name, queues, stream)
+        Self::start(name, Tap::WHAT, stream, |shared, stream| run(shared, queues, stream))
     }
 
     /// Starts to carry frames between a host's interface and the port that serves the other end of `stream`. `socket` is a packet
@@ -144,7 +142,8 @@ impl Adapter {
     /// # Errors
     /// Descriptors or threads ran out.
     pub(crate) fn nic(name: &str, socket: OwnedFd, stream: UnixStream) -> io::Result<Self> {
-        Self::start(name, vec![Nic::new(socket)], stream)
+        let outside = vec![Nic::new(socket)];
+        Self::start(name, Nic::WHAT, stream, |shared, stream| run(shared, outside, stream))
     }
 
     /// Starts to replay frames of a file into the port that serves the other end of `stream`, and to record what the port gives in
@@ -158,23 +157,36 @@ impl Adapter {
         record: Option<OwnedFd>,
         stream: UnixStream,
     ) -> io::Result<Self> {
-        Self::start(name, vec![Pcap::new(name, replay, record)?], stream)
+        let outside = vec![Pcap::new(name, replay, record)?];
+        Self::start(name, Pcap::WHAT, stream, |shared, stream| run(shared, outside, stream))
     }
 
-    /// Starts to carry frames between `outside`, a queue each, and the port that serves the other end of `stream`.
-    fn start<O: Outside + Send + 'static>(
+    /// Starts to carry frames between whoever is met, one peer at a time, and the port that serves the other end of `stream`.
+    ///
+    /// # Errors
+    /// Descriptors or threads ran out, or the listening socket cannot be made non-blocking.
+    pub(crate) fn peers(name: &str, meeting: Meeting, stream: UnixStream) -> io::Result<Self> {
+        meeting.prepare()?;
+        Self::start(name, meeting.what(), stream, move |shared, stream| {
+            peers::serve(shared, &meeting, stream)
+        })
+    }
+
+    /// Starts a thread for all that there is to do.
+    fn start(
         name: &str,
-        outside: Vec<O>,
+        what: &'static str,
         stream: UnixStream,
+        work: impl FnOnce(&Shared, UnixStream) -> AdapterEnd + Send + 'static,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared::new()?);
         let connection = stream.try_clone()?;
         let of_thread = shared.clone();
-        let thread = thread::Builder::new().name(format!("{}-{name}", O::WHAT)).spawn(move || {
-            let end = run(&of_thread, outside, stream);
+        let thread = thread::Builder::new().name(format!("{what}-{name}")).spawn(move || {
+            let end = work(&of_thread, stream);
             of_thread.set(AdapterState::Ended(end));
         })?;
-        Ok(Self { what: O::WHAT, shared, connection, thread: Some(thread) })
+        Ok(Self { what, shared, connection, thread: Some(thread) })
     }
 
     /// What it is doing.
@@ -182,14 +194,9 @@ impl Adapter {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What is outside: `tap`.
+    /// What is outside: `tap`, `stream`.
     pub(crate) fn what(&self) -> &'static str {
         self.what
-    }
-
-    /// Why no frame goes for the time being, if that is so.
-    pub(crate) fn hindrance(&self) -> Option<&'static str> {
-        *self.shared.hindrance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Frames that what is outside did not take, most likely because its interface is down.
@@ -212,7 +219,8 @@ impl Drop for Adapter {
 
 /// All that an adapter's first thread does; why it ended.
 fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) -> AdapterEnd {
-    let mut driver = match connect(&outside, stream) {
+    let features = outside.iter().fold(0, |all, one| all | one.features());
+    let mut driver = match connect(features, outside.len(), true, stream) {
         Ok(driver) => driver,
         Err(_) if shared.is_stopping() => return AdapterEnd::Stopped,
         Err(end) => return end,
@@ -239,16 +247,23 @@ fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) 
     })
 }
 
-fn connect<O: Outside>(outside: &[O], stream: UnixStream) -> Result<Driver, AdapterEnd> {
+/// The driver of the port that serves the other end of `stream`, with these offloads; its rings enabled or not.
+pub(super) fn connect(
+    offloads: u64,
+    queues: usize,
+    enabled: bool,
+    stream: UnixStream,
+) -> Result<Driver, AdapterEnd> {
     let wanted = Config::default();
-    let several = if outside.len() > 1 { features::NET_MQ } else { 0 };
+    let several = if queues > 1 { features::NET_MQ } else { 0 };
     let config = Config {
-        features: outside.iter().fold(wanted.features | several, |all, one| all | one.features()),
-        queue_pairs: u16::try_from(outside.len()).unwrap_or(u16::MAX),
-        ring_size: O::RING,
+        features: wanted.features | several | offloads,
+        queue_pairs: u16::try_from(queues).unwrap_or(u16::MAX),
         buffer_size: BUFFER_BYTES,
+        ring_size: RING_SIZE,
         // Frames from outside need no room for odd shapes.
         memory: MemoryConfig { shaped_bytes: 0, ..MemoryConfig::default() },
+        enabled,
         ..wanted
     };
     Driver::connect(stream, &config).map_err(|why| AdapterEnd::Port(why.to_string()))

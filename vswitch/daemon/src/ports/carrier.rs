@@ -11,10 +11,7 @@ use rustix::{
     io::Errno,
 };
 use std::os::fd::BorrowedFd;
-use vhost_net_backend::{
-    driver::{Moved, QueuePair},
-    layout::RingSize,
-};
+use vhost_net_backend::driver::{Moved, QueuePair};
 
 /// Frames that are carried one way before the other way has its turn.
 const BATCH: usize = 64;
@@ -26,9 +23,6 @@ const LAST: usize = 1024;
 pub(super) trait Outside {
     /// What it is called.
     const WHAT: &str;
-
-    /// Entries of each of its rings.
-    const RING: RingSize = const { RingSize::new(256).expect("256 is a power of two") };
 
     /// The offloads that it takes and leaves to others ([`vhost_net_backend::features`]).
     fn features(&self) -> u64;
@@ -157,7 +151,9 @@ impl<'a, O: Outside> Carrier<'a, O> {
         let mut interest = PollFlags::empty();
         interest.set(PollFlags::IN, !self.ring_full);
         interest.set(PollFlags::OUT, self.outside_full);
-        let (outside, call) = (self.outside.fd(), self.pair.call_fd());
+        // A hang-up is told unasked, also while what may still come has no room: then it is found when there is.
+        let outside = if interest.is_empty() { self.shared.stop_fd() } else { self.outside.fd() };
+        let call = self.pair.call_fd();
         let mut fds = [
             PollFd::new(&outside, interest),
             PollFd::new(&call, PollFlags::IN),

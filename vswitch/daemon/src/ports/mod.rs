@@ -1,9 +1,12 @@
 //! Ports that are no guest: what is outside, brought to a port's rings by a thread that is their driver.
 //!
-//! `adapter` the threads and how they end, `carrier` what such a thread does all day, and one file for each thing outside.
+//! `adapter` the threads and how they end, `carrier` what such a thread does all day, `peers` those that come and go, and one file
+//! for each thing outside.
 
 pub(crate) mod adapter;
 mod carrier;
 mod nic;
 pub(crate) mod pcap;
+pub(crate) mod peers;
+mod stream;
 mod tap;

@@ -6,7 +6,7 @@
 mod message;
 
 use super::{
-    adapter::{AdapterEnd, Shared},
+    adapter::{AdapterEnd, AdapterState, Shared},
     carrier::Outside,
 };
 use message::{Message, TAG};
@@ -52,12 +52,15 @@ impl Nic {
 
     /// What the interface says to an empty message, which is too short to be sent.
     fn look(&mut self, shared: &Shared) -> Result<(), AdapterEnd> {
-        match send(&self.socket, &[], SendFlags::DONTWAIT) {
+        let down = match send(&self.socket, &[], SendFlags::DONTWAIT) {
             Err(Errno::NXIO | Errno::NODEV) => return Err(gone(&"its interface was deleted")),
-            Err(Errno::NETDOWN) => self.down = true,
-            _ => self.down = false,
+            said => said == Err(Errno::NETDOWN),
+        };
+        if down != self.down {
+            self.down = down;
+            let why = "the interface is down (ip link set dev … up)";
+            shared.set(if down { AdapterState::Waiting(why.into()) } else { AdapterState::Carrying });
         }
-        shared.set_hindrance(self.down.then_some("the interface is down (ip link set dev … up)"));
         Ok(())
     }
 

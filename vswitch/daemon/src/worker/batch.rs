@@ -4,6 +4,7 @@
 
 mod captured;
 mod offloads;
+mod spread;
 
 use super::{
     budget::Budget,
@@ -68,22 +69,47 @@ impl Fates {
     }
 }
 
-/// What waits for one destination, and then what came of it.
+/// What waits for one destination.
 #[derive(Debug, Default)]
 struct Heap {
     runs: Vec<Run>,
     frames: usize,
-    delivered: Granted,
+}
+
+impl Heap {
+    #[inline(always)]
+    fn push(&mut self, run: Run) {
+        self.frames += run.frames.len();
+        self.runs.push(run);
+    }
+
+    #[inline(always)]
+    fn clear(&mut self) {
+        self.runs.clear();
+        self.frames = 0;
+    }
+}
+
+/// What was published in one ring.
+#[derive(Debug)]
+struct Delivered {
+    /// The port's place.
+    port: u16,
+    /// The ring's index in the device.
+    ring: u16,
+    granted: Granted,
 }
 
 /// A ring whose driver was not told yet of what was published in it or completed.
 #[derive(Debug)]
 enum Untold {
-    /// The first receiveq of the port in this place.
-    To(u16, Published),
+    To(Receiveq, Published),
     /// The transmitq in this place of `Ports::sources`.
     From(usize),
 }
+
+/// A receiveq: the place of its port, and its own in `Ports::destinations` there.
+pub(super) type Receiveq = (u16, u16);
 
 /// What the stages leave for each other; kept, so that a turn allocates nothing.
 #[derive(Default)]
@@ -99,6 +125,9 @@ pub(super) struct Batch {
     heaps: Vec<Heap>,
     /// Destinations whose heaps have runs.
     touched: Vec<u16>,
+    /// A heap whose destination has several receiveqs, by place of these.
+    spread: Vec<Heap>,
+    delivered: Vec<Delivered>,
     rooms: Rooms,
     losses: Losses,
     /// Ports that turned out to be broken.
@@ -121,7 +150,8 @@ impl Batch {
         let budget = ports.sources.budget(which);
         let Some(source) = ports.sources.get_mut(which) else { return Ok(0) };
         let port = source.port;
-        let to = ports.destinations.get(usize::from(source.toward)).and_then(|rings| rings.first());
+        let (to, place) = source.toward;
+        let to = ports.destinations.get(usize::from(to)).and_then(|rings| rings.get(usize::from(place)));
         if source.ring.harvest_and(budget.frames, || to.into_iter().for_each(|to| to.foresee()))? == 0 {
             return Ok(0);
         }
@@ -145,9 +175,11 @@ impl Batch {
         if !self.losses.is_empty() {
             self.losses.record(switch, port, &source.ring, recorder);
         }
-        self.count(port, &mut ports.lives);
+        self.count(port, source.ring.index(), &mut ports.lives);
         source.ring.finish(self.fates.frames);
-        source.toward = self.touched.first().copied().unwrap_or(source.toward);
+        if let Some(Untold::To(to, _)) = self.untold.first() {
+            source.toward = *to;
+        }
         self.end();
         self.untold.push(Untold::From(which));
         if !self.faults.is_empty() {
@@ -174,8 +206,9 @@ impl Batch {
         make_visible();
         for untold in self.untold.drain(..) {
             let (port, told) = match untold {
-                Untold::To(port, published) => {
-                    let ring = ports.destinations.get(usize::from(port)).and_then(|rings| rings.first());
+                Untold::To((port, place), published) => {
+                    let rings = ports.destinations.get(usize::from(port));
+                    let ring = rings.and_then(|rings| rings.get(usize::from(place)));
                     (port, ring.map_or(Ok(()), |ring| ring.notify(published)))
                 }
                 Untold::From(which) => {
@@ -208,11 +241,9 @@ impl Batch {
     /// Forgets what waited for delivery, also of a batch that a panic cut short: behind a batch, where no receiver waits for it.
     pub(super) fn end(&mut self) {
         for port in self.touched.drain(..) {
-            let heap = &mut self.heaps[usize::from(port)];
-            heap.runs.clear();
-            heap.frames = 0;
-            heap.delivered = Granted::default();
+            self.heaps[usize::from(port)].clear();
         }
+        self.delivered.clear();
         self.losses.clear();
     }
 
@@ -330,8 +361,7 @@ impl Batch {
         if heap.runs.is_empty() {
             self.touched.push(to);
         }
-        heap.frames += run.frames.len();
-        heap.runs.push(run);
+        heap.push(run);
     }
 
     #[inline(always)]
@@ -343,57 +373,101 @@ impl Batch {
         captures: &mut Captures,
         now: Instant,
     ) {
-        let Self { copies, heaps, touched, rooms, losses, faults, untold, offloads, .. } = self;
+        let Self {
+            copies, heaps, touched, spread, rooms, losses, faults, untold, delivered, offloads, ..
+        } = self;
+        let mut delivery = Delivery {
+            sender,
+            ring,
+            offloads,
+            now,
+            copies,
+            rooms,
+            losses,
+            faults,
+            untold,
+            delivered,
+            captures,
+        };
         for &port in &*touched {
-            let heap = &mut heaps[usize::from(port)];
-            let before = losses.mark();
-            // Receive queues beyond the first wait for a guest that spreads its flows over them.
-            let outcome = match destinations.get(usize::from(port)).and_then(|rings| rings.first()) {
-                Some(to) => fill((to, sender), rooms, (ring, offloads), heap, |run, frame, reason| {
-                    run.copy.into_iter().for_each(|copy| copies[copy].outcome = Err(reason));
-                    losses.lose(frame, port, reason);
-                }),
-                None => Err(None),
-            };
-            match outcome {
-                Ok((granted, published)) => {
-                    if captures.any() {
-                        heap.capture(ring, rooms, captures.of(port), now);
-                    }
-                    heap.delivered = granted;
-                    untold.push(Untold::To(port, published));
-                }
-                Err(fault) => {
-                    losses.take_back(before);
-                    for run in &heap.runs {
-                        run.copy
-                            .into_iter()
-                            .for_each(|copy| copies[copy].outcome = Err(DropReason::PortDown));
-                        run.frames.clone().for_each(|frame| losses.lose(frame, port, DropReason::PortDown));
-                    }
-                    faults.extend(fault.map(|why| (port, why)));
-                }
+            let heap = &heaps[usize::from(port)];
+            match destinations.get(usize::from(port)).map(Vec::as_slice) {
+                Some([to]) => delivery.fill((port, 0), to, heap),
+                None | Some([]) => delivery.lose(port, heap),
+                Some(several) => delivery.spread(port, several, heap, spread),
             }
         }
     }
 
-    fn count(&self, port: u16, lives: &mut [Option<Life>]) {
-        for &to in &self.touched {
-            let Some(Some(life)) = lives.get_mut(usize::from(to)) else { continue };
-            let Granted { frames, bytes } = self.heaps[usize::from(to)].delivered;
-            life.counters.copies += u64::from(frames);
-            life.counters.delivered += u64::from(frames);
+    fn count(&self, port: u16, ring: u16, lives: &mut [Option<Life>]) {
+        for Delivered { port, ring, granted: Granted { frames, bytes } } in &self.delivered {
+            let Some(Some(life)) = lives.get_mut(usize::from(*port)) else { continue };
+            life.counters.copies += u64::from(*frames);
+            life.counters.delivered += u64::from(*frames);
             life.counters.delivered_bytes += bytes;
+            life.counters.through(*ring, u64::from(*frames));
         }
         self.losses.count(lives);
         let Some(Some(life)) = lives.get_mut(usize::from(port)) else { return };
         let Fates { frames, bytes, unicast, flooded, flood_copies, consumed, cost: _ } = &self.fates;
         life.counters.frames += *frames as u64;
+        life.counters.through(ring, *frames as u64);
         life.counters.bytes += bytes;
         life.counters.unicast += unicast;
         life.counters.flooded += flooded;
         life.counters.flood_copies += flood_copies;
         life.counters.consumed += consumed;
+    }
+}
+
+/// A batch on its way into its destinations' rings, and what it leaves behind.
+struct Delivery<'b> {
+    sender: u16,
+    ring: &'b FromGuest,
+    offloads: &'b Offloads,
+    now: Instant,
+    copies: &'b mut Vec<Copy>,
+    rooms: &'b mut Rooms,
+    losses: &'b mut Losses,
+    faults: &'b mut Vec<(u16, PortFault)>,
+    untold: &'b mut Vec<Untold>,
+    delivered: &'b mut Vec<Delivered>,
+    captures: &'b mut Captures,
+}
+
+impl Delivery<'_> {
+    /// Delivers a heap, or what of it is for this receiveq.
+    #[inline(always)]
+    fn fill(&mut self, at: Receiveq, to: &ToGuest, heap: &Heap) {
+        let Self { ring, copies, losses, captures, .. } = self;
+        let (port, before) = (at.0, losses.mark());
+        let lost = |run: &Run, frame, reason| {
+            run.copy.into_iter().for_each(|copy| copies[copy].outcome = Err(reason));
+            losses.lose(frame, port, reason);
+        };
+        match fill((to, self.sender), self.rooms, (ring, self.offloads), heap, lost) {
+            Ok((granted, published)) => {
+                if captures.any() {
+                    heap.capture(ring, self.rooms, captures.of(port), self.now);
+                }
+                self.delivered.push(Delivered { port, ring: to.index(), granted });
+                self.untold.push(Untold::To(at, published));
+            }
+            Err(fault) => {
+                losses.take_back(before);
+                self.faults.push((port, fault));
+                self.lose(port, heap);
+            }
+        }
+    }
+
+    /// All of a heap is lost: its port has no ring, or a broken one.
+    #[cold]
+    fn lose(&mut self, port: u16, heap: &Heap) {
+        for run in &heap.runs {
+            run.copy.into_iter().for_each(|copy| self.copies[copy].outcome = Err(DropReason::PortDown));
+            run.frames.clone().for_each(|frame| self.losses.lose(frame, port, DropReason::PortDown));
+        }
     }
 }
 
@@ -409,8 +483,7 @@ fn glance(frame: Frame<'_>) -> (Option<&[u8; GLANCE]>, u32) {
     (if frame.defect().is_some() { None } else { frame.first() }, frame.len())
 }
 
-/// Writes a heap's frames, which `sender` sent, into one ring, and says what got no room. An error with a fault means that the destination is broken,
-/// one without that it is not there.
+/// Writes a heap's frames, which `sender` sent, into one ring, and says what got no room. An error means that the destination is broken.
 #[inline(always)]
 fn fill(
     (to, sender): (&ToGuest, u16),
@@ -418,7 +491,7 @@ fn fill(
     (from, offloads): (&FromGuest, &Offloads),
     heap: &Heap,
     mut lost: impl FnMut(&Run, usize, DropReason),
-) -> Result<(Granted, Published), Option<PortFault>> {
+) -> Result<(Granted, Published), PortFault> {
     let ask = |claim: &mut Claim<'_>| {
         for run in &heap.runs {
             match run.edit {
@@ -434,7 +507,7 @@ fn fill(
             }
         }
     };
-    let mut lease = to.reserve(sender, rooms, heap.frames, ask).map_err(Some)?;
+    let mut lease = to.reserve(sender, rooms, heap.frames, ask)?;
     let granted = lease.granted();
     if granted.frames > 0 {
         if offloads.none() {
@@ -451,7 +524,7 @@ fn fill(
             }
         }
     }
-    lease.publish().map(|published| (granted, published)).map_err(Some)
+    lease.publish().map(|published| (granted, published))
 }
 
 /// Writes the frames of a heap that got room; which did not is asked of the lease later, once for all.

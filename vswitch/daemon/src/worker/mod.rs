@@ -218,7 +218,7 @@ impl Worker {
             self.batch.end();
             self.watches.abandon();
             if let Some(source) = self.ports.sources.get_mut(which) {
-                let (port, frames) = (source.port, source.ring.batch_len());
+                let (port, ring, frames) = (source.port, source.ring.index(), source.ring.batch_len());
                 let bytes: u64 = source.ring.frames(0..frames).map(|frame| u64::from(frame.len())).sum();
                 if let Some(described) = self.world.port(port) {
                     let moment = Moment { at: now, epoch: self.world.epoch() };
@@ -229,6 +229,7 @@ impl Worker {
                 source.ring.finish(frames);
                 if let Some(life) = self.ports.life(port) {
                     life.counters.frames += frames as u64;
+                    life.counters.through(ring, frames as u64);
                     life.counters.bytes += bytes;
                     life.counters.dropped_in.count(DropReason::Internal, frames as u64);
                 }

@@ -23,7 +23,7 @@ pub(super) struct Ports {
     /// our descriptor does not end the wait for one that the frontend holds too.
     registry: Registry,
     pub(super) sources: Sources,
-    /// By place of the port; a port's receiveqs in order of their index.
+    /// By place of the port; a port's receiveqs in the order in which they came.
     pub(super) destinations: Vec<Vec<Arc<ToGuest>>>,
     pub(super) lives: Vec<Option<Life>>,
 }
@@ -82,6 +82,7 @@ impl Ports {
     pub(super) fn attach(&mut self, port: PortId, ring: RunningRing) {
         let place = port.index();
         let Some(life) = self.life(place).filter(|life| life.id == port) else { return };
+        life.counters.know(ring.index());
         if life.health.fault().is_some() {
             return life.parked.push(ring);
         }

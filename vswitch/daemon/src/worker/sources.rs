@@ -3,7 +3,10 @@
 //! So a port that is attached and silent costs next to nothing, however many there are. A quiet ring stays armed: its driver kicks
 //! at its next frame, which wakes a worker that sleeps; a busy one comes by.
 
-use super::budget::{Appetite, Budget};
+use super::{
+    batch::Receiveq,
+    budget::{Appetite, Budget},
+};
 use vhost_net_backend::device::ring::FromGuest;
 use vswitch_core::clock::Instant;
 
@@ -24,8 +27,8 @@ const FRAMES_A_LOOK: usize = 16;
 pub(super) struct Source {
     pub(super) port: u16,
     pub(super) ring: FromGuest,
-    /// The place of the port that its last frames went to: the next ones probably do.
-    pub(super) toward: u16,
+    /// What its last frames went to: the next ones probably do.
+    pub(super) toward: Receiveq,
     /// Turns in a row without a frame.
     idle: u16,
     appetite: Appetite,
@@ -86,7 +89,7 @@ impl Sources {
     pub(super) fn push(&mut self, port: u16, ring: FromGuest) {
         // Another worker may have had it, armed.
         ring.disarm();
-        self.all.push(Source { port, ring, toward: port, idle: 0, appetite: Appetite::default() });
+        self.all.push(Source { port, ring, toward: (port, 0), idle: 0, appetite: Appetite::default() });
         let last = self.all.len() - 1;
         self.promote(last);
     }

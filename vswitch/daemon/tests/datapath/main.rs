@@ -12,6 +12,7 @@ mod lab;
 mod left_out;
 mod offloads;
 mod process;
+mod queues;
 mod quiet;
 mod races;
 mod recorder;

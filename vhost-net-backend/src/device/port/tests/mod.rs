@@ -16,7 +16,7 @@ use super::{Port, PortConfig};
 use crate::device::Connection;
 use crate::device::fault::PortFault;
 use crate::device::gate::wire::{code, state_payload};
-use rig::{DEADLINE, Host, MIB, adopt, ask, send_memory, set_up, set_up_from};
+use rig::{DEADLINE, Host, MIB, adopt, ask, send_memory, set_up, set_up_from, set_up_rings};
 
 fn patient() -> PortConfig {
     PortConfig::new("test")
@@ -44,6 +44,36 @@ fn rings_are_attached_after_a_full_set_up_and_come_back_around_every_change() {
     assert_eq!(port.refusals().len(), 1);
     assert_eq!(ask(&socket, code::RESET_DEVICE, &[], &[]), 0);
     assert_eq!(host.rings(), 0);
+    port.close();
+}
+
+#[test]
+fn a_transmitq_goes_on_while_any_of_its_port_is_enabled() {
+    let host = Arc::<Host>::default();
+    let (socket, port) = adopt(&host, PortConfig { queue_pairs: 3, ..patient() });
+    set_up_rings(&socket, 0, 6);
+    let enable = |pair: u32, on| {
+        for ring in [2 * pair, 2 * pair + 1] {
+            assert_eq!(ask(&socket, code::SET_VRING_ENABLE, &state_payload(ring, on), &[]), 0);
+        }
+        host.indices()
+    };
+    assert_eq!(host.indices(), [0, 1, 3, 5]);
+    assert_eq!(enable(2, 1), [0, 1, 3, 4, 5]);
+    assert_eq!(enable(0, 0), [1, 3, 4, 5]);
+    assert_eq!(enable(2, 0), [0; 0], "none is enabled");
+    assert_eq!(enable(0, 1), [0, 1, 3, 5]);
+    assert_eq!(ask(&socket, code::GET_VRING_BASE, &state_payload(3, 0), &[]), 3);
+    assert_eq!(enable(1, 1), [0, 1, 2, 5], "a ring that was stopped needs a kick");
+    assert_eq!(ask(&socket, code::RESET_OWNER, &[], &[]), 0);
+    assert_eq!(host.rings(), 0);
+    // A table without the memory of pair 2: that is a matter of its own, until it is enabled.
+    assert_eq!(enable(0, 1), [0, 1, 5]);
+    send_memory(&socket, 0x40000);
+    assert_eq!(host.indices(), [0, 1]);
+    assert_ne!(ask(&socket, code::SET_VRING_ENABLE, &state_payload(5, 1), &[]), 0, "its memory is gone");
+    assert_eq!(enable(0, 0), [0; 0]);
+    assert_eq!(enable(0, 1), [0, 1]);
     port.close();
 }
 

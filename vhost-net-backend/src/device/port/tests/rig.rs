@@ -58,6 +58,13 @@ impl Host {
         self.state.lock().expect("no test panics with it")
     }
 
+    /// The indices of the rings that run, rising.
+    pub(super) fn indices(&self) -> Vec<u16> {
+        let mut indices: Vec<u16> = self.lock().rings.iter().map(RunningRing::index).collect();
+        indices.sort_unstable();
+        indices
+    }
+
     /// How many rings run.
     pub(super) fn rings(&self) -> usize {
         self.lock().rings.len()
@@ -216,16 +223,21 @@ pub(super) fn set_up(socket: &UnixStream) {
     set_up_from(socket, 0);
 }
 
-/// The same from index `base`. QEMU's order: rings are enabled before the first SET_FEATURES.
+/// The same from index `base`.
 pub(super) fn set_up_from(socket: &UnixStream, base: u32) {
+    set_up_rings(socket, base, 2);
+}
+
+/// The same with so many rings, of which the first pair is enabled. QEMU's order: rings are enabled before the first SET_FEATURES.
+pub(super) fn set_up_rings(socket: &UnixStream, base: u32, rings: u32) {
     greet(socket);
-    assert_eq!(ask(socket, code::GET_QUEUE_NUM, &[], &[]), 2);
+    assert_eq!(ask(socket, code::GET_QUEUE_NUM, &[], &[]), u64::from(rings));
     let ok = |code, payload: &[u8], fds: &[OwnedFd]| assert_eq!(ask(socket, code, payload, fds), 0, "{code}");
     (0..2).for_each(|ring| ok(code::SET_VRING_ENABLE, &state_payload(ring, 1), &[]));
     let taken = features::VERSION_1 | features::VHOST_USER_PROTOCOL | features::EVENT_IDX;
     ok(code::SET_FEATURES, &taken.to_ne_bytes(), &[]);
     send_memory(socket, MIB);
-    for ring in 0..2u32 {
+    for ring in 0..rings {
         ok(code::SET_VRING_NUM, &state_payload(ring, 256), &[]);
         ok(code::SET_VRING_BASE, &state_payload(ring, base), &[]);
         ok(code::SET_VRING_ADDR, &addresses(ring), &[]);

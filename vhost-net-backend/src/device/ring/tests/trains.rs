@@ -5,7 +5,7 @@ use crate::{
     device::ring::{MakeHead, NoRoom, Payload, Rooms, Stream},
     driver::Config,
     features::NET_MRG_RXBUF,
-    net_header::NetHeader,
+    net_header::{self, NetHeader},
 };
 use checksum::Sum;
 use std::iter;
@@ -44,7 +44,7 @@ fn all_parts_find_room_or_none_and_what_was_claimed_for_some_is_there_for_others
     // What is left of a frame: some of it in the head, the rest elsewhere, cut at odd places.
     let bytes: Vec<u8> = (0..21).collect();
     let frame = Stream::new(&bytes[..4], Payload::Ours(&bytes[4..]));
-    assert_eq!(lease.write_made(2, 2, frame, &mut Threes), Ok(()));
+    assert_eq!(lease.write_made(2, &mut [0; net_header::LEN + 2], frame, &Threes), Ok(()));
     publish(&wired.to, lease);
     let mut arrived = Vec::new();
     wired.driver.pair.receive(|header, frame| arrived.push((*header, frame.to_vec())));

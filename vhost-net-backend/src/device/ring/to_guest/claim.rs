@@ -5,15 +5,18 @@ use super::{
     lease::{Car, Chain, Odd, Room, Rooms},
 };
 use crate::{
-    device::ring::{
-        LONGEST, MAX_FRAME,
-        chain::{self, Direction},
-        raw::{place, stretch},
-        seen::Row,
+    device::{
+        memory::Segment,
+        ring::{
+            LONGEST, MAX_FRAME,
+            chain::{self, Direction},
+            raw::{place, stretch},
+            seen::Row,
+        },
     },
     features, net_header, prefetch,
 };
-use std::num::NonZeroU16;
+use std::{iter, num::NonZeroU16};
 
 /// Descriptors that one `reserve` reads before it stops claiming.
 const DESCRIPTOR_BUDGET: u32 = 4096;
@@ -130,7 +133,7 @@ impl<'r> Claim<'r> {
 
     /// Asks for room for one frame that is cut into `count` frames of these lengths: for all of them, or none.
     #[inline(never)]
-    pub fn train(&mut self, count: u16, lengths: impl Iterator<Item = u32>) {
+    pub fn train(&mut self, count: u16, mut lengths: impl Iterator<Item = u32> + Clone) {
         // Each takes one chain at least.
         if count > self.ring.common.size.entries() {
             return self.rooms.refuse(NoRoom::TooSmall);
@@ -143,13 +146,18 @@ impl<'r> Claim<'r> {
             ((self.state.next_avail, self.state.next_used, self.available), self.rooms.segments.len());
         let (granted, first) = (self.rooms.granted, self.rooms.cars.len());
         self.rooms.chains.clear();
-        for len in lengths {
-            if self.broken.is_some() {
-                break;
+        while let Some(len) = lengths.clone().next().filter(|_| self.broken.is_none()) {
+            let (taken, left) = self.direct_cars(lengths);
+            lengths = left;
+            if taken > 0 {
+                continue;
             }
+            lengths.next();
             match self.any_buffers(len) {
                 Ok(car) => self.rooms.cars.push(car),
                 Err(why) => {
+                    self.row =
+                        self.state.seen.broken(self.row, self.state.next_avail.wrapping_sub(self.first));
                     self.rooms.chains.iter().for_each(|chain| self.state.seen.give_back(chain.head));
                     (self.state.next_avail, self.state.next_used, self.available) = before;
                     self.rooms.segments.truncate(segments);
@@ -166,37 +174,34 @@ impl<'r> Claim<'r> {
     /// Claims room while frame after frame fits a chain that is one buffer in one piece, as nearly every one does, and the rings go
     /// on. How many, and the lengths that are left. A function of its own, so that it has the registers for itself.
     #[inline(never)]
-    fn direct_frames<L: Iterator<Item = u32> + Clone>(&mut self, mut lengths: L) -> (u16, L) {
-        let Self { ring: ToGuest { ring, .. }, state, rooms, first, row, available, .. } = self;
-        let avail = stretch(ring.avail(), state.next_avail, *available);
-        let used = stretch(ring.used(), state.next_used, *available);
-        let (descriptors, window) = (ring.descriptors(), ring.memory().window(state.region_hint));
+    fn direct_frames<L: Iterator<Item = u32> + Clone>(&mut self, lengths: L) -> (u16, L) {
+        let Self { ring, state, rooms, first, row, available, .. } = self;
         let before = state.next_avail.wrapping_sub(*first);
-        let (mut taken, mut bytes, mut heads) = (0u16, 0u64, *row);
-        for ((entry, element), place) in avail.iter().zip(used).zip(rooms.unfilled()) {
-            let mut ahead = lengths.clone();
-            let Some(len) = ahead.next().filter(|len| *len <= MAX_FRAME) else { break };
-            let total = len + net_header::LEN as u32;
-            let head = entry.head();
-            let Some(segment) = chain::direct(descriptors, head, Direction::DeviceWrites, window, total)
-            else {
-                break;
-            };
-            let Some(row) = state.seen.take(heads, before.wrapping_add(taken), head) else { break };
-            heads = row;
-            // The driver does not look at this place before the lease is published.
-            element.write(head, total);
-            // The lines of header and head; what follows comes in a run that the CPU foresees.
-            prefetch::to_write(segment.host());
-            *place = Room::One(segment);
-            taken += 1;
-            bytes += u64::from(len);
-            lengths = ahead;
-        }
-        *row = heads;
+        let places = rooms.unfilled();
+        let put = |place: &mut Room, _, segment| *place = Room::One(segment);
+        let (taken, bytes, left) = direct(ring, state, (row, before, *available), lengths, places, put);
         rooms.grant(taken.into(), bytes);
         self.take(taken);
-        (taken, lengths)
+        (taken, left)
+    }
+
+    /// The same of the frames that one is cut into.
+    #[inline(never)]
+    fn direct_cars<L: Iterator<Item = u32> + Clone>(&mut self, lengths: L) -> (u16, L) {
+        let Self { ring, state, rooms, first, row, available, .. } = self;
+        let before = state.next_avail.wrapping_sub(*first);
+        let Rooms { cars, segments, chains, granted, .. } = &mut **rooms;
+        let put = |(), head, segment: Segment| {
+            chains.push(Chain { head, bytes: segment.len() });
+            let first = segments.len();
+            segments.push(segment);
+            cars.push(Car { chains: NonZeroU16::MIN, first, end: first + 1 });
+        };
+        let places = iter::repeat(());
+        let (taken, bytes, left) = direct(ring, state, (row, before, *available), lengths, places, put);
+        granted.bytes += bytes;
+        self.take(taken);
+        (taken, left)
     }
 
     fn take(&mut self, chains: u16) {
@@ -277,4 +282,42 @@ impl<'r> Claim<'r> {
             }
         }
     }
+}
+
+/// Claims chains that are one buffer in one piece, while they are and the rings go on: one for each of `lengths` and `places`. How many, the
+/// bytes of the frames that go there, and the lengths that are left.
+#[inline(always)]
+fn direct<L: Iterator<Item = u32> + Clone, P>(
+    ToGuest { ring, .. }: &ToGuest,
+    state: &mut State,
+    (row, before, available): (&mut Row, u16, u16),
+    mut lengths: L,
+    places: impl Iterator<Item = P>,
+    mut put: impl FnMut(P, u16, Segment),
+) -> (u16, u64, L) {
+    let avail = stretch(ring.avail(), state.next_avail, available);
+    let used = stretch(ring.used(), state.next_used, available);
+    let (descriptors, window) = (ring.descriptors(), ring.memory().window(state.region_hint));
+    let (mut taken, mut bytes, mut heads) = (0u16, 0u64, *row);
+    for ((entry, element), place) in avail.iter().zip(used).zip(places) {
+        let mut ahead = lengths.clone();
+        let Some(len) = ahead.next().filter(|len| *len <= MAX_FRAME) else { break };
+        let total = len + net_header::LEN as u32;
+        let head = entry.head();
+        let Some(segment) = chain::direct(descriptors, head, Direction::DeviceWrites, window, total) else {
+            break;
+        };
+        let Some(row) = state.seen.take(heads, before.wrapping_add(taken), head) else { break };
+        heads = row;
+        // The driver does not look at this place before the lease is published.
+        element.write(head, total);
+        // The lines of header and head; what follows comes in a run that the CPU foresees.
+        prefetch::to_write(segment.host());
+        put(place, head, segment);
+        taken += 1;
+        bytes += u64::from(len);
+        lengths = ahead;
+    }
+    *row = heads;
+    (taken, bytes, lengths)
 }

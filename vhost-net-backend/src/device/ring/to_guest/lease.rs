@@ -3,22 +3,19 @@
 use super::{
     ToGuest,
     claim::NoRoom,
-    scatter::{MakeHead, Passage, Scatter, Stream},
+    scatter::{MakeHead, Scatter, Stream},
 };
 use crate::{
     device::{
         copy::{ByLane, Lane, by_widest_lane},
         fault::PortFault,
         memory::Segment,
-        ring::{Frame, HEAD_BYTES, Payload, make_visible},
+        ring::{Frame, Payload, make_visible},
     },
     net_header::{self, NetHeader},
 };
 use checksum::Sum;
 use std::{num::NonZeroU16, slice};
-
-/// The longest head that is written: what is judged, and a VLAN tag that came to it.
-const HEAD_ROOM: usize = HEAD_BYTES + 4;
 
 /// How much got room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -172,30 +169,29 @@ impl Rooms {
     fn write_made(
         &self,
         room: &Room,
-        head_len: usize,
+        head: &mut [u8],
         frame: &mut Stream<'_>,
-        make: &mut dyn MakeHead,
+        make: &dyn MakeHead,
     ) -> Result<(), NoRoom> {
         let (one, cars) = self.cars(room)?;
-        let mut head = [0; HEAD_ROOM];
-        let head = &mut head[..head_len.min(HEAD_ROOM)];
-        let mut passage = Passage::new();
         let one = one.first().map(|_| (one, 1)).into_iter();
         let cars = cars.iter().map(|car| (&self.segments[car.first..car.end], car.chains.get()));
         for (number, (segments, chains)) in (0..).zip(one.chain(cars)) {
             // The net header and the head come last: only then is all of the sum known.
             let mut begin = Scatter { segments, offset: 0 };
             let mut behind = begin;
-            behind.skip((net_header::LEN + head.len()) as u32);
+            behind.skip(head.len() as u32);
             let (len, summed) = make.payload(number);
             let sum = if summed {
-                frame.copy_summed(len, &mut behind, &mut passage)
+                frame.copy_summed(len, &mut behind)
             } else {
                 frame.copy(len, &mut behind);
                 Sum::ZERO
             };
-            let header = make.head(number, sum, head);
-            begin.put(&NetHeader { num_buffers: chains, ..header }.to_bytes());
+            if let Some((room, head)) = head.split_first_chunk_mut::<{ net_header::LEN }>() {
+                let header = make.head(number, sum, head);
+                *room = NetHeader { num_buffers: chains, ..header }.to_bytes();
+            }
             begin.put(head);
         }
         Ok(())
@@ -267,17 +263,17 @@ impl<'r> Lease<'r> {
         Ok(())
     }
 
-    /// Writes frame `place`, if it got room, with net headers and heads that `make` makes, of `head_len` bytes each: one, or one for each frame
-    /// that it is cut into. What follows the heads is taken off `frame` piece by piece.
+    /// Writes frame `place`, if it got room: once, or once for each frame that it is cut into, a net header and a head that `make` makes in
+    /// `head`, which is room for the net header and then the head; and behind them what it takes off `frame`.
     pub fn write_made(
         &mut self,
         place: usize,
-        head_len: usize,
+        head: &mut [u8],
         mut frame: Stream<'_>,
-        make: &mut dyn MakeHead,
+        make: &dyn MakeHead,
     ) -> Result<(), NoRoom> {
         let room = self.rooms.frames().get(place).ok_or(NoRoom::Empty)?;
-        self.rooms.write_made(room, head_len, &mut frame, make)?;
+        self.rooms.write_made(room, head, &mut frame, make)?;
         self.unwritten = self.unwritten.saturating_sub(1);
         Ok(())
     }

@@ -10,15 +10,6 @@ use crate::{
 };
 use checksum::Sum;
 
-/// Where bytes pass through our memory, to be summed on their way.
-pub(super) struct Passage([u8; 2048]);
-
-impl Passage {
-    pub(super) const fn new() -> Self {
-        Self([0; 2048])
-    }
-}
-
 /// Writes bytes one after the other into a frame's segments.
 #[derive(Clone, Copy)]
 pub(super) struct Scatter<'a> {
@@ -78,6 +69,17 @@ impl<'a> Scatter<'a> {
         }
     }
 
+    /// The same; adds what was written to `sum`.
+    #[inline(always)]
+    fn put_summed<L: Lane>(&mut self, from: &Segment, mut skip: u32, end: u32, sum: &mut Running) {
+        while let Some(segment) = self.segments.first().filter(|_| skip < end) {
+            let here = (end - skip).min(segment.len() - self.offset);
+            sum.add(from.copy_summed_to::<L>(skip, segment, self.offset, here), here);
+            self.advance(segment.len(), here);
+            skip += here;
+        }
+    }
+
     /// Leaves out `len` bytes.
     pub(super) fn skip(&mut self, mut len: u32) {
         while let Some(segment) = self.segments.first().filter(|_| len > 0) {
@@ -111,47 +113,45 @@ impl<'a> Stream<'a> {
     }
 
     /// Takes `len` bytes off and writes them to `to`.
-    pub(super) fn copy(&mut self, len: u32, to: &mut Scatter<'_>) {
-        self.take(len, |piece| match piece {
-            Piece::Ours(bytes) => to.put(bytes),
-            Piece::Guest { segment, at, end } => to.put_segment(segment, at, end),
-        });
+    pub(super) fn copy(&mut self, mut len: u32, to: &mut Scatter<'_>) {
+        while let Some(piece) = self.piece(&mut len) {
+            match piece {
+                Piece::Ours(bytes) => to.put(bytes),
+                Piece::Guest { segment, at, end } => to.put_segment(segment, at, end),
+            }
+        }
     }
 
-    /// The same, by way of `passage`; returns their sum. Each byte of a guest's is read once: what is summed is what is written, whatever the
-    /// guest does meanwhile.
-    pub(super) fn copy_summed(&mut self, len: u32, to: &mut Scatter<'_>, passage: &mut Passage) -> Sum {
+    /// The same; returns their sum. Each byte of a guest's is read once: what is summed is what is written, whatever the guest does
+    /// meanwhile.
+    pub(super) fn copy_summed(&mut self, len: u32, to: &mut Scatter<'_>) -> Sum {
         let mut sum = Running { sum: Sum::ZERO, len: 0 };
-        by_widest_lane(CopySummed { stream: self, len, to, passage, sum: &mut sum });
+        by_widest_lane(CopySummed { stream: self, len, to, sum: &mut sum });
         sum.sum
     }
 
-    /// Takes `len` bytes off, piece by piece.
+    /// Takes off what lies together, no more than `left` bytes, which become fewer. None if there are none left.
     #[inline(always)]
-    fn take(&mut self, len: u32, mut each: impl FnMut(Piece<'_>)) {
-        let mut left = len as usize;
-        let (ours, later) = self.ours.split_at(left.min(self.ours.len()));
-        self.ours = later;
-        left -= ours.len();
-        each(Piece::Ours(ours));
-        match &mut self.payload {
-            Payload::Ours(bytes) => {
-                let (now, later) = bytes.split_at(left.min(bytes.len()));
-                *bytes = later;
-                each(Piece::Ours(now));
-            }
-            Payload::Guest { segments, skip } => {
-                while let Some(segment) = segments.first().filter(|_| left > 0) {
-                    let end = segment.len().min(skip.saturating_add(left as u32));
-                    left -= (end - *skip) as usize;
-                    each(Piece::Guest { segment, at: *skip, end });
-                    *skip = end;
-                    if end == segment.len() {
-                        (*segments, *skip) = (&segments[1..], 0);
-                    }
-                }
-            }
+    fn piece(&mut self, left: &mut u32) -> Option<Piece<'a>> {
+        let ours = match &mut self.payload {
+            Payload::Ours(bytes) if self.ours.is_empty() => bytes,
+            _ => &mut self.ours,
+        };
+        if !ours.is_empty() {
+            let (now, later) = ours.split_at(ours.len().min(*left as usize));
+            *ours = later;
+            *left -= now.len() as u32;
+            return (!now.is_empty()).then_some(Piece::Ours(now));
         }
+        let Payload::Guest { segments, skip } = &mut self.payload else { return None };
+        let segment = segments.first().filter(|_| *left > 0)?;
+        let (at, end) = (*skip, segment.len().min(skip.saturating_add(*left)));
+        *left -= end - at;
+        *skip = end;
+        if end == segment.len() {
+            (*segments, *skip) = (&segments[1..], 0);
+        }
+        Some(Piece::Guest { segment, at, end })
     }
 }
 
@@ -170,46 +170,37 @@ struct CopySummed<'a, 's, 't> {
     stream: &'a mut Stream<'s>,
     len: u32,
     to: &'a mut Scatter<'t>,
-    passage: &'a mut Passage,
     sum: &'a mut Running,
 }
 
 impl ByLane for CopySummed<'_, '_, '_> {
     #[inline(always)]
-    fn run<L: Lane>(self) {
-        let Self { stream, len, to, passage, sum } = self;
-        stream.take(len, |piece| match piece {
-            Piece::Ours(bytes) => {
-                sum.add(bytes);
-                to.put(bytes);
-            }
-            Piece::Guest { segment, mut at, end } => {
-                while at < end {
-                    let most = passage.0.len();
-                    let here = &mut passage.0[..most.min((end - at) as usize)];
-                    segment.read::<Narrow>(at, here);
-                    sum.add(here);
-                    to.put(here);
-                    at += here.len() as u32;
+    fn run<L: Lane>(mut self) {
+        while let Some(piece) = self.stream.piece(&mut self.len) {
+            match piece {
+                Piece::Ours(bytes) => {
+                    self.sum.add(Sum::ZERO.add_bytes(bytes), bytes.len() as u32);
+                    self.to.put(bytes);
                 }
+                Piece::Guest { segment, at, end } => self.to.put_summed::<L>(segment, at, end, self.sum),
             }
-        });
+        }
     }
 }
 
 /// The sum of what came until now, and how much that was.
 struct Running {
     sum: Sum,
-    len: usize,
+    len: u32,
 }
 
 impl Running {
+    /// `len` bytes more that have this sum.
     #[inline(always)]
-    fn add(&mut self, bytes: &[u8]) {
-        let piece = Sum::ZERO.add_bytes(bytes);
+    fn add(&mut self, piece: Sum, len: u32) {
         self.sum =
             if self.len.is_multiple_of(2) { self.sum.add_even(piece) } else { self.sum.add_odd(piece) };
-        self.len += bytes.len();
+        self.len += len;
     }
 }
 
@@ -218,7 +209,7 @@ pub trait MakeHead {
     /// How many bytes follow the head of the frame's part `number`, and whether their sum is needed.
     fn payload(&self, number: u16) -> (u32, bool);
 
-    /// Writes the head of part `number`, behind which bytes with this `sum` stand, to all of `head`; returns its net header, of which
-    /// `num_buffers` does not matter.
+    /// Makes `head`, which is as it was given or as the part before left it, that of part `number`, behind which bytes with this `sum` stand;
+    /// returns its net header, of which `num_buffers` does not matter.
     fn head(&self, number: u16, sum: Sum, head: &mut [u8]) -> NetHeader;
 }

@@ -20,11 +20,11 @@ use vhost_net_backend::{
     net_header,
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(in super::super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Who has the port's rings: the test itself.
 #[derive(Default)]
-struct Host {
+pub(in super::super) struct Host {
     rings: Mutex<Vec<RunningRing>>,
     changed: Condvar,
 }
@@ -45,8 +45,24 @@ impl PortHost for Host {
 }
 
 impl Host {
+    /// Runs `work` on the transmitq once it is there.
+    fn with_sent<R>(&self, work: impl FnOnce(&mut FromGuest) -> R) -> R {
+        let rings = self.rings.lock().expect("no test panics with it");
+        let sent = |ring: &RunningRing| matches!(ring, RunningRing::From(_));
+        let (mut rings, timeout) = self
+            .changed
+            .wait_timeout_while(rings, PATIENCE, |rings| !rings.iter().any(sent))
+            .expect("no test panics with it");
+        assert!(!timeout.timed_out(), "the ring never ran");
+        let from = rings.iter_mut().find_map(|ring| match ring {
+            RunningRing::From(from) => Some(from),
+            RunningRing::To(_) => None,
+        });
+        work(from.expect("it is there"))
+    }
+
     /// Runs `work` on both rings once they are there.
-    fn with<R>(&self, work: impl FnOnce(&mut FromGuest, &ToGuest) -> R) -> R {
+    pub(in super::super) fn with<R>(&self, work: impl FnOnce(&mut FromGuest, &ToGuest) -> R) -> R {
         let rings = self.rings.lock().expect("no test panics with it");
         let (mut rings, timeout) = self
             .changed
@@ -80,7 +96,7 @@ fn bench() -> Bench {
     Bench { adapter, port, host, peer }
 }
 
-fn wait_for(fd: impl AsFd, what: PollFlags) {
+pub(in super::super) fn wait_for(fd: impl AsFd, what: PollFlags) {
     let mut fds = [PollFd::new(&fd, what)];
     let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
     assert_eq!(poll(&mut fds, Some(&timeout)), Ok(1), "nothing happened in time");
@@ -103,15 +119,17 @@ fn on_tap(number: usize) -> Vec<u8> {
     [&[0; net_header::SHORT_LEN], frame(number).as_slice()].concat()
 }
 
-fn frame(number: usize) -> Vec<u8> {
-    (0..60 + number % 1440).map(|at| (at * 7 + number) as u8).collect()
+/// Every 50th is a large one, up to the longest that there is.
+pub(in super::super) fn frame(number: usize) -> Vec<u8> {
+    let len = if number % 50 == 49 { 65_550 - number % 1440 } else { 60 + number % 1440 };
+    (0..len).map(|at| (at * 7 + number) as u8).collect()
 }
 
 /// Takes frames from the adapter, as a switch does, until `count` came.
-fn take(host: &Host, count: usize) -> Vec<Vec<u8>> {
+pub(in super::super) fn take(host: &Host, count: usize) -> Vec<Vec<u8>> {
     let mut frames = Vec::new();
     while frames.len() < count {
-        let kick = host.with(|from, _| {
+        let kick = host.with_sent(|from| {
             if from.arm() {
                 let taken = from.harvest(64).expect("an honest driver");
                 for place in 0..taken {
@@ -135,10 +153,20 @@ fn take(host: &Host, count: usize) -> Vec<Vec<u8>> {
     frames
 }
 
+/// Gives the adapter a frame, as a switch does; whether there was room.
+pub(in super::super) fn give(to: &ToGuest, bytes: &[u8]) -> bool {
+    let mut rooms = Rooms::default();
+    let mut lease = to
+        .reserve(0, &mut rooms, 1, |room| room.frames(std::iter::once(bytes.len() as u32)))
+        .expect("an honest driver");
+    let _ = lease.write(0, bytes, Payload::Ours(&[]));
+    lease.room(0).is_ok()
+}
+
 #[test]
 fn frames_go_both_ways_in_order_and_more_than_either_side_holds() {
     let bench = bench();
-    // More than a ring of 256 and a socket buffer hold: the writer waits, nothing is lost.
+    // More than a ring of 512 and a socket buffer hold: the writer waits, nothing is lost.
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for number in 0..2000 {
@@ -158,22 +186,14 @@ fn frames_go_both_ways_in_order_and_more_than_either_side_holds() {
     let mut sent = 0;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let bytes = frame(sent);
-        let room = bench.host.with(|_, to| {
-            let mut rooms = Rooms::default();
-            let mut lease = to
-                .reserve(0, &mut rooms, 1, |room| room.frames(std::iter::once(bytes.len() as u32)))
-                .expect("an honest driver");
-            let _ = lease.write(0, &bytes, Payload::Ours(&[]));
-            lease.room(0).is_ok()
-        });
+        let room = bench.host.with(|_, to| give(to, &frame(sent)));
         sent += usize::from(room);
         if !room && sent >= 300 {
             break;
         }
         assert!(Instant::now() < deadline, "it never filled: {sent} frames");
     }
-    let mut into = vec![0; 4096];
+    let mut into = vec![0; 1 << 17];
     for number in 0..sent {
         wait_for(&bench.peer, PollFlags::IN);
         let len = rustix::io::read(&bench.peer, &mut into[..]).expect("a frame");

@@ -11,7 +11,7 @@ use vswitch_core::{
     checksum::Sum,
     decide::{GLANCE, Ingress, Rows, TagEdit},
     head::{HEAD_BYTES, TAG_LEN},
-    offload::{Abilities, Asked, Offload, Work},
+    offload::{Abilities, Asked, Offload, Train, Work},
 };
 
 impl Heap {
@@ -138,23 +138,33 @@ impl Offloads {
         edit: TagEdit,
         receiver: Abilities,
     ) -> Result<(), NoRoom> {
-        let mut edited;
-        let head = if edit == TagEdit::Keep {
-            frame.head()
+        let mut room = [0; net_header::LEN + HEAD_BYTES + TAG_LEN];
+        let behind = room.last_chunk_mut().expect("the net header comes before");
+        let head_len = if edit == TagEdit::Keep {
+            behind[..frame.head().len()].copy_from_slice(frame.head());
+            frame.head().len()
         } else {
-            edited = [0; HEAD_BYTES + TAG_LEN];
-            let length = edit.apply(frame.head(), &mut edited);
-            &edited[..length]
+            edit.apply(frame.head(), behind)
         };
         let Some(offload) = self.of(at).map(|offload| offload.behind(edit)) else {
-            return lease.write(place, head, frame.payload());
+            return lease.write(place, &behind[..head_len], frame.payload());
         };
+        let len = edit.frame_len(frame.len());
         let work = offload.work(receiver);
-        let head_len =
-            if matches!(work, Work::Cut { .. }) { offload.header_len(head.len()) } else { head.len() };
-        let stream = Stream::new(&head[head_len..], frame.payload());
-        let mut made = Made { offload, work, head: &head[..head_len], len: edit.frame_len(frame.len()) };
-        lease.write_made(place, head_len, stream, &mut made)
+        let train = if let Work::Cut { checksums } = work {
+            offload.train(&mut behind[..head_len]).map(|train| (train, checksums))
+        } else {
+            None
+        };
+        let headers = if train.is_some() { offload.header_len(head_len) } else { head_len };
+        let (head, rest) = room[..net_header::LEN + head_len].split_at_mut(net_header::LEN + headers);
+        let left = len - headers as u32;
+        lease.write_made(
+            place,
+            head,
+            Stream::new(rest, frame.payload()),
+            &Made { offload, work, train, len, left },
+        )
     }
 }
 
@@ -201,35 +211,38 @@ pub(super) fn receiver(negotiated: u64) -> Abilities {
 }
 
 /// How one frame is made for one receiver.
-struct Made<'a> {
+struct Made {
     offload: Offload,
     work: Work,
-    head: &'a [u8],
+    /// If it is cut, and whether its segments' checksums are completed.
+    train: Option<(Train, bool)>,
+    /// Its length, and that of what stands behind its head.
     len: u32,
+    left: u32,
 }
 
-impl MakeHead for Made<'_> {
+impl MakeHead for Made {
     fn payload(&self, number: u16) -> (u32, bool) {
-        match self.work {
-            Work::Cut { checksums } => (self.offload.segment(self.len, number).len.into(), checksums),
-            work => (self.len - self.head.len() as u32, work == Work::Checksum),
+        match self.train {
+            Some((_, checksums)) => (self.offload.segment(self.len, number).len.into(), checksums),
+            None => (self.left, self.work == Work::Checksum),
         }
     }
 
     fn head(&self, number: u16, sum: Sum, head: &mut [u8]) -> NetHeader {
-        head.copy_from_slice(self.head);
-        match self.work {
-            Work::Nothing => net_header(&self.offload.asked()),
-            Work::Checksum => {
-                self.offload.complete(head, sum);
+        if let Some((train, checksums)) = &self.train {
+            train.make(head, &self.offload.segment(self.len, number), checksums.then_some(sum));
+            return if *checksums {
                 NetHeader::default()
-            }
-            Work::Cut { checksums } => {
-                let segment = self.offload.segment(self.len, number);
-                self.offload.make_segment(head, &segment, checksums.then_some(sum));
-                if checksums { NetHeader::default() } else { net_header(&self.offload.asked_of_segments()) }
-            }
+            } else {
+                net_header(&self.offload.asked_of_segments())
+            };
         }
+        if self.work == Work::Checksum {
+            self.offload.complete(head, sum);
+            return NetHeader::default();
+        }
+        net_header(&self.offload.asked())
     }
 }
 
