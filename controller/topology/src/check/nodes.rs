@@ -151,6 +151,7 @@ pub(crate) fn check_queues(kinds: &[Option<NodeKind>], interfaces: &[NodeInterfa
         let who = match kinds.get(interface.node) {
             Some(Some(NodeKind::Station)) => "a station",
             Some(Some(NodeKind::Nic { .. })) => "a nic",
+            Some(Some(NodeKind::Pcap { .. })) => "a port of capture files",
             Some(Some(NodeKind::Vm(vm))) if vm.boot == Boot::Bundled => "the bundled guest",
             _ => continue,
         };
