@@ -55,16 +55,11 @@ fn linux_name(interface: &NodeInterface, sink: &mut Sink) {
     }
 }
 
-/// What is one thing of the host has one interface, and that one queue pair.
+/// What is one thing of the host has one interface.
 fn only_one(entry: &Entry<Node>, interfaces: &[NodeInterface], sink: &mut Sink) {
     if let Some(second) = interfaces.get(1) {
         let what = format!("`{}` can have one interface only", visible(&entry.name));
         sink.error(Code::KeyNotForKind, second.span, what).help("make it several nodes, each with its own");
-    }
-    let queues = interfaces.iter().filter_map(|interface| interface.said.queues.as_ref());
-    for queues in queues.filter(|queues| queues.value.0 > 1) {
-        let what = format!("`{}` has one queue pair", visible(&entry.name));
-        sink.error(Code::KeyNotForKind, queues.span, what).help("leave `queues` out");
     }
 }
 

@@ -130,10 +130,10 @@ fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
         ("socket-mode", sockets, node.socket_mode.as_ref().map(|said| said.span)),
         ("socket-group", sockets, span(&node.socket_group)),
         ("interface", &[Kind::Tap, Kind::Nic], span(&node.interface)),
-        ("netns", &[Kind::Netns], span(&node.netns)),
         ("replay", &[Kind::Pcap], span(&node.replay)),
         ("record", &[Kind::Pcap], span(&node.record)),
         ("pace", &[Kind::Pcap], node.pace.as_ref().map(|said| said.span)),
+        ("netns", &[Kind::Netns], span(&node.netns)),
     ];
     for (key, owners, span) in keys {
         if let Some(span) = span.filter(|_| !owners.contains(&kind)) {
@@ -151,7 +151,7 @@ pub(crate) fn check_queues(kinds: &[Option<NodeKind>], interfaces: &[NodeInterfa
         let who = match kinds.get(interface.node) {
             Some(Some(NodeKind::Station)) => "a station",
             Some(Some(NodeKind::Nic { .. })) => "a nic",
-            Some(Some(NodeKind::Pcap { .. })) => "a capture file",
+            Some(Some(NodeKind::Pcap { .. })) => "a port of capture files",
             Some(Some(NodeKind::Vm(vm))) if vm.boot == Boot::Bundled => "the bundled guest",
             _ => continue,
         };

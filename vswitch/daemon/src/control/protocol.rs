@@ -195,8 +195,8 @@ impl AttachmentKind {
     pub fn descriptors(&self) -> usize {
         match self {
             Self::VhostUserListen | Self::StreamListen | Self::Nic => 1,
-            Self::VhostUserConnect { .. } | Self::StreamConnect { .. } => 0,
             Self::Pcap { replay, record, .. } => 2 * usize::from(*replay) + usize::from(*record),
+            Self::VhostUserConnect { .. } | Self::StreamConnect { .. } => 0,
             Self::Tap { queues, .. } => usize::from(*queues),
         }
     }

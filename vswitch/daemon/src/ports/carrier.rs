@@ -11,10 +11,7 @@ use rustix::{
     io::Errno,
 };
 use std::os::fd::BorrowedFd;
-use vhost_net_backend::{
-    driver::{Moved, QueuePair},
-    layout::RingSize,
-};
+use vhost_net_backend::driver::{Moved, QueuePair};
 
 /// Frames that are carried one way before the other way has its turn.
 const BATCH: usize = 64;
@@ -26,10 +23,6 @@ const LAST: usize = 1024;
 pub(super) trait Outside {
     /// What it is called.
     const WHAT: &str;
-
-    /// Entries of each of its rings. Of the usual 512 buffers of 16 KiB 512 small frames fill a ring, or 102 of 64 KiB, which is a little
-    /// more than TCP has under way by default (6 MiB, tcp_rmem of tcp(7)). What is not used takes no memory.
-    const RING: RingSize = const { RingSize::new(512).expect("512 is a power of two") };
 
     /// The offloads that it takes and leaves to others ([`vhost_net_backend::features`]).
     fn features(&self) -> u64;

@@ -21,10 +21,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant, SystemTime},
 };
-use vhost_net_backend::{
-    driver::{Moved, QueuePair},
-    layout::RingSize,
-};
+use vhost_net_backend::driver::{Moved, QueuePair};
 
 /// Bytes of whole blocks that are written at once, at the latest when there is nothing else to do.
 const CHUNK: usize = 256 << 10;
@@ -148,9 +145,6 @@ fn ended(why: &impl ToString) -> AdapterEnd {
 
 impl Outside for Pcap {
     const WHAT: &str = "pcap";
-
-    /// A disk makes its writers wait now and then.
-    const RING: RingSize = const { RingSize::new(1024).expect("1024 is a power of two") };
 
     /// What is in files is whole: checksums are right, and no frame is large for others to cut.
     fn features(&self) -> u64 {

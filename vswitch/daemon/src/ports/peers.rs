@@ -88,7 +88,7 @@ fn connect_now(path: &Path) -> io::Result<UnixStream> {
 
 /// All that the thread of such an adapter does; why it ended.
 pub(super) fn serve(shared: &Shared, meeting: &Meeting, stream: UnixStream) -> AdapterEnd {
-    let end = match connect::<Stream>(0, 1, false, stream) {
+    let end = match connect(0, 1, false, stream) {
         Ok(driver) => serve_port(shared, meeting, driver),
         Err(end) => end,
     };
