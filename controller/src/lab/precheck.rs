@@ -26,7 +26,11 @@ const MOST: usize = 20;
 pub fn check(plan: &Plan) -> Result<(), Failure> {
     let problems = plan.nodes.iter().flat_map(|node| match &node.kind {
         NodeKind::Vm(vm) => problems(node, vm).into_iter().map(|problem| (node, problem)).collect(),
-        NodeKind::Station | NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Tap { .. } => vec![],
+        NodeKind::Station
+        | NodeKind::VhostUser(_)
+        | NodeKind::Stream(_)
+        | NodeKind::Dgram { .. }
+        | NodeKind::Tap { .. } => vec![],
     });
     let said: Vec<_> = problems.take(MOST).map(|(node, problem)| place(plan, node) + &problem).collect();
     if said.is_empty() {

@@ -128,6 +128,13 @@ pub enum NodeKind {
     },
     /// Whoever speaks frames on a stream socket: QEMU's `-netdev stream`, passt.
     Stream(ForeignSocket),
+    /// Whoever sends a frame a datagram: QEMU's `-netdev dgram`.
+    Dgram {
+        /// Where its datagrams come; the role is to listen.
+        local: ForeignSocket,
+        /// Its own socket, by absolute path.
+        remote: PathBuf,
+    },
 }
 
 /// A virtual machine that we start.

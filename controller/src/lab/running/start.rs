@@ -198,7 +198,9 @@ impl Lab {
                 tokio::spawn(self.clone().watch_vm(node.name.clone(), child, says_why));
                 line
             }
-            NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Tap { .. } => return Ok(()),
+            NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Dgram { .. } | NodeKind::Tap { .. } => {
+                return Ok(());
+            }
         };
         if let Some(line) = line {
             match &node.kind {
@@ -219,6 +221,9 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
         NodeKind::Tap { .. } => {
             (NodeState::Foreign, "a tap of this machine; addresses are for `expect` only")
         }
+        NodeKind::Dgram { .. } => {
+            (NodeState::Foreign, "a datagram peer of yours; addresses are for `expect` only")
+        }
         NodeKind::Stream(_) => {
             (NodeState::Foreign, "a stream peer of yours; addresses are for `expect` only")
         }
@@ -229,8 +234,14 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
 /// A copy for testing: sockets of the file's own move to the run directory.
 fn make_private(plan: &mut Plan) {
     for node in &mut plan.nodes {
-        if let NodeKind::VhostUser(socket) | NodeKind::Stream(socket) = &mut node.kind {
-            socket.path = None;
+        match &mut node.kind {
+            NodeKind::VhostUser(socket) | NodeKind::Stream(socket) => socket.path = None,
+            NodeKind::Dgram { local, remote } => {
+                local.path = None;
+                // In the lab's folder, where the switch works: nobody is there.
+                *remote = format!("{}.peer", node.name).into();
+            }
+            NodeKind::Vm(_) | NodeKind::Station | NodeKind::Tap { .. } => {}
         }
     }
 }

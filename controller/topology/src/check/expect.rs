@@ -70,7 +70,7 @@ fn answers(node: &Node) -> bool {
     match &node.kind {
         NodeKind::Station => true,
         NodeKind::Vm(vm) => matches!(vm.boot, Boot::Image(_) | Boot::Bundled),
-        NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Tap { .. } => false,
+        NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Dgram { .. } | NodeKind::Tap { .. } => false,
     }
 }
 

@@ -352,6 +352,8 @@ words! {
         Tap = "tap",
         /// Frames on a stream socket, as QEMU's `-netdev stream` and passt speak them.
         Stream = "stream",
+        /// A frame a datagram, as QEMU's `-netdev dgram` has them.
+        Dgram = "dgram",
     } not yet ["nic", "pcap", "user", "tunnel"]
     /// `vmm:` of a virtual machine.
     VmmWord {

@@ -176,13 +176,18 @@ pub enum AttachmentKind {
         /// The socket's path, absolute.
         path: String,
     },
+    /// A peer with a frame a datagram (QEMU's `-netdev dgram`) sends to the bound socket that comes as a descriptor.
+    Dgram {
+        /// The peer's own socket, absolute.
+        remote: String,
+    },
 }
 
 impl AttachmentKind {
     /// How many descriptors come along with it.
     pub fn descriptors(&self) -> usize {
         match self {
-            Self::VhostUserListen | Self::StreamListen => 1,
+            Self::VhostUserListen | Self::StreamListen | Self::Dgram { .. } => 1,
             Self::VhostUserConnect { .. } | Self::StreamConnect { .. } => 0,
             Self::Tap { queues, .. } => usize::from(*queues),
         }

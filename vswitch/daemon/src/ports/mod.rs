@@ -5,6 +5,7 @@
 
 pub(crate) mod adapter;
 mod carrier;
+mod dgram;
 pub(crate) mod peers;
 mod stream;
 mod tap;
