@@ -208,7 +208,7 @@ pub(super) enum Verb {
     Export {
         /// For which VMM.
         vmm: ExportTo,
-        /// The node, of kind `vhost-user` or `stream`.
+        /// The node, of kind `vhost-user`, `stream` or `dgram`.
         node: String,
         /// The guest's memory, in MiB: as given to QEMU with -m.
         #[arg(long, env = "VNET_MEMORY", value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(MEMORY_MIB))]

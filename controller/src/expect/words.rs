@@ -10,7 +10,7 @@ use topology::plan::{Node, NodeKind};
 pub(super) fn bring_up(node: &Node) -> String {
     let name = &node.name;
     match &node.kind {
-        NodeKind::VhostUser(_) | NodeKind::Stream(_) => {
+        NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Dgram { .. } => {
             format!("no VMM is attached; `vnet export qemu {name}` prints what one needs to attach")
         }
         NodeKind::Station | NodeKind::Vm(_) | NodeKind::Netns { .. } => {

@@ -5,7 +5,7 @@ use super::{
     guests::vm_directory,
     netns, nic,
     rundir::LabDir,
-    sockets::{SOCKET_IN_USE, listen, must_fit},
+    sockets::{SOCKET_IN_USE, bind_datagrams, listen, must_fit},
     tap::{self, Tap},
 };
 use crate::failure::{Context, Failure};
@@ -102,7 +102,8 @@ pub fn socket(node: &Node, interface: &Interface, dir: &LabDir) -> Option<(Socke
         }
         NodeKind::Station => Some((SocketRole::Listen, in_run_directory())),
         NodeKind::VhostUser(ForeignSocket { role, path, .. })
-        | NodeKind::Stream(ForeignSocket { role, path, .. }) => {
+        | NodeKind::Stream(ForeignSocket { role, path, .. })
+        | NodeKind::Dgram { local: ForeignSocket { role, path, .. }, .. } => {
             Some((*role, path.clone().unwrap_or_else(in_run_directory)))
         }
         NodeKind::Tap { .. } | NodeKind::Netns { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. } => None,
@@ -137,6 +138,14 @@ fn open(node: &Node, interface: &Interface, namespace: Option<&str>, dir: &LabDi
     };
     let stream = is_stream(node, interface);
     match (socket(node, interface, dir), &node.kind) {
+        (Some((_, path)), NodeKind::Dgram { local, remote }) => {
+            dir.note_socket(&path)?;
+            let bound = bind_datagrams(&path).map_err(|failure| name_the_holder(failure, &path, dir))?;
+            let kind = AttachmentKind::Dgram { remote: for_the_switch(remote, dir)? };
+            let way = way(kind, vec![bound.into()], Some(path.clone()));
+            share(&path, local)?;
+            Ok(way)
+        }
         (Some((SocketRole::Listen, path)), kind) => {
             dir.note_socket(&path)?;
             let listener = listen(&path).map_err(|failure| name_the_holder(failure, &path, dir))?;
@@ -148,12 +157,7 @@ fn open(node: &Node, interface: &Interface, namespace: Option<&str>, dir: &LabDi
             Ok(way)
         }
         (Some((SocketRole::Connect, path)), _) => {
-            // The switch works in the lab's folder.
-            let path = path.strip_prefix(dir.path()).map_or(path.clone(), Path::to_owned);
-            must_fit(&path)?;
-            let path = path.into_os_string().into_string().map_err(|path| {
-                Failure::invalid("socket-path", format!("the socket path {} is not UTF-8", path.display()))
-            })?;
+            let path = for_the_switch(&path, dir)?;
             let spoken = match stream {
                 true => AttachmentKind::StreamConnect { path },
                 false => AttachmentKind::VhostUserConnect { path },
@@ -192,6 +196,15 @@ fn open(node: &Node, interface: &Interface, namespace: Option<&str>, dir: &LabDi
             Ok(way(AttachmentKind::Tap { queues: interface.queues, uso: tap.uso }, tap.queues, None))
         }
     }
+}
+
+/// The path of a socket of somebody else's as the switch is told it: it works in the lab's folder.
+fn for_the_switch(path: &Path, dir: &LabDir) -> Result<String, Failure> {
+    let path = path.strip_prefix(dir.path()).unwrap_or(path).to_owned();
+    must_fit(&path)?;
+    path.into_os_string().into_string().map_err(|path| {
+        Failure::invalid("socket-path", format!("the socket path {} is not UTF-8", path.display()))
+    })
 }
 
 /// Names the lab whose socket is in the way, if it is one of this user's.

@@ -1,14 +1,17 @@
 //! Unix sockets at paths of any length: listened on, connected to, and removed where nobody listens any more.
 
 use crate::failure::{Context, Exit, Failure};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::{
+    fs::{Mode, OFlags, open},
+    io::Errno,
+};
 use std::{
     fs, io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
         unix::{
             fs::{FileTypeExt, MetadataExt},
-            net::{UnixListener, UnixStream},
+            net::{UnixDatagram, UnixListener, UnixStream},
         },
     },
     path::{Path, PathBuf},
@@ -68,6 +71,17 @@ pub fn listen(path: &Path) -> Result<UnixListener, Failure> {
         .context("socket-path", || format!("{} cannot be listened on", path.display()))
 }
 
+/// A socket at `path` for datagrams, in the same way.
+///
+/// # Errors
+/// As [`listen`].
+pub fn bind_datagrams(path: &Path) -> Result<UnixDatagram, Failure> {
+    remove_stale(path)?;
+    let (address, _folder) = socket_address(path)?;
+    UnixDatagram::bind(&address)
+        .context("socket-path", || format!("{} cannot be listened on", path.display()))
+}
+
 /// Removes the socket at `path`, if there is one, nobody answers on it, and it is ours.
 pub(super) fn remove_stale(path: &Path) -> Result<(), Failure> {
     let Ok(there) = fs::symlink_metadata(path) else { return Ok(()) };
@@ -78,7 +92,10 @@ pub(super) fn remove_stale(path: &Path) -> Result<(), Failure> {
     if !there.file_type().is_socket() {
         return Err(in_the_way("there is something that is not a socket"));
     }
-    if connect(path).is_ok() {
+    // Where datagrams are waited for, a stream is of the wrong type: only a socket that nobody has refuses it.
+    let alive =
+        connect(path).map_or_else(|why| Errno::from_io_error(&why) == Some(Errno::PROTOTYPE), |_| true);
+    if alive {
         return Err(in_the_way("another process listens there"));
     }
     if there.uid() != rustix::process::getuid().as_raw() {
@@ -121,6 +138,11 @@ mod tests {
         assert_eq!(listen(&path).unwrap_err().code, "socket-in-use");
         drop(first);
         listen(&path).unwrap();
+        let first = bind_datagrams(&path).unwrap();
+        assert_eq!(bind_datagrams(&path).unwrap_err().code, "socket-in-use");
+        assert_eq!(listen(&path).unwrap_err().code, "socket-in-use");
+        drop(first);
+        bind_datagrams(&path).unwrap();
         let file = base.path().join("file");
         fs::write(&file, "precious").unwrap();
         assert_eq!(listen(&file).unwrap_err().code, "socket-in-use");

@@ -65,7 +65,7 @@ pub(super) fn export(plan: &Plan, request: &ExportRequest, dir: &LabDir) -> Resu
         Failure::invalid("no-such-node", message).mend("`vnet show nodes` lists the nodes")
     })?;
     let needs_none = match node.kind {
-        NodeKind::VhostUser(_) | NodeKind::Stream(_) => None,
+        NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Dgram { .. } => None,
         NodeKind::Station => Some("is a station: vnet runs it, and it needs no VMM"),
         NodeKind::Vm(_) => Some("is a virtual machine that vnet starts: it has its VMM"),
         NodeKind::Tap { .. } => Some("is a tap: it needs no VMM"),
@@ -75,17 +75,18 @@ pub(super) fn export(plan: &Plan, request: &ExportRequest, dir: &LabDir) -> Resu
     };
     if let Some(why) = needs_none {
         return Err(Failure::invalid("export", format!("{} {why}", node.name))
-            .mend("a VMM of your own attaches to a node of kind `vhost-user` or `stream`"));
+            .mend("a VMM of your own attaches to a node of kind `vhost-user`, `stream` or `dgram`"));
     }
     let sockets: Vec<_> = node.interfaces.iter().filter_map(|i| Some((i, socket(node, i, dir)?))).collect();
     let attachments: Vec<_> = sockets
         .iter()
         .map(|(interface, (role, socket))| Attachment { interface, socket, role: *role })
         .collect();
-    let export = match request.vmm.as_str() {
-        "libvirt" if matches!(node.kind, NodeKind::Stream(_)) => Err(export::ExportError::NoStream),
-        _ if matches!(node.kind, NodeKind::Stream(_)) => export::qemu_stream(&attachments),
-        "libvirt" => export::libvirt(&attachments),
+    let export = match (request.vmm.as_str(), &node.kind) {
+        ("libvirt", NodeKind::Stream(_) | NodeKind::Dgram { .. }) => Err(export::ExportError::NoStream),
+        ("libvirt", _) => export::libvirt(&attachments),
+        (_, NodeKind::Stream(_)) => export::qemu_stream(&attachments),
+        (_, NodeKind::Dgram { remote, .. }) => export::qemu_dgram(&attachments, remote),
         _ => export::qemu(&attachments, request.memory, accel::decide().accel),
     };
     let export::Export { arguments, remarks } = export.map_err(|why| Failure::invalid("export", why))?;
@@ -138,6 +139,7 @@ pub(super) fn nodes(plan: &Plan, status: &BTreeMap<String, NodeStatus>) -> Vec<N
                 NodeKind::Netns { .. } => "netns",
                 NodeKind::Nic { .. } => "nic",
                 NodeKind::Pcap { .. } => "pcap",
+                NodeKind::Dgram { .. } => "dgram",
             }
             .into(),
             state: now.map_or(NodeState::Starting, |now| now.state),

@@ -38,9 +38,9 @@ pub enum ExportError {
     /// libvirt's XML cannot hold it.
     #[error("the socket's path {0:?} is no UTF-8: give `listen:` another path")]
     NoText(OsString),
-    /// libvirt does not know QEMU's `-netdev stream`.
+    /// libvirt does not know QEMU's `-netdev stream` and `dgram`.
     #[error(
-        "libvirt has no interface on a stream socket: `vnet export qemu` prints what its <qemu:commandline> can hold"
+        "libvirt has no interface on such a socket: `vnet export qemu` prints what its <qemu:commandline> can hold"
     )]
     NoStream,
 }
@@ -102,6 +102,21 @@ pub fn qemu_stream(attachments: &[Attachment<'_>]) -> Result<Export, ExportError
                 .into(),
         );
     }
+    Ok(Export { arguments: arguments.join(" "), remarks })
+}
+
+/// The same for a node of kind `dgram`, whose peer has its socket at `remote`.
+pub fn qemu_dgram(attachments: &[Attachment<'_>], remote: &Path) -> Result<Export, ExportError> {
+    let mut arguments = Vec::new();
+    let theirs = pastable(remote)?;
+    for (index, Attachment { interface, socket, .. }) in attachments.iter().enumerate() {
+        let (netdev, ours) = (format!("vnet{index}"), pastable(socket)?);
+        let card = card_option(interface.model, &netdev, interface.mac);
+        arguments.push(format!(
+            "-netdev dgram,id={netdev},local.type=unix,local.path={theirs},remote.type=unix,remote.path={ours} -device {card}"
+        ));
+    }
+    let remarks = vec!["any network card will do, in place of the one behind -device (`model:`)".to_owned()];
     Ok(Export { arguments: arguments.join(" "), remarks })
 }
 
@@ -196,6 +211,24 @@ mod tests {
         ");
         let blank = qemu(&[attach("/my labs/a.sock", SocketRole::Listen)], 512, Accel::Tcg);
         assert!(matches!(blank, Err(ExportError::Unpastable(_))));
+    }
+
+    #[test]
+    fn sockets_of_frames_need_no_shared_memory() {
+        let interface = Interface { model: topology::plan::Model::E1000e, ..interface() };
+        let attach = |role| Attachment { interface: &interface, socket: Path::new("/a.sock"), role };
+        let export = qemu_stream(&[attach(SocketRole::Listen), attach(SocketRole::Connect)]).unwrap();
+        insta::assert_snapshot!(export.arguments.replace(" -", "\n-"), @r"
+        -netdev stream,id=vnet0,server=off,addr.type=unix,addr.path=/a.sock
+        -device e1000e,netdev=vnet0,mac=02:00:00:00:00:01
+        -netdev stream,id=vnet1,server=on,addr.type=unix,addr.path=/a.sock
+        -device e1000e,netdev=vnet1,mac=02:00:00:00:00:01
+        ");
+        let export = qemu_dgram(&[attach(SocketRole::Listen)], Path::new("/b.sock")).unwrap();
+        insta::assert_snapshot!(export.arguments.replace(" -", "\n-"), @r"
+        -netdev dgram,id=vnet0,local.type=unix,local.path=/b.sock,remote.type=unix,remote.path=/a.sock
+        -device e1000e,netdev=vnet0,mac=02:00:00:00:00:01
+        ");
     }
 
     #[test]

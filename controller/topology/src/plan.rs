@@ -147,6 +147,13 @@ pub enum NodeKind {
         /// Sent as fast as the switch takes it, not as it was recorded.
         fast: bool,
     },
+    /// Whoever sends a frame a datagram: QEMU's `-netdev dgram`.
+    Dgram {
+        /// Where its datagrams come; the role is to listen.
+        local: ForeignSocket,
+        /// Its own socket, by absolute path.
+        remote: PathBuf,
+    },
 }
 
 /// A virtual machine that we start.

@@ -251,13 +251,20 @@ impl Datapath {
                 adapter = Some(Adapter::nic(&name, socket, theirs).with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }
-            AttachmentKind::StreamListen | AttachmentKind::StreamConnect { .. } => {
+            AttachmentKind::StreamListen
+            | AttachmentKind::StreamConnect { .. }
+            | AttachmentKind::Dgram { .. } => {
                 let meeting = match &attachment.kind {
                     AttachmentKind::StreamConnect { path } => Meeting::Connect(PathBuf::from(path)),
-                    _ => {
+                    kind => {
                         let socket = descriptors.pop();
                         let socket = socket.with_context(|| format!("{name}: no descriptor came along"))?;
-                        Meeting::Listen(socket.into())
+                        match kind {
+                            AttachmentKind::Dgram { remote } => {
+                                Meeting::Datagrams { local: socket.into(), remote: PathBuf::from(remote) }
+                            }
+                            _ => Meeting::Listen(socket.into()),
+                        }
                     }
                 };
                 let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;

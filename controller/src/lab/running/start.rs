@@ -213,6 +213,7 @@ impl Lab {
             }
             NodeKind::VhostUser(_)
             | NodeKind::Stream(_)
+            | NodeKind::Dgram { .. }
             | NodeKind::Tap { .. }
             | NodeKind::Nic { .. }
             | NodeKind::Pcap { .. } => {
@@ -254,6 +255,9 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
         NodeKind::Tap { .. } => {
             (NodeState::Foreign, "a tap of this machine; addresses are for `expect` only")
         }
+        NodeKind::Dgram { .. } => {
+            (NodeState::Foreign, "a datagram peer of yours; addresses are for `expect` only")
+        }
         NodeKind::Stream(_) => {
             (NodeState::Foreign, "a stream peer of yours; addresses are for `expect` only")
         }
@@ -268,6 +272,11 @@ fn make_private(plan: &mut Plan) {
             NodeKind::VhostUser(socket) | NodeKind::Stream(socket) => socket.path = None,
             NodeKind::Netns { namespace } => *namespace = None,
             NodeKind::Pcap { record, .. } => *record = None,
+            NodeKind::Dgram { local, remote } => {
+                local.path = None;
+                // In the lab's folder, where the switch works: nobody is there.
+                *remote = format!("{}.peer", node.name).into();
+            }
             _ => {}
         }
     }

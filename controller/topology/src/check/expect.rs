@@ -72,6 +72,7 @@ fn answers(node: &Node) -> bool {
         NodeKind::Vm(vm) => matches!(vm.boot, Boot::Image(_) | Boot::Bundled),
         NodeKind::VhostUser(_)
         | NodeKind::Stream(_)
+        | NodeKind::Dgram { .. }
         | NodeKind::Tap { .. }
         | NodeKind::Nic { .. }
         | NodeKind::Pcap { .. } => false,

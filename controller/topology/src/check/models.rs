@@ -37,11 +37,11 @@ fn check_one(interface: &NodeInterface, kind: &NodeKind, sink: &mut Sink) {
                 }
             }
         }
-        NodeKind::Stream(_) => {
+        NodeKind::Stream(_) | NodeKind::Dgram { .. } => {
             for (key, span) in rings {
                 let what = format!("a node of kind {} has no `{key}`", word_of(kind));
                 sink.error(Code::KeyNotForKind, span, what)
-                    .help("leave it out: a stream of frames has one queue, and shares no memory");
+                    .help("leave it out: frames on a socket have one queue, and share no memory");
             }
         }
         NodeKind::Station
@@ -53,7 +53,7 @@ fn check_one(interface: &NodeInterface, kind: &NodeKind, sink: &mut Sink) {
             if let Some(model) = &said.model {
                 let what = format!("a node of kind {} has no `model`", word_of(kind));
                 sink.error(Code::KeyNotForKind, model.span, what)
-                    .help("`model` belongs to kind vm or stream");
+                    .help("`model` belongs to kind vm or stream or dgram");
             }
         }
     }

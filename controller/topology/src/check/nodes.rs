@@ -50,6 +50,7 @@ pub(crate) fn kind(entry: &Entry<Node>, base: &Path, host: &mut Host, sink: &mut
         Kind::Station => Some(NodeKind::Station),
         Kind::VhostUser => socket(node, base, host, sink).map(NodeKind::VhostUser),
         Kind::Stream => socket(node, base, host, sink).map(NodeKind::Stream),
+        Kind::Dgram => datagrams(node, kind.span, base, host, sink),
         Kind::Tap => {
             let interface = node.interface.as_ref();
             if let Some(name) = interface {
@@ -93,6 +94,7 @@ fn word(kind: Kind) -> &'static str {
         Kind::Netns => "netns",
         Kind::Nic => "nic",
         Kind::Pcap => "pcap",
+        Kind::Dgram => "dgram",
     }
 }
 
@@ -107,6 +109,7 @@ pub(crate) fn word_of(kind: &NodeKind) -> &'static str {
         NodeKind::Netns { .. } => Kind::Netns,
         NodeKind::Nic { .. } => Kind::Nic,
         NodeKind::Pcap { .. } => Kind::Pcap,
+        NodeKind::Dgram { .. } => Kind::Dgram,
     })
 }
 
@@ -114,6 +117,7 @@ pub(crate) fn word_of(kind: &NodeKind) -> &'static str {
 fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
     let span = |said: &Option<Said<String>>| said.as_ref().map(|said| said.span);
     let (vm, sockets): (&[Kind], &[Kind]) = (&[Kind::Vm], &[Kind::VhostUser, Kind::Stream]);
+    let shared: &[Kind] = &[Kind::VhostUser, Kind::Stream, Kind::Dgram];
     let keys = [
         ("vmm", vm, node.vmm.as_ref().map(|said| said.span)),
         ("image", vm, node.image.as_ref().map(|said| said.span)),
@@ -127,8 +131,10 @@ fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
         ("cpus", vm, node.cpus.as_ref().map(|said| said.span)),
         ("listen", sockets, span(&node.listen)),
         ("connect", sockets, span(&node.connect)),
-        ("socket-mode", sockets, node.socket_mode.as_ref().map(|said| said.span)),
-        ("socket-group", sockets, span(&node.socket_group)),
+        ("local", &[Kind::Dgram], span(&node.local)),
+        ("remote", &[Kind::Dgram], span(&node.remote)),
+        ("socket-mode", shared, node.socket_mode.as_ref().map(|said| said.span)),
+        ("socket-group", shared, span(&node.socket_group)),
         ("interface", &[Kind::Tap, Kind::Nic], span(&node.interface)),
         ("replay", &[Kind::Pcap], span(&node.replay)),
         ("record", &[Kind::Pcap], span(&node.record)),
@@ -271,18 +277,7 @@ fn socket(node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<
         return None;
     }
     let said = node.listen.as_ref().or(node.connect.as_ref());
-    let path = said.map(|said| absolute(base, &said.value));
-    if let (Some(said), Some(path)) = (said, &path) {
-        let length = path.as_os_str().len();
-        if length > MAX_SOCKET_PATH {
-            let what = format!(
-                "the socket's path has {length} bytes, more than the {MAX_SOCKET_PATH} that Linux allows"
-            );
-            sink.error(Code::PathTooLong, said.span, what)
-                .help("choose a shorter one, or leave it out: the socket then lies in the run directory");
-        }
-        host.use_once("socket", &path.to_string_lossy(), said.span, sink);
-    }
+    let path = said.map(|said| socket_path(said, base, host, sink));
     if node.connect.is_some() {
         let mode = node.socket_mode.as_ref().map(|said| ("socket-mode", said.span));
         let group = node.socket_group.as_ref().map(|said| ("socket-group", said.span));
@@ -300,6 +295,44 @@ fn socket(node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<
         mode: node.socket_mode.as_ref().map(|said| said.value.0),
         group: node.socket_group.as_ref().map(|said| said.value.clone()),
     })
+}
+
+/// The sockets of a peer that sends datagrams.
+fn datagrams(node: &Node, kind: Span, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<NodeKind> {
+    let path = node.local.as_ref().map(|said| socket_path(said, base, host, sink));
+    let Some(remote) = &node.remote else {
+        sink.error(
+            Code::NeedsKey,
+            kind,
+            "`kind: dgram` needs `remote`: the peer's own socket, where we send",
+        )
+        .help("add `remote: PATH`");
+        return None;
+    };
+    let remote = socket_path(remote, base, host, sink);
+    let (mode, group) = (&node.socket_mode, &node.socket_group);
+    let local = ForeignSocket {
+        role: SocketRole::Listen,
+        path,
+        mode: mode.as_ref().map(|said| said.value.0),
+        group: group.as_ref().map(|said| said.value.clone()),
+    };
+    Some(NodeKind::Dgram { local, remote })
+}
+
+/// The path of a socket, which only one node uses.
+fn socket_path(said: &Said<String>, base: &Path, host: &mut Host, sink: &mut Sink) -> PathBuf {
+    let path = absolute(base, &said.value);
+    let length = path.as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        let what = format!(
+            "the socket's path has {length} bytes, more than the {MAX_SOCKET_PATH} that Linux allows"
+        );
+        sink.error(Code::PathTooLong, said.span, what)
+            .help("choose a shorter one, or leave it out: the socket then lies in the run directory");
+    }
+    host.use_once("socket", &path.to_string_lossy(), said.span, sink);
+    path
 }
 
 /// Linux's `dev_valid_name`: 1 to 15 bytes, no `/`, `:` or blank, neither `.` nor `..`.

@@ -94,6 +94,10 @@ said_map! {
         listen: Said<String> = "listen";
         /// The socket on which the VMM or the stream's peer listens, relative to the file.
         connect: Said<String> = "connect";
+        /// The socket to which the peer sends its datagrams, relative to the file.
+        local: Said<String> = "local";
+        /// The peer's own socket, to which its datagrams go, relative to the file.
+        remote: Said<String> = "remote";
         /// Mode of the socket on which we listen, like "0660".
         socket_mode: Said<Mode> = "socket-mode";
         /// Group of the socket on which we listen.

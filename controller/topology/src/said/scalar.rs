@@ -352,6 +352,8 @@ words! {
         Tap = "tap",
         /// Frames on a stream socket, as QEMU's `-netdev stream` and passt speak them.
         Stream = "stream",
+        /// A frame a datagram, as QEMU's `-netdev dgram` has them.
+        Dgram = "dgram",
         /// A network namespace of the host: any Linux program can run there.
         Netns = "netns",
         /// An interface of the host, with what is behind it.

@@ -188,13 +188,18 @@ pub enum AttachmentKind {
         /// The replay has the file's timing.
         paced: bool,
     },
+    /// A peer with a frame a datagram (QEMU's `-netdev dgram`) sends to the bound socket that comes as a descriptor.
+    Dgram {
+        /// The peer's own socket, absolute.
+        remote: String,
+    },
 }
 
 impl AttachmentKind {
     /// How many descriptors come along with it.
     pub fn descriptors(&self) -> usize {
         match self {
-            Self::VhostUserListen | Self::StreamListen | Self::Nic => 1,
+            Self::VhostUserListen | Self::StreamListen | Self::Dgram { .. } | Self::Nic => 1,
             Self::Pcap { replay, record, .. } => 2 * usize::from(*replay) + usize::from(*record),
             Self::VhostUserConnect { .. } | Self::StreamConnect { .. } => 0,
             Self::Tap { queues, .. } => usize::from(*queues),

@@ -33,8 +33,13 @@ pub(super) trait Outside {
     /// Gives a received frame outside, if there is one.
     fn take(&mut self, pair: &mut QueuePair, shared: &Shared) -> Result<Moved, AdapterEnd>;
 
-    /// Readable when there may be a frame, writable when there may be room for one.
+    /// Readable when there may be a frame.
     fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Writable when there may be room for a frame.
+    fn room_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
+    }
 
     /// There is nothing more to carry for now, or at all.
     fn idle(&mut self) -> Result<(), AdapterEnd> {
@@ -148,23 +153,26 @@ impl<'a, O: Outside> Carrier<'a, O> {
             return Ok(());
         }
         self.outside.idle()?;
-        let mut interest = PollFlags::empty();
-        interest.set(PollFlags::IN, !self.ring_full);
-        interest.set(PollFlags::OUT, self.outside_full);
         // A hang-up is told unasked, also while what may still come has no room: then it is found when there is.
-        let outside = if interest.is_empty() { self.shared.stop_fd() } else { self.outside.fd() };
+        let stop = self.shared.stop_fd();
+        let outside = if self.ring_full { stop } else { self.outside.fd() };
+        let (room, wanted) = match self.outside_full {
+            true => (self.outside.room_fd(), PollFlags::OUT),
+            false => (stop, PollFlags::IN),
+        };
         let call = self.pair.call_fd();
         let mut fds = [
-            PollFd::new(&outside, interest),
+            PollFd::new(&outside, PollFlags::IN),
+            PollFd::new(&room, wanted),
             PollFd::new(&call, PollFlags::IN),
             PollFd::new(&self.connection, PollFlags::RDHUP),
-            PollFd::from_borrowed_fd(self.shared.stop_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(stop, PollFlags::IN),
         ];
         match poll(&mut fds, self.outside.look_again().as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(why) => return Err(AdapterEnd::Port(why.to_string())),
         }
-        let [outside, _, connection, stop] = fds.map(|fd| fd.revents());
+        let [outside, room, _, connection, stop] = fds.map(|fd| fd.revents());
         if stop.contains(PollFlags::IN) {
             return Err(AdapterEnd::Stopped);
         }
@@ -172,7 +180,7 @@ impl<'a, O: Outside> Carrier<'a, O> {
             return Err(AdapterEnd::PortClosed);
         }
         let broken = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
-        if outside.intersects(broken) && !outside.contains(PollFlags::IN) {
+        if (outside | room).intersects(broken) && !outside.contains(PollFlags::IN) {
             self.outside.broken(self.shared)?;
         }
         self.pair.disarm();

@@ -5,6 +5,7 @@
 
 pub(crate) mod adapter;
 mod carrier;
+mod dgram;
 mod nic;
 pub(crate) mod pcap;
 pub(crate) mod peers;

@@ -9,6 +9,7 @@ mod tests;
 use super::{
     adapter::{AdapterEnd, AdapterState, Shared, connect},
     carrier::{Carrier, Outside},
+    dgram::Dgram,
     stream::Stream,
 };
 use rustix::{
@@ -19,8 +20,8 @@ use rustix::{
 use std::{
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
-        unix::net::{UnixListener, UnixStream},
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::{UnixDatagram, UnixListener, UnixStream},
     },
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -39,12 +40,24 @@ pub(crate) enum Meeting {
     Listen(UnixListener),
     /// We connect there, again and again.
     Connect(PathBuf),
+    /// Its datagrams come to `local`, and go to `remote` once that is there.
+    Datagrams { local: UnixDatagram, remote: PathBuf },
+}
+
+/// Who was met.
+#[derive(Debug)]
+enum Peer {
+    Stream(Stream),
+    Dgram(Dgram),
 }
 
 impl Meeting {
     /// What is met.
     pub(super) fn what(&self) -> &'static str {
-        Stream::WHAT
+        match self {
+            Self::Listen(_) | Self::Connect(_) => Stream::WHAT,
+            Self::Datagrams { .. } => Dgram::WHAT,
+        }
     }
 
     /// # Errors
@@ -52,38 +65,42 @@ impl Meeting {
     pub(super) fn prepare(&self) -> io::Result<()> {
         match self {
             Self::Listen(listener) => listener.set_nonblocking(true),
-            Self::Connect(_) => Ok(()),
+            Self::Connect(_) | Self::Datagrams { .. } => Ok(()),
         }
     }
 
     /// A peer, if one is there now.
-    fn peer(&self) -> io::Result<Stream> {
+    fn peer(&self) -> io::Result<Peer> {
         let socket = match self {
+            Self::Datagrams { local, remote } => {
+                let outbox = connect_now(remote, SocketType::DGRAM)?;
+                return Ok(Peer::Dgram(Dgram::new(local.try_clone()?, outbox)));
+            }
             Self::Listen(listener) => {
                 let (socket, _) = listener.accept()?;
                 socket.set_nonblocking(true)?;
                 socket
             }
-            Self::Connect(path) => connect_now(path)?,
+            Self::Connect(path) => connect_now(path, SocketType::STREAM)?.into(),
         };
-        Ok(Stream::new(socket))
+        Ok(Peer::Stream(Stream::new(socket)))
     }
 
     /// What is waited for.
     fn hope(&self) -> &'static str {
         match self {
             Self::Listen(_) => "waiting for a peer to connect",
-            Self::Connect(_) => "connecting",
+            Self::Connect(_) | Self::Datagrams { .. } => "connecting",
         }
     }
 }
 
 /// One attempt that does not wait: a listener whose queue is full would block a plain connect.
-fn connect_now(path: &Path) -> io::Result<UnixStream> {
+fn connect_now(path: &Path, kind: SocketType) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// All that the thread of such an adapter does; why it ended.
@@ -112,7 +129,12 @@ fn serve_port(shared: &Shared, meeting: &Meeting, mut driver: Driver) -> Adapter
             return AdapterEnd::Port(why.to_string());
         }
         shared.set(AdapterState::Carrying);
-        match Carrier::new(shared, peer, driver.pair(), connection.as_fd()).run() {
+        let (pair, port) = (driver.pair(), connection.as_fd());
+        let end = match peer {
+            Peer::Stream(peer) => Carrier::new(shared, peer, pair, port).run(),
+            Peer::Dgram(peer) => Carrier::new(shared, peer, pair, port).run(),
+        };
+        match end {
             AdapterEnd::Gone { why, .. } => last = Some(why),
             end => return end,
         }
@@ -146,7 +168,7 @@ struct Wait<'a> {
 
 impl Wait<'_> {
     /// The next peer; `last` is why the one before has gone.
-    fn for_peer(&mut self, last: Option<&str>) -> Result<Stream, AdapterEnd> {
+    fn for_peer(&mut self, last: Option<&str>) -> Result<Peer, AdapterEnd> {
         self.say(last, None);
         loop {
             match (self.meeting.peer(), self.meeting) {

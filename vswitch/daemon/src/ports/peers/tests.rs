@@ -10,7 +10,7 @@ use super::{
 use rustix::event::PollFlags;
 use std::{
     io::{ErrorKind, Read, Write},
-    os::unix::net::{UnixListener, UnixStream},
+    os::unix::net::{UnixDatagram, UnixListener, UnixStream},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -194,6 +194,56 @@ fn a_connecting_port_tries_again_and_again_and_comes_back_to_a_peer_that_was_gon
             "connecting: No such file or directory (os error 2); the last one: it closed the connection",
         );
     }
+}
+
+#[test]
+fn datagrams_go_both_ways_and_a_peer_that_was_started_again_is_heard_and_told() {
+    let bench = Bench::with(|path| Meeting::Datagrams {
+        local: UnixDatagram::bind(&path).expect("a socket"),
+        remote: path.with_extension("peer"),
+    });
+    bench.waits("connecting: No such file or directory (os error 2)");
+    let remote = bench.path().with_extension("peer");
+    for round in 0..3 {
+        let peer = UnixDatagram::bind(&remote).expect("a socket");
+        peer.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        if round == 0 {
+            bench.carries();
+        }
+        // More than its socket holds, and what is no frame.
+        std::thread::scope(|scope| {
+            let peer = &peer;
+            let path = bench.path();
+            scope.spawn(move || {
+                for junk in [&[][..], &[1; 13], &[2; 65_551]] {
+                    peer.send_to(junk, &path).expect("it reads");
+                }
+                for number in 0..400 {
+                    peer.send_to(&frame(number), &path).expect("it reads");
+                }
+            });
+            let lens: Vec<_> = take(&bench.host, 400).iter().map(Vec::len).collect();
+            assert_eq!(lens, (0..400).map(|number| frame(number).len()).collect::<Vec<_>>());
+        });
+        // What is sent first finds that the last socket has gone.
+        let mut into = vec![0; 65_550];
+        let mut told = 1;
+        while peer.set_nonblocking(true).is_ok() && peer.recv(&mut into).is_err() {
+            bench.host.with(|_, to| give(to, &frame(5)));
+            std::thread::yield_now();
+        }
+        peer.set_nonblocking(false).expect("a socket");
+        assert_eq!(into[..frame(5).len()], frame(5));
+        while bench.host.with(|_, to| give(to, &vec![9; 65_550])) || told < 300 {
+            told += 1;
+        }
+        // It did not read, so it was not sent more; now it reads.
+        while peer.recv(&mut into).expect("a frame") != 65_550 {}
+        assert!(into.iter().all(|byte| *byte == 9));
+        drop(peer);
+        std::fs::remove_file(&remote).expect("it is there");
+    }
+    assert!(bench.adapter.refused() >= 9, "what is no frame is counted: {}", bench.adapter.refused());
 }
 
 #[test]
