@@ -88,7 +88,7 @@ const CODES: &[(&str, &str)] = &[
         "the file pins a worker to a CPU that this machine does not have, or that may not be used; the help lists those that there are",
     ),
     ("no-such-group", "the file names a group that this machine does not have"),
-    ("no-such-image", "there is no image of that name; there is: debian"),
+    ("no-such-image", "there is no image of that name; there are: debian, debian-generic"),
     ("no-such-interface", "the lab has no such interface; say a node, or node:interface (`vnet show ports`)"),
     ("no-such-log", "nothing of that name has a log; the help lists those that have"),
     ("no-such-node", "the lab has no such node (`vnet show nodes`)"),

@@ -14,6 +14,7 @@ mod nic;
 pub mod ports;
 pub mod precheck;
 pub mod processes;
+mod recording;
 pub mod rundir;
 pub mod running;
 pub mod sockets;

@@ -3,7 +3,7 @@
 
 use super::{
     guests::vm_directory,
-    netns, nic,
+    netns, nic, recording,
     rundir::LabDir,
     sockets::{SOCKET_IN_USE, bind_datagrams, listen, must_fit},
     tap::{self, Tap},
@@ -52,10 +52,18 @@ impl Ports {
         for node in &plan.nodes {
             let namespace = open_namespace(node, dir)?;
             for interface in &node.interfaces {
-                ports.ways.push(open(node, interface, namespace.as_deref(), dir)?);
+                ports.ways.push(open(node, interface, namespace.as_deref(), plan, dir)?);
             }
             if let Some(name) = namespace {
                 netns::furnish(node, &name)?;
+            }
+        }
+        // Not before all else is there: a lab that does not come up takes no recording away.
+        for way in &ports.ways {
+            if let (AttachmentKind::Pcap { record: true, .. }, Some(file)) =
+                (&way.attachment.kind, way.descriptors.last())
+            {
+                recording::empty(file).context("pcap", || "a recording cannot begin".into())?;
             }
         }
         Ok(ports)
@@ -129,7 +137,13 @@ fn open_namespace(node: &Node, dir: &LabDir) -> Result<Option<String>, Failure> 
     Ok(Some(name))
 }
 
-fn open(node: &Node, interface: &Interface, namespace: Option<&str>, dir: &LabDir) -> Result<Way, Failure> {
+fn open(
+    node: &Node,
+    interface: &Interface,
+    namespace: Option<&str>,
+    plan: &Plan,
+    dir: &LabDir,
+) -> Result<Way, Failure> {
     let way = |kind, descriptors, listens_at| Way {
         attachment: Attachment { port: interface.port, kind },
         descriptors,
@@ -185,7 +199,7 @@ fn open(node: &Node, interface: &Interface, namespace: Option<&str>, dir: &LabDi
                 opened.descriptors.extend([file.into(), begin]);
             }
             if let Some(path) = record {
-                opened.descriptors.push(File::create(path).context("pcap", || said(path))?.into());
+                opened.descriptors.push(recording::open(&node.name, path, plan)?.into());
             }
             Ok(opened)
         }

@@ -114,7 +114,7 @@ codes! {
          then lies in the lab's run directory.",
         mend "choose a shorter path, or leave it out";
     UsedTwice = "T0209", "one thing of the host used by two nodes",
-        "Two nodes use the same socket, the same tap or write to the same disk. Give each its own.",
+        "Two nodes use the same socket, interface or namespace, or write to the same file. Give each its own.",
         mend "give each node its own";
     TooMany = "T0210", "too many of a kind",
         "A lab has at most 4096 switches and 4096 interfaces, of which the message names the one exceeded.",
@@ -188,8 +188,8 @@ codes! {
          there is no gateway; l2 needs the destination's MAC address.",
         mend "give both ends an address of one family and subnet, or probe with l2";
     ExpectSource = "T0606", "a node that cannot send probes",
-        "Only nodes that run our probe agent can be the source: stations, and virtual machines with `image: debian`.",
-        mend "let a station or a virtual machine with `image: debian` be the source";
+        "Only nodes that run our probe agent can be the source: stations, namespaces, and virtual machines with the bundled guest or an `image`.",
+        mend "let a station, a namespace or a virtual machine that vnet made be the source";
     MayNotAnswer = "T0607", "a node that may not answer",
         "The expectation holds only if the guest answers by itself: we did not make what runs in it. Be sure that it has \
          the addresses of the file and answers what is asked.",

@@ -14,6 +14,7 @@ use std::{
     os::fd::AsFd,
     path::Path,
     process::{Command, Output},
+    time::{Duration, Instant},
 };
 use vswitchd::{capture::reader::Reader, control::protocol::PortState};
 
@@ -382,4 +383,46 @@ fn a_damaged_file_is_sent_up_to_the_packet_that_is_named() {
     let (_, err) = lab.expect(2, &["up", "-d", &file]);
     assert!(err.contains("cannot be replayed: it is neither a pcap nor a pcapng file"), "{err}");
     lab.assert_gone();
+}
+
+/// What the thread of a port took of a CPU so far: user and system time of the task of that name (proc(5)), in ticks of 10 ms.
+fn ticks_of_thread(pid: &Value, name: &str) -> u64 {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the switch runs").flatten();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    let its = stats.filter_map(|stat| stat.split_once(&format!("({name})")).map(|(_, rest)| rest.to_owned()));
+    let its: Vec<_> = its.collect();
+    let [stat] = its.as_slice() else { panic!("one thread is called {name}: {its:?}") };
+    stat.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+}
+
+#[test]
+fn the_thread_of_a_replay_that_has_ended_sleeps() {
+    let lab = Lab::new();
+    write_pcap(&lab.path("in.pcap"), 10, 2_000_000);
+    lab.expect(0, &["up", "-d", &replay_lab(&lab, "recorded")]);
+    let sent = || lab.ports()["src:eth0"].counters.from_port.frames == 10;
+    eventually("all was sent", || sent().then_some(()));
+    let switch = lab.json(&["show", "datapath"])["pid"].clone();
+    let ticks = || ticks_of_thread(&switch, "pcap-src:eth0");
+    let (began, before) = (Instant::now(), ticks());
+    // Other work, for as long as a thread that never sleeps takes many ticks.
+    while began.elapsed() < Duration::from_millis(500) {
+        lab.ports();
+    }
+    let (took, elapsed) = (ticks() - before, began.elapsed());
+    assert!(took * 10 < elapsed.as_millis() as u64 / 4, "{took} ticks in {elapsed:?}");
+}
+
+#[test]
+fn a_copy_for_testing_touches_no_interface_of_the_host() {
+    let lab = Lab::new();
+    // If it were opened, it would be missed.
+    let text = "version: 1\nname: copied\nswitches: { sw1: {} }\nnodes:\n  \
+                a: { kind: station, addresses: [10.6.0.1/24] }\n  b: { kind: station, addresses: [10.6.0.2/24] }\n  \
+                up: { kind: nic, interface: none-such0 }\nlinks:\n  - [a, sw1]\n  - [b, sw1]\n  - [up, sw1]\nexpect:\n  \
+                - a -> b icmp allow\n";
+    let file = lab.write("copied.vnet.yaml", text).display().to_string();
+    lab.expect(0, &["test", &file]);
+    let (_, said) = lab.expect(5, &["up", "-d", &file]);
+    assert!(said.contains("none-such0"), "{said}");
 }

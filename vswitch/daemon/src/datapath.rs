@@ -77,11 +77,11 @@ struct Running {
     healths: Healths,
 }
 
-/// A port and what stands around it. The adapter, if there is one, goes first.
+/// A port and what stands around it. The port goes first: what it delivered until then its adapter, if there is one, still gives outside.
 struct Attached {
     kind: AttachmentKind,
-    adapter: Option<Adapter>,
     port: Port,
+    adapter: Option<Adapter>,
     host: Arc<Host>,
 }
 

@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::process::Child;
-use topology::plan::{Node, NodeKind, Plan, SocketRole};
+use topology::plan::{ForeignSocket, Node, NodeKind, Plan, SocketRole};
 use vswitchd::control::{client::Client, protocol::PortState};
 
 /// How long the driver of a node that answers may take to run.
@@ -265,12 +265,19 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
     NodeStatus { state, detail: detail.into(), pid: None }
 }
 
-/// A copy for testing: sockets of the file's own move to the run directory, network namespaces are made, and nothing is recorded.
+/// A copy for testing: sockets of the file's own move to the run directory, network namespaces and taps are made, nothing is recorded, and
+/// nothing goes out to an interface of the host: what is behind it may be in use, with the very addresses of the copy.
 fn make_private(plan: &mut Plan) {
     for node in &mut plan.nodes {
         match &mut node.kind {
             NodeKind::VhostUser(socket) | NodeKind::Stream(socket) => socket.path = None,
             NodeKind::Netns { namespace } => *namespace = None,
+            NodeKind::Tap { interface } => *interface = None,
+            // Nobody attaches there.
+            NodeKind::Nic { .. } => {
+                let (role, path, mode, group) = (SocketRole::Listen, None, None, None);
+                node.kind = NodeKind::VhostUser(ForeignSocket { role, path, mode, group });
+            }
             NodeKind::Pcap { record, .. } => *record = None,
             NodeKind::Dgram { local, remote } => {
                 local.path = None;

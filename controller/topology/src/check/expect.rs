@@ -51,7 +51,7 @@ pub(crate) fn check(line: &Said<String>, scope: &Scope<'_>, sink: &mut Sink) -> 
             line.span,
             format!("`{}` cannot send probes: nothing of ours runs in it", from.name),
         )
-        .help("only stations and virtual machines with `image: debian` can be the source");
+        .help("only stations, namespaces and virtual machines with the bundled guest or an `image` can be the source");
         return None;
     }
     let rows = rows(line, probe, verdict, src, dst, scope, sink)?;

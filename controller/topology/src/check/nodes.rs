@@ -55,7 +55,7 @@ pub(crate) fn kind(entry: &Entry<Node>, base: &Path, host: &mut Host, sink: &mut
             let interface = node.interface.as_ref();
             if let Some(name) = interface {
                 tap_name(name, sink);
-                host.use_once("tap", &name.value, name.span, sink);
+                host.use_once("host interface", &name.value, name.span, sink);
             }
             Some(NodeKind::Tap { interface: interface.map(|name| name.value.clone()) })
         }

@@ -49,6 +49,13 @@ fn auto_is_vmm_lite_where_kvm_runs_kernels_and_the_image_answers_there() {
     line("nodes:  vm1 ", "vmm-lite");
     line("guest: kvm-clock, cpus 2, mtu 1400", "");
     line("test: 0", "");
+    for offload in ["rx-checksumming: on", "tx-checksumming: on", "tcp-segmentation-offload: on"] {
+        line("offloads: ", offload);
+    }
+    line("link: Speed: 10000Mb/s", "");
+    line("link: Duplex: Full", "");
+    line("out: ", "at both ends");
+    line("in: ", "at both ends");
     line("guest: carrier 0", "");
     line("guest: carrier 1", "");
     line(" vm1 ", "the guest powered off");

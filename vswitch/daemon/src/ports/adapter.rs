@@ -18,6 +18,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -183,7 +184,7 @@ impl Adapter {
         let connection = stream.try_clone()?;
         let of_thread = shared.clone();
         let thread = thread::Builder::new().name(format!("{what}-{name}")).spawn(move || {
-            let end = work(&of_thread, stream);
+            let end = unless_it_panics(|| work(&of_thread, stream));
             of_thread.set(AdapterState::Ended(end));
         })?;
         Ok(Self { what, shared, connection, thread: Some(thread) })
@@ -231,7 +232,7 @@ fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) 
     };
     shared.set(AdapterState::Carrying);
     let carry = |(outside, pair)| {
-        let end = Carrier::new(shared, outside, pair, connection.as_fd()).run();
+        let end = unless_it_panics(|| Carrier::new(shared, outside, pair, connection.as_fd()).run());
         // The others have nothing to do without this one; it is the only one whose end is not that it was told to.
         shared.stop();
         end
@@ -241,10 +242,16 @@ fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) 
         let first = queues.next();
         let others: Vec<_> = queues.map(|queue| scope.spawn(move || carry(queue))).collect();
         let mut ends: Vec<_> = first.map(carry).into_iter().collect();
-        let lost = || AdapterEnd::Port("a thread of its panicked".into());
-        ends.extend(others.into_iter().map(|other| other.join().unwrap_or_else(|_| lost())));
+        // Each has an end, also after a panic.
+        ends.extend(others.into_iter().filter_map(|other| other.join().ok()));
         ends.into_iter().find(|end| *end != AdapterEnd::Stopped).unwrap_or(AdapterEnd::Stopped)
     })
+}
+
+/// The end that `work` comes to. A panic is printed, ends this adapter, and is told as its fault (DESIGN §2, law 5).
+fn unless_it_panics(work: impl FnOnce() -> AdapterEnd) -> AdapterEnd {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| AdapterEnd::Port("a thread of its panicked".into()))
 }
 
 /// The driver of the port that serves the other end of `stream`, with these offloads; its rings enabled or not.

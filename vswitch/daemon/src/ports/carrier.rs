@@ -89,8 +89,9 @@ impl<'a, O: Outside> Carrier<'a, O> {
         }
     }
 
-    /// What was delivered before the end is still given outside.
+    /// What was brought before the end still goes to the switch, and what was delivered is given outside.
     fn finish(mut self, end: AdapterEnd) -> AdapterEnd {
+        self.pair.flush();
         let mut last = || {
             for _ in 0..LAST {
                 if self.outside.take(self.pair, self.shared)? != Moved::Frame {
@@ -99,9 +100,10 @@ impl<'a, O: Outside> Carrier<'a, O> {
             }
             self.outside.idle()
         };
-        match end {
-            AdapterEnd::Stopped | AdapterEnd::PortClosed => last().err().unwrap_or(end),
-            end => end,
+        match (end, last()) {
+            (AdapterEnd::Stopped | AdapterEnd::PortClosed, Err(why)) => why,
+            // The first reason is the one to tell.
+            (end, _) => end,
         }
     }
 

@@ -86,6 +86,8 @@ impl Outside for Dgram {
             Ok(_) => {}
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Moved::NoRoom),
             Err(why @ (Errno::CONNREFUSED | Errno::CONNRESET | Errno::NOTCONN | Errno::PIPE)) => {
+                // The next peer gets nothing that was for this one.
+                shared.count_refused();
                 return Err(AdapterEnd::Gone { what: Self::WHAT, why: why.to_string() });
             }
             Err(_) => shared.count_refused(),

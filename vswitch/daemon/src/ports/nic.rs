@@ -25,8 +25,8 @@ use vhost_net_backend::{
     net_header::{F_NEEDS_CSUM, LEN, NetHeader, SHORT_LEN},
 };
 
-/// The longest frame that is received, so that one with its tag put back is one that rings take (65,550 bytes).
-const LONGEST: usize = 65_550 - TAG;
+/// The longest frame that rings take, with its tag.
+const LONGEST: usize = 65_550;
 
 /// How often an interface that is down is looked at: nothing wakes us when it comes up.
 const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -96,6 +96,11 @@ impl Nic {
     }
 }
 
+/// Whether the frame is one that rings take, with its tag put back.
+fn fits(message: &Message) -> bool {
+    message.len + if message.tag.is_some() { TAG } else { 0 } <= SHORT_LEN + LONGEST
+}
+
 fn gone(why: &impl ToString) -> AdapterEnd {
     AdapterEnd::Gone { what: Nic::WHAT, why: why.to_string() }
 }
@@ -115,7 +120,7 @@ impl Outside for Nic {
         }
         if self.waits.is_none() {
             match message::receive(self.socket.as_fd(), &mut self.buffer[TAG..]) {
-                Ok(Some(message)) if !message.is_cut => self.unpack(&message),
+                Ok(Some(message)) if !message.is_cut && fits(&message) => self.unpack(&message),
                 // Longer than a ring takes, or of a kind that the net header cannot say.
                 Ok(Some(_)) | Err(Errno::INVAL) => {
                     shared.count_refused();

@@ -91,6 +91,12 @@ impl Pcap {
         Ok(Self { stage: replay.map_or(Stage::Done, Stage::Waiting), recording, timer })
     }
 
+    /// Has the timer expire once after this time, or never if there is none; from the time before it is no longer readable.
+    fn set_timer(&self, it_value: Timespec) -> Result<(), AdapterEnd> {
+        let due = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &due).map(|_| ()).map_err(|why| ended(&why))
+    }
+
     /// Whether the replay is under way, now at the latest if it was told to begin.
     fn begin(&mut self) -> Result<Option<&mut Playing>, AdapterEnd> {
         if let Stage::Waiting(replay) = &self.stage {
@@ -162,15 +168,15 @@ impl Outside for Pcap {
             end => {
                 let broken = |why| Stage::Broken(format!("what is replayed: {why}"));
                 self.stage = end.map_or_else(broken, |_| Stage::Done);
+                // It would stay readable, and nobody would ever sleep.
+                self.set_timer(Timespec { tv_sec: 0, tv_nsec: 0 })?;
                 return Ok(Moved::Nothing);
             }
         };
         let early = playing.early(at);
         if early > Duration::ZERO {
-            let it_value = Timespec::try_from(early).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
-            let due = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
-            // Set anew it is no longer readable from the time before.
-            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &due).map_err(|why| ended(&why))?;
+            let far = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
+            self.set_timer(Timespec::try_from(early).unwrap_or(far))?;
             return Ok(Moved::Nothing);
         }
         if !pair.transmit(&playing.frame) {

@@ -41,29 +41,29 @@ const RECEIVERS: [u64; 6] = [
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
+pub(crate) enum Version {
     V4,
     V6,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Protocol {
+pub(crate) enum Protocol {
     Tcp,
     Udp,
 }
 
 /// What one station sends another.
 #[derive(Debug, Clone, Copy)]
-struct Message {
-    version: Version,
-    protocol: Protocol,
+pub(crate) struct Message {
+    pub(crate) version: Version,
+    pub(crate) protocol: Protocol,
     /// Bytes behind all headers.
-    len: usize,
+    pub(crate) len: usize,
     /// Payload bytes of a segment, if it is to be cut.
-    size: Option<u16>,
+    pub(crate) size: Option<u16>,
     /// The checksum is left to others.
-    unchecked: bool,
-    ecn: bool,
+    pub(crate) unchecked: bool,
+    pub(crate) ecn: bool,
 }
 
 /// A part of a message: where it begins, its bytes, whether it is the last.
@@ -168,7 +168,7 @@ impl Message {
     }
 
     /// Where the transport header begins, the checksum in it, and its length.
-    fn places(&self, tagged: bool) -> (usize, usize, usize) {
+    pub(crate) fn places(&self, tagged: bool) -> (usize, usize, usize) {
         let network = if tagged { 18 } else { 14 };
         let transport = network + if self.version == Version::V4 { 20 } else { 40 };
         match self.protocol {
@@ -203,7 +203,7 @@ impl Message {
     }
 
     /// What the sender hands over: as a driver does, with the sum of the pseudo-header where the checksum is to come.
-    fn sent(&self, tci: Option<u16>) -> (NetHeader, Vec<u8>) {
+    pub(crate) fn sent(&self, tci: Option<u16>) -> (NetHeader, Vec<u8>) {
         let mut bytes = self.whole(tci);
         if self.unchecked {
             let (start, offset, _) = self.places(tci.is_some());
@@ -399,7 +399,7 @@ fn every_pair_of_offloads_gets_what_a_correct_network_would_deliver() {
 }
 
 /// Whether a frame's lengths and checksums are right, as etherparse reads it.
-fn is_right(frame: &[u8]) -> bool {
+pub(crate) fn is_right(frame: &[u8]) -> bool {
     let Ok(headers) = PacketHeaders::from_ethernet_slice(frame) else { return false };
     let (PayloadSlice::Tcp(payload) | PayloadSlice::Udp(payload)) = headers.payload else { return false };
     match (headers.net, headers.transport) {

@@ -23,6 +23,9 @@ use vswitchd::control::protocol::PortCounters;
 /// Slots of the attacker's that hold a frame each; the others hold the second piece, or a table.
 const FRAMES: u16 = 128;
 
+/// Bytes of a frame: those of its two versions, and some behind them that stay.
+const LENGTHS: [usize; 2] = [60, 1000];
+
 /// Of each of the two fates, so many frames must have been seen.
 const ENOUGH: u64 = 10_000;
 
@@ -40,7 +43,7 @@ enum Layout {
 /// The first bytes of a chain, in the attacker's two versions: net header, and the head of a frame.
 type Versions = [Vec<u8>; 2];
 
-fn message(header: [u8; net_header::LEN], frame: Vec<u8>) -> Vec<u8> {
+pub(super) fn message(header: [u8; net_header::LEN], frame: Vec<u8>) -> Vec<u8> {
     [header.to_vec(), frame].concat()
 }
 
@@ -68,18 +71,20 @@ fn lay_out(ring: &RawRing, layout: Layout, message: &[u8]) {
     }
 }
 
-/// Rewrites the attacker's frames from one version to the other and back while they are switched, until there were enough of both
+/// Rewrites the attacker's frames, of so many bytes each, from one version to the other and back while they are switched, until there were enough of both
 /// fates. Each frame that arrives must fit the guest that it arrives at.
-fn race(
+pub(super) fn race(
     mut rig: Rig,
+    lengths: &[usize],
     versions: &Versions,
     fits: impl Fn(usize, &NetHeader, &[u8]) -> bool,
     fates: impl Fn(&[PortCounters]) -> [u64; 2],
 ) {
     let ring = rig.guests[ATTACKER].raw_ring(1).unwrap();
-    let (layouts, lengths) = ([Layout::Whole, Layout::Chained, Layout::Indirect], [60, 1000]);
+    let layouts = [Layout::Whole, Layout::Chained, Layout::Indirect];
     let mut before = [0; 2];
-    for (layout, len) in layouts.into_iter().flat_map(|layout| lengths.map(|len| (layout, len))) {
+    for (layout, len) in layouts.into_iter().flat_map(|layout| lengths.iter().map(move |len| (layout, *len)))
+    {
         let mut whole = versions[0].clone();
         whole.resize(net_header::LEN + len, 0);
         lay_out(&ring, layout, &whole);
@@ -137,6 +142,7 @@ fn no_guest_gets_a_frame_that_was_judged_as_anothers() {
     let to = |place| message([0; net_header::LEN], frame(mac(place), mac(ATTACKER), 60, 1));
     race(
         rig,
+        &LENGTHS,
         &[to(1), to(2)],
         |place, _, frame| frame[..6] == mac(place).octets(),
         |ports| [1, 2].map(|place: usize| ports[place].to_port.delivered),
@@ -155,6 +161,7 @@ fn a_tag_that_appears_behind_the_look_stays_outside() {
     let header = [0; net_header::LEN];
     race(
         rig,
+        &LENGTHS,
         &[message(header, plain), message(header, smuggled)],
         |place, _, frame| place == 1 && frame[12..14] != [0x81, 0x00],
         |ports| {
@@ -178,6 +185,7 @@ fn no_vlan_gets_a_frame_that_was_judged_as_anothers() {
     };
     race(
         rig,
+        &LENGTHS,
         &[of(10), of(20)],
         |place, _, frame| frame[12..16] == [0x81, 0, 0, 10 * place as u8],
         |ports| [1, 2].map(|place: usize| ports[place].to_port.delivered),
@@ -193,6 +201,7 @@ fn a_net_header_that_asks_behind_the_look_is_asked_for_nothing() {
         NetHeader { flags: net_header::F_NEEDS_CSUM, gso_type: 1, num_buffers: 7, ..NetHeader::plain(0) };
     race(
         rig,
+        &LENGTHS,
         &[with([0; net_header::LEN]), with(asks.to_bytes())],
         |place, header, _| place == 1 && *header == NetHeader::plain(1),
         |ports| {

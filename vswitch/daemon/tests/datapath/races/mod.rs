@@ -5,6 +5,7 @@
 
 mod descriptors;
 mod heads;
+mod offloads;
 mod outside;
 mod rings;
 
