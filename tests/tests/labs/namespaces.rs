@@ -2,10 +2,13 @@
 //! interface of this machine's is touched.
 
 use crate::{
-    common::{Lab, kvm, left_out, topology},
+    common::{Lab, kvm, left_out, real_guests, topology},
     process::{eventually, kill},
 };
-use controller::api::types::{PingallReport, PortRow};
+use controller::{
+    api::types::{PingallReport, PortRow},
+    image::{self, Name},
+};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 use std::{
@@ -156,10 +159,29 @@ fn a_program_runs_in_a_namespace_that_goes_with_the_lab_even_past_a_killed_contr
 
 #[test]
 fn namespace_tap_nic_station_and_bundled_guest_in_one_vlan_reach_one_another() {
-    let Some(mut place) = Place::new("all") else { return };
-    let (lab, name) = (Lab::new(), name("all"));
+    reach_one_another("all", false);
+}
+
+#[test]
+fn and_so_do_an_e1000_and_a_virtio_guest_of_qemu_with_all_of_them() {
+    if !real_guests() {
+        return;
+    }
+    // Inside of the test's namespace nothing can be downloaded.
+    for image in [Name::Debian, Name::DebianGeneric] {
+        if let Err(why) = image::ensure(image, &mut |step| eprintln!("{step}")) {
+            return left_out(&format!("QEMU's guests beside namespaces: {why}"));
+        }
+    }
+    reach_one_another("more", true);
+}
+
+/// All kinds in one VLAN, with Linux under QEMU at an emulated card and at a virtio one, or without.
+fn reach_one_another(test: &str, linux: bool) {
+    let Some(mut place) = Place::new(test) else { return };
+    let (lab, name) = (Lab::new(), name(test));
     // Behind the nic, at the other end of a cable, is a machine that vnet knows nothing of.
-    let peer = place.another("peer");
+    let peer = place.another(&format!("{test}-peer"));
     ip(&format!("link add cable type veth peer name eth0 address 02:00:00:00:00:07 netns {peer}"));
     ip(&format!("-n {peer} addr add 10.0.10.7/24 dev eth0"));
     ip(&format!("-n {peer} link set dev eth0 up"));
@@ -167,20 +189,27 @@ fn namespace_tap_nic_station_and_bundled_guest_in_one_vlan_reach_one_another() {
     let guest = kvm("a bundled guest beside namespace, tap and nic");
     let vm = if guest { "  vm1: { kind: vm, addresses: [10.0.10.3/24] }\n" } else { "" };
     let link = if guest { "  - [vm1, sw1]\n" } else { "" };
+    let (vms, links) = if linux {
+        let vms = "  old: { kind: vm, image: debian-generic, model: e1000, addresses: [10.0.10.4/24] }\n  \
+                   new: { kind: vm, image: debian, vmm: qemu, addresses: [10.0.10.5/24] }\n";
+        (vms, "  - [old, sw1]\n  - [new, sw1]\n")
+    } else {
+        ("", "")
+    };
     let text = format!(
-        "version: 1\nname: {name}\nswitches: {{ sw1: {{}} }}\nnodes:\n{vm}  \
+        "version: 1\nname: {name}\nswitches: {{ sw1: {{}} }}\nnodes:\n{vm}{vms}  \
          ns1: {{ kind: netns, addresses: [10.0.10.1/24] }}\n  ns2: {{ kind: netns, addresses: [10.0.10.2/24] }}\n  \
          st1: {{ kind: station, addresses: [10.0.10.9/24] }}\n  \
          tap1: {{ kind: tap, interface: tap1, addresses: [10.0.10.6/24] }}\n  \
          nic1: {{ kind: nic, interface: cable, addresses: [10.0.10.7/24], mac: \"02:00:00:00:00:07\" }}\n\
-         links:\n{link}  - [ns1, sw1]\n  - [ns2, sw1]\n  - [st1, sw1]\n  - [tap1, sw1]\n  - [nic1, sw1]\n"
+         links:\n{link}{links}  - [ns1, sw1]\n  - [ns2, sw1]\n  - [st1, sw1]\n  - [tap1, sw1]\n  - [nic1, sw1]\n"
     );
     let file = lab.write("all.vnet.yaml", &text).display().to_string();
     lab.expect(0, &["up", "-d", &file]);
     ip("addr add 10.0.10.6/24 dev tap1");
     ip("link set dev tap1 up");
     let report: PingallReport = serde_json::from_value(lab.json(&["pingall"])).expect("a report");
-    let senders = if guest { 4 } else { 3 };
+    let senders = 3 + usize::from(guest) + if linux { 2 } else { 0 };
     assert_eq!(report.cells.len(), senders * (senders + 1), "{report:?}");
     assert!(report.cells.iter().all(|cell| cell.rtt_micros.is_some()), "{report:?}");
     for (src, dst) in [("ns1", "ns2"), ("ns1", "st1"), ("st1", "ns2")] {
@@ -189,6 +218,11 @@ fn namespace_tap_nic_station_and_bundled_guest_in_one_vlan_reach_one_another() {
     if guest {
         transfer(&lab, "ns1", "vm1");
         transfer(&lab, "vm1", "ns2");
+    }
+    if linux {
+        for (src, dst) in [("old", "new"), ("new", "old"), ("old", "ns1"), ("ns1", "new"), ("st1", "old")] {
+            transfer(&lab, src, dst);
+        }
     }
     lab.assert_sound();
     lab.expect(0, &["down"]);
