@@ -369,9 +369,10 @@ fn replayed(lab: &Lab, count: u32) -> (Vec<Vec<u8>>, Value) {
 #[test]
 fn what_is_replayed_at_one_port_and_recorded_at_another_is_identical() {
     let lab = Lab::new();
-    let frames = write_pcap(&lab.path("in.pcap"), 20_000, 100_000);
+    // No more than the recording port has buffers: so none is dropped, however late its thread runs beside other tests.
+    let frames = write_pcap(&lab.path("in.pcap"), 500, 100_000);
     lab.expect(0, &["up", "-d", &replay_lab(&lab, "recorded")]);
-    let (recorded, drops) = replayed(&lab, 20_000);
+    let (recorded, drops) = replayed(&lab, 500);
     assert_eq!(drops, Value::Array(vec![]));
     assert_eq!(recorded.len(), frames.len());
     assert!(recorded == frames, "a frame is not what it was");
@@ -379,7 +380,7 @@ fn what_is_replayed_at_one_port_and_recorded_at_another_is_identical() {
     // What was recorded can be replayed.
     fs::rename(lab.path("out.pcapng"), lab.path("in.pcap")).expect("a file");
     lab.expect(0, &["up", "-d", &replay_lab(&lab, "recorded")]);
-    let (again, _) = replayed(&lab, 20_000);
+    let (again, _) = replayed(&lab, 500);
     assert!(again == frames, "{} frames", again.len());
 }
 
