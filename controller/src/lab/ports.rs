@@ -49,10 +49,11 @@ impl Ports {
     /// A socket is in use or cannot be made, a tap is not permitted. What was opened is closed again.
     pub fn open(plan: &Plan, dir: &LabDir) -> Result<Self, Failure> {
         let mut ports = Self::default();
+        let replayed: Vec<_> = plan.nodes.iter().filter_map(|node| replay(&node.kind)).collect();
         for node in &plan.nodes {
             let namespace = open_namespace(node, dir)?;
             for interface in &node.interfaces {
-                ports.ways.push(open(node, interface, namespace.as_deref(), plan, dir)?);
+                ports.ways.push(open(node, interface, namespace.as_deref(), &replayed, dir)?);
             }
             if let Some(name) = namespace {
                 netns::furnish(node, &name)?;
@@ -127,6 +128,14 @@ pub fn is_stream(node: &Node, interface: &Interface) -> bool {
     }
 }
 
+/// The file that a node replays.
+fn replay(kind: &NodeKind) -> Option<&Path> {
+    match kind {
+        NodeKind::Pcap { replay, .. } => replay.as_deref(),
+        _ => None,
+    }
+}
+
 /// The network namespace of a node that has one, made if the file names none.
 fn open_namespace(node: &Node, dir: &LabDir) -> Result<Option<String>, Failure> {
     let NodeKind::Netns { namespace } = &node.kind else { return Ok(None) };
@@ -141,7 +150,7 @@ fn open(
     node: &Node,
     interface: &Interface,
     namespace: Option<&str>,
-    plan: &Plan,
+    replayed: &[&Path],
     dir: &LabDir,
 ) -> Result<Way, Failure> {
     let way = |kind, descriptors, listens_at| Way {
@@ -199,7 +208,7 @@ fn open(
                 opened.descriptors.extend([file.into(), begin]);
             }
             if let Some(path) = record {
-                opened.descriptors.push(recording::open(&node.name, path, plan)?.into());
+                opened.descriptors.push(recording::open(&node.name, path, replayed)?.into());
             }
             Ok(opened)
         }

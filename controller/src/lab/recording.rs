@@ -14,7 +14,6 @@ use std::{
     },
     path::Path,
 };
-use topology::plan::{NodeKind, Plan};
 
 /// How capture files begin: pcapng's section header, and pcap in both byte orders, in microseconds and nanoseconds.
 const BEGINNINGS: [[u8; 4]; 5] = [
@@ -26,8 +25,8 @@ const BEGINNINGS: [[u8; 4]; 5] = [
 ];
 
 /// Opens the file at `path`, which is made if there is none; what is in it stays until [`empty`]. A file that is no recording, or
-/// that a node of `plan` replays, is refused.
-pub(super) fn open(node: &str, path: &Path, plan: &Plan) -> Result<File, Failure> {
+/// that is `replayed`, is refused.
+pub(super) fn open(node: &str, path: &Path, replayed: &[&Path]) -> Result<File, Failure> {
     let said = || format!("node {node}: {} cannot be recorded to", path.display());
     // Of a pipe the open would wait for somebody to read.
     let how = OFlags::NONBLOCK.bits().cast_signed();
@@ -41,11 +40,8 @@ pub(super) fn open(node: &str, path: &Path, plan: &Plan) -> Result<File, Failure
     if !there.is_file() {
         return refused("it is no file");
     }
-    let replayed = plan.nodes.iter().filter_map(|node| match &node.kind {
-        NodeKind::Pcap { replay: Some(path), .. } => fs::metadata(path).ok(),
-        _ => None,
-    });
-    if replayed.into_iter().any(|other| (other.dev(), other.ino()) == (there.dev(), there.ino())) {
+    let mut replayed = replayed.iter().filter_map(|path| fs::metadata(path).ok());
+    if replayed.any(|other| (other.dev(), other.ino()) == (there.dev(), there.ino())) {
         return refused("it is replayed");
     }
     let mut beginning = [0; 4];
@@ -64,36 +60,15 @@ pub(super) fn empty(file: impl AsFd) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
-    use topology::plan::Datapath;
-    use vswitch_core::{
-        description::{Description, Origin},
-        id::Epoch,
-    };
-
-    fn plan(replay: &Path) -> Plan {
-        let description = Description {
-            lab: "lab".into(),
-            file: "lab.vnet.yaml".into(),
-            epoch: Epoch::new(1),
-            vlans: vec![],
-            switches: vec![],
-            ports: vec![],
-            trunks: vec![],
-        };
-        let kind = NodeKind::Pcap { replay: Some(replay.to_owned()), record: None, fast: false };
-        let origin = Origin { line: 1, column: 1 };
-        let node = topology::plan::Node { name: "source".into(), kind, interfaces: vec![], origin };
-        let datapath = Datapath { workers: 1, cpus: vec![], always_poll: false };
-        Plan { description, datapath, nodes: vec![node], expectations: vec![] }
-    }
+    use std::{io::Write, path::PathBuf};
 
     #[test]
     fn what_is_no_recording_or_replayed_is_not_recorded_to() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
-        let plan = plan(&at("in.pcap"));
-        let refusal = |path: &Path| open("sink", path, &plan).unwrap_err().message;
+        let replayed = [at("in.pcap")];
+        let replayed: Vec<_> = replayed.iter().map(PathBuf::as_path).collect();
+        let refusal = |path: &Path| open("sink", path, &replayed).unwrap_err().message;
         fs::write(at("in.pcap"), [0xd4, 0xc3, 0xb2, 0xa1]).unwrap();
         std::os::unix::fs::symlink(at("in.pcap"), at("link")).unwrap();
         assert!(refusal(&at("link")).contains("replayed"));
@@ -113,7 +88,7 @@ mod tests {
 
         fs::write(at("old"), [0x0a, 0x0d, 0x0d, 0x0a, 1]).unwrap();
         for fresh in ["old", "new"] {
-            let mut file = open("sink", &at(fresh), &plan).unwrap();
+            let mut file = open("sink", &at(fresh), &replayed).unwrap();
             empty(&file).unwrap();
             file.write_all(b"x").unwrap();
             assert_eq!(fs::read(at(fresh)).unwrap(), b"x");

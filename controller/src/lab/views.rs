@@ -130,18 +130,7 @@ pub(super) fn nodes(plan: &Plan, status: &BTreeMap<String, NodeStatus>) -> Vec<N
         let now = status.get(&node.name);
         NodeRow {
             node: node.name.clone(),
-            kind: match node.kind {
-                NodeKind::Vm(_) => "vm",
-                NodeKind::Station => "station",
-                NodeKind::VhostUser(_) => "vhost-user",
-                NodeKind::Tap { .. } => "tap",
-                NodeKind::Stream(_) => "stream",
-                NodeKind::Netns { .. } => "netns",
-                NodeKind::Nic { .. } => "nic",
-                NodeKind::Pcap { .. } => "pcap",
-                NodeKind::Dgram { .. } => "dgram",
-            }
-            .into(),
+            kind: node.kind.word().into(),
             state: now.map_or(NodeState::Starting, |now| now.state),
             detail: now.map(|now| now.detail.clone()).unwrap_or_default(),
             pid: now.and_then(|now| now.pid),

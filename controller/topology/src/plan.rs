@@ -156,6 +156,23 @@ pub enum NodeKind {
     },
 }
 
+impl NodeKind {
+    /// As the file writes it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Vm(_) => "vm",
+            Self::Station => "station",
+            Self::VhostUser(_) => "vhost-user",
+            Self::Tap { .. } => "tap",
+            Self::Stream(_) => "stream",
+            Self::Dgram { .. } => "dgram",
+            Self::Netns { .. } => "netns",
+            Self::Nic { .. } => "nic",
+            Self::Pcap { .. } => "pcap",
+        }
+    }
+}
+
 /// A virtual machine that we start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vm {

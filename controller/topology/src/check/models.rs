@@ -1,7 +1,7 @@
 //! Network cards: which nodes have one to choose, and what each needs.
 
 use crate::{
-    check::{interfaces::NodeInterface, nodes::word_of},
+    check::interfaces::NodeInterface,
     codes::Code,
     compile::model_of,
     plan::{Boot, Model, NodeKind, Vmm},
@@ -39,7 +39,7 @@ fn check_one(interface: &NodeInterface, kind: &NodeKind, sink: &mut Sink) {
         }
         NodeKind::Stream(_) | NodeKind::Dgram { .. } => {
             for (key, span) in rings {
-                let what = format!("a node of kind {} has no `{key}`", word_of(kind));
+                let what = format!("a node of kind {} has no `{key}`", kind.word());
                 sink.error(Code::KeyNotForKind, span, what)
                     .help("leave it out: frames on a socket have one queue, and share no memory");
             }
@@ -51,7 +51,7 @@ fn check_one(interface: &NodeInterface, kind: &NodeKind, sink: &mut Sink) {
         | NodeKind::Nic { .. }
         | NodeKind::Pcap { .. } => {
             if let Some(model) = &said.model {
-                let what = format!("a node of kind {} has no `model`", word_of(kind));
+                let what = format!("a node of kind {} has no `model`", kind.word());
                 sink.error(Code::KeyNotForKind, model.span, what)
                     .help("`model` belongs to kind vm or stream or dgram");
             }

@@ -98,21 +98,6 @@ fn word(kind: Kind) -> &'static str {
     }
 }
 
-/// The kind of a compiled node as the file writes it.
-pub(crate) fn word_of(kind: &NodeKind) -> &'static str {
-    word(match kind {
-        NodeKind::Vm(_) => Kind::Vm,
-        NodeKind::Station => Kind::Station,
-        NodeKind::VhostUser(_) => Kind::VhostUser,
-        NodeKind::Tap { .. } => Kind::Tap,
-        NodeKind::Stream(_) => Kind::Stream,
-        NodeKind::Netns { .. } => Kind::Netns,
-        NodeKind::Nic { .. } => Kind::Nic,
-        NodeKind::Pcap { .. } => Kind::Pcap,
-        NodeKind::Dgram { .. } => Kind::Dgram,
-    })
-}
-
 /// Tells of each key that only another kind has.
 fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
     let span = |said: &Option<Said<String>>| said.as_ref().map(|said| said.span);

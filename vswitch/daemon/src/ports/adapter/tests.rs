@@ -163,6 +163,30 @@ pub(in super::super) fn give(to: &ToGuest, bytes: &[u8]) -> bool {
     lease.room(0).is_ok()
 }
 
+/// Takes the first `count` frames from the adapter: each whole, and as it was sent as far as it is judged.
+pub(in super::super) fn take_in_order(host: &Host, count: usize) {
+    for (number, taken) in take(host, count).iter().enumerate() {
+        let sent = frame(number);
+        assert_eq!(taken.len(), sent.len(), "frame {number}");
+        let head = sent.len().min(192);
+        assert_eq!(taken[..head], sent[..head], "frame {number}");
+    }
+}
+
+/// Gives frames to the adapter until there is no room, and at least 300; how many.
+pub(in super::super) fn fill(host: &Host) -> usize {
+    let mut sent = 0;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let room = host.with(|_, to| give(to, &frame(sent)));
+        sent += usize::from(room);
+        if !room && sent >= 300 {
+            return sent;
+        }
+        assert!(Instant::now() < deadline, "it never filled: {sent} frames");
+    }
+}
+
 #[test]
 fn frames_go_both_ways_in_order_and_more_than_either_side_holds() {
     let bench = bench();
@@ -175,24 +199,10 @@ fn frames_go_both_ways_in_order_and_more_than_either_side_holds() {
                 }
             }
         });
-        for (number, taken) in take(&bench.host, 2000).iter().enumerate() {
-            let sent = frame(number);
-            assert_eq!(taken.len(), sent.len(), "frame {number}");
-            let head = sent.len().min(192);
-            assert_eq!(taken[..head], sent[..head], "frame {number}");
-        }
+        take_in_order(&bench.host, 2000);
     });
     // Nobody reads the tap at first: it fills, then the ring, then the switch is told that there is no room.
-    let mut sent = 0;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let room = bench.host.with(|_, to| give(to, &frame(sent)));
-        sent += usize::from(room);
-        if !room && sent >= 300 {
-            break;
-        }
-        assert!(Instant::now() < deadline, "it never filled: {sent} frames");
-    }
+    let sent = fill(&bench.host);
     let mut into = vec![0; 1 << 17];
     for number in 0..sent {
         wait_for(&bench.peer, PollFlags::IN);

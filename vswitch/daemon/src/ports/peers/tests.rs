@@ -3,7 +3,7 @@
 use super::{
     super::adapter::{
         Adapter, AdapterState,
-        tests::{Host, PATIENCE, frame, give, take, wait_for},
+        tests::{Host, PATIENCE, fill, frame, give, take, take_in_order, wait_for},
     },
     Meeting,
 };
@@ -90,23 +90,10 @@ fn frames_go_both_ways_in_order_and_more_than_either_side_holds() {
         let mut writer = peer.try_clone().expect("dup");
         scope
             .spawn(move || (0..2000).for_each(|number| writer.write_all(&framed(number)).expect("it reads")));
-        for (number, taken) in take(&bench.host, 2000).iter().enumerate() {
-            let sent = frame(number);
-            let head = sent.len().min(192);
-            assert!(taken.len() == sent.len() && taken[..head] == sent[..head], "frame {number}");
-        }
+        take_in_order(&bench.host, 2000);
     });
     // A peer that does not read: its socket fills, then the ring, then the switch is told that there is no room.
-    let mut sent = 0;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let room = bench.host.with(|_, to| give(to, &frame(sent)));
-        sent += usize::from(room);
-        if !room && sent >= 300 {
-            break;
-        }
-        assert!(Instant::now() < deadline, "it never filled: {sent} frames");
-    }
+    let sent = fill(&bench.host);
     (0..sent).for_each(|number| reads(&mut peer, number));
     assert_eq!(bench.adapter.state(), AdapterState::Carrying);
 }
