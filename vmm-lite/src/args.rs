@@ -36,7 +36,7 @@ pub struct Args {
     /// Who is at the second serial port, where guests answer vnet's probe protocol: `none`, or `socket=PATH`.
     #[arg(long, env = "VNET_VMM_PROBE", value_name = "WHERE", default_value = "none", value_parser = probe)]
     probe: ConsoleTarget,
-    /// A network interface: socket=PATH,mac=MAC[,name=NAME][,mtu=BYTES][,address=ADDRESS/LENGTH]... A bundled guest takes the
+    /// A network interface: socket=PATH,mac=MAC[,name=NAME][,mtu=BYTES][,queues=PAIRS][,address=ADDRESS/LENGTH]... A bundled guest takes the
     /// addresses, and so does vnet's image; others may read them from their command line (`vnet.if=`). May be repeated.
     #[arg(long, env = "VNET_VMM_NET", value_name = "KEYS", value_parser = net)]
     net: Vec<Net>,
@@ -158,6 +158,7 @@ impl Net {
 
 fn net(text: &str) -> Result<Net, String> {
     let (mut socket, mut mac, mut name, mut mtu, mut addresses) = (None, None, None, None, Vec::new());
+    let mut queues = 1;
     for word in text.split(',') {
         let (key, value) = word.split_once('=').ok_or_else(|| format!("`{word}` is no KEY=VALUE"))?;
         match key {
@@ -170,6 +171,11 @@ fn net(text: &str) -> Result<Net, String> {
                 let bytes = value.parse().ok().filter(|mtu| (68..=u16::MAX).contains(mtu));
                 mtu = Some(bytes.ok_or("mtu: 68 to 65535")?);
             }
+            "queues" => {
+                let most = NetConfig::MOST_QUEUES;
+                let pairs = value.parse().ok().filter(|pairs| (1..=most).contains(pairs));
+                queues = pairs.ok_or_else(|| format!("queues: 1 to {most}"))?;
+            }
             // Linux' IFNAMSIZ, and what would end the word on the guest's command line.
             "name" if (1..16).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic()) => {
                 name = Some(value.to_owned());
@@ -179,12 +185,12 @@ fn net(text: &str) -> Result<Net, String> {
             "address" => {
                 return Err(format!("address: ADDRESS/LENGTH, such as 10.0.0.1/24, and not `{value}`"));
             }
-            _ => return Err(format!("`{key}` is none of socket, mac, name, mtu, address")),
+            _ => return Err(format!("`{key}` is none of socket, mac, name, mtu, queues, address")),
         }
     }
     let socket = socket.ok_or("socket=PATH is missing")?;
     let mac = mac.ok_or("mac=MAC is missing")?;
-    Ok(Net { config: NetConfig { socket, mac, mtu }, name, addresses })
+    Ok(Net { config: NetConfig { socket, mac, mtu, queues }, name, addresses })
 }
 
 fn disk(text: &str) -> Result<DiskConfig, String> {
@@ -239,7 +245,8 @@ mod tests {
         let config = parse(&["--cmdline", "quiet", "--net", net]).unwrap();
         let told = "quiet vnet.if=02:00:00:00:00:0a,eth0,10.0.0.1/24,fd00::1/64,mtu=1400";
         assert_eq!(config.command_line, told);
-        let expected = NetConfig { socket: "/run/a.sock".into(), mac: [2, 0, 0, 0, 0, 10], mtu: Some(1400) };
+        let expected =
+            NetConfig { socket: "/run/a.sock".into(), mac: [2, 0, 0, 0, 0, 10], mtu: Some(1400), queues: 1 };
         assert_eq!(config.nets, [expected]);
         assert_eq!(parse(&["--net", "socket=a,mac=02:00:00:00:00:0a"]).unwrap().command_line, "");
         let named = parse(&["--net", "socket=a,mac=02:00:00:00:00:0a,name=wan"]).unwrap();

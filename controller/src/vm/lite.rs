@@ -48,10 +48,6 @@ pub fn problems(vm: &Vm, interfaces: &[Interface]) -> Vec<String> {
     problems.extend(emulated.map(|Interface { name, model, .. }| {
         format!("{name}: a card of model {} is emulated by QEMU alone", model.word())
     }));
-    let several = interfaces.iter().filter(|interface| vm.boot != Boot::Bundled && interface.queues > 1);
-    problems.extend(several.map(|Interface { name, queues, .. }| {
-        format!("{name}: an interface of vmm-lite has one pair of queues, not {queues}")
-    }));
     problems
 }
 
@@ -136,6 +132,9 @@ fn net(interface: &Interface, socket: &Path) -> OsString {
     if let Some(mtu) = interface.mtu {
         let _ = write!(keys, ",mtu={mtu}");
     }
+    if interface.queues > 1 {
+        let _ = write!(keys, ",queues={}", interface.queues);
+    }
     for address in &interface.addresses {
         let _ = write!(keys, ",address={address}");
     }
@@ -207,13 +206,14 @@ mod tests {
             cmdline: Some("debug".into()),
         };
         let vm = Vm { boot, ..VM };
-        let eth0 = Interface { mtu: None, ..interface("eth0", &[]) };
+        let eth0 = Interface { mtu: None, queues: 4, ..interface("eth0", &[]) };
         let interfaces = [(&eth0, Path::new("../fw1.eth0.sock"))];
         let command = command("fw1", &vm, None, interfaces.into_iter(), &RunDirectory::new("/run/lab/fw1"));
         let config = vmm_lite::Args::try_parse_from(words(&command)).unwrap().config().unwrap();
         assert_eq!(config.kernel, vmm_lite::Kernel::File("/labs/vmlinuz".into()));
         assert_eq!(config.initrd, Some("/labs/initrd".into()));
         assert!(config.rng);
+        assert_eq!(config.nets[0].queues, 4);
         let told = "console=ttyS0 quiet panic=-1 vnet.hostname=fw1 debug vnet.if=02:00:00:00:00:01,eth0";
         assert_eq!(config.command_line, told);
     }
@@ -230,8 +230,6 @@ mod tests {
 
         let image = Vm { boot: Boot::Image("debian".into()), ..VM };
         assert!(problems(&image, &[interface("eth0", &addresses)]).is_empty(), "Linux has room for them");
-        let queues = Interface { queues: 4, ..interface("eth0", &[]) };
-        assert!(problems(&image, &[queues])[0].contains("one pair of queues, not 4"));
         let disk = Vm { boot: Boot::Disk { path: "/a.img".into(), write: false }, ..VM };
         assert!(problems(&disk, &[])[0].contains("no firmware"));
     }

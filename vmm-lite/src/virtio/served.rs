@@ -187,12 +187,24 @@ pub(crate) fn queue(ram: &Ram, described: Described) -> Option<Queue> {
 
 /// Carries the next request out; false if there is none.
 pub(crate) fn serve_one(ram: &Ram, service: &mut impl Service, ring: &mut Queue) -> Result<bool, Broken> {
-    let next = ring.iter(ram).map_err(|_| Broken::Index)?.next();
-    let Some(request) = next else { return Ok(false) };
-    let head = request.head_index();
-    let written = service.serve(request)?;
-    ring.add_used(ram, head, written).map_err(|_| Broken::Request)?;
+    let Some(request) = next(ram, ring)? else { return Ok(false) };
+    let written = service.serve(request.clone())?;
+    done(ring, &request, written)?;
     Ok(true)
+}
+
+/// The next request of a ring. If there is none the driver is asked to kick for it: one that took EVENT_IDX does not otherwise (§2.7.10).
+pub(crate) fn next<'a>(ram: &'a Ram, ring: &mut Queue) -> Result<Option<Chain<'a>>, Broken> {
+    let request = ring.iter(ram).map_err(|_| Broken::Index)?.next();
+    if request.is_none() && ring.enable_notification(ram).map_err(|_| Broken::Index)? {
+        return Ok(ring.iter(ram).map_err(|_| Broken::Index)?.next());
+    }
+    Ok(request)
+}
+
+/// Gives a request back to the driver, whose buffers so many bytes were written to.
+pub(crate) fn done(ring: &mut Queue, request: &Chain<'_>, written: u32) -> Result<(), Broken> {
+    ring.add_used(request.memory(), request.head_index(), written).map_err(|_| Broken::Request)
 }
 
 impl<S: Service> Shared<S> {

@@ -56,6 +56,14 @@ fn auto_is_vmm_lite_where_kvm_runs_kernels_and_the_image_answers_there() {
     line("link: Duplex: Full", "");
     line("out: ", "at both ends");
     line("in: ", "at both ends");
+    for pairs in [4, 1, 3] {
+        line(&format!("pairs {pairs}, out: "), "at both ends");
+        line(&format!("pairs {pairs}, in: "), "at both ends");
+        line(&format!("pairs {pairs}: "), &format!("Combined: {pairs}"));
+    }
+    line("guest: address 02:00:00:00:00:77", "");
+    line("guest: refused commands 0", "");
+    line("guest: announced itself", "");
     line("guest: carrier 0", "");
     line("guest: carrier 1", "");
     line(" vm1 ", "the guest powered off");

@@ -2,7 +2,9 @@
 //! and puts the rings before it as they are: the driver notices a pause. No vCPU ever waits for a message but that of a reset.
 
 use super::{
-    super::mmio::Queue, NetError, OF_BACKEND, QUEUE_SIZE, QUEUES, Shared, State, TRANSMITQ, VERSION_1,
+    super::mmio::{Queue, VERSION_1},
+    NetConfig, NetError, Shared, State,
+    offer::{OF_BACKEND, QUEUE_SIZE, carriers, mask},
 };
 use crate::{devices::lock, event::Event, memory::Ram};
 use rustix::{
@@ -23,6 +25,7 @@ use vhost::{
     VhostBackend, VhostUserMemoryRegionInfo, VringConfigData,
     vhost_user::{Frontend, VhostUserFrontend, VhostUserProtocolFeatures, message::VhostUserHeaderFlag},
 };
+use virtio_bindings::virtio_net::VIRTIO_NET_F_MQ;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 /// How long after the switch went away, or was not there, it is looked for again.
@@ -34,6 +37,8 @@ const OTHERS_COME: Duration = Duration::from_millis(20);
 const MOST_HANG_UPS: u8 = 8;
 /// VHOST_USER_F_PROTOCOL_FEATURES: of the connection, not of the device.
 const PROTOCOL_FEATURES: u64 = 1 << 30;
+/// Several queue pairs.
+const MQ: u64 = mask(&[VIRTIO_NET_F_MQ]);
 
 fn message<T>(step: &'static str, result: vhost::Result<T>) -> Result<T, NetError> {
     result.map_err(|source| NetError::Message { step, source })
@@ -51,35 +56,38 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects, and hears what is offered; an error if that takes longer than `limit`.
-    pub(super) fn open_within(socket: &Path, limit: Duration) -> Result<Self, NetError> {
+    pub(super) fn open_within(config: &NetConfig, limit: Duration) -> Result<Self, NetError> {
+        let (socket, queues) = (&config.socket, config.queues);
         let stream =
-            connect(socket).map_err(|source| NetError::Connect { socket: socket.to_owned(), source })?;
+            connect(socket).map_err(|source| NetError::Connect { socket: socket.clone(), source })?;
         let ours = stream.try_clone()?;
         let (sender, opened) = channel();
         thread::Builder::new().name("handshake".into()).spawn(move || {
             // Who has given up does not want it.
-            let _ = sender.send(Self::open(stream));
+            let _ = sender.send(Self::open(stream, queues));
         })?;
         let opened = opened.recv_timeout(limit).unwrap_or_else(|_| {
             // By this the thread ends, too.
             let _ = ours.shutdown(Shutdown::Both);
-            Err(NetError::Silent { socket: socket.to_owned() })
+            Err(NetError::Silent { socket: socket.clone() })
         });
         match opened {
             Err(NetError::Message { step, .. }) if hung_up(&ours) => {
-                Err(NetError::HungUp { socket: socket.to_owned(), step })
+                Err(NetError::HungUp { socket: socket.clone(), step })
             }
             opened => opened,
         }
     }
 
-    fn open(stream: UnixStream) -> Result<Self, NetError> {
-        let mut frontend = Frontend::from_stream(stream.try_clone()?, QUEUES as u64);
+    /// The same with a switch that is to serve so many queue pairs.
+    fn open(stream: UnixStream, queues: u16) -> Result<Self, NetError> {
+        let mut frontend = Frontend::from_stream(stream.try_clone()?, 2 * u64::from(queues));
         message("SET_OWNER", frontend.set_owner())?;
         let offered = message("GET_FEATURES", frontend.get_features())?;
         if offered & VERSION_1 == 0 {
             return Err(NetError::Legacy);
         }
+        let mut served = 1;
         if offered & PROTOCOL_FEATURES != 0 {
             let known = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK;
             let protocol = message("GET_PROTOCOL_FEATURES", frontend.get_protocol_features())? & known;
@@ -87,6 +95,13 @@ impl Connection {
             if protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
                 frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
             }
+            let known = offered & MQ != 0 && protocol.contains(VhostUserProtocolFeatures::MQ);
+            if queues > 1 && known {
+                served = message("GET_QUEUE_NUM", frontend.get_queue_num())? / 2;
+            }
+        }
+        if served < queues.into() {
+            return Err(NetError::Queues { offered: served, wanted: queues });
         }
         Ok(Self { frontend, stream, offered, has_memory: false })
     }
@@ -122,6 +137,8 @@ struct Told {
     lent: bool,
     /// The rings that it may look at.
     rings: Vec<usize>,
+    /// How many queue pairs are enabled: it carries no frames by the others.
+    pairs: u16,
     /// How often in a row it hung up when it was told of them.
     hang_ups: u8,
 }
@@ -136,7 +153,7 @@ enum Rings {
 }
 
 /// The connection is of no use any more.
-struct Lost;
+pub(super) struct Lost;
 
 impl Shared {
     /// Tells the switch what the driver does, and the next switch when there is one, until the machine is over.
@@ -155,7 +172,7 @@ impl Shared {
         let (mut connection, mut told) = (Some(first), Told::default());
         loop {
             if let Some(switch) = &mut connection {
-                if self.catch_up(switch, &mut told).and_then(|()| self.wait(switch)).is_ok() {
+                if self.attend(switch, &mut told).is_ok() {
                     continue;
                 }
                 // Dropped first: the switch leaves the rings, if it is there at all.
@@ -166,6 +183,8 @@ impl Shared {
                 state.line = None;
                 self.returned(&mut state);
             }
+            // A driver waits for its answer, be there a switch or none.
+            let _ = self.obey(|_| Ok(()));
             self.pause(AGAIN);
             if lock(&self.state).over {
                 return;
@@ -185,13 +204,21 @@ impl Shared {
                 return None;
             }
         }
-        Connection::open(stream).ok()
+        Connection::open(stream, self.config.queues).ok()
+    }
+
+    /// Does what is to be done, and waits until there is more.
+    fn attend(&self, switch: &mut Connection, told: &mut Told) -> Result<(), Lost> {
+        self.catch_up(switch, told)?;
+        self.obey(|pairs| self.enable(switch, told, pairs))?;
+        self.wait(switch)
     }
 
     /// Waits until the driver has done something.
     fn wait(&self, switch: &Connection) -> Result<(), Lost> {
         let mut polled =
-            [PollFd::new(&switch.stream, PollFlags::RDHUP), PollFd::new(&self.news, PollFlags::IN)];
+            vec![PollFd::new(&switch.stream, PollFlags::RDHUP), PollFd::new(&self.news, PollFlags::IN)];
+        polled.extend(self.control_kick().map(|kick| PollFd::new(kick, PollFlags::IN)));
         // An error is that of a signal, after which it is looked again.
         let _ = poll(&mut polled, None);
         if polled[0].revents().is_empty() { Ok(()) } else { Err(Lost) }
@@ -227,9 +254,12 @@ impl Shared {
                 let rings = if told.life == life { Rings::GoOn } else { Rings::New };
                 told.life = life;
                 state.lent = true;
-                let (features, queues) = (state.registers.features(), state.registers.queues().to_vec());
+                told.pairs = state.control.pairs;
+                let features = state.registers.features();
+                let queues = &state.registers.queues()[..carriers(features, self.config.queues)];
+                let queues = queues.to_vec();
                 drop(state);
-                let shown = self.lend(switch, features, &queues, rings, &mut told.rings);
+                let shown = self.lend(switch, features, &queues, rings, told);
                 self.settle(switch, told, rings, shown)?;
             } else {
                 return Ok(());
@@ -252,6 +282,27 @@ impl Shared {
         Ok(())
     }
 
+    /// Has the switch carry frames by so many queue pairs.
+    fn enable(&self, switch: &mut Connection, told: &mut Told, pairs: u16) -> Result<(), Lost> {
+        if switch.offered & PROTOCOL_FEATURES == 0 {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut told.pairs, pairs);
+        for index in told.rings.iter().copied() {
+            let enabled = is_of(index, pairs);
+            if enabled != is_of(index, before)
+                && let Err(why) =
+                    message("SET_VRING_ENABLE", switch.frontend.set_vring_enable(index, enabled))
+            {
+                if !switch.hung_up() {
+                    lock(&self.state).complain(&why);
+                }
+                return Err(Lost);
+            }
+        }
+        Ok(())
+    }
+
     /// The switch has left the rings.
     fn returned(&self, state: &mut State) {
         state.lent = false;
@@ -271,8 +322,10 @@ impl Shared {
             told.hang_ups = 0;
             if rings == Rings::GoOn {
                 // What was called or kicked while nobody listened.
-                self.call.ring();
                 self.kicks.iter().for_each(Event::ring);
+                // This switch has yet to learn where its guests are.
+                lock(&self.state).ask_to_announce();
+                self.call.ring();
             }
             return Ok(());
         };
@@ -296,14 +349,14 @@ impl Shared {
         if untold { Ok(()) } else { Err(Lost) }
     }
 
-    /// Puts memory and rings before the switch; `shown` gets those that it may look at.
+    /// Puts memory and rings before the switch; `told` notes those that it may look at.
     fn lend(
         &self,
         switch: &mut Connection,
         features: u64,
         queues: &[Queue],
         rings: Rings,
-        shown: &mut Vec<usize>,
+        told: &mut Told,
     ) -> Result<(), NetError> {
         let (ram, frontend) = (self.vm.ram(), &mut switch.frontend);
         let of_backend = features & OF_BACKEND;
@@ -319,8 +372,9 @@ impl Shared {
             message("SET_MEM_TABLE", frontend.set_mem_table(&regions))?;
             switch.has_memory = true;
         }
+        let mut others_come = rings == Rings::GoOn;
         for (index, config, base) in described {
-            if rings == Rings::GoOn && index == TRANSMITQ {
+            if is_transmitq(index) && std::mem::take(&mut others_come) {
                 self.pause(OTHERS_COME);
             }
             message("SET_VRING_NUM", frontend.set_vring_num(index, config.queue_size))?;
@@ -328,13 +382,23 @@ impl Shared {
             message("SET_VRING_ADDR", frontend.set_vring_addr(index, &config))?;
             message("SET_VRING_KICK", frontend.set_vring_kick(index, self.kicks[index].as_event_fd()))?;
             message("SET_VRING_CALL", frontend.set_vring_call(index, self.call.as_event_fd()))?;
-            shown.push(index);
-            if of_connection != 0 {
+            told.rings.push(index);
+            if of_connection != 0 && is_of(index, told.pairs) {
                 message("SET_VRING_ENABLE", frontend.set_vring_enable(index, true))?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether a ring is one that the switch empties: receiveqs and transmitqs take turns (§5.1.2).
+const fn is_transmitq(index: usize) -> bool {
+    index % 2 == 1
+}
+
+/// Whether a ring is of one of the first so many queue pairs.
+fn is_of(index: usize, pairs: u16) -> bool {
+    index / 2 < usize::from(pairs)
 }
 
 /// One attempt that does not wait: a listener whose queue is full would block a plain connect.
@@ -347,7 +411,7 @@ fn connect(socket: &Path) -> io::Result<UnixStream> {
     Ok(stream)
 }
 
-/// All rings that are ready, with where they begin.
+/// All rings that are ready, with where they begin: those that the switch fills, then those that it empties.
 fn described(
     ram: &Ram,
     queues: &[Queue],
@@ -362,7 +426,10 @@ fn described(
         };
         Some((index, config, base))
     };
-    ready.map(|(index, queue)| one((index, queue)).ok_or(NetError::Ring(index))).collect()
+    let described = ready.map(|(index, queue)| one((index, queue)).ok_or(NetError::Ring(index)));
+    let mut described = described.collect::<Result<Vec<_>, _>>()?;
+    described.sort_by_key(|(index, ..)| is_transmitq(*index));
+    Ok(described)
 }
 
 /// How far the device came with a ring (§2.7.8).
