@@ -5,6 +5,7 @@ use super::{KVM, Root, outer, packages};
 use crate::common::{left_out, real_guests};
 use controller::image::{self, Name};
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::Instant,
@@ -63,7 +64,14 @@ fn auto_is_vmm_lite_where_kvm_runs_kernels_and_the_image_answers_there() {
     }
     line("guest: address 02:00:00:00:00:77", "");
     line("guest: refused commands 0", "");
-    line("guest: announced itself", "");
+    line("guest: announced itself, 0", "");
+    let rings =
+        said.lines().find_map(|line| line.strip_prefix(r#""ring_frames":"#)).expect("frames of each ring");
+    let rings: BTreeMap<usize, u64> = serde_json::from_str(rings).expect("an object");
+    for odd in [0, 1] {
+        let used = rings.iter().filter(|(ring, frames)| *ring % 2 == odd && **frames > 0).count();
+        assert!(used > 1, "of its receiveqs and its transmitqs several are used: {rings:?}");
+    }
     line("guest: carrier 0", "");
     line("guest: carrier 1", "");
     line(" vm1 ", "the guest powered off");
