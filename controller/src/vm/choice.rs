@@ -51,7 +51,7 @@ mod tests {
             ("image: debian", Why::NoKernels, Vmm::Qemu),
             ("image: debian", Why::NoDevice, Vmm::Qemu),
             ("image: debian", Why::NoRights, Vmm::Qemu),
-            ("image: debian, queues: 2", Why::Usable, Vmm::Qemu),
+            ("image: debian, queues: 2", Why::Usable, Vmm::VmmLite),
             ("image: debian, cpus: 17", Why::Usable, Vmm::Qemu),
             ("disk: ./a.img", Why::Usable, Vmm::Qemu),
             ("boot: network", Why::Usable, Vmm::Qemu),
