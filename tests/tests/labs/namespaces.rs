@@ -302,7 +302,8 @@ fn a_nic_says_that_its_interface_is_down_or_gone_and_comes_back_with_it() {
     lab.expect(0, &["down"]);
     lab.assert_gone();
     let (_, err) = lab.expect(5, &["up", "-d", &file]);
-    assert!(err.contains("error[nic]: node out: the interface left cannot be opened"), "{err}");
+    assert!(err.contains("error[nic]: ") && err.contains("down.vnet.yaml:"), "{err}");
+    assert!(err.contains(": node out: the interface left cannot be opened"), "{err}");
     lab.assert_gone();
 }
 
