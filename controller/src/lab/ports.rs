@@ -6,7 +6,7 @@ use super::{
     netns, nic, precheck, recording,
     rundir::LabDir,
     sockets::{SOCKET_IN_USE, bind_datagrams, listen, must_fit},
-    tap,
+    tap::{self, Tap},
 };
 use crate::failure::{Context, Failure};
 use rustix::{
@@ -37,6 +37,8 @@ struct Way {
     listens_at: Option<PathBuf>,
     /// The eventfd that a replay begins at.
     begin: Option<OwnedFd>,
+    /// What of this machine it is, by name: a tap, an interface, a network namespace, files.
+    host: Vec<String>,
 }
 
 /// The ways into all ports of a lab. Dropping them closes them, and removes the sockets that were made.
@@ -84,6 +86,15 @@ impl Ports {
             // A counter that is full is as good as signalled.
             let _ = rustix::io::write(begin, &1_u64.to_ne_bytes());
         }
+    }
+
+    /// What of this machine `node` is, by name: taps, an interface, a network namespace, files.
+    pub fn host(&self, node: &Node) -> Vec<String> {
+        let of_node = |way: &&Way| node.interfaces.iter().any(|own| own.port == way.attachment.port);
+        let mut names: Vec<_> = self.ways.iter().filter(of_node).flat_map(|way| way.host.clone()).collect();
+        // Interfaces of one namespace follow each other.
+        names.dedup();
+        names
     }
 
     /// What the switch is told.
@@ -166,7 +177,14 @@ fn open(
         descriptors,
         listens_at,
         begin: None,
+        host: vec![],
     };
+    let of_host = |kind, descriptors, host| {
+        let mut way = way(kind, descriptors, None);
+        way.host = host;
+        way
+    };
+    let tap_kind = |tap: &Tap| AttachmentKind::Tap { queues: interface.queues, uso: tap.uso };
     let stream = is_stream(node, interface);
     match (socket(node, interface, dir), &node.kind) {
         (Some((_, path)), NodeKind::Dgram { local, remote }) => {
@@ -199,17 +217,18 @@ fn open(
             let name = name.as_deref().unwrap_or(NEW_TAP);
             let tap = tap::open(name, interface.queues)
                 .map_err(|why| not_opened(&node.kind, None, name, interface.queues, why))?;
-            Ok(way(AttachmentKind::Tap { queues: interface.queues, uso: tap.uso }, tap.queues, None))
+            Ok(of_host(tap_kind(&tap), tap.queues, vec![tap.name]))
         }
         (None, NodeKind::Nic { interface: name }) => {
             let socket = nic::open(name).map_err(|why| not_opened(&node.kind, None, name, 1, why))?;
-            Ok(way(AttachmentKind::Nic, vec![socket], None))
+            Ok(of_host(AttachmentKind::Nic, vec![socket], vec![name.clone()]))
         }
         (None, NodeKind::Pcap { replay, record, fast }) => {
             let said = |path: &Path| path.display().to_string();
             let kind =
                 AttachmentKind::Pcap { replay: replay.is_some(), record: record.is_some(), paced: !fast };
-            let mut opened = way(kind, vec![], None);
+            let mut opened =
+                of_host(kind, vec![], replay.iter().chain(record).map(|path| said(path)).collect());
             if let Some(path) = replay {
                 let file = File::open(path).context("pcap", || said(path))?;
                 let begin = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
@@ -224,9 +243,10 @@ fn open(
         }
         (None, _) => {
             let (name, queues) = (&interface.name, interface.queues);
-            let opened = netns::within(namespace.unwrap_or_default(), || tap::open(name, queues))?;
-            let tap = opened.map_err(|why| not_opened(&node.kind, namespace, name, queues, why))?;
-            Ok(way(AttachmentKind::Tap { queues: interface.queues, uso: tap.uso }, tap.queues, None))
+            let namespace = namespace.unwrap_or_default();
+            let opened = netns::within(namespace, || tap::open(name, queues))?;
+            let tap = opened.map_err(|why| not_opened(&node.kind, Some(namespace), name, queues, why))?;
+            Ok(of_host(tap_kind(&tap), tap.queues, vec![namespace.to_owned()]))
         }
     }
 }
