@@ -7,7 +7,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vswitch_core::framing::{BadLength, Deframer};
+use vswitchd::ports::framing::{BadLength, Deframer};
 
 /// The frames of the stream, and the length that ended it.
 fn heard(pieces: &[&[u8]]) -> (Vec<Vec<u8>>, Option<BadLength>) {

@@ -96,10 +96,12 @@ pub struct PortRow {
 pub struct NodeRow {
     /// Its name.
     pub node: String,
-    /// `vm`, `station`, `vhost-user` or `tap`.
+    /// As the file writes it: `vm`, `tap`, …
     pub kind: String,
     /// What it is doing.
     pub state: NodeState,
+    /// What of this machine it is, by name: taps, an interface, a network namespace, files.
+    pub host: Vec<String>,
     /// In words: the accelerator, the exit status, whose part the addresses are.
     pub detail: String,
     /// Its process.

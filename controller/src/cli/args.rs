@@ -139,7 +139,8 @@ pub(super) enum Verb {
     Metrics,
     /// Copy the frames of an interface into a pcapng file, or print them, a line each; Ctrl-C ends it.
     ///
-    /// Both ways are captured: what the guest sends, with the reason if the switch drops it, and what it gets, as it gets it.
+    /// Both ways are captured: what the guest sends, with the reason if the switch drops it, and what it gets, with the tag
+    /// that it gets. What its sender left to the switch is not done there: a large frame is one, and its checksum is to come.
     /// The guests never wait for a capture: frames that come faster than they are read are not captured, and counted at
     /// the end.
     Capture(CaptureArgs),

@@ -97,16 +97,17 @@ impl Show for Vec<PortRow> {
 impl Show for Vec<NodeRow> {
     fn table(&self) -> String {
         table(
-            ["NODE", "KIND", "STATE", "PID", "ADDRESSES", "DETAIL"],
+            ["NODE", "KIND", "STATE", "PID", "HOST", "ADDRESSES", "DETAIL"],
             self.iter().map(|row| {
                 let addresses: Vec<_> = row.interfaces.values().flatten().map(ToString::to_string).collect();
-                let addresses = addresses.join(" ");
+                let host = Some(row.host.join(" ")).filter(|names| !names.is_empty());
                 [
                     row.node.clone(),
                     row.kind.clone(),
                     word(row.state),
                     or_dash(row.pid),
-                    addresses,
+                    or_dash(host),
+                    addresses.join(" "),
                     row.detail.clone(),
                 ]
             }),

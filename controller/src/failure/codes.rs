@@ -109,7 +109,10 @@ const CODES: &[(&str, &str)] = &[
     ("orphaned", "the lab's controller is gone; `vnet down` cleans up"),
     ("output", "what the verb had to say could not be written (a full disk?); what it had to do is done"),
     ("output-cut", "the command wrote more than 24 KiB; the rest was cut. Ask for less, or in parts"),
-    ("pcap", "a capture file of a node cannot be opened or made; the message says which and why"),
+    (
+        "pcap",
+        "a capture file of a node cannot be replayed or recorded to; the place in the file is said, which and why",
+    ),
     (
         "port-not-free",
         "the port has a guest already; take one of kind `vhost-user` to which no VMM is attached",

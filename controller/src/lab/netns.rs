@@ -27,19 +27,17 @@ pub(super) fn name(node: &Node, given: Option<&str>, dir: &LabDir) -> String {
 ///
 /// # Errors
 /// There is one that is not this lab's, this user must not make one, or there is no `ip`.
-pub(super) fn make(node: &str, name: &str, dir: &LabDir) -> Result<(), Failure> {
+pub(super) fn make(name: &str, dir: &LabDir) -> Result<(), Failure> {
     if Path::new(FOLDER).join(name).exists() {
         if !dir.noted_namespaces().iter().any(|noted| noted == name) {
-            let what = format!(
-                "node {node}: there is a network namespace {name} already, and this lab did not make it"
-            );
+            let what = format!("there is a network namespace {name} already, and this lab did not make it");
             return Err(Failure::lacking("netns", what)
                 .mend(format!("ip netns del {name}; or use it as it is: `netns: {name}` at the node")));
         }
         remove(name)?;
     }
     dir.note_namespace(name)?;
-    ip(&["netns", "add", name], "").map_err(|failure| of(node, failure))
+    ip(&["netns", "add", name], "")
 }
 
 /// Removes the namespace `name`, if it is there.
@@ -89,7 +87,7 @@ pub(super) fn furnish(node: &Node, name: &str) -> Result<(), Failure> {
             script += &format!("address add {address} dev {dev}{at_once}\n");
         }
     }
-    within(name, || ip(&["-batch", "-"], &script))?.map_err(|failure| of(&node.name, failure))
+    within(name, || ip(&["-batch", "-"], &script))?
 }
 
 /// Runs `ip` with `input`.
@@ -123,8 +121,4 @@ fn ip(arguments: &[&str], input: &str) -> Result<(), Failure> {
 fn not_permitted(what: String) -> Failure {
     Failure::lacking("netns-not-permitted", what)
         .mend("run vnet as root: a network namespace needs CAP_NET_ADMIN and CAP_SYS_ADMIN")
-}
-
-fn of(node: &str, failure: Failure) -> Failure {
-    Failure { message: format!("node {node}: {}", failure.message), ..failure }
 }

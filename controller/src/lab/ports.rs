@@ -3,7 +3,7 @@
 
 use super::{
     guests::vm_directory,
-    netns, nic, recording,
+    netns, nic, precheck, recording,
     rundir::LabDir,
     sockets::{SOCKET_IN_USE, bind_datagrams, listen, must_fit},
     tap::{self, Tap},
@@ -24,6 +24,9 @@ use std::{
 use topology::plan::{ForeignSocket, Interface, Node, NodeKind, Plan, SocketRole, Vm, Vmm};
 use vswitchd::control::protocol::{Attachment, AttachmentKind};
 
+/// Asks the kernel for a name.
+const NEW_TAP: &str = "vnet%d";
+
 /// One port's way in.
 #[derive(Debug)]
 struct Way {
@@ -34,6 +37,8 @@ struct Way {
     listens_at: Option<PathBuf>,
     /// The eventfd that a replay begins at.
     begin: Option<OwnedFd>,
+    /// What of this machine it is, by name: a tap, an interface, a network namespace, files.
+    host: Vec<String>,
 }
 
 /// The ways into all ports of a lab. Dropping them closes them, and removes the sockets that were made.
@@ -46,28 +51,33 @@ impl Ports {
     /// Opens a way into each port of `plan`.
     ///
     /// # Errors
-    /// A socket is in use or cannot be made, a tap is not permitted. What was opened is closed again.
+    /// A socket is in use or cannot be made, a tap is not permitted; with the place of the node in the file. What was opened is
+    /// closed again.
     pub fn open(plan: &Plan, dir: &LabDir) -> Result<Self, Failure> {
         let mut ports = Self::default();
         let replayed: Vec<_> = plan.nodes.iter().filter_map(|node| replay(&node.kind)).collect();
         for node in &plan.nodes {
-            let namespace = open_namespace(node, dir)?;
-            for interface in &node.interfaces {
-                ports.ways.push(open(node, interface, namespace.as_deref(), &replayed, dir)?);
-            }
-            if let Some(name) = namespace {
-                netns::furnish(node, &name)?;
-            }
+            ports.open_node(node, &replayed, dir).map_err(|failure| precheck::at(plan, node, failure))?;
         }
         // Not before all else is there: a lab that does not come up takes no recording away.
-        for way in &ports.ways {
+        let nodes = plan.nodes.iter().flat_map(|node| node.interfaces.iter().map(move |_| node));
+        for (way, node) in ports.ways.iter().zip(nodes) {
             if let (AttachmentKind::Pcap { record: true, .. }, Some(file)) =
                 (&way.attachment.kind, way.descriptors.last())
             {
-                recording::empty(file).context("pcap", || "a recording cannot begin".into())?;
+                let begun = recording::empty(file).context("pcap", || "a recording cannot begin".into());
+                begun.map_err(|failure| precheck::at(plan, node, failure))?;
             }
         }
         Ok(ports)
+    }
+
+    fn open_node(&mut self, node: &Node, replayed: &[&Path], dir: &LabDir) -> Result<(), Failure> {
+        let namespace = open_namespace(node, dir)?;
+        for interface in &node.interfaces {
+            self.ways.push(open(node, interface, namespace.as_deref(), replayed, dir)?);
+        }
+        namespace.map_or(Ok(()), |name| netns::furnish(node, &name))
     }
 
     /// Has the capture files replayed, each once: a switch that is started again does not begin anew.
@@ -76,6 +86,15 @@ impl Ports {
             // A counter that is full is as good as signalled.
             let _ = rustix::io::write(begin, &1_u64.to_ne_bytes());
         }
+    }
+
+    /// What of this machine `node` is, by name: taps, an interface, a network namespace, files.
+    pub fn host(&self, node: &Node) -> Vec<String> {
+        let of_node = |way: &&Way| node.interfaces.iter().any(|own| own.port == way.attachment.port);
+        let mut names: Vec<_> = self.ways.iter().filter(of_node).flat_map(|way| way.host.clone()).collect();
+        // Interfaces of one namespace follow each other.
+        names.dedup();
+        names
     }
 
     /// What the switch is told.
@@ -141,7 +160,7 @@ fn open_namespace(node: &Node, dir: &LabDir) -> Result<Option<String>, Failure> 
     let NodeKind::Netns { namespace } = &node.kind else { return Ok(None) };
     let name = netns::name(node, namespace.as_deref(), dir);
     if namespace.is_none() {
-        netns::make(&node.name, &name, dir)?;
+        netns::make(&name, dir)?;
     }
     Ok(Some(name))
 }
@@ -158,7 +177,14 @@ fn open(
         descriptors,
         listens_at,
         begin: None,
+        host: vec![],
     };
+    let of_host = |kind, descriptors, host| {
+        let mut way = way(kind, descriptors, None);
+        way.host = host;
+        way
+    };
+    let tap_kind = |tap: &Tap| AttachmentKind::Tap { queues: interface.queues, uso: tap.uso };
     let stream = is_stream(node, interface);
     match (socket(node, interface, dir), &node.kind) {
         (Some((_, path)), NodeKind::Dgram { local, remote }) => {
@@ -188,18 +214,21 @@ fn open(
             Ok(way(spoken, vec![], None))
         }
         (None, NodeKind::Tap { interface: name }) => {
-            let tap = open_tap(&node.name, name.as_deref(), interface.queues)?;
-            Ok(way(AttachmentKind::Tap { queues: interface.queues, uso: tap.uso }, tap.queues, None))
+            let name = name.as_deref().unwrap_or(NEW_TAP);
+            let tap = tap::open(name, interface.queues)
+                .map_err(|why| not_opened(&node.kind, None, name, interface.queues, why))?;
+            Ok(of_host(tap_kind(&tap), tap.queues, vec![tap.name]))
         }
         (None, NodeKind::Nic { interface: name }) => {
-            let socket = nic::open(name).map_err(|why| no_nic(node, name, why))?;
-            Ok(way(AttachmentKind::Nic, vec![socket], None))
+            let socket = nic::open(name).map_err(|why| not_opened(&node.kind, None, name, 1, why))?;
+            Ok(of_host(AttachmentKind::Nic, vec![socket], vec![name.clone()]))
         }
         (None, NodeKind::Pcap { replay, record, fast }) => {
-            let said = |path: &Path| format!("node {}: {}", node.name, path.display());
+            let said = |path: &Path| path.display().to_string();
             let kind =
                 AttachmentKind::Pcap { replay: replay.is_some(), record: record.is_some(), paced: !fast };
-            let mut opened = way(kind, vec![], None);
+            let mut opened =
+                of_host(kind, vec![], replay.iter().chain(record).map(|path| said(path)).collect());
             if let Some(path) = replay {
                 let file = File::open(path).context("pcap", || said(path))?;
                 let begin = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
@@ -208,15 +237,16 @@ fn open(
                 opened.descriptors.extend([file.into(), begin]);
             }
             if let Some(path) = record {
-                opened.descriptors.push(recording::open(&node.name, path, replayed)?.into());
+                opened.descriptors.push(recording::open(path, replayed)?.into());
             }
             Ok(opened)
         }
         (None, _) => {
-            let name = namespace.unwrap_or_default();
-            let opened = netns::within(name, || tap::open(&interface.name, interface.queues))?;
-            let tap = opened.map_err(|why| no_tap_in(node, interface, name, why))?;
-            Ok(way(AttachmentKind::Tap { queues: interface.queues, uso: tap.uso }, tap.queues, None))
+            let (name, queues) = (&interface.name, interface.queues);
+            let namespace = namespace.unwrap_or_default();
+            let opened = netns::within(namespace, || tap::open(name, queues))?;
+            let tap = opened.map_err(|why| not_opened(&node.kind, Some(namespace), name, queues, why))?;
+            Ok(of_host(tap_kind(&tap), tap.queues, vec![namespace.to_owned()]))
         }
     }
 }
@@ -270,50 +300,52 @@ fn group_id(group: &str) -> Option<u32> {
     })
 }
 
-fn open_tap(node: &str, name: Option<&str>, queues: u16) -> Result<Tap, Failure> {
-    tap::open(name.unwrap_or("vnet%d"), queues).map_err(|error| {
-        let shown = name.unwrap_or("a new tap");
-        let failure =
-            Failure::lacking("tap-not-permitted", format!("node {node}: {shown} cannot be opened: {error}"));
-        let (user, several) =
-            (rustix::process::getuid().as_raw(), if queues > 1 { " multi_queue" } else { "" });
-        match (error, name) {
-            (Errno::PERM | Errno::ACCESS, Some(name)) => {
-                failure.mend(format!("as root, once: ip tuntap add dev {name} mode tap user {user}{several}"))
-            }
-            (Errno::BUSY, Some(name)) => failure.mend(format!("somebody else has {name}: give another name")),
-            (Errno::INVAL, Some(name)) => failure.mend(format!(
+/// Why the interface `name` could not be opened, and what to do about it.
+fn not_opened(kind: &NodeKind, namespace: Option<&str>, name: &str, queues: u16, why: Errno) -> Failure {
+    let several = if queues > 1 { " multi_queue" } else { "" };
+    let (code, mend) = match (kind, why) {
+        (NodeKind::Nic { .. }, Errno::PERM | Errno::ACCESS) => {
+            ("nic", "run vnet as root: a packet socket needs CAP_NET_RAW".into())
+        }
+        (NodeKind::Nic { .. }, Errno::NODEV) => {
+            ("nic", "`ip link` lists the interfaces that are here".into())
+        }
+        (NodeKind::Nic { .. }, Errno::INVAL) => {
+            ("nic", "it must be an Ethernet interface (`ip link` says link/ether)".into())
+        }
+        (NodeKind::Nic { .. }, _) => ("nic", "as root: modprobe af_packet".into()),
+        (_, Errno::NOENT) => ("tap", "as root: modprobe tun".into()),
+        (NodeKind::Tap { interface: Some(_) }, Errno::PERM | Errno::ACCESS) => {
+            let user = rustix::process::getuid().as_raw();
+            let mend = format!("as root, once: ip tuntap add dev {name} mode tap user {user}{several}");
+            ("tap-not-permitted", mend)
+        }
+        (NodeKind::Tap { interface: Some(_) }, Errno::BUSY) => {
+            ("tap", format!("somebody else has {name}: give another name"))
+        }
+        (NodeKind::Tap { interface: Some(_) }, Errno::INVAL) => {
+            let mend = format!(
                 "{name} is no tap, or not one of {queues} queues: take it away (ip link del {name}) and leave it to vnet to make it, or \
                  make it anew: ip tuntap add dev {name} mode tap{several}"
-            )),
-            (Errno::NOENT, _) => failure.mend("as root: modprobe tun"),
-            _ => failure.mend("run vnet as root, or name a tap that root made for you (`interface:`)"),
+            );
+            ("tap", mend)
         }
-    })
-}
-
-fn no_nic(node: &Node, name: &str, why: Errno) -> Failure {
-    let what = format!("node {}: the interface {name} cannot be opened: {why}", node.name);
-    let failure = Failure::lacking("nic", what);
-    match why {
-        Errno::PERM | Errno::ACCESS => failure.mend("run vnet as root: a packet socket needs CAP_NET_RAW"),
-        Errno::NODEV => failure.mend("`ip link` lists the interfaces that are here"),
-        Errno::INVAL => failure.mend("it must be an Ethernet interface (`ip link` says link/ether)"),
-        _ => failure.mend("as root: modprobe af_packet"),
-    }
-}
-
-fn no_tap_in(node: &Node, interface: &Interface, namespace: &str, why: Errno) -> Failure {
-    let name = &interface.name;
-    let what =
-        format!("node {}: {name} cannot be made in the network namespace {namespace}: {why}", node.name);
-    match why {
-        Errno::BUSY | Errno::INVAL => Failure::lacking("netns", what).mend(format!(
-            "there is a {name} already: take it away (ip -n {namespace} link del {name}), or name the node's interface otherwise (`interfaces:`)"
-        )),
-        Errno::NOENT => Failure::lacking("netns", what).mend("as root: modprobe tun"),
-        _ => Failure::lacking("netns-not-permitted", what).mend("run vnet as root: it needs CAP_NET_ADMIN there"),
-    }
+        (NodeKind::Tap { .. }, _) => {
+            let mend = "run vnet as root, or name a tap that root made for you (`interface:`)";
+            ("tap-not-permitted", mend.into())
+        }
+        (_, Errno::BUSY | Errno::INVAL) => {
+            let there = namespace.unwrap_or_default();
+            let mend = format!(
+                "there is a {name} already: take it away (ip -n {there} link del {name}), or name the node's interface otherwise (`interfaces:`)"
+            );
+            ("netns", mend)
+        }
+        (_, _) => ("netns-not-permitted", "run vnet as root: it needs CAP_NET_ADMIN there".into()),
+    };
+    let place = namespace.map(|name| format!(" in the network namespace {name}")).unwrap_or_default();
+    let what = if name == NEW_TAP { "a new tap".into() } else { format!("the interface {name}") };
+    Failure::lacking(code, format!("{what} cannot be opened{place}: {why}")).mend(mend)
 }
 
 #[cfg(test)]
@@ -400,7 +432,20 @@ mod tests {
         let path = base.path().join("ext.sock");
         let nobody = ForeignSocket { role: SocketRole::Listen, path: Some(path.clone()), mode: None, group };
         let plan = plan(vec![node("h1", 0, NodeKind::Station), node("ext1", 1, NodeKind::VhostUser(nobody))]);
-        assert_eq!(Ports::open(&plan, claim.dir()).unwrap_err().code, "no-such-group");
+        let failure = Ports::open(&plan, claim.dir()).unwrap_err();
+        assert_eq!(failure.code, "no-such-group");
+        assert!(failure.message.starts_with("lab.vnet.yaml:1:1: node ext1: there is no group"), "{failure}");
         assert!(!claim.dir().port_socket("h1", "eth0").exists() && !path.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_recorded_to_is_told_with_its_place() {
+        let base = tempfile::tempdir().unwrap();
+        let claim = Runtime::at(&base.path().join("vnet")).claim(&"lab".parse().unwrap()).unwrap();
+        let record = Some(base.path().join("nowhere/out.pcapng"));
+        let plan = plan(vec![node("sink", 0, NodeKind::Pcap { replay: None, record, fast: false })]);
+        let failure = Ports::open(&plan, claim.dir()).unwrap_err();
+        assert_eq!(failure.code, "pcap");
+        assert!(failure.message.starts_with("lab.vnet.yaml:1:1: node sink: /"), "{failure}");
     }
 }

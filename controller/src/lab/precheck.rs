@@ -2,7 +2,7 @@
 
 use crate::{
     doctor,
-    failure::Failure,
+    failure::{Exit, Failure},
     vm::{
         accel::{self, Why},
         choice, lite, qemu,
@@ -31,19 +31,22 @@ const MOST: usize = 20;
 /// # Errors
 /// A file cannot be used, or a guest has too little memory; each with its place in the topology file.
 pub fn check(plan: &Plan) -> Result<(), Failure> {
-    let problems = plan.nodes.iter().flat_map(|node| match &node.kind {
-        NodeKind::Vm(vm) => problems(node, vm).into_iter().map(|problem| (node, problem)).collect(),
-        NodeKind::Pcap { replay: Some(path), .. } => {
-            unreadable(path).into_iter().map(|problem| (node, problem)).collect()
+    let (mut unbootable, mut unreplayable) = (Vec::new(), Vec::new());
+    for node in &plan.nodes {
+        match &node.kind {
+            NodeKind::Vm(vm) => {
+                unbootable.extend(problems(node, vm).iter().map(|problem| place(plan, node) + problem));
+            }
+            NodeKind::Pcap { replay: Some(path), .. } => {
+                unreplayable.extend(unreadable(path).map(|problem| place(plan, node) + &problem));
+            }
+            _ => {}
         }
-        _ => vec![],
-    });
-    let said: Vec<_> = problems.take(MOST).map(|(node, problem)| place(plan, node) + &problem).collect();
-    if said.is_empty() {
-        return Ok(());
     }
-    Err(Failure::invalid("unbootable", said.join("\n"))
-        .mend("paths are relative to the folder of the topology file; `image: debian` needs none"))
+    let ways = "paths are relative to the folder of the topology file; `image: debian` needs none";
+    told(Exit::Invalid, "unbootable", unbootable, ways)?;
+    let ways = "give a pcap or pcapng file of Ethernet frames; paths are relative to the folder of the topology file";
+    told(Exit::Invalid, "pcap", unreplayable, ways)
 }
 
 /// Checks that this machine has the CPUs of `plan`, and that its workers may use them. Another machine may have others: this is for
@@ -60,13 +63,10 @@ pub fn cpus(plan: &Plan) -> Result<(), Failure> {
         let why = tried.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())).err()?;
         Some(format!("{file}:{line}:{column}: no worker can be pinned to CPU {number}: {why}"))
     };
-    let said: Vec<_> = plan.datapath.cpus.iter().filter_map(unusable).take(MOST).collect();
-    if said.is_empty() {
-        return Ok(());
-    }
+    let said: Vec<_> = plan.datapath.cpus.iter().filter_map(unusable).collect();
     let here: Vec<_> = machine::cpus().unwrap_or_default().iter().map(u16::to_string).collect();
-    Err(Failure::lacking("no-such-cpu", said.join("\n"))
-        .mend(format!("there are here: {}; name those, or leave `cpus` out", here.join(", "))))
+    let ways = format!("there are here: {}; name those, or leave `cpus` out", here.join(", "));
+    told(Exit::Lacking, "no-such-cpu", said, &ways)
 }
 
 /// What runs guests on a machine.
@@ -110,18 +110,24 @@ fn vmms_with(plan: &Plan, means: &Means) -> Result<(), Failure> {
         }
     }
     let ways = "`vnet doctor` says how to get KVM; without it QEMU runs `image: debian`, and `kind: station` runs anywhere";
-    told("no-kvm", without_kvm, ways)?;
+    told(Exit::Lacking, "no-kvm", without_kvm, ways)?;
     told(
+        Exit::Lacking,
         "no-qemu",
         without_qemu,
         "install QEMU: apt-get install qemu-system-x86; `vnet doctor` says what else is missing",
     )
 }
 
-/// What this machine lacks, with the ways out.
-fn told(code: &'static str, mut said: Vec<String>, ways: &str) -> Result<(), Failure> {
+/// What is wrong, if anything is, with the ways out.
+fn told(exit: Exit, code: &str, mut said: Vec<String>, ways: &str) -> Result<(), Failure> {
     said.truncate(MOST);
-    if said.is_empty() { Ok(()) } else { Err(Failure::lacking(code, said.join("\n")).mend(ways)) }
+    if said.is_empty() { Ok(()) } else { Err(Failure::new(exit, code, said.join("\n")).mend(ways)) }
+}
+
+/// The failure of a node, with the node's place in the topology file.
+pub(super) fn at(plan: &Plan, node: &Node, failure: Failure) -> Failure {
+    Failure { message: place(plan, node) + &failure.message, ..failure }
 }
 
 fn place(plan: &Plan, node: &Node) -> String {
@@ -180,7 +186,6 @@ fn unusable(key: &str, path: &Path, write: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::Exit;
 
     fn checked(folder: &Path, node: &str) -> Result<(), Failure> {
         let text = format!(
@@ -259,6 +264,23 @@ mod tests {
             ("vmm: vmm-lite, kernel: ./vmlinuz", "cannot be booted"),
         ] {
             let failure = checked(base.path(), bad).unwrap_err();
+            assert!(failure.message.starts_with("lab.vnet.yaml:5:"), "{failure}");
+            assert!(failure.message.contains(said) && failure.mend.is_some(), "{bad}: {failure}");
+            assert_eq!(failure.code, "unbootable");
+        }
+    }
+
+    #[test]
+    fn what_is_replayed_must_be_a_capture_and_the_error_says_where_it_is_named() {
+        let base = tempfile::tempdir().unwrap();
+        std::fs::write(base.path().join("text"), "no capture").unwrap();
+        for (bad, said) in [("./missing", "cannot be used"), ("./text", "cannot be replayed")] {
+            let text = format!(
+                "version: 1\nname: lab\nswitches: {{ sw1: {{}} }}\nnodes:\n  src: {{ kind: pcap, replay: {bad} }}\nlinks:\n  - [src, sw1]\n"
+            );
+            let plan = topology::load(&text, "lab.vnet.yaml", base.path()).expect("it is well said").plan;
+            let failure = check(&plan).unwrap_err();
+            assert_eq!(failure.code, "pcap");
             assert!(failure.message.starts_with("lab.vnet.yaml:5:"), "{failure}");
             assert!(failure.message.contains(said) && failure.mend.is_some(), "{bad}: {failure}");
         }

@@ -26,8 +26,8 @@ const BEGINNINGS: [[u8; 4]; 5] = [
 
 /// Opens the file at `path`, which is made if there is none; what is in it stays until [`empty`]. A file that is no recording, or
 /// that is `replayed`, is refused.
-pub(super) fn open(node: &str, path: &Path, replayed: &[&Path]) -> Result<File, Failure> {
-    let said = || format!("node {node}: {} cannot be recorded to", path.display());
+pub(super) fn open(path: &Path, replayed: &[&Path]) -> Result<File, Failure> {
+    let said = || format!("{} cannot be recorded to", path.display());
     // Of a pipe the open would wait for somebody to read.
     let how = OFlags::NONBLOCK.bits().cast_signed();
     let file =
@@ -68,7 +68,7 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         let replayed = [at("in.pcap")];
         let replayed: Vec<_> = replayed.iter().map(PathBuf::as_path).collect();
-        let refusal = |path: &Path| open("sink", path, &replayed).unwrap_err().message;
+        let refusal = |path: &Path| open(path, &replayed).unwrap_err().message;
         fs::write(at("in.pcap"), [0xd4, 0xc3, 0xb2, 0xa1]).unwrap();
         std::os::unix::fs::symlink(at("in.pcap"), at("link")).unwrap();
         assert!(refusal(&at("link")).contains("replayed"));
@@ -88,7 +88,7 @@ mod tests {
 
         fs::write(at("old"), [0x0a, 0x0d, 0x0d, 0x0a, 1]).unwrap();
         for fresh in ["old", "new"] {
-            let mut file = open("sink", &at(fresh), &replayed).unwrap();
+            let mut file = open(&at(fresh), &replayed).unwrap();
             empty(&file).unwrap();
             file.write_all(b"x").unwrap();
             assert_eq!(fs::read(at(fresh)).unwrap(), b"x");

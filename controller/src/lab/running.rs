@@ -316,8 +316,8 @@ impl Service for Lab {
             }
             Question::Fdb => json(running.switch(|client| client.fdb(None)).await?),
             Question::Nodes => {
-                let nodes = self.state().nodes.clone();
-                json(views::nodes(&plan, &nodes))
+                let state = self.state();
+                json(views::nodes(&plan, &state.nodes, state.ports.as_deref()))
             }
             Question::Exits => json(exits::rows(&plan, &self.inner.dir).await),
             Question::Links => json(views::links(&plan)),

@@ -37,6 +37,8 @@ struct InterfaceRequest {
 /// An open tap.
 #[derive(Debug)]
 pub(super) struct Tap {
+    /// Its name, which may be one of the kernel's choice.
+    pub(super) name: String,
     /// Its queues.
     pub(super) queues: Vec<OwnedFd>,
     /// Whether the kernel knows large UDP datagrams.
@@ -57,7 +59,7 @@ pub(super) fn open(name: &str, queues: u16) -> Result<Tap, Errno> {
     // The last byte stays the terminating NUL.
     let room = &mut request.name[..15];
     room.get_mut(..name.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(name.as_bytes());
-    let mut tap = Tap { queues: Vec::new(), uso: false };
+    let (mut fds, mut uso) = (Vec::new(), false);
     for _ in 0..queues {
         let queue = rustix::fs::open(
             "/dev/net/tun",
@@ -72,13 +74,14 @@ pub(super) fn open(name: &str, queues: u16) -> Result<Tap, Errno> {
         // Whoever had this tap before may have chosen another length.
         // SAFETY: TUNSETVNETHDRSZ reads one int.
         unsafe { ioctl(&queue, Setter::<TUNSETVNETHDRSZ, i32>::new(net_header::SHORT_LEN as i32)) }?;
-        tap.uso = match set_offloads(&queue, TUN_F_TCP | TUN_F_USO) {
+        uso = match set_offloads(&queue, TUN_F_TCP | TUN_F_USO) {
             Err(Errno::INVAL) => set_offloads(&queue, TUN_F_TCP).map(|()| false)?,
             done => done.map(|()| true)?,
         };
-        tap.queues.push(queue);
+        fds.push(queue);
     }
-    Ok(tap)
+    let name = request.name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
+    Ok(Tap { name, queues: fds, uso })
 }
 
 fn set_offloads(queue: &OwnedFd, offloads: usize) -> Result<(), Errno> {

@@ -1,6 +1,10 @@
 //! What is shown of a lab: pure functions from its plan and a snapshot to the rows of the API.
 
-use super::{ports::socket, rundir::LabDir, running::NodeStatus};
+use super::{
+    ports::{Ports, socket},
+    rundir::LabDir,
+    running::NodeStatus,
+};
 use crate::{
     api::types::{
         DatapathView, DropRow, ExportRequest, ExportView, LinkRow, NodeRow, NodeState, PortRow, VlanRow,
@@ -125,7 +129,11 @@ pub(super) fn datapath(snapshot: Snapshot, pid: u32, restarts: u32) -> DatapathV
 }
 
 /// `show nodes`.
-pub(super) fn nodes(plan: &Plan, status: &BTreeMap<String, NodeStatus>) -> Vec<NodeRow> {
+pub(super) fn nodes(
+    plan: &Plan,
+    status: &BTreeMap<String, NodeStatus>,
+    ports: Option<&Ports>,
+) -> Vec<NodeRow> {
     let rows = plan.nodes.iter().map(|node| {
         let now = status.get(&node.name);
         NodeRow {
@@ -134,6 +142,7 @@ pub(super) fn nodes(plan: &Plan, status: &BTreeMap<String, NodeStatus>) -> Vec<N
             state: now.map_or(NodeState::Starting, |now| now.state),
             detail: now.map(|now| now.detail.clone()).unwrap_or_default(),
             pid: now.and_then(|now| now.pid),
+            host: ports.map(|ports| ports.host(node)).unwrap_or_default(),
             interfaces: node.interfaces.iter().map(|i| (i.name.clone(), i.addresses.clone())).collect(),
         }
     });

@@ -6,7 +6,7 @@ use crate::{
     process::{eventually, kill},
 };
 use controller::{
-    api::types::{PingallReport, PortRow},
+    api::types::{NodeRow, PingallReport, PortRow},
     image::{self, Name},
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -229,6 +229,59 @@ fn reach_one_another(test: &str, linux: bool) {
     lab.assert_gone();
 }
 
+#[test]
+fn show_nodes_names_what_of_this_machine_a_node_is() {
+    let Some(mut place) = Place::new("names") else { return };
+    let (lab, name, mine) = (Lab::new(), name("names"), place.another("mine"));
+    ip("link add left type veth peer name right");
+    let text = format!(
+        "version: 1\nname: {name}\nswitches: {{ sw1: {{}} }}\nnodes:\n  ours: {{ kind: tap }}\n  two: {{ kind: tap }}\n  \
+         tap0: {{ kind: tap, interface: tap0 }}\n  nic1: {{ kind: nic, interface: left }}\n  made: {{ kind: netns }}\n  \
+         mine: {{ kind: netns, netns: {mine} }}\n  files: {{ kind: pcap, replay: in.pcap, record: out.pcapng }}\n  \
+         st1: {{ kind: station, addresses: [10.0.0.1/24] }}\nlinks:\n  - [ours, sw1]\n  - [two, sw1]\n  - [two, sw1]\n  \
+         - [tap0, sw1]\n  - [nic1, sw1]\n  - [made, sw1]\n  - [\"mine:a\", sw1]\n  - [\"mine:b\", sw1]\n  - [files, sw1]\n  \
+         - [st1, sw1]\n"
+    );
+    let file = lab.write("names.vnet.yaml", &text).display().to_string();
+    write_pcap(&lab.path("in.pcap"), 1, 0);
+    lab.expect(0, &["up", "-d", &file]);
+    let rows: Vec<NodeRow> = serde_json::from_value(lab.json(&["show", "nodes"])).expect("rows of nodes");
+    let host: BTreeMap<_, _> = rows.into_iter().map(|row| (row.node, row.host)).collect();
+    assert_eq!((host["ours"].len(), host["two"].len()), (1, 2), "{host:?}");
+    for tap in host["ours"].iter().chain(&host["two"]) {
+        ip(&format!("link set dev {tap} up"));
+    }
+    let files = ["in.pcap", "out.pcapng"].map(|file| lab.path(file).display().to_string());
+    let made = format!("{name}-made");
+    for (node, names) in [
+        ("tap0", vec!["tap0"]),
+        ("nic1", vec!["left"]),
+        ("made", vec![made.as_str()]),
+        ("mine", vec![mine.as_str()]),
+        ("files", files.each_ref().map(String::as_str).to_vec()),
+        ("st1", vec![]),
+    ] {
+        assert_eq!(host[node], names, "{node}");
+    }
+    let (shown, _) = lab.expect(0, &["show", "nodes"]);
+    assert!(host.values().flatten().all(|name| shown.contains(name.as_str())), "{shown}");
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
+fn an_mtu_that_a_namespace_cannot_have_is_told_with_its_place() {
+    let Some(_place) = Place::new("mtu") else { return };
+    let (lab, name) = (Lab::new(), name("mtu"));
+    let text = format!(
+        "version: 1\nname: {name}\nswitches: {{ sw1: {{}} }}\nnodes:\n  a: {{ kind: netns, mtu: 65535 }}\nlinks:\n  - [a, sw1]\n"
+    );
+    let file = lab.write("mtu.vnet.yaml", &text).display().to_string();
+    let (_, err) = lab.expect(1, &["up", "-d", &file]);
+    assert!(err.contains("mtu.vnet.yaml:5:3: node a: ") && err.contains("mtu greater than"), "{err}");
+    lab.assert_gone();
+}
+
 /// Two switches that are joined outside of vnet: by a cable between two interfaces of the host.
 fn cable_lab(name: &str) -> String {
     format!(
@@ -302,7 +355,8 @@ fn a_nic_says_that_its_interface_is_down_or_gone_and_comes_back_with_it() {
     lab.expect(0, &["down"]);
     lab.assert_gone();
     let (_, err) = lab.expect(5, &["up", "-d", &file]);
-    assert!(err.contains("error[nic]: node out: the interface left cannot be opened"), "{err}");
+    assert!(err.contains("error[nic]: ") && err.contains("down.vnet.yaml:"), "{err}");
+    assert!(err.contains(": node out: the interface left cannot be opened"), "{err}");
     lab.assert_gone();
 }
 

@@ -226,6 +226,8 @@ impl Driver {
 
     fn start(&mut self) -> Result<(), DriverError> {
         self.session.share(&self.memory)?;
+        // Before the device has the rings: the first frame for one that runs is to find a buffer.
+        self.pairs.iter_mut().for_each(QueuePair::flush);
         for (index, (ring, kick, call)) in self.pairs.iter().flat_map(QueuePair::rings).enumerate() {
             let base = ring.resume_index();
             self.session.start_ring(index, &self.memory, ring.places(), base, (kick, call))?;
@@ -235,11 +237,8 @@ impl Driver {
                 self.session.enable(index, true)?;
             }
         }
-        for pair in &mut self.pairs {
-            pair.flush();
-            // What was made available before the device could hear of it.
-            pair.kick();
-        }
+        // What was made available before the device could hear of it.
+        self.pairs.iter().for_each(QueuePair::kick);
         Ok(())
     }
 

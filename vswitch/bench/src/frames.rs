@@ -8,6 +8,7 @@
 //! RFC 2544 appendix C.2.2 sets aside: 198.18.0.0/16 to 198.19.0.0/16, with the port's number in the low 16 bits. MAC
 //! addresses are locally administered: 02, the port's number, the station's number behind that port.
 
+use ::checksum::Sum;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 use vhost_net_backend::net_header;
@@ -185,8 +186,8 @@ struct Kind {
     /// Bytes on the ring, without net header.
     len: usize,
     template: [u8; MAX_HEAD],
-    /// The sum of all that the UDP checksum covers and that stays: pseudo header, length, addresses, tail.
-    sum: u64,
+    /// The sum of all that the UDP checksum covers and that stays: pseudo header, length, addresses, tail; folded once, not for each frame.
+    sum: u16,
 }
 
 /// The frames that one port sends to another.
@@ -291,9 +292,10 @@ impl Stream {
             put(46 + TAG, &ports);
         }
         let time = stamp.time & TIME_MASK;
-        let words = u64::from(u32::from_le_bytes(ports)) + u64::from(stamp.number) + (time & 0xffff_ffff);
-        let check = checksum(kind.sum + words + (time >> 32));
-        let first = u64::from(check) | u64::from(stamp.number) << 16 | time << 48;
+        let words = u64::from(u32::from_ne_bytes(ports)) + in_memory(stamp.number) + in_memory(time as u32);
+        let check =
+            checksum(Sum::ZERO.add_words(u64::from(kind.sum) + words + in_memory((time >> 32) as u32)));
+        let first = u64::from(u16::from_le_bytes(check)) | u64::from(stamp.number) << 16 | time << 48;
         put(52 + TAG, &first.to_le_bytes());
         put(60 + TAG, &((time >> 16) as u32).to_le_bytes());
         net_header::LEN + kind.len
@@ -304,8 +306,7 @@ impl Stream {
     #[inline(always)]
     pub(crate) fn read<const TAG: usize>(&self, head: &[u8; HEAD_SHOWN], len: usize) -> Seen {
         let t = TAG;
-        let word =
-            |at: usize| u64::from(u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]));
+        let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let half = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
         if head[12 + t..14 + t] != IPV4 || half(26 + t) != 0xc612 || half(30 + t) != 0xc613 {
             return Seen::Foreign;
@@ -314,15 +315,15 @@ impl Stream {
             return Seen::Strayed;
         }
         let Some(kind) = self.kinds.iter().find(|kind| kind.len == len) else { return Seen::Corrupt };
-        let last = u64::from(u16::from_le_bytes([head[50 + t], head[51 + t]]));
+        let last = u32::from(u16::from_le_bytes([head[50 + t], head[51 + t]]));
         let (number, early) = (word(42 + t), word(46 + t));
         // Ports, the checksum (behind the length, which the kind knows) and the stamp.
-        let check = u64::from(u16::from_le_bytes([head[40 + t], head[41 + t]]));
-        let sum = kind.sum + word(34 + t) + check + number + early + last;
-        if fold(sum) != 0xffff {
+        let check = u32::from(u16::from_le_bytes([head[40 + t], head[41 + t]]));
+        let words: u64 = [word(34 + t), check, number, early, last].map(in_memory).iter().sum();
+        if Sum::ZERO.add_words(u64::from(kind.sum) + words).fold() != 0xffff {
             return Seen::Corrupt;
         }
-        Seen::Ours(Stamp { number: number as u32, time: early | last << 32 })
+        Seen::Ours(Stamp { number, time: u64::from(early) | u64::from(last) << 32 })
     }
 
     /// Whether `frame` (without net header) is, to the last byte, what was sent with `stamp`.
@@ -366,7 +367,7 @@ impl Kind {
         let (ip_len, udp_len) = ((len - 14 - t) as u16, (len - 34 - t) as u16);
         let ip = &mut bytes[26 + t..46 + t];
         put_ipv4(ip, ip_len, UDP, 0, (from, to));
-        let addresses = words(&ip[12..20]);
+        let addresses = Sum::ZERO.add_bytes(&ip[12..20]);
         // Those of flow 0: where there is no other, they stay.
         if t > 0 {
             bytes[26..28].copy_from_slice(&1u16.to_be_bytes());
@@ -374,9 +375,9 @@ impl Kind {
         bytes[46 + t..50 + t].copy_from_slice(&flow_ports(0));
         bytes[50 + t..52 + t].copy_from_slice(&udp_len.to_be_bytes());
         // The UDP length counts twice: in the pseudo header and in the header (RFC 768).
-        let lengths = 2 * words(&udp_len.to_be_bytes()) + words(&[0, UDP]);
+        let sum = addresses.add_word(udp_len).add_word(udp_len).add_word(u16::from(UDP));
         let tail = &tail[MAX_HEAD - TAG + t - net_header::LEN..len];
-        Self { len, template: bytes, sum: fold(addresses + lengths + words(tail)) }
+        Self { len, template: bytes, sum: sum.add_bytes(tail).fold() }
     }
 }
 
@@ -400,8 +401,8 @@ pub(crate) fn put_ipv4(ip: &mut [u8], len: u16, protocol: u8, id: u16, (from, to
     ip[14..16].copy_from_slice(&from.to_be_bytes());
     ip[16..18].copy_from_slice(&[198, 19]);
     ip[18..20].copy_from_slice(&to.to_be_bytes());
-    let sum = words(ip);
-    ip[10..12].copy_from_slice(&checksum(sum).to_le_bytes());
+    let sum = Sum::ZERO.add_bytes(ip);
+    ip[10..12].copy_from_slice(&checksum(sum));
 }
 
 /// The byte at `at` of frames of port `from`.
@@ -423,27 +424,17 @@ fn flow_number(ports: [u8; 4]) -> u32 {
     offset([d0, d1]).saturating_mul(FLOWS_PER_PORT).saturating_add(offset([s0, s1]))
 }
 
-/// The sum of 16-bit words as they lie in memory; an odd byte at the end counts as if zero came behind it (RFC 1071
-/// §2 (B): the order of bytes does not matter to the sum).
-pub(crate) fn words(bytes: &[u8]) -> u64 {
-    let pairs = bytes.chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
-    pairs.map(u64::from).sum()
+/// A word of a frame that stands there in little-endian order, as it is added up.
+#[inline(always)]
+fn in_memory(word: u32) -> u64 {
+    u64::from(word.to_le())
 }
 
-/// The ones' complement sum in 16 bits.
+/// The checksum of what has this sum, as it stands in a frame; never 0, which in UDP says that there is none (RFC 768).
 #[inline(always)]
-pub(crate) fn fold(sum: u64) -> u64 {
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    (sum >> 16) + (sum & 0xffff)
-}
-
-/// The checksum of what sums up to `sum`; never 0, which in UDP says that there is none (RFC 768).
-#[inline(always)]
-pub(crate) fn checksum(sum: u64) -> u16 {
-    match !(fold(sum) as u16) {
-        0 => 0xffff,
+pub(crate) fn checksum(sum: Sum) -> [u8; 2] {
+    match sum.checksum() {
+        [0, 0] => [0xff, 0xff],
         checksum => checksum,
     }
 }

@@ -8,9 +8,10 @@
 //! arrives was made by the switch.
 
 use crate::{
-    frames::{self, Seen, Stamp, checksum, fold, words},
+    frames::{self, Seen, Stamp, checksum},
     offload::Offload,
 };
+use ::checksum::Sum;
 use vhost_net_backend::{
     driver::TransmitBuffer,
     net_header::{self, F_NEEDS_CSUM, NetHeader},
@@ -35,7 +36,7 @@ struct Part {
     /// Its headers, of which numbers, time and checksum differ from frame to frame.
     headers: [u8; HEADERS],
     /// The sum of all that its checksum covers and that stays.
-    sum: u64,
+    sum: Sum,
     /// Its tail is so much of the frame's.
     from: usize,
     to: usize,
@@ -87,8 +88,8 @@ impl Large {
         };
         let mut whole = headers(from, to, 0, tail.len(), true);
         // The sum of the pseudo header, whose length is the whole frame's (virtio 1.2 §5.1.6.2).
-        let partial = fold(pseudo_header(&whole)) as u16;
-        whole[TCP + 16..TCP + 18].copy_from_slice(&partial.to_le_bytes());
+        let partial = pseudo_header(&whole).fold();
+        whole[TCP + 16..TCP + 18].copy_from_slice(&partial.to_ne_bytes());
         let mut head = [0; net_header::LEN + HEADERS];
         head[..net_header::LEN].copy_from_slice(&header.to_bytes());
         head[net_header::LEN..].copy_from_slice(&whole);
@@ -96,7 +97,7 @@ impl Large {
         let part = |number: usize| {
             let (begin, end) = (number * segment, tail.len().min((number + 1) * segment));
             let headers = headers(from, to, number as u16, end - begin, number + 1 == count);
-            let sum = fold(pseudo_header(&headers) + words(&headers[TCP..]) + words(&tail[begin..end]));
+            let sum = pseudo_header(&headers).add_bytes(&headers[TCP..]).add_bytes(&tail[begin..end]);
             Part { headers, sum, from: begin, to: end }
         };
         let parts = (0..count).map(part).collect();
@@ -175,14 +176,11 @@ impl Part {
     #[inline(always)]
     fn headers_of(&self, stamp: Stamp) -> [u8; HEADERS] {
         let [numbers, time] = fresh(self.from, stamp);
-        let word = |bytes: [u8; 8]| {
-            let bytes = u64::from_le_bytes(bytes);
-            (bytes & 0xffff_ffff) + (bytes >> 32)
-        };
-        let check = checksum(self.sum + word(numbers) + word(time));
+        let [more, rest] = [numbers, time].map(u64::from_ne_bytes);
+        let check = checksum(self.sum.add_words(more).add_words(rest));
         let mut headers = self.headers;
         headers[TCP + 4..TCP + 12].copy_from_slice(&numbers);
-        headers[TCP + 16..TCP + 18].copy_from_slice(&check.to_le_bytes());
+        headers[TCP + 16..TCP + 18].copy_from_slice(&check);
         headers[HEADERS - 8..].copy_from_slice(&time);
         headers
     }
@@ -212,10 +210,10 @@ fn headers(from: u16, to: u16, number: u16, tail: usize, is_last: bool) -> [u8; 
 }
 
 /// The sum of TCP's pseudo header (RFC 9293 §3.1).
-fn pseudo_header(headers: &[u8; HEADERS]) -> u64 {
+fn pseudo_header(headers: &[u8; HEADERS]) -> Sum {
     let total = u16::from_be_bytes([headers[IP + 2], headers[IP + 3]]);
     let length = total - (TCP - IP) as u16;
-    words(&headers[IP + 12..TCP]) + words(&[0, frames::TCP]) + words(&length.to_be_bytes())
+    Sum::ZERO.add_bytes(&headers[IP + 12..TCP]).add_word(u16::from(frames::TCP)).add_word(length)
 }
 
 #[cfg(test)]
@@ -286,8 +284,8 @@ mod tests {
         assert_eq!((header.flags, header.csum_start, header.csum_offset), (F_NEEDS_CSUM, 34, 16));
         assert_eq!((header.gso_type, header.gso_size, header.hdr_len), (GSO_TCPV4, 1448, 66));
         let whole = large.head.last_chunk::<HEADERS>().expect("headers");
-        let partial = u64::from(u16::from_le_bytes([whole[TCP + 16], whole[TCP + 17]]));
-        assert_eq!(partial, fold(pseudo_header(whole)));
+        let partial = u16::from_ne_bytes([whole[TCP + 16], whole[TCP + 17]]);
+        assert_eq!(partial, pseudo_header(whole).fold());
         assert_eq!(large.parts.len(), 46);
         assert!(Large::new(0, 1, 65535, Offload::None).is_none());
     }

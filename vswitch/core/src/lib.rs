@@ -23,7 +23,6 @@ pub mod drop_reason;
 pub mod fdb;
 pub mod filter;
 pub mod flow;
-pub mod framing;
 pub mod head;
 pub mod id;
 pub mod mac;

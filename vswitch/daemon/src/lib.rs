@@ -12,7 +12,7 @@ pub mod counters;
 pub mod datapath;
 mod grower;
 mod host;
-mod ports;
+pub mod ports;
 pub mod recorder;
 pub mod worker;
 mod workers;

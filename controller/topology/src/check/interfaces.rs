@@ -38,7 +38,7 @@ pub(crate) fn check(lab: &Lab, links: &[Checked], sink: &mut Sink) -> Vec<NodeIn
         if node.kind.as_ref().is_some_and(|kind| kind.value == Kind::Netns) {
             of_node.iter().for_each(|interface| linux_name(interface, sink));
         }
-        if node.kind.as_ref().is_some_and(|kind| matches!(kind.value, Kind::Nic | Kind::Pcap)) {
+        if is_one_thing(node) {
             only_one(entry, &of_node, sink);
         }
         all.extend(of_node);
@@ -52,6 +52,16 @@ fn linux_name(interface: &NodeInterface, sink: &mut Sink) {
         let what = format!("`{}` cannot be an interface of a network namespace", visible(&interface.name));
         sink.error(Code::BadName, interface.span, what)
             .help("its name has at most 15 characters, and `lo` is the loopback interface");
+    }
+}
+
+/// Whether a node is one thing of the host. A peer whose socket no path is said of has a socket for each interface.
+fn is_one_thing(node: &Node) -> bool {
+    match node.kind.as_ref().map(|kind| kind.value) {
+        Some(Kind::Nic | Kind::Pcap | Kind::Dgram) => true,
+        Some(Kind::Tap) => node.interface.is_some(),
+        Some(Kind::Stream | Kind::VhostUser) => node.listen.is_some() || node.connect.is_some(),
+        Some(Kind::Vm | Kind::Station | Kind::Netns) | None => false,
     }
 }
 

@@ -251,7 +251,7 @@ fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) 
 /// The end that `work` comes to. A panic is printed, ends this adapter, and is told as its fault (DESIGN §2, law 5).
 fn unless_it_panics(work: impl FnOnce() -> AdapterEnd) -> AdapterEnd {
     catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| AdapterEnd::Port("a thread of its panicked".into()))
+        .unwrap_or_else(|_| AdapterEnd::Port("one of its threads panicked".into()))
 }
 
 /// The driver of the port that serves the other end of `stream`, with these offloads; its rings enabled or not.

@@ -1,5 +1,8 @@
 //! Capture files as a port: one is replayed into the switch, and what the switch gives the port is recorded in another.
 
+#[cfg(test)]
+mod tests;
+
 use super::{
     adapter::{AdapterEnd, Shared},
     carrier::Outside,

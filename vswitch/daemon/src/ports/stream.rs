@@ -3,6 +3,7 @@
 use super::{
     adapter::{AdapterEnd, Shared},
     carrier::Outside,
+    framing::{self, Deframer},
 };
 use rustix::{
     io::Errno,
@@ -13,10 +14,7 @@ use std::os::{
     unix::net::UnixStream,
 };
 use vhost_net_backend::driver::{Moved, QueuePair};
-use vswitch_core::{
-    framing::{self, Deframer},
-    head::MAX_FRAME_LEN,
-};
+use vswitch_core::head::MAX_FRAME_LEN;
 
 /// So many bytes are collected before they are written, if there are so many.
 const FULL: usize = 64 << 10;

@@ -2,6 +2,7 @@
 
 use crate::{
     lab::{DEADLINE, Lab, access, description, frame, mac, receive, send, trunk},
+    offloads::{Message, Protocol, Version},
     traffic::Pair,
 };
 use pcap_parser::{Block, OptionCode, parse_block_le, pcapng::PcapNGOption};
@@ -10,7 +11,7 @@ use std::{
     os::unix::net::UnixStream,
     time::{Duration, SystemTime},
 };
-use vhost_net_backend::driver::Config;
+use vhost_net_backend::{driver::Config, features};
 use vswitch_core::{drop_reason::DropReason, mac::MacAddr};
 use vswitchd::control::protocol::CaptureSettings;
 
@@ -131,6 +132,35 @@ fn both_ways_are_seen_with_their_fates_and_as_they_were_delivered() {
         assert!(file.seen.iter().all(|seen| (began - second..now + second).contains(&seen.nanos)));
     }
     assert_none_left(&lab);
+    lab.lawful();
+}
+
+#[test]
+fn what_the_switch_finished_or_cut_is_seen_as_it_was_sent() {
+    let mut lab = Lab::new(&[access(10), access(10)]);
+    let defaults = Config::default();
+    let leaving = Config { features: defaults.features | features::NET_HOST_OFFLOADS, ..defaults.clone() };
+    let (mut sender, mut receiver) = (lab.attach(0, &leaving), lab.attach(1, &defaults));
+    send(&mut receiver, &frame(MacAddr::BROADCAST, mac(1), 60, 0));
+    receive(&mut sender, 1);
+    let ((_, one), (_, two)) = (capture(&mut lab, 0, ""), capture(&mut lab, 1, ""));
+    let large = Message {
+        version: Version::V4,
+        protocol: Protocol::Tcp,
+        len: 4000,
+        size: Some(1000),
+        unchecked: true,
+        ecn: false,
+    };
+    let (header, bytes) = large.sent(None);
+    assert!(sender.pair().transmit_with(&header.to_bytes(), &bytes));
+    sender.pair().flush();
+    assert_eq!(receive(&mut receiver, 4).len(), 4);
+    (1..=2).for_each(|number| lab.datapath.end_capture(number).unwrap());
+    for (file, inbound) in [(read(one), true), (read(two), false)] {
+        let seen: Vec<_> = file.seen.iter().map(|seen| (seen.inbound, &seen.bytes)).collect();
+        assert_eq!(seen, [(inbound, &bytes)]);
+    }
     lab.lawful();
 }
 

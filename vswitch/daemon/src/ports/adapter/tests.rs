@@ -1,11 +1,11 @@
 //! A tap's adapter at a real port; a pair of packet sockets stands in for the tap.
 
-use super::{Adapter, AdapterEnd, AdapterState};
+use super::{super::carrier::Outside, Adapter, AdapterEnd, AdapterState, Shared, run};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::{
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
     sync::{Arc, Condvar, Mutex},
@@ -17,6 +17,7 @@ use vhost_net_backend::{
         port::{Port, PortConfig},
         ring::{FromGuest, Payload, Rooms, RunningRing, ToGuest},
     },
+    driver::{Moved, QueuePair},
     net_header,
 };
 
@@ -102,8 +103,17 @@ pub(in super::super) fn wait_for(fd: impl AsFd, what: PollFlags) {
     assert_eq!(poll(&mut fds, Some(&timeout)), Ok(1), "nothing happened in time");
 }
 
+/// Waits until frames go both ways.
+pub(in super::super) fn carries(adapter: &Adapter) {
+    let deadline = Instant::now() + PATIENCE;
+    while adapter.state() != AdapterState::Carrying {
+        assert!(Instant::now() < deadline, "it never carried: {:?}", adapter.state());
+        std::thread::yield_now();
+    }
+}
+
 /// Waits for the adapter's thread to end.
-fn end_of(adapter: &Adapter) -> AdapterEnd {
+pub(in super::super) fn end_of(adapter: &Adapter) -> AdapterEnd {
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         if let AdapterState::Ended(end) = adapter.state() {
@@ -213,6 +223,12 @@ fn frames_go_both_ways_in_order_and_more_than_either_side_holds() {
 }
 
 #[test]
+fn the_first_frame_finds_a_buffer_as_soon_as_the_rings_run() {
+    let bench = bench();
+    assert!(bench.host.with(|_, to| give(to, &frame(0))));
+}
+
+#[test]
 fn a_tap_that_goes_away_ends_the_adapter_by_name() {
     let Bench { adapter, host, peer, port: _port } = bench();
     host.with(|_, _| ());
@@ -231,6 +247,50 @@ fn a_port_that_is_closed_ends_the_adapter_by_name() {
         "{:?}",
         adapter.state()
     );
+}
+
+/// Something outside whose thread panics over the first frame from the switch.
+struct Panicking(OwnedFd);
+
+impl Outside for Panicking {
+    const WHAT: &str = "panicking";
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn bring(&mut self, _: &mut QueuePair, _: &Shared) -> Result<Moved, AdapterEnd> {
+        Ok(Moved::Nothing)
+    }
+
+    fn take(&mut self, pair: &mut QueuePair, _: &Shared) -> Result<Moved, AdapterEnd> {
+        pair.receive_up_to(1, |_, _| panic!("over a frame"));
+        Ok(Moved::Nothing)
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[test]
+fn a_panic_ends_its_own_adapter_by_name_and_no_other() {
+    let healthy = bench();
+    let (outside, _other) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("sockets");
+    let (driver, device) = UnixStream::pair().expect("sockets");
+    let host = Arc::new(Host::default());
+    let _port = Port::adopt(device, PortConfig::new("p0"), host.clone()).expect("threads");
+    let outside = vec![Panicking(outside)];
+    let work = |shared: &Shared, stream| run(shared, outside, stream);
+    let adapter = Adapter::start("p0", Panicking::WHAT, driver, work).expect("a thread");
+    assert!(host.with(|_, to| give(to, &frame(0))));
+    assert_eq!(end_of(&adapter), AdapterEnd::Port("one of its threads panicked".into()));
+    for number in 0..10 {
+        rustix::io::write(&healthy.peer, &on_tap(number)).expect("there is room");
+    }
+    take_in_order(&healthy.host, 10);
+    assert_eq!(healthy.adapter.state(), AdapterState::Carrying);
 }
 
 #[test]

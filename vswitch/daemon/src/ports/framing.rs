@@ -5,8 +5,8 @@
 //! ```
 //! The stream is a stranger's: a length that no frame has is the end of it, since nothing behind it can be told apart.
 
-use crate::head::{ETHERNET_LEN, MAX_FRAME_LEN};
 use std::{error::Error, fmt};
+use vswitch_core::head::{ETHERNET_LEN, MAX_FRAME_LEN};
 
 /// Bytes of a length.
 pub const LENGTH_BYTES: usize = 4;
