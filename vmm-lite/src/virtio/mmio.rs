@@ -222,7 +222,7 @@ impl Registers {
             register::QUEUE_DRIVER_HIGH => set_half(&mut queue.driver, 1, value),
             register::QUEUE_DEVICE_LOW => set_half(&mut queue.device, 0, value),
             register::QUEUE_DEVICE_HIGH => set_half(&mut queue.device, 1, value),
-            // Kicks go past us (ioeventfd), so what arrives at QueueNotify names no ring; the rest is read-only.
+            // Kicks go past the registers (most by an ioeventfd); the rest is read-only.
             _ => {}
         }
     }

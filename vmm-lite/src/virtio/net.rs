@@ -21,7 +21,7 @@ use crate::{
 use control::Control;
 use frontend::Connection;
 use kvm_ioctls::IoEventAddress;
-use offer::{offer, rings};
+use offer::{FIRST_CONTROL, offer};
 use std::{
     fmt,
     io::{self, Write},
@@ -134,9 +134,9 @@ struct Shared {
     kicks: Vec<Event>,
     call: Event,
     state: Mutex<State>,
-    /// Notified when the switch has left the rings.
-    returned: Condvar,
-    /// Rung when the driver has started or reset the device, and when the machine is over.
+    /// Notified when the switch has left the rings, or carries frames by another number of queue pairs.
+    settled: Condvar,
+    /// Rung when the driver has started or reset the device or wants another number of queue pairs, and when the machine is over.
     news: Event,
 }
 
@@ -172,9 +172,11 @@ impl Net {
         lines: &mut Lines,
     ) -> Result<Self, NetError> {
         let connection = Connection::open_within(config, PATIENCE)?;
-        let kicks = (0..rings(config.queues)).map(|_| Event::new()).collect::<Result<Vec<_>, _>>()?;
+        let kicks = (0..2 * config.queues).map(|_| Event::new()).collect::<Result<Vec<_>, _>>()?;
         let notify = IoEventAddress::Mmio(place.base + register::QUEUE_NOTIFY);
-        for (queue, kick) in (0u32..).zip(&kicks) {
+        // What may be a control queue, by what the driver takes, is rung past KVM.
+        let carriers = (0u32..).zip(&kicks).filter(|(queue, _)| *queue != FIRST_CONTROL as u32);
+        for (queue, kick) in carriers {
             step("KVM_IOEVENTFD", vm.fd().register_ioevent(kick.as_event_fd(), &notify, queue))?;
         }
         let call = Event::new()?;
@@ -191,8 +193,8 @@ impl Net {
             complaints: 0,
             over: false,
         });
-        let (returned, news) = (Condvar::new(), Event::new()?);
-        let shared = Arc::new(Shared { config: config.clone(), vm, kicks, call, state, returned, news });
+        let (settled, news) = (Condvar::new(), Event::new()?);
+        let shared = Arc::new(Shared { config: config.clone(), vm, kicks, call, state, settled, news });
         Ok(Self { name: format!("net{number}"), shared, first: Some(connection), thread: None })
     }
 
@@ -212,6 +214,9 @@ impl Net {
 
     /// A write to a register. A reset is over when the switch has left the rings.
     pub(crate) fn write(&mut self, register: u64, data: &[u8]) {
+        if let (register::QUEUE_NOTIFY, Ok(queue)) = (register, data.try_into().map(u32::from_le_bytes)) {
+            return self.shared.rung(queue as usize);
+        }
         let mut state = lock(&self.shared.state);
         let effect = state.registers.write(register, data);
         if effect == Effect::Nothing {
@@ -221,10 +226,15 @@ impl Net {
         state.refused = false;
         self.shared.news.ring();
         match effect {
-            Effect::Start => state.start_control(self.shared.vm.ram(), self.shared.config.queues),
+            Effect::Start => {
+                if let Err(why) = state.start_control(self.shared.vm.ram(), self.shared.config.queues) {
+                    state.break_control(why);
+                    self.shared.call.ring();
+                }
+            }
             Effect::Stop => {
                 state.stop_control(self.shared.config.mac);
-                self.shared.until_returned(state);
+                drop(self.shared.wait_while(state, |state| state.lent));
             }
             Effect::Nothing => {}
         }
@@ -256,17 +266,22 @@ impl Drop for Net {
 }
 
 impl Shared {
-    /// Waits until the switch has left the rings. One that is silent is left itself: what it may still do to them, it does
-    /// to the guest that it serves.
-    fn until_returned(&self, state: MutexGuard<'_, State>) {
-        let waited = self.returned.wait_timeout_while(state, PATIENCE, |state| state.lent);
+    /// Waits for the switch while `waits` says so. One that is silent is left: what it may still do to the rings, it does to the guest
+    /// that it serves.
+    fn wait_while<'a>(
+        &self,
+        state: MutexGuard<'a, State>,
+        mut waits: impl FnMut(&mut State) -> bool,
+    ) -> MutexGuard<'a, State> {
+        let waited = self.settled.wait_timeout_while(state, PATIENCE, &mut waits);
         let (mut state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-        if waited.timed_out() {
-            state.complain(&NetError::Silent { socket: self.config.socket.clone() });
-            state.cut();
-            // The thread hears of it at once. A guard that is dropped has nothing more to say.
-            drop(self.returned.wait_while(state, |state| state.lent));
+        if !waited.timed_out() {
+            return state;
         }
+        state.complain(&NetError::Silent { socket: self.config.socket.clone() });
+        state.cut();
+        // The thread hears of it at once.
+        self.settled.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,21 +1,20 @@
-//! What a driver asks for by the control queue (virtio 1.2 §5.1.6.5), done. It is asked here, and not of the switch: what the switch is to
-//! know of it, the interface's thread tells it before the driver is answered.
+//! What a driver asks for by the control queue (virtio 1.2 §5.1.6.5), done by the vCPU that asks: a driver waits for the answer anyway, and of
+//! the switch only who changes the number of queue pairs does.
 
 use super::{
     Shared, State,
     command::{self, Command},
-    frontend::Lost,
-    offer::{MAC_OFFSET, STATUS_OFFSET, carriers, mask},
+    offer::{MAC_OFFSET, QUEUE_SIZE, STATUS_OFFSET, carriers, mask},
 };
 use crate::{
     devices::lock,
-    event::Event,
     memory::Ram,
     virtio::{
         mmio,
         served::{self, Broken, Chain},
     },
 };
+use std::sync::MutexGuard;
 use virtio_bindings::{
     virtio_net::{
         VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_S_ANNOUNCE, VIRTIO_NET_S_LINK_UP,
@@ -32,32 +31,31 @@ pub(super) struct Control {
     index: usize,
     /// How many queue pairs the driver wants to be served by.
     pub(super) pairs: u16,
+    /// How many of them the switch carries frames by, while it has the rings.
+    pub(super) carried: u16,
     /// The driver is to tell the network where it is.
     announce: bool,
 }
 
 impl Control {
     /// Of a device that is reset.
-    pub(super) const NONE: Self = Self { ring: None, index: 0, pairs: 1, announce: false };
+    pub(super) const NONE: Self = Self { ring: None, index: 0, pairs: 1, carried: 0, announce: false };
 }
 
 impl State {
     /// A driver has started the interface, which has so many queue pairs.
-    pub(super) fn start_control(&mut self, ram: &Ram, pairs: u16) {
+    pub(super) fn start_control(&mut self, ram: &Ram, pairs: u16) -> Result<(), Broken> {
         let features = self.registers.features();
         let index = carriers(features, pairs);
         self.control = Control { index, ..Control::NONE };
         let asked = features & mask(&[VIRTIO_NET_F_CTRL_VQ]) != 0;
         let described = self.registers.queues().get(index).copied();
         if let Some(described) = described.filter(|described: &mmio::Queue| asked && described.ready) {
-            match served::queue(ram, described) {
-                Some(mut ring) => {
-                    ring.set_event_idx(features & mask(&[VIRTIO_RING_F_EVENT_IDX]) != 0);
-                    self.control.ring = Some(ring);
-                }
-                None => self.break_control(Broken::Place),
-            }
+            let mut ring = served::queue(ram, described).ok_or(Broken::Place)?;
+            ring.set_event_idx(features & mask(&[VIRTIO_RING_F_EVENT_IDX]) != 0);
+            self.control.ring = Some(ring);
         }
+        Ok(())
     }
 
     /// What was asked for ends with a reset.
@@ -81,89 +79,84 @@ impl State {
         self.registers.set_config(STATUS_OFFSET, &((link | announce) as u16).to_le_bytes())
     }
 
-    fn break_control(&mut self, why: Broken) {
+    /// No more requests until the driver has reset the device, which it is to be told.
+    pub(super) fn break_control(&mut self, why: Broken) {
         self.control.ring = None;
         self.complain(format_args!("the control queue: {why}"));
         self.registers.needs_reset();
     }
-}
 
-/// What was asked, and in which of the driver's lives.
-struct Asked<'a> {
-    life: u64,
-    request: Chain<'a>,
-    /// None: nothing that can be done.
-    command: Option<Command>,
+    /// What is asked for next; none of what it says if it cannot be done.
+    fn next_asked<'a>(
+        &mut self,
+        ram: &'a Ram,
+        most_pairs: u16,
+    ) -> Result<Option<(Chain<'a>, Option<Command>)>, Broken> {
+        let features = self.registers.features();
+        let Some(ring) = self.control.ring.as_mut() else { return Ok(None) };
+        let Some(request) = served::next(ram, ring)? else { return Ok(None) };
+        let command = command::read(&request, features, most_pairs)?;
+        Ok(Some((request, command)))
+    }
+
+    fn answer(&mut self, request: &Chain<'_>, done: bool) -> Result<(), Broken> {
+        let written = command::answer(request, done)?;
+        let Some(ring) = self.control.ring.as_mut() else { return Ok(()) };
+        served::done(ring, request, written)
+    }
 }
 
 impl Shared {
-    /// What the driver rings when it asks for something; none if it cannot.
-    pub(super) fn control_kick(&self) -> Option<&Event> {
+    /// The driver has rung for a ring, past KVM.
+    pub(super) fn rung(&self, ring: usize) {
         let state = lock(&self.state);
-        state.control.ring.as_ref().and_then(|_| self.kicks.get(state.control.index))
+        if state.control.ring.is_some() && state.control.index == ring {
+            self.obey(state);
+        } else if let Some(kick) = self.kicks.get(ring) {
+            kick.ring();
+        }
     }
 
-    /// Does all that the driver has asked for. `tell` tells the switch by how many queue pairs it is to serve: when it returns the switch
-    /// fills no others, be it that it has heard it or that it is gone.
-    pub(super) fn obey(&self, mut tell: impl FnMut(u16) -> Result<(), Lost>) -> Result<(), Lost> {
-        if let Some(kick) = self.control_kick() {
-            kick.drain();
-        }
-        let mut told = Ok(());
-        while let Some(asked) = self.next_asked() {
-            if let Some(Command::Pairs(pairs)) = asked.command {
-                told = told.and_then(|()| tell(pairs));
-            }
-            self.answer(&asked);
-        }
-        told
-    }
-
-    /// What is asked for next. But for the number of queue pairs, which the switch is yet to hear of, it is done.
-    fn next_asked(&self) -> Option<Asked<'_>> {
-        let mut state = lock(&self.state);
-        if state.over {
-            return None;
-        }
-        let features = state.registers.features();
-        let request = served::next(self.vm.ram(), state.control.ring.as_mut()?);
-        let read = |request: &Chain<'_>| command::read(request, features, self.config.queues);
-        let asked = request.and_then(|request| match request {
-            Some(request) => read(&request).map(|command| Some((request, command))),
-            None => Ok(None),
-        });
-        match asked {
-            Ok(asked) => asked.map(|(request, command)| {
-                match command {
-                    Some(Command::Mac(mac)) => {
-                        state.registers.set_config(MAC_OFFSET, &mac);
-                    }
-                    Some(Command::Announced) => {
-                        state.control.announce = false;
-                        state.show_status();
-                    }
-                    Some(Command::Pairs(pairs)) => state.control.pairs = pairs,
-                    Some(Command::Filter) | None => {}
+    /// Does what the driver has asked for. Nobody resets the device meanwhile: this vCPU has it.
+    fn obey(&self, mut state: MutexGuard<'_, State>) {
+        // As many as a ring holds: who adds more rings for them.
+        for _ in 0..QUEUE_SIZE {
+            let (request, command) = match state.next_asked(self.vm.ram(), self.config.queues) {
+                Ok(None) => return,
+                Ok(Some(asked)) => asked,
+                Err(why) => {
+                    state.break_control(why);
+                    self.call.ring();
+                    return;
                 }
-                Asked { life: state.life, request, command }
-            }),
-            Err(why) => {
+            };
+            let done = match command {
+                None => false,
+                Some(Command::Filter) => true,
+                Some(Command::Mac(mac)) => {
+                    state.registers.set_config(MAC_OFFSET, &mac);
+                    true
+                }
+                Some(Command::Announced) => {
+                    state.control.announce = false;
+                    state.show_status();
+                    true
+                }
+                Some(Command::Pairs(pairs)) => {
+                    state.control.pairs = pairs;
+                    self.news.ring();
+                    // A switch that is gone fills no ring, and the next one is told the same.
+                    state = self.wait_while(state, |state| {
+                        state.lent && state.control.carried != state.control.pairs
+                    });
+                    // One that refused has another number.
+                    state.control.pairs == pairs
+                }
+            };
+            if let Err(why) = state.answer(&request, done) {
                 state.break_control(why);
-                self.call.ring();
-                None
             }
+            self.call.ring();
         }
-    }
-
-    /// Answers the driver, if it is still the one that asked: nobody writes to the memory of one that has reset its device.
-    fn answer(&self, asked: &Asked<'_>) {
-        let mut state = lock(&self.state);
-        let life = state.life;
-        let Some(ring) = state.control.ring.as_mut().filter(|_| life == asked.life) else { return };
-        let written = command::answer(&asked.request, asked.command.is_some());
-        if let Err(why) = written.and_then(|written| served::done(ring, &asked.request, written)) {
-            state.break_control(why);
-        }
-        self.call.ring();
     }
 }

@@ -1,5 +1,6 @@
 //! The thread of an interface that speaks vhost-user with the switch. If the switch goes away, it connects to the next one
-//! and puts the rings before it as they are: the driver notices a pause. No vCPU ever waits for a message but that of a reset.
+//! and puts the rings before it as they are: the driver notices a pause. No vCPU ever waits for a message but of a reset, and of a
+//! number of queue pairs.
 
 use super::{
     super::mmio::{Queue, VERSION_1},
@@ -12,6 +13,7 @@ use rustix::{
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with},
 };
 use std::{
+    collections::BTreeSet,
     io,
     net::Shutdown,
     os::unix::net::UnixStream,
@@ -52,6 +54,8 @@ pub(super) struct Connection {
     offered: u64,
     /// It has the guest's memory, which never changes.
     has_memory: bool,
+    /// The rings that it was told to carry frames by, and was not told to stop: who takes a ring back does not.
+    enabled: BTreeSet<usize>,
 }
 
 impl Connection {
@@ -95,7 +99,9 @@ impl Connection {
             if protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
                 frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
             }
-            let known = offered & MQ != 0 && protocol.contains(VhostUserProtocolFeatures::MQ);
+            // Without replies nobody would know from when on a pair is not filled any more.
+            let known = offered & MQ != 0
+                && protocol.contains(VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::REPLY_ACK);
             if queues > 1 && known {
                 served = message("GET_QUEUE_NUM", frontend.get_queue_num())? / 2;
             }
@@ -103,7 +109,21 @@ impl Connection {
         if served < queues.into() {
             return Err(NetError::Queues { offered: served, wanted: queues });
         }
-        Ok(Self { frontend, stream, offered, has_memory: false })
+        Ok(Self { frontend, stream, offered, has_memory: false, enabled: BTreeSet::new() })
+    }
+
+    /// Has it carry frames by a ring, or not. One without this message does by all it is given.
+    fn enable(&mut self, ring: usize, on: bool) -> Result<(), NetError> {
+        if self.offered & PROTOCOL_FEATURES == 0 {
+            return Ok(());
+        }
+        message("SET_VRING_ENABLE", self.frontend.set_vring_enable(ring, on))?;
+        if on {
+            self.enabled.insert(ring)
+        } else {
+            self.enabled.remove(&ring)
+        };
+        Ok(())
     }
 
     /// The features that it offers.
@@ -137,7 +157,7 @@ struct Told {
     lent: bool,
     /// The rings that it may look at.
     rings: Vec<usize>,
-    /// How many queue pairs are enabled: it carries no frames by the others.
+    /// How many queue pairs it carries frames by.
     pairs: u16,
     /// How often in a row it hung up when it was told of them.
     hang_ups: u8,
@@ -153,7 +173,7 @@ enum Rings {
 }
 
 /// The connection is of no use any more.
-pub(super) struct Lost;
+struct Lost;
 
 impl Shared {
     /// Tells the switch what the driver does, and the next switch when there is one, until the machine is over.
@@ -172,7 +192,7 @@ impl Shared {
         let (mut connection, mut told) = (Some(first), Told::default());
         loop {
             if let Some(switch) = &mut connection {
-                if self.attend(switch, &mut told).is_ok() {
+                if self.catch_up(switch, &mut told).and_then(|()| self.wait(switch)).is_ok() {
                     continue;
                 }
                 // Dropped first: the switch leaves the rings, if it is there at all.
@@ -183,8 +203,6 @@ impl Shared {
                 state.line = None;
                 self.returned(&mut state);
             }
-            // A driver waits for its answer, be there a switch or none.
-            let _ = self.obey(|_| Ok(()));
             self.pause(AGAIN);
             if lock(&self.state).over {
                 return;
@@ -204,21 +222,17 @@ impl Shared {
                 return None;
             }
         }
-        Connection::open(stream, self.config.queues).ok()
-    }
-
-    /// Does what is to be done, and waits until there is more.
-    fn attend(&self, switch: &mut Connection, told: &mut Told) -> Result<(), Lost> {
-        self.catch_up(switch, told)?;
-        self.obey(|pairs| self.enable(switch, told, pairs))?;
-        self.wait(switch)
+        let opened = Connection::open(stream, self.config.queues);
+        if let Err(why @ (NetError::Legacy | NetError::Queues { .. })) = &opened {
+            lock(&self.state).complain(why);
+        }
+        opened.ok()
     }
 
     /// Waits until the driver has done something.
     fn wait(&self, switch: &Connection) -> Result<(), Lost> {
         let mut polled =
-            vec![PollFd::new(&switch.stream, PollFlags::RDHUP), PollFd::new(&self.news, PollFlags::IN)];
-        polled.extend(self.control_kick().map(|kick| PollFd::new(kick, PollFlags::IN)));
+            [PollFd::new(&switch.stream, PollFlags::RDHUP), PollFd::new(&self.news, PollFlags::IN)];
         // An error is that of a signal, after which it is looked again.
         let _ = poll(&mut polled, None);
         if polled[0].revents().is_empty() { Ok(()) } else { Err(Lost) }
@@ -261,6 +275,10 @@ impl Shared {
                 drop(state);
                 let shown = self.lend(switch, features, &queues, rings, told);
                 self.settle(switch, told, rings, shown)?;
+            } else if told.lent && told.pairs != state.control.pairs {
+                let pairs = state.control.pairs;
+                drop(state);
+                self.carry_by(switch, told, pairs)?;
             } else {
                 return Ok(());
             }
@@ -282,31 +300,36 @@ impl Shared {
         Ok(())
     }
 
-    /// Has the switch carry frames by so many queue pairs.
-    fn enable(&self, switch: &mut Connection, told: &mut Told, pairs: u16) -> Result<(), Lost> {
-        if switch.offered & PROTOCOL_FEATURES == 0 {
-            return Ok(());
-        }
+    /// Has the switch carry frames by so many queue pairs; by as many as before, if it refuses.
+    fn carry_by(&self, switch: &mut Connection, told: &mut Told, pairs: u16) -> Result<(), Lost> {
         let before = std::mem::replace(&mut told.pairs, pairs);
-        for index in told.rings.iter().copied() {
-            let enabled = is_of(index, pairs);
-            if enabled != is_of(index, before)
-                && let Err(why) =
-                    message("SET_VRING_ENABLE", switch.frontend.set_vring_enable(index, enabled))
-            {
-                if !switch.hung_up() {
-                    lock(&self.state).complain(&why);
-                }
+        for ring in told.rings.iter().copied().filter(|ring| is_of(*ring, pairs) != is_of(*ring, before)) {
+            let on = is_of(ring, pairs);
+            if on == switch.enabled.contains(&ring) {
+                continue;
+            }
+            let Err(why) = switch.enable(ring, on) else { continue };
+            if switch.hung_up() {
                 return Err(Lost);
             }
+            let mut state = lock(&self.state);
+            state.complain(&why);
+            if !on {
+                return Err(Lost);
+            }
+            // What was enabled of them until here is taken back at once: the driver wants no more than before.
+            state.control.pairs = before;
+            return Ok(());
         }
+        lock(&self.state).control.carried = pairs;
+        self.settled.notify_all();
         Ok(())
     }
 
     /// The switch has left the rings.
     fn returned(&self, state: &mut State) {
         state.lent = false;
-        self.returned.notify_all();
+        self.settled.notify_all();
     }
 
     /// What follows from how the switch took the rings.
@@ -320,11 +343,14 @@ impl Shared {
         let Err(why) = shown else {
             told.lent = true;
             told.hang_ups = 0;
+            let mut state = lock(&self.state);
+            state.control.carried = told.pairs;
+            self.settled.notify_all();
             if rings == Rings::GoOn {
                 // What was called or kicked while nobody listened.
                 self.kicks.iter().for_each(Event::ring);
                 // This switch has yet to learn where its guests are.
-                lock(&self.state).ask_to_announce();
+                state.ask_to_announce();
                 self.call.ring();
             }
             return Ok(());
@@ -377,14 +403,19 @@ impl Shared {
             if is_transmitq(index) && std::mem::take(&mut others_come) {
                 self.pause(OTHERS_COME);
             }
+            let used = is_of(index, told.pairs);
+            if !used && switch.enabled.contains(&index) {
+                switch.enable(index, false)?;
+            }
+            let frontend = &mut switch.frontend;
             message("SET_VRING_NUM", frontend.set_vring_num(index, config.queue_size))?;
             message("SET_VRING_BASE", frontend.set_vring_base(index, base))?;
             message("SET_VRING_ADDR", frontend.set_vring_addr(index, &config))?;
             message("SET_VRING_KICK", frontend.set_vring_kick(index, self.kicks[index].as_event_fd()))?;
             message("SET_VRING_CALL", frontend.set_vring_call(index, self.call.as_event_fd()))?;
             told.rings.push(index);
-            if of_connection != 0 && is_of(index, told.pairs) {
-                message("SET_VRING_ENABLE", frontend.set_vring_enable(index, true))?;
+            if used {
+                switch.enable(index, true)?;
             }
         }
         Ok(())

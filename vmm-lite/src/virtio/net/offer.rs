@@ -72,14 +72,12 @@ const OWN: u64 = mask(&[
     VIRTIO_NET_F_GUEST_ANNOUNCE,
 ]);
 
-/// How many rings an interface of so many queue pairs has: two a pair, and the control queue.
-pub(super) fn rings(pairs: u16) -> usize {
-    2 * usize::from(pairs) + 1
-}
+/// The control queue of a driver that knows of one queue pair. For one that knows of more it is the second pair's receiveq.
+pub(super) const FIRST_CONTROL: usize = 2;
 
 /// How many rings carry frames, the first ones; the control queue is behind them (§5.1.2). A driver that has not taken MQ knows of one pair.
 pub(super) fn carriers(features: u64, pairs: u16) -> usize {
-    if features & mask(&[VIRTIO_NET_F_MQ]) == 0 { 2 } else { 2 * usize::from(pairs) }
+    if features & mask(&[VIRTIO_NET_F_MQ]) == 0 { FIRST_CONTROL } else { 2 * usize::from(pairs) }
 }
 
 /// What a driver is offered, of what the backend offers.
@@ -101,7 +99,7 @@ pub(super) fn offer(config: &NetConfig, of_backend: u64) -> Offer {
     Offer {
         device: VIRTIO_ID_NET,
         features,
-        queues: rings(config.queues),
+        queues: 2 * usize::from(config.queues) + 1,
         queue_size: QUEUE_SIZE,
         config: space,
     }

@@ -13,10 +13,7 @@ use kvm_ioctls::Kvm;
 use std::{
     io::Read,
     os::unix::net::UnixListener,
-    sync::{
-        atomic::{Ordering, fence},
-        mpsc::{Receiver, Sender, channel},
-    },
+    sync::mpsc::{Receiver, Sender, channel},
     thread,
     time::Instant,
 };
@@ -54,7 +51,8 @@ struct Switch {
     _folder: tempfile::TempDir,
     socket: PathBuf,
     heard: Receiver<Heard>,
-    let_answer: Sender<()>,
+    /// What the next SET_VRING_ENABLE is answered: 0 is yes.
+    let_answer: Sender<u64>,
     /// Its connections.
     lines: Receiver<UnixStream>,
 }
@@ -85,6 +83,14 @@ impl Switch {
         NetConfig { socket: self.socket.clone(), mac: MAC, mtu: None, queues }
     }
 
+    /// Lets it hear which rings it is to carry frames by.
+    fn hears_of(&self, enabled: &[[u32; 2]]) {
+        for _ in enabled {
+            self.let_answer.send(0).unwrap();
+        }
+        assert_eq!(self.said(SET_VRING_ENABLE, enabled.len()), enabled);
+    }
+
     /// What the next messages of this kind say.
     fn said(&self, kind: u32, messages: usize) -> Vec<[u32; 2]> {
         let of_kind = || loop {
@@ -98,7 +104,7 @@ impl Switch {
 }
 
 /// One connection, to its end.
-fn serve(mut stream: &UnixStream, features: u64, say: &Sender<Heard>, let_answer: &Receiver<()>) {
+fn serve(mut stream: &UnixStream, features: u64, say: &Sender<Heard>, let_answer: &Receiver<u64>) {
     let mut header = [0; 12];
     while stream.read_exact(&mut header).is_ok() {
         let field = |at| u32::from_le_bytes(header[at..at + 4].try_into().unwrap());
@@ -110,10 +116,11 @@ fn serve(mut stream: &UnixStream, features: u64, say: &Sender<Heard>, let_answer
         if say.send((kind, words)).is_err() {
             return;
         }
-        if kind == SET_VRING_ENABLE && let_answer.recv().is_err() {
-            return;
-        }
         let value = match kind {
+            SET_VRING_ENABLE => match let_answer.recv() {
+                Ok(answer) => answer,
+                Err(_) => return,
+            },
             GET_FEATURES => features,
             GET_PROTOCOL_FEATURES => MQ_AND_REPLY_ACK,
             GET_QUEUE_NUM => 8,
@@ -189,60 +196,44 @@ const SAID: u64 = 0x20_0000;
 
 /// The driver's end of a control queue.
 struct Asking<'a> {
-    net: &'a Net,
+    net: &'a mut Net,
     vm: &'a Vm,
     ring: u32,
     asked: u16,
-    /// It kicks only if the device has said that it waits for that (EVENT_IDX).
-    event_idx: bool,
+}
+
+/// Where something of a ring is.
+fn at(ring: u32, offset: u32) -> GuestAddress {
+    GuestAddress((RINGS + 0x1000 * ring + offset).into())
+}
+
+/// How many requests of a ring are answered.
+fn answered(vm: &Vm, ring: u32) -> u16 {
+    vm.ram().read_obj(at(ring, USED + 2)).unwrap()
 }
 
 impl Asking<'_> {
-    fn at(&self, offset: u32) -> GuestAddress {
-        GuestAddress((RINGS + 0x1000 * self.ring + offset).into())
-    }
-
-    fn ask(&mut self, said: &[u8]) {
-        let (ram, behind) = (self.vm.ram(), SAID + said.len() as u64);
+    /// Asks, and gets the answer; 0: it is done. Rings only if the device has said that it waits for that (EVENT_IDX, §2.7.10).
+    fn asks(&mut self, said: &[u8]) -> u8 {
+        let (ram, behind, ring) = (self.vm.ram(), SAID + said.len() as u64, self.ring);
         ram.write_slice(&[said, &[0xff]].concat(), GuestAddress(SAID)).unwrap();
         // What is said, and behind it the answer, which may be written.
         for (offset, address, length, flags, next) in
             [(0, SAID, said.len() as u32, 1u16, 1u16), (16, behind, 1, 2, 0)]
         {
-            ram.write_obj(address, self.at(offset)).unwrap();
-            ram.write_obj(length, self.at(offset + 8)).unwrap();
-            ram.write_obj(flags, self.at(offset + 12)).unwrap();
-            ram.write_obj(next, self.at(offset + 14)).unwrap();
+            ram.write_obj(address, at(ring, offset)).unwrap();
+            ram.write_obj(length, at(ring, offset + 8)).unwrap();
+            ram.write_obj(flags, at(ring, offset + 12)).unwrap();
+            ram.write_obj(next, at(ring, offset + 14)).unwrap();
         }
-        ram.write_obj(0u16, self.at(AVAILABLE + 4 + 2 * (u32::from(self.asked) % ENTRIES))).unwrap();
+        ram.write_obj(0u16, at(ring, AVAILABLE + 4 + 2 * (u32::from(self.asked) % ENTRIES))).unwrap();
         let before = self.asked;
         self.asked += 1;
-        ram.write_obj(self.asked, self.at(AVAILABLE + 2)).unwrap();
-        // §2.7.10: as Linux does, once the request is there to be seen.
-        fence(Ordering::SeqCst);
-        let avail_event = ram.read_obj::<u16>(self.at(USED + 4 + 8 * ENTRIES)).unwrap();
-        if !self.event_idx || avail_event == before {
-            self.net.shared.kicks[self.ring as usize].ring();
-        }
-    }
-
-    fn is_answered(&self) -> bool {
-        self.vm.ram().read_obj::<u16>(self.at(USED + 2)).unwrap() == self.asked
-    }
-
-    /// 0: it is done.
-    fn answer(&self, said: &[u8]) -> u8 {
-        let began = Instant::now();
-        while !self.is_answered() {
-            assert!(began.elapsed() < PATIENCE, "no answer to {said:?}");
-            thread::yield_now();
-        }
-        self.vm.ram().read_obj(GuestAddress(SAID + said.len() as u64)).unwrap()
-    }
-
-    fn asks(&mut self, said: &[u8]) -> u8 {
-        self.ask(said);
-        self.answer(said)
+        ram.write_obj(self.asked, at(ring, AVAILABLE + 2)).unwrap();
+        assert_eq!(ram.read_obj::<u16>(at(ring, USED + 4 + 8 * ENTRIES)).unwrap(), before, "avail_event");
+        self.net.set(register::QUEUE_NOTIFY, ring);
+        assert_eq!(answered(self.vm, ring), self.asked, "no answer to {said:?}");
+        ram.read_obj(GuestAddress(SAID + said.len() as u64)).unwrap()
     }
 }
 
@@ -263,53 +254,92 @@ fn a_driver_that_starts_without_rings_is_told_of_once_and_can_reset() {
     );
 }
 
+const QUEUES: u16 = 4;
+const CONTROL: u32 = 2 * QUEUES as u32;
+/// A driver's of all its queue pairs.
+const TAKEN: u64 = VERSION_1 | mask(&[VIRTIO_NET_F_MQ, VIRTIO_NET_F_CTRL_VQ, VIRTIO_RING_F_EVENT_IDX]);
+const OF_SWITCH: u64 = VERSION_1 | PROTOCOL | mask(&[VIRTIO_NET_F_MQ, VIRTIO_RING_F_EVENT_IDX]);
+
 #[test]
 fn a_number_of_queue_pairs_is_the_switchs_before_it_is_the_drivers() {
-    let of_switch = VERSION_1 | mask(&[VIRTIO_NET_F_MQ, VIRTIO_RING_F_EVENT_IDX]);
-    let switch = Switch::new(of_switch | PROTOCOL);
-    let Some((mut net, vm)) = interface(&switch.config(4)) else { return };
-    assert_eq!(net.space(8), [4, 0], "max_virtqueue_pairs");
-    net.start(of_switch | mask(&[VIRTIO_NET_F_CTRL_VQ]), 9);
-    for _ in 0..2 {
-        switch.let_answer.send(()).unwrap();
-    }
-    assert_eq!(switch.said(SET_VRING_ENABLE, 2), [[0, 1], [1, 1]], "one pair, until it asks for more");
+    let switch = Switch::new(OF_SWITCH);
+    let Some((mut net, vm)) = interface(&switch.config(QUEUES)) else { return };
+    assert_eq!(net.space(8), [QUEUES as u8, 0], "max_virtqueue_pairs");
+    net.start(TAKEN, CONTROL + 1);
+    switch.hears_of(&[[0, 1], [1, 1]]);
 
-    let mut asking = Asking { net: &net, vm: &vm, ring: 8, asked: 0, event_idx: true };
-    let four = [4, 0, 4, 0];
-    asking.ask(&four);
-    for ring in [2, 4, 6, 3, 5, 7] {
-        assert_eq!(switch.said(SET_VRING_ENABLE, 1), [[ring, 1]]);
-        assert!(!asking.is_answered(), "the switch has not enabled ring {ring} yet");
-        switch.let_answer.send(()).unwrap();
-    }
-    assert_eq!(asking.answer(&four), 0);
+    let mut asking = Asking { net: &mut net, vm: &vm, ring: CONTROL, asked: 0 };
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| asking.asks(&[4, 0, 4, 0]));
+        for ring in [2, 4, 6, 3, 5, 7] {
+            assert_eq!(switch.said(SET_VRING_ENABLE, 1), [[ring, 1]]);
+            assert_eq!(answered(&vm, CONTROL), 0, "the switch has not enabled ring {ring} yet");
+            switch.let_answer.send(0).unwrap();
+        }
+        assert_eq!(asked.join().unwrap(), 0);
+    });
     assert_ne!(asking.asks(&[4, 0, 5, 0]), 0, "there are four");
 
-    // Another switch is told the same, and a driver that asks while there is none is answered.
+    // A switch that comes back is told the same, and one that goes away meanwhile fills no ring.
     switch.lines.recv_timeout(PATIENCE).unwrap().shutdown(Shutdown::Both).unwrap();
     let second = switch.lines.recv_timeout(PATIENCE).unwrap();
-    for _ in 0..8 {
-        switch.let_answer.send(()).unwrap();
-    }
-    let enabled = switch.said(SET_VRING_ENABLE, 8);
-    assert_eq!(enabled, [0, 2, 4, 6, 1, 3, 5, 7].map(|ring| [ring, 1]));
-    asking.ask(&[4, 0, 1, 0]);
-    assert_eq!(switch.said(SET_VRING_ENABLE, 1), [[2, 0]], "what is not asked for any more ends");
-    second.shutdown(Shutdown::Both).unwrap();
-    assert_eq!(asking.answer(&[4, 0, 1, 0]), 0, "a switch that is gone fills no ring");
+    switch.hears_of(&[0, 2, 4, 6, 1, 3, 5, 7].map(|ring| [ring, 1]));
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| asking.asks(&[4, 0, 1, 0]));
+        assert_eq!(switch.said(SET_VRING_ENABLE, 1), [[2, 0]], "what is not asked for any more ends");
+        second.shutdown(Shutdown::Both).unwrap();
+        assert_eq!(asked.join().unwrap(), 0);
+    });
 }
 
 #[test]
-fn an_address_is_the_drivers_until_it_resets_its_device() {
-    let switch = Switch::new(VERSION_1);
-    let Some((mut net, vm)) = interface(&switch.config(1)) else { return };
-    net.start(VERSION_1 | mask(&[VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_CTRL_MAC_ADDR]), 3);
-    let mut asking = Asking { net: &net, vm: &vm, ring: 2, asked: 0, event_idx: false };
+fn a_driver_that_resets_its_device_begins_with_one_queue_pair_again() {
+    let switch = Switch::new(OF_SWITCH);
+    let Some((mut net, vm)) = interface(&switch.config(QUEUES)) else { return };
+    net.start(TAKEN, CONTROL + 1);
+    switch.hears_of(&[[0, 1], [1, 1]]);
+    for _ in [2, 4, 3, 5] {
+        switch.let_answer.send(0).unwrap();
+    }
+    assert_eq!(Asking { net: &mut net, vm: &vm, ring: CONTROL, asked: 0 }.asks(&[4, 0, 3, 0]), 0);
+    net.set(register::STATUS, 0);
+    net.start(TAKEN, CONTROL + 1);
+    switch.said(SET_VRING_ENABLE, 4);
+    switch.hears_of(&[[0, 1], [2, 0], [4, 0], [1, 1], [3, 0], [5, 0]]);
+}
+
+#[test]
+fn a_number_of_queue_pairs_that_the_switch_refuses_is_not_the_drivers() {
+    let switch = Switch::new(OF_SWITCH);
+    let Some((mut net, vm)) = interface(&switch.config(QUEUES)) else { return };
+    net.start(TAKEN, CONTROL + 1);
+    switch.hears_of(&[[0, 1], [1, 1]]);
+    let mut asking = Asking { net: &mut net, vm: &vm, ring: CONTROL, asked: 0 };
+    // The second receiveq is enabled, the third is not.
+    for answer in [0, 1, 0] {
+        switch.let_answer.send(answer).unwrap();
+    }
+    assert_ne!(asking.asks(&[4, 0, 4, 0]), 0);
+    assert_eq!(switch.said(SET_VRING_ENABLE, 3), [[2, 1], [4, 1], [2, 0]]);
+    for _ in [2, 3] {
+        switch.let_answer.send(0).unwrap();
+    }
+    assert_eq!(asking.asks(&[4, 0, 2, 0]), 0, "the interface is as good as before");
+}
+
+#[test]
+fn a_driver_of_one_queue_pair_asks_by_the_third_ring() {
+    let switch = Switch::new(OF_SWITCH);
+    let Some((mut net, vm)) = interface(&switch.config(QUEUES)) else { return };
+    let mac = mask(&[VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_RING_F_EVENT_IDX]);
+    net.start(VERSION_1 | mac, 3);
+    switch.hears_of(&[[0, 1], [1, 1]]);
+    let mut asking = Asking { net: &mut net, vm: &vm, ring: 2, asked: 0 };
+    assert_ne!(asking.asks(&[4, 0, 2, 0]), 0, "it has not taken MQ");
     assert_eq!(asking.asks(&[1, 1, 2, 0, 0, 0, 0, 9]), 0);
     assert_eq!(net.space(0), [2, 0, 0, 0, 0, 9]);
     net.set(register::STATUS, 0);
-    assert_eq!(net.space(0), MAC);
+    assert_eq!(net.space(0), MAC, "its address was its own until the reset");
 }
 
 #[test]
@@ -329,8 +359,23 @@ fn a_driver_is_asked_to_announce_itself_to_a_switch_that_came_back() {
     net.set_link(false);
     assert_eq!(net.space(6), [announce, 0]);
     net.set_link(true);
-    assert_eq!(Asking { net: &net, vm: &vm, ring: 2, asked: 0, event_idx: false }.asks(&[3, 0]), 0);
+    assert_eq!(Asking { net: &mut net, vm: &vm, ring: 2, asked: 0 }.asks(&[3, 0]), 0);
     assert_eq!(net.space(6), [up, 0]);
+}
+
+#[test]
+fn a_control_queue_outside_of_memory_asks_for_a_reset() {
+    let switch = Switch::new(VERSION_1);
+    let Some((mut net, _vm)) = interface(&switch.config(1)) else { return };
+    net.set(register::QUEUE_SEL, 2);
+    net.set(register::QUEUE_NUM, ENTRIES);
+    net.set(register::QUEUE_DESC_LOW, 0xffff_f000);
+    net.set(register::QUEUE_READY, 1);
+    net.start(VERSION_1 | mask(&[VIRTIO_NET_F_CTRL_VQ]), 2);
+    let mut told = [0; 4];
+    net.read(register::STATUS, &mut told);
+    assert_ne!(u32::from_le_bytes(told) & status::DEVICE_NEEDS_RESET, 0);
+    net.set(register::QUEUE_NOTIFY, 2);
 }
 
 #[test]
