@@ -32,7 +32,7 @@ mod handshake_tests;
 #[cfg(test)]
 mod tests;
 
-pub use arena::{Arena, Region};
+pub use arena::{Arena, Region, SENDS};
 pub use error::{DeviceFault, DriverError};
 pub use receive::ReceivedFrame;
 pub use ring::{Descriptor, RingPlaces};
@@ -386,6 +386,16 @@ impl QueuePair {
     /// The descriptor's own; the frame is gone.
     pub fn receive_to(&mut self, fd: BorrowedFd<'_>) -> io::Result<Moved> {
         let moved = if self.fault.is_none() { self.receive.receive_to(fd) } else { Ok(Ok(Moved::Nothing)) };
+        self.unless_faulty(moved).unwrap_or(Ok(Moved::Nothing))
+    }
+
+    /// Sends the next frames received on the socket `fd` in the same form, at most [`SENDS`], with one system call that does not wait.
+    /// [`Moved::Frame`]: at least one went. What had no room stays next.
+    ///
+    /// # Errors
+    /// The socket's own about the next frame, which is gone.
+    pub fn send_to(&mut self, fd: BorrowedFd<'_>) -> io::Result<Moved> {
+        let moved = if self.fault.is_none() { self.receive.send_to(fd) } else { Ok(Ok(Moved::Nothing)) };
         self.unless_faulty(moved).unwrap_or(Ok(Moved::Nothing))
     }
 

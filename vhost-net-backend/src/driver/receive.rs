@@ -1,6 +1,6 @@
 //! The receiveq: buffers posted, frames copied out (merged buffers joined), buffers posted again.
 
-use super::arena::{Arena, MAX_PIECES, Window};
+use super::arena::{Arena, MAX_PIECES, SENDS, Window};
 use super::error::DeviceFault;
 use super::plan::{CACHE_LINE, ReceiveBuffers, Slots};
 use super::ring::{Descriptor, Ring, Used};
@@ -71,8 +71,10 @@ pub(super) struct ReceiveQueue {
     /// Ring descriptors of each chain.
     chain: u16,
     mergeable: bool,
-    /// The chains of a frame that is being written to a descriptor, and the bytes in each.
+    /// The chains of frames that are being written to a descriptor, and the bytes in each.
     gathered: Vec<(u16, usize)>,
+    /// Of how many chains each of these frames is.
+    frames: Vec<usize>,
     /// The frame that is being handed over: copied, since the device could still write to the shared one.
     scratch: Box<[u8]>,
 }
@@ -112,7 +114,8 @@ impl ReceiveQueue {
             };
         }
         let scratch = vec![0; MAX_CHAIN].into_boxed_slice();
-        Self { ring, memory, slots, chain, mergeable, gathered: Vec::with_capacity(MAX_SLOTS), scratch }
+        let (gathered, frames) = (Vec::with_capacity(MAX_SLOTS), Vec::with_capacity(SENDS));
+        Self { ring, memory, slots, chain, mergeable, gathered, frames, scratch }
     }
 
     pub(super) fn slots(&self) -> Slots {
@@ -146,29 +149,56 @@ impl ReceiveQueue {
     /// Writes the next frame to `fd`, a [short](net_header::SHORT_LEN) net header before it, right from its buffers, and posts them
     /// again, unpublished. If the descriptor has no room the frame stays the next one; with any other error of its it is gone.
     pub(super) fn receive_to(&mut self, fd: BorrowedFd<'_>) -> Result<io::Result<Moved>, DeviceFault> {
-        if self.gathered.is_empty() && !self.gather()? {
+        self.give(1, |memory, pieces, _| memory.write_to(fd, pieces).map(|_| 1))
+    }
+
+    /// Sends the next frames to the socket `fd` in the same form, as many as one call takes.
+    pub(super) fn send_to(&mut self, fd: BorrowedFd<'_>) -> Result<io::Result<Moved>, DeviceFault> {
+        self.give(SENDS, |memory, pieces, counts| memory.send_to(fd, pieces, counts))
+    }
+
+    /// Gives at most `limit` frames to `out`: their pieces, and of how many each is; it says how many went.
+    fn give(
+        &mut self,
+        limit: usize,
+        out: impl FnOnce(&Arena, &[(usize, usize)], &[usize]) -> io::Result<usize>,
+    ) -> Result<io::Result<Moved>, DeviceFault> {
+        while self.frames.len() < limit && self.gather()? {}
+        if self.frames.is_empty() {
             return Ok(Ok(Moved::Nothing));
         }
         let mut pieces = [(0, 0); MAX_PIECES];
-        for (piece, (head, written)) in pieces[1..].iter_mut().zip(&self.gathered) {
-            *piece = (self.slot(*head), *written);
+        let mut counts = [0; SENDS];
+        let (mut used, mut frames, mut chains) = (0, 0, self.gathered.iter());
+        for buffers in self.frames.iter().take(limit) {
+            if used + buffers + 1 > MAX_PIECES {
+                break;
+            }
+            for (piece, (head, written)) in pieces[used + 1..].iter_mut().zip(chains.by_ref().take(*buffers))
+            {
+                *piece = (self.slot(*head), *written);
+            }
+            let (slot, written) = pieces[used + 1];
+            pieces[used] = (slot, net_header::SHORT_LEN);
+            pieces[used + 1] = (slot + net_header::LEN, written - net_header::LEN);
+            counts[frames] = buffers + 1;
+            used += buffers + 1;
+            frames += 1;
         }
-        let count = self.gathered.len() + 1;
-        let slot = pieces[1].0;
-        pieces[0] = (slot, net_header::SHORT_LEN);
-        pieces[1] = (slot + net_header::LEN, pieces[1].1 - net_header::LEN);
-        let written = match self.memory.write_to(fd, &pieces[..count]) {
+        let (gone, moved) = match out(&self.memory, &pieces[..used], &counts[..frames]) {
+            Ok(sent) => (sent, Ok(Moved::Frame)),
             Err(why) if why.kind() == io::ErrorKind::WouldBlock => return Ok(Ok(Moved::NoRoom)),
-            written => written,
+            Err(why) => (1, Err(why)),
         };
-        for place in 0..self.gathered.len() {
+        let chains = self.frames.drain(..gone).sum();
+        for place in 0..chains {
             self.post_again(self.gathered[place].0);
         }
-        self.gathered.clear();
-        Ok(written.map(|_| Moved::Frame))
+        self.gathered.drain(..chains);
+        Ok(moved)
     }
 
-    /// Takes the chains of the next frame; false if there is none. The device uses all of them at once.
+    /// Takes the chains of one more frame; false if there is none. The device uses all of them at once.
     fn gather(&mut self) -> Result<bool, DeviceFault> {
         let Some(first) = self.ring.take_used()? else { return Ok(false) };
         let written = self.written(first)?;
@@ -184,13 +214,14 @@ impl ReceiveQueue {
             return Err(DeviceFault::NumBuffers { num_buffers, used: 1 });
         }
         for used in 1..num_buffers {
-            if self.gathered.len() == MAX_SLOTS {
+            if usize::from(used) == MAX_SLOTS {
                 return Err(DeviceFault::Oversize { limit: self.scratch.len() });
             }
             let chain = self.ring.take_used()?.ok_or(DeviceFault::NumBuffers { num_buffers, used })?;
             let written = self.written(chain)?;
             self.gathered.push((chain.head, written));
         }
+        self.frames.push(num_buffers.into());
         Ok(true)
     }
 

@@ -459,3 +459,64 @@ fn a_full_ring_that_is_turned_over_repeats_its_frames_and_stays_whole() {
         assert_eq!((bench.received(), bench.pair.fault()), (vec![frame(60, 7)], None));
     }
 }
+
+#[test]
+fn frames_are_sent_many_at_a_time_in_order_and_what_has_no_room_stays_next() {
+    let mut bench = bench(&Config { features: VERSION_1 | NET_MRG_RXBUF, ..Config::default() });
+    let (ours, peer) = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        rustix::net::SocketFlags::NONBLOCK,
+        None,
+    )
+    .expect("sockets");
+    rustix::net::sockopt::set_socket_send_buffer_size(&ours, 64 << 10).expect("a socket");
+    // More than one call sends; among small ones large ones, of which fewer than SENDS fit into a call.
+    let frames: Vec<_> = (0..3 * SENDS)
+        .map(|number| frame(if number % 4 == 3 { 20_000 + number } else { 60 + number }, number as u8))
+        .collect();
+    let (mut given, mut calls, mut no_room) = (0, 0, 0);
+    let mut heard = Vec::new();
+    let mut into = vec![0; 1 << 17];
+    while heard.len() < frames.len() {
+        while given < frames.len() && given - heard.len() < 2 * SENDS {
+            for (head, len) in bench.deliver(&frames[given], bench.pair.receive.slots().len) {
+                bench.receive.add_used(&bench.guest, head, len).expect("a head of the ring");
+            }
+            given += 1;
+        }
+        loop {
+            match bench.pair.send_to(ours.as_fd()).expect("a socket") {
+                Moved::Frame => calls += 1,
+                Moved::NoRoom => {
+                    no_room += 1;
+                    break;
+                }
+                Moved::Nothing => break,
+            }
+        }
+        bench.pair.flush();
+        while let Ok(len) = rustix::io::read(&peer, &mut into[..]) {
+            let (header, bytes) = into[..len].split_at(net_header::SHORT_LEN);
+            assert_eq!((header, bytes), (&[0; net_header::SHORT_LEN][..], &frames[heard.len()][..]));
+            heard.push(len);
+        }
+    }
+    assert_eq!(bench.pair.fault(), None);
+    assert!(no_room > 0, "the socket was never full");
+    assert!(calls < frames.len(), "{calls} calls for {} frames", frames.len());
+    // The error of the next frame is told, and it alone is gone.
+    drop(peer);
+    for number in 0..3 {
+        for (head, len) in bench.deliver(&frames[number], bench.pair.receive.slots().len) {
+            bench.receive.add_used(&bench.guest, head, len).expect("a head of the ring");
+        }
+    }
+    for _ in 0..3 {
+        assert_eq!(
+            bench.pair.send_to(ours.as_fd()).map_err(|why| why.kind()),
+            Err(std::io::ErrorKind::BrokenPipe)
+        );
+    }
+    assert_eq!(bench.pair.send_to(ours.as_fd()).expect("nothing is sent"), Moved::Nothing);
+}

@@ -110,9 +110,9 @@ impl Shared {
         self.stop.as_fd()
     }
 
-    /// Counts a frame that what is outside did not take.
-    pub(super) fn count_refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+    /// Counts frames that what is outside did not take, or that were lost there before they could be brought.
+    pub(super) fn count_refused(&self, frames: u64) {
+        self.refused.fetch_add(frames, Ordering::Relaxed);
     }
 }
 
@@ -141,9 +141,9 @@ impl Adapter {
     /// socket bound to it, with PACKET_VNET_HDR, PACKET_AUXDATA and PACKET_IGNORE_OUTGOING.
     ///
     /// # Errors
-    /// Descriptors or threads ran out.
+    /// Descriptors, threads or memory ran out.
     pub(crate) fn nic(name: &str, socket: OwnedFd, stream: UnixStream) -> io::Result<Self> {
-        let outside = vec![Nic::new(socket)];
+        let outside = vec![Nic::new(socket)?];
         Self::start(name, Nic::WHAT, stream, |shared, stream| run(shared, outside, stream))
     }
 
@@ -200,7 +200,7 @@ impl Adapter {
         self.what
     }
 
-    /// Frames that what is outside did not take, most likely because its interface is down.
+    /// Frames that what is outside did not take, most likely because its interface is down, and those that were lost there.
     pub(crate) fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::Relaxed)
     }

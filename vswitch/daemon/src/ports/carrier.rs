@@ -24,13 +24,16 @@ pub(super) trait Outside {
     /// What it is called.
     const WHAT: &str;
 
+    /// Frames that one call of [`Outside::take`] gives outside at most.
+    const TAKEN: usize = 1;
+
     /// The offloads that it takes and leaves to others ([`vhost_net_backend::features`]).
     fn features(&self) -> u64;
 
     /// Queues a frame from outside, if there is one.
     fn bring(&mut self, pair: &mut QueuePair, shared: &Shared) -> Result<Moved, AdapterEnd>;
 
-    /// Gives a received frame outside, if there is one.
+    /// Gives received frames outside, if there are any.
     fn take(&mut self, pair: &mut QueuePair, shared: &Shared) -> Result<Moved, AdapterEnd>;
 
     /// Readable when there may be a frame.
@@ -120,13 +123,13 @@ impl<'a, O: Outside> Carrier<'a, O> {
         if carried > 0 { Ok(()) } else { self.wait() }
     }
 
-    /// Gives received frames outside; how many.
+    /// Gives received frames outside; how often.
     fn take(&mut self) -> Result<usize, AdapterEnd> {
-        for frames in 0..BATCH {
+        for calls in 0..BATCH / O::TAKEN {
             let moved = self.outside.take(self.pair, self.shared)?;
             self.outside_full = moved == Moved::NoRoom;
             if moved != Moved::Frame {
-                return Ok(frames);
+                return Ok(calls);
             }
         }
         Ok(BATCH)

@@ -58,7 +58,7 @@ impl Outside for Dgram {
                 Err(why) => return Err(AdapterEnd::Gone { what: Self::WHAT, why: why.to_string() }),
             };
             if !(ETHERNET_LEN..=self.heard.len()).contains(&whole) {
-                shared.count_refused();
+                shared.count_refused(1);
                 return Ok(Moved::Frame);
             }
             self.waiting = whole;
@@ -87,10 +87,10 @@ impl Outside for Dgram {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Moved::NoRoom),
             Err(why @ (Errno::CONNREFUSED | Errno::CONNRESET | Errno::NOTCONN | Errno::PIPE)) => {
                 // The next peer gets nothing that was for this one.
-                shared.count_refused();
+                shared.count_refused(1);
                 return Err(AdapterEnd::Gone { what: Self::WHAT, why: why.to_string() });
             }
-            Err(_) => shared.count_refused(),
+            Err(_) => shared.count_refused(1),
         }
         self.telling.clear();
         Ok(Moved::Frame)

@@ -1,15 +1,18 @@
 //! An interface of the host: a packet socket (packet(7)) with the net header before each frame, bound to it, and promiscuous.
 //!
-//! Frames go out straight from the ring's buffers. What comes in goes through a buffer of ours: the kernel takes a frame's outer
-//! VLAN tag off before we see it and tells it beside the frame, and it is put back here.
+//! Frames go out straight from the buffers of the port's ring. What comes in lies in a ring that the kernel fills, or, if it is too
+//! long for that, is received into a buffer of ours. The kernel takes a frame's outer VLAN tag off before we see it and tells it
+//! beside the frame, and it is put back here.
 
 mod message;
+mod ring;
 
 use super::{
     adapter::{AdapterEnd, AdapterState, Shared},
     carrier::Outside,
 };
 use message::{Message, TAG};
+use ring::{Held, Ring};
 use rustix::{
     event::Timespec,
     io::Errno,
@@ -17,10 +20,11 @@ use rustix::{
 };
 use std::{
     io,
+    ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 use vhost_net_backend::{
-    driver::{Moved, QueuePair},
+    driver::{Moved, QueuePair, SENDS},
     features,
     net_header::{F_NEEDS_CSUM, LEN, NetHeader, SHORT_LEN},
 };
@@ -38,16 +42,31 @@ const ADDRESSES: usize = 12;
 #[derive(Debug)]
 pub(super) struct Nic {
     socket: OwnedFd,
+    ring: Ring,
+    /// A frame that is too long for the ring.
     buffer: Box<[u8]>,
-    /// The frame in the buffer that the ring had no room for: its header and where it lies.
-    waits: Option<(NetHeader, std::ops::Range<usize>)>,
+    /// The frame that is to be queued next.
+    waits: Option<Waiting>,
     /// The interface was down when it was last looked at.
     down: bool,
 }
 
+/// A frame that is to be queued: its header, and where it lies in the buffer or in the ring's next slot.
+#[derive(Debug)]
+struct Waiting {
+    header: NetHeader,
+    frame: Range<usize>,
+    in_ring: bool,
+}
+
 impl Nic {
-    pub(super) fn new(socket: OwnedFd) -> Self {
-        Self { socket, buffer: vec![0; TAG + SHORT_LEN + LONGEST].into(), waits: None, down: false }
+    /// Takes the socket over.
+    ///
+    /// # Errors
+    /// There is no memory for its ring.
+    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+        let ring = Ring::new(socket.as_fd())?;
+        Ok(Self { socket, ring, buffer: vec![0; SHORT_LEN + LONGEST].into(), waits: None, down: false })
     }
 
     /// What the interface says to an empty message, which is too short to be sent.
@@ -64,36 +83,81 @@ impl Nic {
         Ok(())
     }
 
-    /// Puts the frame that waits into the ring.
-    fn queue(&mut self, pair: &mut QueuePair) -> Moved {
-        let Some((header, frame)) = self.waits.take() else { return Moved::Nothing };
-        if pair.transmit_with(&header.to_bytes(), &self.buffer[frame.clone()]) {
-            return Moved::Frame;
+    /// Looks for a frame; whether one waits then to be queued, or was counted and is gone.
+    fn find(&mut self, shared: &Shared) -> Result<Moved, AdapterEnd> {
+        let Some(mut slot) = self.ring.next() else { return Ok(Moved::Nothing) };
+        if slot.follows_loss() {
+            shared.count_refused(ring::losses(self.socket.as_fd()));
         }
-        self.waits = Some((header, frame));
-        Moved::NoRoom
+        match slot.held() {
+            Held::Frame(message) => {
+                let (header, frame) = unpack(slot.bytes(), &message);
+                self.waits = Some(Waiting { header, frame, in_ring: true });
+                return Ok(Moved::Frame);
+            }
+            Held::Cut => shared.count_refused(1),
+            Held::Aside => match message::receive(self.socket.as_fd(), &mut self.buffer) {
+                Ok(Some(message)) if !message.is_cut && fits(&message) => {
+                    let (header, frame) = unpack(&mut self.buffer, &message);
+                    self.waits = Some(Waiting { header, frame, in_ring: false });
+                }
+                Err(Errno::NETDOWN) => {
+                    // It was told instead of the frame, which is still there.
+                    self.look(shared)?;
+                    return Ok(Moved::Nothing);
+                }
+                // Longer than a ring takes, or of a kind that the net header cannot say.
+                Ok(_) | Err(Errno::INVAL) => shared.count_refused(1),
+                Err(why) => return Err(gone(&why)),
+            },
+        }
+        slot.release();
+        Ok(Moved::Frame)
     }
 
-    /// Takes the header off what was received, and puts the tag back.
-    fn unpack(&mut self, message: &Message) {
-        let mut short = [0; LEN];
-        short[..SHORT_LEN].copy_from_slice(&self.buffer[TAG..TAG + SHORT_LEN]);
-        let mut header = NetHeader::from_bytes(short);
-        // Whether the kernel has checked a sum is nothing that a driver says to its device.
-        header.flags &= F_NEEDS_CSUM;
-        let (mut begin, end) = (TAG + SHORT_LEN, TAG + message.len);
-        if let Some(tag) = message.tag.filter(|_| message.len >= SHORT_LEN + ADDRESSES) {
-            self.buffer.copy_within(begin..begin + ADDRESSES, begin - TAG);
-            begin -= TAG;
-            self.buffer[begin + ADDRESSES..begin + ADDRESSES + TAG].copy_from_slice(&tag);
-            let further = |place: u16| if place == 0 { 0 } else { place.saturating_add(TAG as u16) };
-            header.hdr_len = further(header.hdr_len);
-            if header.flags & F_NEEDS_CSUM != 0 {
-                header.csum_start = further(header.csum_start);
+    /// Puts the frame that waits into the port's ring.
+    fn queue(&mut self, pair: &mut QueuePair) -> Moved {
+        let Some(Waiting { header, frame, in_ring }) = &self.waits else { return Moved::Frame };
+        let (header, frame) = (header.to_bytes(), frame.clone());
+        let queued = match (in_ring, self.ring.next()) {
+            (false, _) => pair.transmit_with(&header, &self.buffer[frame]),
+            (true, Some(mut slot)) => {
+                let queued = pair.transmit_with(&header, &slot.bytes()[frame]);
+                if queued {
+                    slot.release();
+                }
+                queued
             }
+            // Never: a slot that was ours is the kernel's only after it was given back.
+            (true, None) => true,
+        };
+        if !queued {
+            return Moved::NoRoom;
         }
-        self.waits = Some((header, begin..end));
+        self.waits = None;
+        Moved::Frame
     }
+}
+
+/// Takes the header off what was received, and puts the tag back where it was: the header, and where the frame lies.
+fn unpack(bytes: &mut [u8], message: &Message) -> (NetHeader, Range<usize>) {
+    let mut short = [0; LEN];
+    short[..SHORT_LEN].copy_from_slice(&bytes[..SHORT_LEN]);
+    let mut header = NetHeader::from_bytes(short);
+    // Whether the kernel has checked a sum is nothing that a driver says to its device.
+    header.flags &= F_NEEDS_CSUM;
+    let (mut begin, end) = (SHORT_LEN, message.len);
+    if let Some(tag) = message.tag.filter(|_| message.len >= SHORT_LEN + ADDRESSES) {
+        bytes.copy_within(begin..begin + ADDRESSES, begin - TAG);
+        begin -= TAG;
+        bytes[begin + ADDRESSES..begin + ADDRESSES + TAG].copy_from_slice(&tag);
+        let further = |place: u16| if place == 0 { 0 } else { place.saturating_add(TAG as u16) };
+        header.hdr_len = further(header.hdr_len);
+        if header.flags & F_NEEDS_CSUM != 0 {
+            header.csum_start = further(header.csum_start);
+        }
+    }
+    (header, begin..end)
 }
 
 /// Whether the frame is one that rings take, with its tag put back.
@@ -107,6 +171,7 @@ fn gone(why: &impl ToString) -> AdapterEnd {
 
 impl Outside for Nic {
     const WHAT: &str = "nic";
+    const TAKEN: usize = SENDS;
 
     /// What comes in may be anything; of what goes out the kernel completes and cuts all but UDP, which it knows from 6.2 on.
     fn features(&self) -> u64 {
@@ -119,19 +184,9 @@ impl Outside for Nic {
             self.look(shared)?;
         }
         if self.waits.is_none() {
-            match message::receive(self.socket.as_fd(), &mut self.buffer[TAG..]) {
-                Ok(Some(message)) if !message.is_cut && fits(&message) => self.unpack(&message),
-                // Longer than a ring takes, or of a kind that the net header cannot say.
-                Ok(Some(_)) | Err(Errno::INVAL) => {
-                    shared.count_refused();
-                    return Ok(Moved::Frame);
-                }
-                Ok(None) => return Ok(Moved::Nothing),
-                Err(Errno::NETDOWN) => {
-                    self.look(shared)?;
-                    return Ok(Moved::Nothing);
-                }
-                Err(why) => return Err(gone(&why)),
+            match self.find(shared)? {
+                Moved::Frame => {}
+                nothing => return Ok(nothing),
             }
         }
         Ok(self.queue(pair))
@@ -139,8 +194,8 @@ impl Outside for Nic {
 
     /// A frame that the interface does not take is counted and gone: it is down, or the frame is longer than its MTU.
     fn take(&mut self, pair: &mut QueuePair, shared: &Shared) -> Result<Moved, AdapterEnd> {
-        pair.receive_to(self.socket.as_fd()).or_else(|why| {
-            shared.count_refused();
+        pair.send_to(self.socket.as_fd()).or_else(|why| {
+            shared.count_refused(1);
             if Errno::from_io_error(&why).is_some_and(|why| matches!(why, Errno::NETDOWN | Errno::NXIO)) {
                 self.look(shared)?;
             }

@@ -65,7 +65,7 @@ impl Outside for Tap {
                     Err(gone(&why))
                 }
                 _ => {
-                    shared.count_refused();
+                    shared.count_refused(1);
                     Ok(Moved::Frame)
                 }
             },

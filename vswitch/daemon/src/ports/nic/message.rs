@@ -12,7 +12,7 @@ use std::{
 /// Bytes of a VLAN tag (IEEE 802.1Q-2018 §9.3).
 pub(super) const TAG: usize = 4;
 
-/// The tag protocol of a frame whose auxiliary data say none (IEEE 802.1Q-2018 table 9-1).
+/// The tag protocol of a frame whose status says none (IEEE 802.1Q-2018 table 9-1).
 const CUSTOMER_TAG: u16 = 0x8100;
 
 /// Bytes for the control messages of one frame: `struct tpacket_auxdata` behind its header.
@@ -53,11 +53,11 @@ pub(super) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<Optio
             why => Err(why),
         };
     };
-    Ok(Some(Message { len, is_cut: header.msg_flags & libc::MSG_TRUNC != 0, tag: tag(&header) }))
+    Ok(Some(Message { len, is_cut: header.msg_flags & libc::MSG_TRUNC != 0, tag: auxiliary_tag(&header) }))
 }
 
 /// The tag that the auxiliary data tell (packet(7): PACKET_AUXDATA).
-fn tag(header: &libc::msghdr) -> Option<[u8; TAG]> {
+fn auxiliary_tag(header: &libc::msghdr) -> Option<[u8; TAG]> {
     // SAFETY: `header` is one that recvmsg(2) filled, so the control messages in it are whole.
     let first = unsafe { libc::CMSG_FIRSTHDR(header) };
     // SAFETY: it is null or lies in the control messages, aligned as they are.
@@ -69,10 +69,15 @@ fn tag(header: &libc::msghdr) -> Option<[u8; TAG]> {
     }
     // SAFETY: its length says that a whole `struct tpacket_auxdata` follows.
     let data: libc::tpacket_auxdata = unsafe { ptr::read_unaligned(libc::CMSG_DATA(first).cast()) };
-    let says = |flag: u32| data.tp_status & flag != 0;
+    tag(data.tp_status, data.tp_vlan_tpid, data.tp_vlan_tci)
+}
+
+/// The tag that a frame's status, protocol and control information make, if it had one.
+pub(super) fn tag(status: u32, protocol: u16, control: u16) -> Option<[u8; TAG]> {
+    let says = |flag: u32| status & flag != 0;
     says(libc::TP_STATUS_VLAN_VALID).then(|| {
-        let protocol = if says(libc::TP_STATUS_VLAN_TPID_VALID) { data.tp_vlan_tpid } else { CUSTOMER_TAG };
-        let ([p0, p1], [t0, t1]) = (protocol.to_be_bytes(), data.tp_vlan_tci.to_be_bytes());
+        let protocol = if says(libc::TP_STATUS_VLAN_TPID_VALID) { protocol } else { CUSTOMER_TAG };
+        let ([p0, p1], [t0, t1]) = (protocol.to_be_bytes(), control.to_be_bytes());
         [p0, p1, t0, t1]
     })
 }
