@@ -507,8 +507,8 @@ fn frames_are_sent_many_at_a_time_in_order_and_what_has_no_room_stays_next() {
     assert!(calls < frames.len(), "{calls} calls for {} frames", frames.len());
     // The error of the next frame is told, and it alone is gone.
     drop(peer);
-    for number in 0..3 {
-        for (head, len) in bench.deliver(&frames[number], bench.pair.receive.slots().len) {
+    for frame in frames.iter().take(3) {
+        for (head, len) in bench.deliver(frame, bench.pair.receive.slots().len) {
             bench.receive.add_used(&bench.guest, head, len).expect("a head of the ring");
         }
     }
