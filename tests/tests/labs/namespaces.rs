@@ -6,7 +6,7 @@ use crate::{
     process::{eventually, kill},
 };
 use controller::{
-    api::types::{NodeRow, PingallReport, PortRow},
+    api::types::{DatapathView, NodeRow, PingallReport, PortRow},
     image::{self, Name},
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -318,6 +318,35 @@ fn tags_and_large_frames_pass_a_nic_both_ways() {
     // What is in the one VLAN is not in the other.
     lab.expect(1, &["transfer", "a1", "b2", "--size", "1"]);
     lab.assert_sound();
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+/// The sockets outlive a switch, and what it set up at them does.
+#[test]
+fn a_switch_that_is_killed_finds_its_nics_taps_and_namespaces_again() {
+    let Some(_place) = Place::new("again") else { return };
+    let (lab, name) = (Lab::new(), name("again"));
+    ip("link add left type veth peer name right");
+    ip("link set dev left up");
+    ip("link set dev right up");
+    let file = lab.write("again.vnet.yaml", &cable_lab(&name)).display().to_string();
+    lab.expect(0, &["up", "-d", &file]);
+    // While there is none, it cannot be shown.
+    let datapath = || {
+        let shown = lab.vnet(&["show", "datapath", "--format", "json"]);
+        serde_json::from_slice::<DatapathView>(&shown.stdout).ok()
+    };
+    for _ in 0..2 {
+        let before = datapath().expect("a switch").pid;
+        kill(before);
+        eventually("another switch", || datapath().filter(|now| now.pid != before));
+        for port in ["out:eth0", "in:eth0", "b1:eth0", "b2:eth0", "b3:eth0"] {
+            lab.port_up(port);
+        }
+        transfer(&lab, "b1", "b2");
+        transfer(&lab, "b3", "b1");
+    }
     lab.expect(0, &["down"]);
     lab.assert_gone();
 }

@@ -89,8 +89,7 @@ impl<'a> Relay<'a> {
         let Switch { world, fdb, now, learning } = *self.switch;
         let vlan = self.class.vlan;
         if learning && !progress.unlearned {
-            let port = matches!(from, Target::Port(_)).then_some(self.port);
-            let learned = fdb.learn(Key::new(switch, vlan, self.frame.link.src), from, port, now);
+            let learned = fdb.learn(Key::new(switch, vlan, self.frame.link.src), from, self.port, now);
             progress.unlearned = matches!(learned, Learned::Refused(why) if why != Refusal::Busy);
             if learned != Learned::Known {
                 progress.lesson.get_or_insert(Lesson { switch, vlan, learned });

@@ -157,18 +157,16 @@ impl Fdb {
         self.find(key, now.as_secs()).is_some_and(|(_, entry)| entry.is_static())
     }
 
-    /// Notes that the address was seen at `target`. `port` is where the frame came in, if that is `target`: its cap
-    /// holds; behind a trunk the cap of the port where it entered has been asked already.
+    /// Notes that the address was seen at `target`. `port` is where the frame came in. Its cap holds if that is `target`; behind a trunk
+    /// it has been asked already. What the topology file says of an address stands, but for the address's own node: between that one's
+    /// interfaces it moves, for a guest that bonds them uses one address at all.
     #[inline]
-    pub fn learn(&self, key: Key, target: Target, port: Option<&Port>, now: Instant) -> Learned {
+    pub fn learn(&self, key: Key, target: Target, port: &Port, now: Instant) -> Learned {
         let second = now.as_secs();
         match self.find(key, second) {
-            Some((_, entry)) if entry.is_static() => {
-                if entry.is_at(target) {
-                    Learned::Known
-                } else {
-                    self.refuse(Refusal::Static)
-                }
+            Some((_, entry)) if entry.is_static() && entry.is_at(target) => Learned::Known,
+            Some((_, entry)) if entry.is_static() && !port.is_nodes(entry.first.mac()) => {
+                self.refuse(Refusal::Static)
             }
             Some((slot, entry)) if entry.is_at(target) => {
                 if entry.second.stamp() != Stamp::Seen(second) {
@@ -261,16 +259,22 @@ impl Fdb {
 
     /// The rare half of [`Fdb::learn`]: the entry is new, aged or elsewhere.
     #[cold]
-    fn learn_change(&self, key: Key, target: Target, port: Option<&Port>, now: u64) -> Learned {
+    fn learn_change(&self, key: Key, target: Target, port: &Port, now: u64) -> Learned {
         let hash = self.hash(key);
         let Some(_lock) = self.locks.try_lock(hash.first()) else { return Learned::Refused(Refusal::Busy) };
         let table = self.tables.current();
         let known = table.find(hash, key);
-        if known.is_some_and(|(_, entry)| entry.is_static()) {
-            return self.refuse(Refusal::Static);
+        if let Some((slot, entry)) = known.filter(|(_, entry)| entry.is_static()) {
+            if !port.is_nodes(key.mac) {
+                return self.refuse(Refusal::Static);
+            }
+            self.replace(slot, key, target, entry.second.stamp());
+            self.moves.fetch_add(1, Ordering::Relaxed);
+            return Learned::Moved { from: entry.former() };
         }
         let stays = known.is_some_and(|(_, entry)| entry.is_at(target));
-        if !stays && port.is_some_and(|port| self.count_on(port.id.index()) >= port.mac_limit) {
+        let is_here = target == Target::Port(port.id);
+        if !stays && is_here && self.count_on(port.id.index()) >= port.mac_limit {
             return self.refuse(Refusal::PortLimit);
         }
         let is_free = |slot: &Slot| slot.read().is_none_or(|entry| self.is_aged(entry, now));

@@ -4,6 +4,7 @@ use super::{Domain, Hop, HopId, MAX_PORTS, MAX_SWITCHES, Port, Role, Switch, Wor
 use crate::{
     description::{self, Description, Link, Membership},
     id::SwitchId,
+    mac::MacAddr,
     vlan::{VlanId, VlanSet},
 };
 use std::{collections::BTreeMap, fmt};
@@ -91,11 +92,12 @@ impl World {
         }
         let vlans = existing_vlans(description)?;
         check_switches(description)?;
-        let ports = (description.ports.iter().enumerate())
+        let mut ports = (description.ports.iter().enumerate())
             .map(|(place, port)| {
                 port.as_ref().map(|port| compile_port(description, &vlans, place, port)).transpose()
             })
             .collect::<Result<Vec<_>, _>>()?;
+        tell_node_macs(description, &mut ports);
         let trunks = compile_trunks(description, &vlans)?;
         let (hops, domains) = flood_lists(description.switches.len(), &ports, &trunks);
         let switches = (description.switches.iter().zip(domains))
@@ -184,10 +186,24 @@ fn compile_port(
         mac_limit: port.mac_limit,
         role,
         mac: port.mac,
+        node_macs: Box::default(),
         name: port.name(),
         origin: port.origin,
         link_origin: port.link_origin,
     })
+}
+
+/// Tells the ports of a node of several interfaces the addresses of all of them.
+fn tell_node_macs(description: &Description, ports: &mut [Option<Port>]) {
+    let mut by_node = BTreeMap::<&str, Vec<MacAddr>>::new();
+    for port in description.ports.iter().flatten() {
+        by_node.entry(&port.node).or_default().extend(port.mac);
+    }
+    for (said, port) in description.ports.iter().zip(ports) {
+        let (Some(said), Some(port)) = (said, port) else { continue };
+        let macs = by_node.get(said.node.as_str()).filter(|macs| macs.len() > 1);
+        port.node_macs = macs.into_iter().flatten().copied().collect();
+    }
 }
 
 /// The membership in VLANs that exist. A trunk of all VLANs is said as the full set, so its other members just go.

@@ -41,6 +41,8 @@ pub struct Port {
     pub role: Role,
     /// The interface's address, if it is known.
     pub mac: Option<MacAddr>,
+    /// The addresses of its node's interfaces, if these are several.
+    pub node_macs: Box<[MacAddr]>,
     /// `node:interface`.
     pub name: String,
     /// Where the interface was said.
@@ -181,6 +183,11 @@ pub enum Egress {
 }
 
 impl Port {
+    /// Whether the address may move here from another interface of its node.
+    pub fn is_nodes(&self, mac: MacAddr) -> bool {
+        self.node_macs.contains(&mac)
+    }
+
     /// How frames of `vlan` on `switch` leave here; none if the port is no member (IEEE 802.1Q-2018 §8.8.10).
     #[inline]
     pub fn egress(&self, switch: SwitchId, vlan: VlanId) -> Option<Egress> {

@@ -28,7 +28,7 @@ fn three_ports() -> Lab {
 
 fn learn(fdb: &Fdb, world: &World, port: u16, mac: MacAddr, now: Instant) -> Learned {
     let port = world.port(port).expect("the port exists");
-    fdb.learn(Key::new(SW, vlan(10), mac), Target::Port(port.id), Some(port), now)
+    fdb.learn(Key::new(SW, vlan(10), mac), Target::Port(port.id), port, now)
 }
 
 #[test]
@@ -98,6 +98,27 @@ fn a_stated_address_wins_over_every_frame() {
 }
 
 #[test]
+fn a_stated_address_moves_between_the_interfaces_of_its_node_and_nowhere_else() {
+    let mut lab = three_ports();
+    // Two interfaces of one node, as a guest has that bonds them.
+    for (place, address) in [(0, mac(1)), (1, mac(2))] {
+        let port = lab.description.ports[place].as_mut().unwrap();
+        (port.node, port.mac) = ("pair".into(), Some(address));
+    }
+    let bench = lab.bench();
+    let (fdb, world) = (&bench.fdb, &bench.world);
+    let place = |now| fdb.lookup(world, Key::new(SW, vlan(10), mac(1)), now);
+    for (port, from) in [(1, 0), (0, 1), (1, 0)] {
+        assert_eq!(learn(fdb, world, port, mac(1), at(0)), moved_from(from));
+        assert_eq!(learn(fdb, world, port, mac(1), at(0)), Learned::Known);
+        assert_eq!(learn(fdb, world, 2, mac(1), at(0)), Learned::Refused(Refusal::Static));
+    }
+    assert_eq!(place(at(1_000_000)), Some(Target::Port(PortId::new(1, 0))), "it does not age there");
+    fdb.install(world);
+    assert_eq!(place(at(0)), Some(Target::Port(PortId::new(0, 0))), "until the World is installed anew");
+}
+
+#[test]
 fn a_new_world_forgets_what_is_no_more() {
     let mut lab = three_ports();
     lab.description.ports[0].as_mut().unwrap().mac = Some(mac(9));
@@ -123,7 +144,7 @@ fn a_new_world_forgets_what_is_no_more() {
     let port = new.port(0).unwrap();
     for n in 0..250 {
         let key = Key::new(SW, vlan(10), MacAddr::new([2, 1, 0, 0, 0, n]));
-        assert_eq!(fdb.learn(key, Target::Port(port.id), Some(port), at(0)), Learned::New);
+        assert_eq!(fdb.learn(key, Target::Port(port.id), port, at(0)), Learned::New);
     }
 }
 
@@ -242,7 +263,7 @@ proptest! {
             fdb.sweep(at(now), sweep);
             let id = if first { vlan(10) } else { vlan(20) };
             let port = world.port(port).unwrap();
-            let learned = fdb.learn(Key::new(SW, id, mac(station + 1)), Target::Port(port.id), Some(port), at(now));
+            let learned = fdb.learn(Key::new(SW, id, mac(station + 1)), Target::Port(port.id), port, at(now));
             prop_assert_eq!(learned, model.learn((id, mac(station + 1)), port.id.index(), now));
             for n in 1..=12 {
                 let found = fdb.lookup(&world, Key::new(SW, vlan(10), mac(n)), at(now));

@@ -41,7 +41,7 @@ fn world(mac_limit: u32) -> World {
 
 fn learn(fdb: &Fdb, world: &World, port: u16, n: u32) -> Learned {
     let port = world.port(port).unwrap();
-    fdb.learn(key(n), Target::Port(port.id), Some(port), NOW)
+    fdb.learn(key(n), Target::Port(port.id), port, NOW)
 }
 
 /// Learns, and grows the table when it should; whether there was room.

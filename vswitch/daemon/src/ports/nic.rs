@@ -22,6 +22,7 @@ use std::{
     io,
     ops::Range,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
 };
 use vhost_net_backend::{
     driver::{Moved, QueuePair, SENDS},
@@ -32,8 +33,8 @@ use vhost_net_backend::{
 /// The longest frame that rings take, with its tag.
 const LONGEST: usize = 65_550;
 
-/// How often an interface that is down is looked at: nothing wakes us when it comes up.
-const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+/// How often what nothing wakes us for is looked at: an interface that comes up, and frames that are lost at the ring.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Both MAC addresses: a VLAN tag stands behind them.
 const ADDRESSES: usize = 12;
@@ -42,7 +43,12 @@ const ADDRESSES: usize = 12;
 #[derive(Debug)]
 pub(super) struct Nic {
     socket: OwnedFd,
-    ring: Ring,
+    /// Always there but while it is made anew.
+    ring: Option<Ring>,
+    /// When it was looked for losses last.
+    looked: Instant,
+    /// Frames were lost though the ring was empty, and none came since.
+    suspected: bool,
     /// A frame that is too long for the ring.
     buffer: Box<[u8]>,
     /// The frame that is to be queued next.
@@ -65,8 +71,10 @@ impl Nic {
     /// # Errors
     /// There is no memory for its ring.
     pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
-        let ring = Ring::new(socket.as_fd())?;
-        Ok(Self { socket, ring, buffer: vec![0; SHORT_LEN + LONGEST].into(), waits: None, down: false })
+        let ring = Some(Ring::new(socket.as_fd())?);
+        let buffer = vec![0; SHORT_LEN + LONGEST].into();
+        let looked = Instant::now();
+        Ok(Self { socket, ring, looked, suspected: false, buffer, waits: None, down: false })
     }
 
     /// What the interface says to an empty message, which is too short to be sent.
@@ -83,10 +91,35 @@ impl Nic {
         Ok(())
     }
 
+    /// Now and then, while the ring is empty: counts what was lost, and makes the ring anew if it is stuck. The kernel (seen up to 6.18)
+    /// leaves a slot marked as being filled when it meets a frame that the net header cannot say, such as a datagram that is to be cut into
+    /// fragments, and from then on there is no room in the ring.
+    fn look_for_losses(&mut self, shared: &Shared) -> Result<(), AdapterEnd> {
+        if self.looked.elapsed() < LOOK_AGAIN {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        let lost = ring::losses(self.socket.as_fd());
+        shared.count_refused(lost);
+        // Once may be the end of what overran the ring; an empty ring has room.
+        if lost > 0 && std::mem::replace(&mut self.suspected, true) {
+            self.suspected = false;
+            drop(self.ring.take());
+            self.ring = Some(Ring::new(self.socket.as_fd()).map_err(|why| gone(&why))?);
+        }
+        Ok(())
+    }
+
     /// Looks for a frame; whether one waits then to be queued, or was counted and is gone.
     fn find(&mut self, shared: &Shared) -> Result<Moved, AdapterEnd> {
-        let Some(mut slot) = self.ring.next() else { return Ok(Moved::Nothing) };
-        if slot.follows_loss() {
+        let at_start = self.ring.as_ref().is_some_and(Ring::is_at_start);
+        let Some(mut slot) = self.ring.as_mut().and_then(Ring::next) else {
+            self.look_for_losses(shared)?;
+            return Ok(Moved::Nothing);
+        };
+        self.suspected = false;
+        if at_start {
+            // While frames come without end it is asked once a round.
             shared.count_refused(ring::losses(self.socket.as_fd()));
         }
         match slot.held() {
@@ -119,7 +152,7 @@ impl Nic {
     fn queue(&mut self, pair: &mut QueuePair) -> Moved {
         let Some(Waiting { header, frame, in_ring }) = &self.waits else { return Moved::Frame };
         let (header, frame) = (header.to_bytes(), frame.clone());
-        let queued = match (in_ring, self.ring.next()) {
+        let queued = match (in_ring, self.ring.as_mut().and_then(Ring::next)) {
             (false, _) => pair.transmit_with(&header, &self.buffer[frame]),
             (true, Some(mut slot)) => {
                 let queued = pair.transmit_with(&header, &slot.bytes()[frame]);
@@ -214,6 +247,6 @@ impl Outside for Nic {
     }
 
     fn look_again(&self) -> Option<Timespec> {
-        self.down.then_some(LOOK_AGAIN)
+        Timespec::try_from(LOOK_AGAIN).ok()
     }
 }

@@ -57,7 +57,7 @@ impl Rig {
         let port = self.world.port(place).expect("it is there");
         let Role::Switched { switch, .. } = &port.role else { panic!("port {place} is no switch's") };
         let key = Key::new(*switch, vlan, station);
-        self.fdb.learn(key, Target::Port(port.id), Some(port), Instant::ZERO);
+        self.fdb.learn(key, Target::Port(port.id), port, Instant::ZERO);
         self.fdb.grow();
     }
 

@@ -38,6 +38,10 @@ const BLOCK: usize = 64 << 10;
 
 const BYTES: usize = SLOT * SLOTS;
 
+/// Frees a ring.
+const NO_RING: libc::tpacket_req =
+    libc::tpacket_req { tp_block_size: 0, tp_block_nr: 0, tp_frame_size: 0, tp_frame_nr: 0 };
+
 /// What a slot holds.
 #[derive(Debug)]
 pub(super) enum Held {
@@ -68,11 +72,13 @@ pub(super) struct Slot<'a> {
 }
 
 impl Ring {
-    /// Sets the ring up; frames that wait at the socket are gone. Closing the socket does not free it while it is mapped.
+    /// Sets the ring up; frames that wait at the socket are gone, and so is a ring that it had: a ring is the socket's, and outlives a
+    /// process that ended, for the controller keeps the socket.
     ///
     /// # Errors
     /// The system's, as that it has not so much memory.
     pub(super) fn new(socket: BorrowedFd<'_>) -> io::Result<Self> {
+        set(socket, libc::PACKET_RX_RING, &NO_RING)?;
         let request = libc::tpacket_req {
             tp_block_size: BLOCK as u32,
             tp_block_nr: (BYTES / BLOCK) as u32,
@@ -84,8 +90,12 @@ impl Ring {
         set(socket, libc::PACKET_RX_RING, &request)?;
         // SAFETY: a new mapping at an address of the kernel's choice; nothing of ours is replaced.
         let base = unsafe {
-            mmap(ptr::null_mut(), BYTES, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, socket, 0)?
+            mmap(ptr::null_mut(), BYTES, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, socket, 0)
         };
+        let base = base.inspect_err(|_| {
+            // The first error is the one to tell.
+            let _ = set(socket, libc::PACKET_RX_RING, &NO_RING);
+        })?;
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { base, next: 0 })
     }
@@ -99,6 +109,11 @@ impl Ring {
         // set the status, and writes to it no more.
         let header = unsafe { ptr::read(self.slot().as_ptr().cast()) };
         Some(Slot { ring: self, header })
+    }
+
+    /// Whether the next slot is the first one again.
+    pub(super) fn is_at_start(&self) -> bool {
+        self.next == 0
     }
 
     fn slot(&self) -> NonNull<u8> {
@@ -136,11 +151,6 @@ impl Slot<'_> {
             is_cut: false,
             tag: tag(header.tp_status, header.tp_vlan_tpid, header.tp_vlan_tci),
         })
-    }
-
-    /// Frames were lost before this one, most likely since the ring was full.
-    pub(super) fn follows_loss(&self) -> bool {
-        self.header.tp_status & libc::TP_STATUS_LOSING != 0
     }
 
     /// The net header, and the frame.
