@@ -9,5 +9,6 @@
 //! in OpenStack: ingress is towards it.
 
 pub mod classify;
+pub mod policies;
 pub mod policy;
 pub mod tuple;

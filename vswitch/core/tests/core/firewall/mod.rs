@@ -3,6 +3,7 @@
 mod differential;
 mod large;
 mod naive;
+mod policies;
 mod random;
 mod rules;
 mod sets;
