@@ -4,6 +4,7 @@ mod conservation;
 mod fdb;
 mod fdb_growth;
 mod filter;
+mod firewall;
 mod flow;
 mod head;
 mod offload;
