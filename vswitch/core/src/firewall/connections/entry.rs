@@ -58,6 +58,12 @@ impl Hot {
             && self.check.load(Ordering::Acquire) == digest.check
     }
 
+    /// Whether it still is, if it was when the other words were read.
+    #[inline]
+    pub(super) fn stays(&self, digest: Digest) -> bool {
+        self.place.load(Ordering::Acquire) == digest.place
+    }
+
     /// Whose it is.
     pub(super) fn digest(&self) -> Digest {
         Digest { place: self.place.load(Ordering::Acquire), check: self.check.load(Ordering::Acquire) }
@@ -73,20 +79,22 @@ impl Hot {
     /// The same with what the ends have sent.
     #[inline]
     pub(super) fn track(&self, control: Control) -> Track {
-        let word = |side: usize, n: usize| self.sides[side][n].load(Ordering::Acquire);
-        let side = |n| Side::from_words([word(n, 0), word(n, 1)]);
-        Track { control, sides: [side(0), side(1)] }
+        Track { control, sides: [self.side(Direction::FromPort), self.side(Direction::ToPort)] }
     }
 
-    /// Notes what an end has sent; words that say so already are left alone.
+    /// What one end has sent.
     #[inline]
-    pub(super) fn set_side(&self, of: Direction, before: &Side, after: &Side) {
-        let words = before.words().into_iter().zip(after.words());
-        for (word, (before, after)) in self.sides[of.index()].iter().zip(words) {
-            if before != after {
-                word.store(after, Ordering::Relaxed);
-            }
-        }
+    pub(super) fn side(&self, of: Direction) -> Side {
+        let [first, second] = &self.sides[of.index()];
+        Side::from_words([first.load(Ordering::Acquire), second.load(Ordering::Acquire)])
+    }
+
+    /// Notes what an end has sent.
+    #[inline]
+    pub(super) fn set_side(&self, of: Direction, side: &Side) {
+        let [first, second] = side.words();
+        self.sides[of.index()][0].store(first, Ordering::Relaxed);
+        self.sides[of.index()][1].store(second, Ordering::Relaxed);
     }
 
     /// Notes a new state, unless somebody else did meanwhile; whether it did.

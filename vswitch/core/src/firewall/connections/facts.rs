@@ -5,8 +5,9 @@ use super::{
     icmp::{self, Meaning},
     key::{Direction, Ends, Hosts, Key, Scope},
     segment::Segment,
+    short,
 };
-use crate::head::{Head, Network, Transport};
+use crate::head::{Head, LinkHeader, Network, Transport};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 pub(super) const ICMP: u8 = 1;
@@ -62,8 +63,22 @@ pub enum Untracked {
 }
 
 impl Facts {
-    /// Those of a frame that goes `from` one of its ends; `bytes` are what `head` was read from.
+    /// Those of a frame of `frame_len` bytes that begins with `bytes`, and whose link header was read before. What is common is
+    /// read by a short path; for all else this parses the head, as whoever asks the rules has to.
     #[inline]
+    pub fn of(link: &LinkHeader, bytes: &[u8], frame_len: u32, scope: Scope, from: Direction) -> Self {
+        match short::facts(link, bytes, frame_len, scope, from) {
+            Some(facts) => facts,
+            None => Self::parsed(link, bytes, frame_len, scope, from),
+        }
+    }
+
+    #[inline(never)]
+    fn parsed(link: &LinkHeader, bytes: &[u8], frame_len: u32, scope: Scope, from: Direction) -> Self {
+        Self::read(&Head::behind(*link, bytes, frame_len), bytes, scope, from)
+    }
+
+    /// Those of a frame that goes `from` one of its ends; `bytes` are what `head` was read from.
     pub fn read(head: &Head, bytes: &[u8], scope: Scope, from: Direction) -> Self {
         let (hosts, protocol, end) = match head.network {
             Network::Ipv4(ip) => (

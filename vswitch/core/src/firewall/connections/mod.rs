@@ -23,6 +23,7 @@ mod room;
 mod rows;
 mod segment;
 mod share;
+mod short;
 mod state;
 mod sweep;
 mod table;
@@ -136,7 +137,13 @@ impl Connections {
         self.secret.digest(key)
     }
 
-    /// Loads a word of the index, where [`Self::warm`] will look. Loads for several frames are independent of each other, so that their
+    /// Whether the table is so large that its lines may have to come from memory: then it is worth a batch's while to load them ahead.
+    #[inline]
+    pub fn is_cold(&self) -> bool {
+        self.table.is_cold()
+    }
+
+    /// Loads a word of the index, where [`Self::warm`] will look, if the table [is cold](Self::is_cold). Loads for several frames are independent of each other, so that their
     /// cache misses overlap: safe code cannot prefetch. Give the results to [`std::hint::black_box`].
     #[inline]
     pub fn warm_index(&self, digest: Digest) -> u64 {
@@ -167,39 +174,33 @@ impl Connections {
         now: Instant,
     ) -> Answer {
         let now = second(now);
-        let Some(number) = self.table.find(digest) else { return self.unknown(event, now) };
-        let hot = self.table.hot(number);
-        let seen = hot.seen();
-        if self.is_over(seen, now) {
-            return self.unknown(event, now);
-        }
-        if seen.stamp.epoch == low(epoch)
-            && let Event::Tcp(segment) = event
+        if let Event::Tcp(segment) = event
+            && let Some(hot) = self.table.find_near(digest)
+            && let seen = hot.seen()
             && seen.control.is(State::Established)
+            && seen.stamp.epoch == low(epoch)
+            && now.saturating_sub(seen.stamp.seen) <= self.timeouts.of(State::Established)
+            && let Some(side) = window::plain(hot, seen.control, from, segment)
+            && hot.stays(digest)
         {
-            let track = hot.track(seen.control);
-            if let Some(side) = tcp::plain(&track, from, segment)
-                && hot.is(digest)
-            {
-                hot.set_side(from, track.side(from), &side);
-                hot.refresh(seen.stamp, now);
-                return known(track);
-            }
+            hot.set_side(from, &side);
+            hot.refresh(seen.stamp, now);
+            return Answer::Known { state: State::Established, opener: seen.control.opener() };
         }
-        self.look_up_slowly((number, digest), from, event, epoch, now)
+        self.look_up_slowly(digest, from, event, epoch, now)
     }
 
     /// The same for what is not a plain segment of an established connection.
     #[inline(never)]
     fn look_up_slowly(
         &self,
-        at: (u32, Digest),
+        digest: Digest,
         from: Direction,
         event: &Event,
         epoch: Epoch,
         now: u32,
     ) -> Answer {
-        let (number, digest) = at;
+        let Some(number) = self.table.find(digest) else { return self.unknown(event, now) };
         let hot = self.table.hot(number);
         for _ in 0..TRIES {
             let seen = hot.seen();
@@ -230,10 +231,12 @@ impl Connections {
                 Ok(Step::To(after)) => {
                     if hot.set_control(track.control, after.control) {
                         for side in [Direction::FromPort, Direction::ToPort] {
-                            hot.set_side(side, track.side(side), after.side(side));
+                            if track.side(side) != after.side(side) {
+                                hot.set_side(side, after.side(side));
+                            }
                         }
                         hot.refresh(seen.stamp, now);
-                        self.cheapen(at, &track, &after);
+                        self.requeue((number, digest), &track, &after);
                         return known(after);
                     }
                 }
@@ -325,7 +328,7 @@ fn is_quotable(track: &Track, from: Direction, quoted: &Quoted) -> bool {
     let (me, peer) = (track.side(from), track.side(from.opposite()));
     let sent = track.control.state().is_tcp()
         && (!track.control.is(State::SynSent) || from == track.control.opener());
-    sent && !before(me.end, seq) && !before(seq, me.end.wrapping_sub(peer.window.max(1 << 16)))
+    sent && !before(me.end, seq) && !before(seq, me.end.wrapping_sub(peer.window))
 }
 
 #[inline]

@@ -184,7 +184,8 @@ impl Connections {
                 let seen = self.table.hot(number).seen();
                 let worth = seen.control.state().worth();
                 let idle = now.saturating_sub(seen.stamp.seen);
-                if worth != Worth::Settled || idle >= IDLE || self.is_over(seen, now) {
+                let is_idle = at == queue(Worth::Settled) && idle >= IDLE;
+                if worth != Worth::Settled || is_idle || self.is_over(seen, now) {
                     self.remove(guard, number);
                     guard.count_evicted();
                     return true;
@@ -200,11 +201,11 @@ impl Connections {
         false
     }
 
-    /// A connection that is over is the first to make room from now on. If another worker holds the lock, it keeps its place in
-    /// the queue of those in use, until its time is over.
-    pub(super) fn cheapen(&self, (number, digest): (u32, Digest), before: &Track, after: &Track) {
+    /// Moves a connection that is worth more or less than before to its queue. If another worker holds the lock it keeps its place: one
+    /// that settled is moved when it is met there, one that is over makes room when its time comes.
+    pub(super) fn requeue(&self, (number, digest): (u32, Digest), before: &Track, after: &Track) {
         let worth = after.control.state().worth();
-        if worth != Worth::Over || before.control.state().worth() == worth {
+        if before.control.state().worth() == worth {
             return;
         }
         let Some(guard) = self.share_of(after.control).try_lock() else { return };

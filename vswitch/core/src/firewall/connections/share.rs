@@ -1,8 +1,8 @@
 //! A port's share of the table: how many connections it has and may have, and in which order it would give them up.
 //!
 //! What changes a share holds its lock, which a worker only tries. Three queues hold its entries by what they are worth, oldest first. A
-//! connection that becomes worth more is moved when it is met at a queue's head: the entry itself says what it is, and the queues
-//! only say where to look.
+//! connection whose worth changes is moved, at the latest when it is met at a queue's head: the entry itself says what it is, and the
+//! queues only say where to look.
 
 use super::entry::{Cold, Links, NONE};
 use crate::id::PortId;

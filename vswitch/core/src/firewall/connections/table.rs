@@ -1,8 +1,9 @@
 //! Where connections stand: a fixed pool of entries, and an index of cache lines that finds them by digest.
 //!
 //! A slot of the index has an entry's number and eight bits of its digest. A digest has two lines, and in each a slot of its
-//! own: three of four connections stand in that slot of their first line, so that a look-up reads one slot and one entry. The index
-//! has at least two slots for each entry: the chance that both lines of a digest are full is below one in 10^9.
+//! own, behind which the first free one is taken: three of four connections stand in that slot of their first line, nearly all others
+//! behind it, so that a look-up reads one line and one entry. The index has at least two slots for each entry: the chance that both
+//! lines of a digest are full is below one in 10^6.
 //! Slots are taken and given up by compare-and-swap, and free entries are a stack of that kind: nobody waits for anybody.
 
 use super::{
@@ -16,7 +17,9 @@ const SLOTS: usize = 16;
 /// The most entries: numbers have 24 bits, and zero is a free slot.
 pub(super) const MAX_CAPACITY: usize = (1 << 24) - 1;
 /// Slots of a line that are left to the digests whose first it is, while their second has as much room.
-const RESERVED: usize = 4;
+const RESERVED: usize = 1;
+/// Entries of 64 bytes that, with their part of the index, fit a core's own caches beside all else.
+const NEAR: u32 = 4096;
 /// How often a compare-and-swap is tried that others came before.
 const TRIES: usize = 64;
 
@@ -33,6 +36,8 @@ pub(super) struct Table {
     cold: Box<[Cold]>,
     /// `63 turns 32 | 31 first free entry 0`: the turns tell a stack from one that looks the same by chance.
     free: AtomicU64,
+    /// The highest number of an entry that was ever taken: those given back are taken first.
+    peak: AtomicU32,
 }
 
 fn lines<T: Default>(count: usize) -> Box<[T]> {
@@ -49,9 +54,16 @@ impl Table {
             hot: lines(capacity),
             cold: lines(capacity),
             free: AtomicU64::new(NONE.into()),
+            peak: AtomicU32::new(0),
         };
         (0..capacity as u32).rev().for_each(|number| table.give_back(number));
         table
+    }
+
+    /// Whether more entries were ever used at once than stay near a core.
+    #[inline]
+    pub(super) fn is_cold(&self) -> bool {
+        self.peak.load(Ordering::Relaxed) > NEAR
     }
 
     /// How many connections there can be.
@@ -90,34 +102,32 @@ impl Table {
         self.likely(digest).into()
     }
 
-    /// Loads a word of the entry in that slot.
+    /// The entries that slots of a line name which have the digest's tag.
+    #[inline(always)]
+    fn named<'a>(&'a self, line: &'a Line, digest: Digest) -> impl Iterator<Item = (u32, &'a Hot)> {
+        let slots = (0..SLOTS).map(move |n| line.0[(digest.slot() + n) % SLOTS].load(Ordering::Acquire));
+        let tagged = slots.filter(move |slot| slot >> 24 == u32::from(digest.tag()));
+        tagged.filter_map(|slot| Some((number(slot), self.hot.get(number(slot) as usize)?)))
+    }
+
+    /// Loads a word of the entry that a digest's first line is likely to name for it.
     #[inline]
     pub(super) fn touch_entry(&self, digest: Digest) -> u64 {
-        let number = number(self.likely(digest));
-        self.hot.get(number as usize).map_or(0, Hot::touch)
+        self.named(self.line(digest.first()), digest).next().map_or(0, |(_, hot)| hot.touch())
+    }
+
+    /// The entry of a digest, if its first line names it.
+    #[inline]
+    pub(super) fn find_near(&self, digest: Digest) -> Option<&Hot> {
+        let mut named = self.named(self.line(digest.first()), digest);
+        named.find(|(_, hot)| hot.is(digest)).map(|(_, hot)| hot)
     }
 
     /// The entry of a digest.
-    #[inline]
     pub(super) fn find(&self, digest: Digest) -> Option<u32> {
-        let number = number(self.likely(digest));
-        match self.hot.get(number as usize) {
-            Some(hot) if hot.is(digest) => Some(number),
-            _ => self.find_further(digest),
-        }
-    }
-
-    #[inline(never)]
-    fn find_further(&self, digest: Digest) -> Option<u32> {
-        for line in [digest.first(), digest.second()].map(|line| self.line(line)) {
-            for n in 0..SLOTS {
-                let slot = line.0[(digest.slot() + n) % SLOTS].load(Ordering::Acquire);
-                if slot != 0 && slot >> 24 == u32::from(digest.tag()) && self.hot(number(slot)).is(digest) {
-                    return Some(number(slot));
-                }
-            }
-        }
-        None
+        let lines = [digest.first(), digest.second()].map(|line| self.line(line));
+        let mut named = lines.into_iter().flat_map(|line| self.named(line, digest));
+        named.find(|(_, hot)| hot.is(digest)).map(|(number, _)| number)
     }
 
     /// Makes a written entry one that can be found; whether there was a slot.
@@ -159,6 +169,9 @@ impl Table {
             let number = top as u32;
             let next = self.cold.get(number as usize)?.links().behind;
             if self.replace_top(top, next) {
+                if number > self.peak.load(Ordering::Relaxed) {
+                    self.peak.fetch_max(number, Ordering::Relaxed);
+                }
                 return Some(number);
             }
         }

@@ -9,7 +9,7 @@ use super::{
     segment::{MAX_SCALE, Segment},
     state::State,
     track::{Control, Flag, Side, SynAgain, Track},
-    window::{Reset, advanced, before, refusal, reset},
+    window::{MIN_WINDOW, Reset, advanced, before, refusal, reset},
 };
 use crate::head::TcpFlags;
 
@@ -29,14 +29,6 @@ pub(super) enum Step {
     Anew,
 }
 
-/// What nearly all segments are: data or acknowledgements, in the window, of an established connection. None if it is another.
-#[inline]
-pub(super) fn plain(track: &Track, from: Direction, segment: &Segment) -> Option<Side> {
-    let (me, peer) = (track.side(from), track.side(from.opposite()));
-    let fits = segment.is_plain() && refusal(me, peer, segment).is_none();
-    fits.then(|| advanced(me, track.control, from, segment))
-}
-
 /// The connection that a SYN asks for; or, of any other segment, the one that must have been there before.
 pub(super) fn opened(control: Control, from: Direction, segment: &Segment) -> Track {
     if segment.is_syn() {
@@ -50,7 +42,7 @@ pub(super) fn opened(control: Control, from: Direction, segment: &Segment) -> Tr
         .set(Flag::answered(Direction::ToPort))
         .with_scale(Direction::FromPort, MAX_SCALE)
         .with_scale(Direction::ToPort, MAX_SCALE);
-    let unknown = Side { end: segment.seq, ack: segment.ack, edge: segment.ack, window: 1 };
+    let unknown = Side { end: segment.seq, ack: segment.ack, edge: segment.ack, window: MIN_WINDOW };
     let me = advanced(&unknown, control, from, segment);
     let peer = Side {
         end: segment.ack,
@@ -66,9 +58,13 @@ pub(super) fn opened(control: Control, from: Direction, segment: &Segment) -> Tr
 fn asked(control: Control, opener: Direction, syn: SynAgain, first: u32) -> Track {
     let control = control.forgetful().with_state(State::SynSent).with_scale(opener, syn.scale.unwrap_or(0));
     let control = if syn.scale.is_some() { control.set(Flag::SCALES) } else { control };
-    let mut track = Track { control, sides: [Side { window: 1, ..Side::default() }; 2] };
-    *track.side_mut(opener) =
-        Side { end: syn.end, ack: first, edge: 0, window: u32::from(syn.window).max(1) };
+    let mut track = Track { control, sides: [Side { ack: first, window: MIN_WINDOW, ..Side::default() }; 2] };
+    *track.side_mut(opener) = Side {
+        end: syn.end,
+        ack: first,
+        edge: u32::from(syn.window),
+        window: u32::from(syn.window).max(MIN_WINDOW),
+    };
     track
 }
 
@@ -131,9 +127,13 @@ fn met(track: &Track, from: Direction, segment: &Segment, state: State) -> Track
     let (first, window) = (segment.seq.wrapping_add(1), u32::from(segment.window));
     let acked = if segment.has(TcpFlags::ACK) { segment.ack } else { asked.ack };
     let mut met = *track;
-    *met.side_mut(from) =
-        Side { end: segment.end(), ack: acked, edge: acked.wrapping_add(window), window: window.max(1) };
-    *met.side_mut(opener) = Side { ack: first, edge: first.wrapping_add(asked.window), ..asked };
+    *met.side_mut(from) = Side {
+        end: segment.end(),
+        ack: acked,
+        edge: acked.wrapping_add(window),
+        window: window.max(MIN_WINDOW),
+    };
+    *met.side_mut(opener) = Side { ack: first, edge: first.wrapping_add(asked.edge), ..asked };
     let scales = track.control.has(Flag::SCALES).then_some(segment.scale).flatten();
     let control = track.control.with_state(state).clear(Flag::CHALLENGED);
     met.control = match scales {

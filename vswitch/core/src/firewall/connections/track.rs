@@ -152,9 +152,9 @@ pub(super) struct Side {
     pub(super) end: u32,
     /// The last that it acknowledged. Of an opener that waits for the answer: the first number behind its SYN.
     pub(super) ack: u32,
-    /// Behind the last sequence number that it ever allowed the other to send.
+    /// Behind the last sequence number that it ever allowed the other to send. Of an opener that waits: the window of its SYN.
     pub(super) edge: u32,
-    /// The largest window that it ever offered; at least one.
+    /// The largest window that it ever offered, and no less than [`MIN_WINDOW`](super::window::MIN_WINDOW): how far back is old.
     pub(super) window: u32,
 }
 
