@@ -12,7 +12,10 @@
 //! **Who writes.** What puts a connection in, takes it out or judges it anew holds the lock of its port's share. A frame
 //! writes without one: the words of the end that sent it, plainly; the control word and the time, only if nobody else did
 //! meanwhile. Two frames of one direction on two workers may so lose what the older one said. The connection's next frame says it
-//! again; at worst an acknowledgement is refused once, and its sender is asked to repeat itself by the other's retransmission.
+//! again; at worst an acknowledgement is refused once, and its sender is asked to repeat itself by the other's retransmission. And a frame
+//! whose connection is taken out between its last look at the first word and its own writing, some nanoseconds later, writes numbers
+//! of one end into the next connection of the entry. That lets no frame of another key pass, and only a connection that has had no
+//! frame for long, or whose port goes, is taken out under frames; its successor begins anew with its opener's next SYN.
 
 use super::{
     digest::Digest,

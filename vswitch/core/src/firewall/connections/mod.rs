@@ -174,23 +174,38 @@ impl Connections {
         now: Instant,
     ) -> Answer {
         let now = second(now);
-        if let Event::Tcp(segment) = event
-            && let Some(hot) = self.table.find_near(digest)
+        if let Some(hot) = self.table.find_near(digest)
             && let seen = hot.seen()
-            && seen.control.is(State::Established)
             && seen.stamp.epoch == low(epoch)
-            && now.saturating_sub(seen.stamp.seen) <= self.timeouts.of(State::Established)
-            && let Some(side) = window::plain(hot, seen.control, from, segment)
-            && hot.stays(digest)
         {
-            hot.set_side(from, &side);
-            hot.refresh(seen.stamp, now);
-            return Answer::Known { state: State::Established, opener: seen.control.opener() };
+            let age = now.saturating_sub(seen.stamp.seen);
+            match event {
+                Event::Tcp(segment)
+                    if seen.control.is(State::Established) && age <= self.timeouts.of(State::Established) =>
+                {
+                    if let Some(side) = window::plain(hot, seen.control, from, segment)
+                        && hot.stays(digest)
+                    {
+                        hot.set_side(from, &side);
+                        hot.refresh(seen.stamp, now);
+                        return Answer::Known { state: State::Established, opener: seen.control.opener() };
+                    }
+                }
+                Event::Datagram
+                    if seen.control.is(State::Replied) && age <= self.timeouts.of(State::Replied) =>
+                {
+                    if hot.stays(digest) {
+                        hot.refresh(seen.stamp, now);
+                        return Answer::Known { state: State::Replied, opener: seen.control.opener() };
+                    }
+                }
+                _ => {}
+            }
         }
         self.look_up_slowly(digest, from, event, epoch, now)
     }
 
-    /// The same for what is not a plain segment of an established connection.
+    /// The same for what is neither a plain segment of an established connection nor UDP that was answered.
     #[inline(never)]
     fn look_up_slowly(
         &self,
