@@ -192,12 +192,12 @@ impl Connections {
                     }
                 }
                 Event::Datagram
-                    if seen.control.is(State::Replied) && age <= self.timeouts.of(State::Replied) =>
+                    if seen.control.is(State::Replied)
+                        && age <= self.timeouts.of(State::Replied)
+                        && hot.stays(digest) =>
                 {
-                    if hot.stays(digest) {
-                        hot.refresh(seen.stamp, now);
-                        return Answer::Known { state: State::Replied, opener: seen.control.opener() };
-                    }
+                    hot.refresh(seen.stamp, now);
+                    return Answer::Known { state: State::Replied, opener: seen.control.opener() };
                 }
                 _ => {}
             }
