@@ -1,6 +1,6 @@
 //! Connection tracking in one thread: nanoseconds here, instructions under callgrind.
 //!
-//! `cargo bench -p vswitch-core --bench connections -- [--connections 1000] [--rounds N] [--v6] [--keys | --opening | --plain]`.
+//! `cargo bench -p vswitch-core --bench connections -- [--connections 1000] [--capacity N] [--rounds N] [--v6] [--keys | --opening | --plain]`.
 //! Data and its acknowledgement go to and fro on all connections in turn, in batches of 64, in an order without pattern. It prints what a
 //! frame costs: from its first byte to the verdict; with `--plain` only as far as plain switching reads it, which is what the other is to
 //! be compared with; with `--keys` from the key on; with `--opening` what a whole connection costs that is opened, answered, used and
@@ -104,7 +104,10 @@ fn round_of(round: usize) -> (Direction, u32, u32, u32) {
 
 /// The `n`-th of `count`, a power of two, without pattern: each comes once.
 fn mixed(n: usize, count: usize) -> u32 {
-    (n.wrapping_mul(0x9e37_79b1) & (count - 1)) as u32
+    let mask = count - 1;
+    let n = n.wrapping_mul(0x9e37_79b1) & mask;
+    let n = n ^ n >> (count.ilog2() / 2).max(1);
+    (n.wrapping_mul(0x85eb_ca6b) & mask) as u32
 }
 
 struct Frames(Vec<[u8; 80]>, usize);
@@ -149,7 +152,7 @@ impl Frames {
 fn main() {
     let v6 = flag("--v6");
     let count = option("--connections", 1000).next_power_of_two();
-    let capacity = count.max(1 << 16);
+    let capacity = option("--capacity", count.max(1 << 16));
     let config = Config { capacity, ports: 8, timeouts: Timeouts::DEFAULT };
     let secret = Secret::new(std::array::from_fn(|n| {
         (n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23) ^ 0x5851_f42d_4c95_7f2d

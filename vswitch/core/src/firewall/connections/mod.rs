@@ -39,7 +39,7 @@ pub use rows::{Counts, Row, Saved};
 pub use segment::Segment;
 pub use state::{State, Timeouts};
 
-use crate::{clock::Instant, id::Epoch};
+use crate::{clock::Instant, id::Epoch, world::MAX_PORTS};
 use entry::Seen;
 use share::Share;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -51,9 +51,9 @@ use window::before;
 /// How large the table is, and how long what is in it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Connections at most, of all ports together; at most 2^24 - 1. Each takes 136 bytes, from the start.
+    /// Connections at most, of all ports together; at most 2^24 - 1. Each takes 136 to 144 bytes, from the start.
     pub capacity: usize,
-    /// Places of ports: a port whose place is not among them tracks nothing.
+    /// Places of ports, at most [`MAX_PORTS`]: a port whose place is not among them tracks nothing. Each takes 128 bytes.
     pub ports: usize,
     /// Seconds by state.
     pub timeouts: Timeouts,
@@ -123,7 +123,7 @@ impl Connections {
     pub fn new(config: Config, secret: Secret) -> Self {
         Self {
             table: Table::new(config.capacity),
-            shares: std::iter::repeat_with(Share::default).take(config.ports).collect(),
+            shares: std::iter::repeat_with(Share::default).take(config.ports.min(MAX_PORTS)).collect(),
             secret,
             timeouts: config.timeouts,
             pick_up_until: AtomicU32::new(0),
@@ -286,7 +286,7 @@ impl Connections {
         known(track)
     }
 
-    /// Notes that a connection which was [stale](Answer::Stale) may go on under the policy of `epoch`. Whether it did: if not,
+    /// Notes that a connection which was [stale](Answer::Stale) may go on under the policy of `epoch`, if it is still there. Whether it did: if not,
     /// another worker was changing the port's share, and the next frame is to be judged as well.
     pub fn renew(&self, digest: Digest, epoch: Epoch) -> bool {
         self.under_lock(digest, |_, number| {
@@ -295,7 +295,7 @@ impl Connections {
         })
     }
 
-    /// Ends a connection that may not go on. Whether it did: if not, another worker was changing the port's share, and the
+    /// Ends a connection that may not go on, if it is still there. Whether it did: if not, another worker was changing the port's share, and the
     /// next frame is to be judged as well.
     pub fn end(&self, digest: Digest) -> bool {
         self.under_lock(digest, |guard, number| self.remove(guard, number))
