@@ -55,10 +55,25 @@ pub struct Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// Towards the guest.
-    Ingress,
     /// From the guest.
     Egress,
+    /// Towards the guest.
+    Ingress,
+}
+
+impl Direction {
+    /// The other one.
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Egress => Self::Ingress,
+            Self::Ingress => Self::Egress,
+        }
+    }
+
+    /// The place of what belongs to whoever sends in this direction.
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 /// What becomes of a frame.

@@ -1,5 +1,6 @@
 //! The switch core, tested without sockets, threads or sleep: one room a file.
 
+mod connections;
 mod conservation;
 mod fdb;
 mod fdb_growth;
