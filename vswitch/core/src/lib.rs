@@ -22,6 +22,7 @@ pub mod description;
 pub mod drop_reason;
 pub mod fdb;
 pub mod filter;
+pub mod firewall;
 pub mod flow;
 pub mod head;
 pub mod id;

@@ -1,4 +1,4 @@
-//! Deciding allocates nothing once the caller's vector has grown (DESIGN: no allocation per frame).
+//! Deciding allocates nothing once the caller's vector has grown, nor does tracking connections (DESIGN: no allocation per frame).
 #![expect(unsafe_code, reason = "counting allocations needs a global allocator, and that trait is unsafe")]
 
 use std::{
@@ -11,9 +11,15 @@ use vswitch_core::{
     decide::Switch,
     description::Description,
     fdb::Fdb,
+    firewall::{
+        connections::{Answer, Config, Connections, Facts, Opened, Opening, Scope, Secret, Timeouts},
+        policy::Direction,
+    },
     head::{FrameView, LinkHeader},
+    id::{Epoch, PortId},
     mac::MacAddr,
     trace::NoTrace,
+    vlan::VlanId,
     world::World,
 };
 
@@ -94,4 +100,40 @@ fn deciding_allocates_nothing() {
         assert!(!copies.is_empty());
     }
     assert_eq!(ALLOCATIONS.with(Cell::get), before);
+}
+
+/// Ten thousand connections with room for a hundred are looked up, opened, used, evicted, swept and forgotten.
+#[test]
+fn tracking_connections_allocates_nothing() {
+    let config = Config { capacity: 128, ports: 4, timeouts: Timeouts::DEFAULT };
+    let table = Connections::new(config, Secret::new([3; 16]));
+    let (port, epoch, from) = (PortId::new(1, 0), Epoch::new(1), Direction::Egress);
+    table.admit(port, 100);
+    let scope = Scope { port, vlan: VlanId::new(10).expect("a VLAN") };
+    let link =
+        Ethernet { src: MacAddr::new([2, 0, 0, 0, 0, 1]), dst: MacAddr::new([2, 0, 0, 0, 0, 2]), tag: None };
+    let addresses = build::Addresses::V4([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+    let frames: Vec<Vec<u8>> = (0..10_000u16)
+        .map(|n| match n % 2 {
+            0 => build::tcp_syn(link, addresses, (n, 80), 5),
+            _ => build::udp(link, addresses, (n, 53), b"question"),
+        })
+        .collect();
+    let before = ALLOCATIONS.with(Cell::get);
+    let mut opened = 0;
+    for (n, bytes) in frames.iter().enumerate() {
+        let now = Instant::from_nanos(n as u64 * 1_000_000);
+        let len = bytes.len() as u32;
+        let link = LinkHeader::parse(bytes, len).expect("a frame");
+        let Facts::Of(key, event) = Facts::of(&link, bytes, len, scope, from) else { continue };
+        let digest = table.digest(&key);
+        assert_eq!(table.look_up(digest, from, &event, epoch, now), Answer::New);
+        let opening = Opening { key: &key, digest, from, event: &event, opener: from, epoch };
+        opened += usize::from(table.open(&opening, now) == Opened::New);
+        table.look_up(digest, from, &event, epoch, now);
+        table.sweep(now, 2);
+    }
+    table.forget(port.index());
+    assert_eq!(ALLOCATIONS.with(Cell::get), before);
+    assert_eq!(opened, frames.len());
 }

@@ -73,6 +73,7 @@ impl fmt::Display for Protocol {
         match self.0 {
             Transport::Tcp { src, dst, flags } => write!(f, "TCP {src} > {dst}{flags}"),
             Transport::Udp { src, dst } => write!(f, "UDP {src} > {dst}"),
+            Transport::Sctp { src, dst } => write!(f, "SCTP {src} > {dst}"),
             Transport::Icmpv4 { kind: 8, .. } | Transport::Icmpv6 { kind: 128, .. } => {
                 f.write_str("ICMP echo request")
             }

@@ -1,4 +1,4 @@
-//! TCP, UDP and ICMP headers, as far as a policy reads them.
+//! TCP, UDP, SCTP and ICMP headers, as far as a policy reads them.
 
 use super::{Fragment, Ipv4, Ipv6, Span, Unparsed};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,13 @@ pub enum Transport {
     },
     /// UDP (RFC 768).
     Udp {
+        /// Source port.
+        src: u16,
+        /// Destination port.
+        dst: u16,
+    },
+    /// SCTP (RFC 9260 §3.1).
+    Sctp {
         /// Source port.
         src: u16,
         /// Destination port.
@@ -82,7 +89,7 @@ impl Transport {
         match ip.protocol {
             _ if is_later(ip.fragment) => Self::LaterFragment,
             1 => icmp(payload, |kind, code| Self::Icmpv4 { kind, code }),
-            protocol => tcp_or_udp(protocol, payload, ip.fragment),
+            protocol => with_ports(protocol, payload, ip.fragment),
         }
     }
 
@@ -90,7 +97,7 @@ impl Transport {
         match ip.protocol {
             _ if is_later(ip.fragment) => Self::LaterFragment,
             58 => icmp(payload, |kind, code| Self::Icmpv6 { kind, code }),
-            protocol => tcp_or_udp(protocol, payload, ip.fragment),
+            protocol => with_ports(protocol, payload, ip.fragment),
         }
     }
 }
@@ -99,10 +106,11 @@ fn is_later(fragment: Option<Fragment>) -> bool {
     fragment.is_some_and(|fragment| fragment.offset != 0)
 }
 
-fn tcp_or_udp(protocol: u8, payload: Span<'_>, fragment: Option<Fragment>) -> Transport {
+fn with_ports(protocol: u8, payload: Span<'_>, fragment: Option<Fragment>) -> Transport {
     match protocol {
         6 => tcp(payload).unwrap_or_else(Transport::Unparsed),
         17 => udp(payload, fragment).unwrap_or_else(Transport::Unparsed),
+        132 => sctp(payload).unwrap_or_else(Transport::Unparsed),
         _ => Transport::Other,
     }
 }
@@ -132,6 +140,11 @@ fn udp(payload: Span<'_>, fragment: Option<Fragment>) -> Result<Transport, Unpar
         payload.first(length)?;
     }
     Ok(Transport::Udp { src: u16::from_be_bytes([s0, s1]), dst: u16::from_be_bytes([d0, d1]) })
+}
+
+fn sctp(payload: Span<'_>) -> Result<Transport, Unparsed> {
+    let &[s0, s1, d0, d1, _, _, _, _, _, _, _, _] = payload.read(0)?;
+    Ok(Transport::Sctp { src: u16::from_be_bytes([s0, s1]), dst: u16::from_be_bytes([d0, d1]) })
 }
 
 fn icmp(payload: Span<'_>, make: impl FnOnce(u8, u8) -> Transport) -> Transport {

@@ -141,6 +141,22 @@ fn a_later_fragment_has_no_ports() {
 }
 
 #[test]
+fn sctp_has_its_ports_where_its_whole_common_header_is() {
+    let packet = |payload: &[u8], fragment: u8| {
+        let total = 20 + payload.len() as u8;
+        let header = [0x45, 0, 0, total, 0, 7, fragment, 0, 64, 132, 0, 0];
+        parse(&build::raw(link(None), 0x0800, &[&header, &A4.octets()[..], &B4.octets(), payload].concat()))
+    };
+    let common = [0x9c, 0x40, 0x0b, 0x59, 0, 0, 0, 1, 0, 0, 0, 0];
+    for fragment in [0, 0x20] {
+        let head = packet(&common, fragment);
+        assert_eq!(head.transport, Transport::Sctp { src: 40_000, dst: 2905 });
+        assert_eq!((head.transport_at, head.to_string().ends_with("SCTP 40000 > 2905")), (Some(34), true));
+    }
+    assert_eq!(packet(&common[..11], 0).transport, Transport::Unparsed(Unparsed::Truncated));
+}
+
+#[test]
 fn a_header_behind_the_head_is_never_read() {
     // Of four destination-option headers of 48 bytes the last starts behind byte 192, at 198.
     let mut packet = vec![0x60, 0, 0, 0, 0, 200, 60, 64];

@@ -1,9 +1,11 @@
 //! The switch core, tested without sockets, threads or sleep: one room a file.
 
+mod connections;
 mod conservation;
 mod fdb;
 mod fdb_growth;
 mod filter;
+mod firewall;
 mod flow;
 mod head;
 mod offload;

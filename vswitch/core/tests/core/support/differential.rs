@@ -210,8 +210,14 @@ fn compare_transport(ours: &Head, (protocol, bytes): (IpNumber, &[u8]), fragment
         (58, Transport::Unparsed(_)) if !is_ipv4 => {
             same("ICMPv6 is wrong", Icmpv6Slice::from_slice(bytes).is_err(), true)
         }
+        // etherparse does not know SCTP: its ports stand where those of UDP do, in a common header of 12 bytes.
+        (132, Transport::Sctp { src, dst }) => {
+            same("SCTP header", bytes.len() >= 12, true)?;
+            same("SCTP ports", [src.to_be_bytes(), dst.to_be_bytes()].as_flattened(), &bytes[..4])
+        }
+        (132, Transport::Unparsed(_)) => same("SCTP is cut", bytes.len() < 12, true),
         // What is no transport protocol of this family is none to match on.
-        (6 | 17, other) => differ("transport", other, protocol),
+        (6 | 17 | 132, other) => differ("transport", other, protocol),
         (_, other) => same("other protocol", other, Transport::Other),
     }
 }

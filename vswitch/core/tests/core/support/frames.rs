@@ -100,7 +100,7 @@ fn sound_frame(random: &mut Random) -> Vec<u8> {
 /// IPv6 with up to ten extension headers of random kinds, in any order.
 fn with_ipv6_extensions(random: &mut Random, link: Ethernet, (src, dst): (Ipv6Addr, Ipv6Addr)) -> Vec<u8> {
     let kinds: Vec<u8> = (0..random.below(11)).map(|_| random.pick(&[0, 43, 44, 51, 60, 60, 60])).collect();
-    let last = random.pick(&[6, 17, 58, 59, 1, 50]);
+    let last = random.pick(&[6, 17, 58, 59, 1, 50, 132]);
     let mut payload = Vec::new();
     for (place, kind) in kinds.iter().enumerate() {
         let next = *kinds.get(place + 1).unwrap_or(&last);
@@ -144,7 +144,7 @@ fn with_ipv4_options(random: &mut Random, link: Ethernet, (src, dst): (Ipv4Addr,
     let words = random.below(11);
     let len = random.pick(&[0, 4, 8, 12, 20, 24, 150]);
     let mut transport = random.bytes(len);
-    let protocol = random.pick(&[1, 6, 17, 17, 51, 58, 47]);
+    let protocol = random.pick(&[1, 6, 17, 17, 51, 58, 47, 132]);
     match protocol {
         17 if len >= 8 => transport[4..6].copy_from_slice(&[0, random.pick(&[0, 8, len as u8])]),
         1 if len >= 8 => transport[..2].copy_from_slice(&[random.pick(&[0, 3, 8, 13]), 0]),

@@ -1,0 +1,363 @@
+//! Connection tracking: which frames belong to a connection that an interface's rules have allowed. Shared by all workers.
+//!
+//! ```text
+//! head -> facts::read -> Key, Event -> digest -> look_up -> Known              it passes
+//!                    `-> Key, Quoted -> digest -> related   Stale              judge the connection anew: renew, or end
+//!                                                           New -> (rules) ->  open
+//!                                                           Invalid            no rule can let it pass
+//! ```
+//!
+//! A connection belongs to one interface's firewall, for each interface has rules of its own: a flow between two interfaces with
+//! rules is two connections. A look-up takes no lock, and reads one slot of an index and one cache line. Opening and
+//! closing take the lock of the port's share of the table, which is only tried: who does not get it lets the frame pass if the rules
+//! do, and the next one of the connection opens it. That opens no hole, for what follows is judged by the rules again as long as nothing
+//! stands here. Nothing needs a timer: a connection without frames is absent for every look-up once its time is over, and its entry
+//! is taken back when it is wanted or swept.
+
+mod digest;
+mod entry;
+mod facts;
+mod icmp;
+mod key;
+mod room;
+mod rows;
+mod segment;
+mod share;
+mod short;
+mod state;
+mod sweep;
+mod table;
+mod tcp;
+mod track;
+mod window;
+
+pub use digest::{Digest, Secret};
+pub use facts::{Event, Facts, Quoted, Untracked};
+pub use key::{Ends, Hosts, Key, Scope};
+pub use room::{Opened, Opening, Refusal};
+pub use rows::{Counts, Row, Saved};
+pub use segment::Segment;
+pub use state::{State, Timeouts};
+
+use crate::{clock::Instant, firewall::policy::Direction, id::Epoch, world::MAX_PORTS};
+use entry::Seen;
+use share::Share;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use table::Table;
+use tcp::Step;
+use track::Track;
+use window::before;
+
+/// How large the table is, and how long what is in it lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Connections at most, of all ports together; at most 2^24 - 1. Each takes 136 to 144 bytes, from the start.
+    pub capacity: usize,
+    /// Places of ports, at most [`MAX_PORTS`]: a port whose place is not among them tracks nothing. Each takes 128 bytes.
+    pub ports: usize,
+    /// Seconds by state.
+    pub timeouts: Timeouts,
+}
+
+/// The table of connections.
+#[derive(Debug)]
+pub struct Connections {
+    table: Table,
+    shares: Box<[Share]>,
+    secret: Secret,
+    timeouts: Timeouts,
+    /// The second from which on a connection can only begin at its beginning.
+    pick_up_until: AtomicU32,
+    /// Where the next sweep goes on.
+    swept: AtomicUsize,
+}
+
+/// What is known of a frame's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It is known, and the frame passes.
+    Known {
+        /// Where the connection stands now.
+        state: State,
+        /// Which way its first frame went.
+        opener: Direction,
+    },
+    /// It was judged under another policy than the one that is given. The frame has changed nothing. If the rules would let the
+    /// connection be opened, [`Connections::renew`] it and look up again; if not, [`Connections::end`] it.
+    Stale {
+        /// Which way its first frame went: the direction in which the rules are to be asked.
+        opener: Direction,
+    },
+    /// There is none, and this frame may open one: [`Connections::open`], if the rules let it pass.
+    New,
+    /// Whatever the rules say, it must not pass.
+    Invalid(Invalid),
+}
+
+/// Why a frame cannot belong to any connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Invalid {
+    /// TCP control bits that no TCP sends together, or none at all.
+    Flags,
+    /// A sequence number outside the window.
+    Sequence,
+    /// An acknowledgement of what was never sent, or of what was acknowledged long ago.
+    Acknowledgement,
+    /// A SYN of the responder within a connection.
+    Syn,
+    /// A RST that is not in the window.
+    Reset,
+    /// A segment that the handshake does not have there.
+    State,
+    /// A frame that can only belong to a connection, and there is none: a TCP segment other than SYN, an answer to no query.
+    NoConnection,
+    /// An ICMP error about no frame of a connection.
+    Unrelated,
+}
+
+/// How often a change is tried that other workers' changes come before.
+const TRIES: usize = 4;
+
+impl Connections {
+    /// An empty table. It tracks nothing until ports are [admitted](Self::admit).
+    pub fn new(config: Config, secret: Secret) -> Self {
+        Self {
+            table: Table::new(config.capacity),
+            shares: std::iter::repeat_with(Share::default).take(config.ports.min(MAX_PORTS)).collect(),
+            secret,
+            timeouts: config.timeouts,
+            pick_up_until: AtomicU32::new(0),
+            swept: AtomicUsize::new(0),
+        }
+    }
+
+    /// What finds the connection with this key.
+    #[inline]
+    pub fn digest(&self, key: &Key) -> Digest {
+        self.secret.digest(key)
+    }
+
+    /// Whether the table is so large that its lines may have to come from memory: then it is worth a batch's while to load them ahead.
+    #[inline]
+    pub fn is_cold(&self) -> bool {
+        self.table.is_cold()
+    }
+
+    /// Loads a word of the index, where [`Self::warm`] will look, if the table [is cold](Self::is_cold). Loads for several frames are independent of each other, so that their
+    /// cache misses overlap: safe code cannot prefetch. Give the results to [`std::hint::black_box`].
+    #[inline]
+    pub fn warm_index(&self, digest: Digest) -> u64 {
+        self.table.touch_index(digest)
+    }
+
+    /// Loads a word of the connection's line, as it is likely to be found.
+    #[inline]
+    pub fn warm(&self, digest: Digest) -> u64 {
+        self.table.touch_entry(digest)
+    }
+
+    /// Connections that run already may be picked up until `end`: after a restart that lost the table. Only what the rules
+    /// let be opened is.
+    pub fn pick_up_until(&self, end: Instant) {
+        self.pick_up_until.store(second(end), Ordering::Relaxed);
+    }
+
+    /// What is known of the connection of a frame that goes `from` one of its ends and says `event`; and notes it there, if that was
+    /// judged under the policy of `epoch`.
+    #[inline]
+    pub fn look_up(
+        &self,
+        digest: Digest,
+        from: Direction,
+        event: &Event,
+        epoch: Epoch,
+        now: Instant,
+    ) -> Answer {
+        let now = second(now);
+        if let Some(hot) = self.table.find_near(digest)
+            && let seen = hot.seen()
+            && seen.stamp.epoch == low(epoch)
+        {
+            let age = now.saturating_sub(seen.stamp.seen);
+            match event {
+                Event::Tcp(segment)
+                    if seen.control.is(State::Established) && age <= self.timeouts.of(State::Established) =>
+                {
+                    if let Some(side) = window::plain(hot, seen.control, from, segment)
+                        && hot.stays(digest)
+                    {
+                        hot.set_side(from, &side);
+                        hot.refresh(seen.stamp, now);
+                        return Answer::Known { state: State::Established, opener: seen.control.opener() };
+                    }
+                }
+                Event::Datagram
+                    if seen.control.is(State::Replied)
+                        && age <= self.timeouts.of(State::Replied)
+                        && hot.stays(digest) =>
+                {
+                    hot.refresh(seen.stamp, now);
+                    return Answer::Known { state: State::Replied, opener: seen.control.opener() };
+                }
+                _ => {}
+            }
+        }
+        self.look_up_slowly(digest, from, event, epoch, now)
+    }
+
+    /// The same for what is neither a plain segment of an established connection nor UDP that was answered.
+    #[inline(never)]
+    fn look_up_slowly(
+        &self,
+        digest: Digest,
+        from: Direction,
+        event: &Event,
+        epoch: Epoch,
+        now: u32,
+    ) -> Answer {
+        let Some(number) = self.table.find(digest) else { return self.unknown(event, now) };
+        let hot = self.table.hot(number);
+        for _ in 0..TRIES {
+            let seen = hot.seen();
+            let track = hot.track(seen.control);
+            let again = self.table.cold(number).again();
+            if !hot.is(digest) || self.is_over(seen, now) {
+                return self.unknown(event, now);
+            }
+            if seen.stamp.epoch != low(epoch) {
+                return Answer::Stale { opener: track.control.opener() };
+            }
+            let step = match event {
+                Event::Tcp(_) if !track.control.state().is_tcp() => Err(Invalid::State),
+                Event::Tcp(segment) => tcp::step(&track, again, from, segment),
+                Event::Query { .. } | Event::Datagram => Ok(Step::To(heard(track, from))),
+            };
+            match step {
+                Err(why) => return Answer::Invalid(why),
+                Ok(Step::Anew) => return Answer::New,
+                Ok(Step::Passes) => return known(track),
+                Ok(Step::Asks(syn)) => {
+                    self.table.cold(number).set_again(syn);
+                    let control = track.control.set(track::Flag::SYN_AGAIN);
+                    if hot.set_control(track.control, control) {
+                        return known(track);
+                    }
+                }
+                Ok(Step::To(after)) => {
+                    if hot.set_control(track.control, after.control) {
+                        for side in [Direction::Egress, Direction::Ingress] {
+                            if track.side(side) != after.side(side) {
+                                hot.set_side(side, after.side(side));
+                            }
+                        }
+                        hot.refresh(seen.stamp, now);
+                        self.requeue((number, digest), &track, &after);
+                        return known(after);
+                    }
+                }
+            }
+        }
+        // Others have just changed it as often, and the frame fits it: it passes, and what it said is not noted.
+        known(hot.track(hot.seen().control))
+    }
+
+    /// What is known of the connection that an ICMP error is about; it goes `from` one of the ends. Such a message changes nothing: it
+    /// is advice (RFC 5927 §4).
+    pub fn related(
+        &self,
+        digest: Digest,
+        from: Direction,
+        quoted: &Quoted,
+        epoch: Epoch,
+        now: Instant,
+    ) -> Answer {
+        let unrelated = Answer::Invalid(Invalid::Unrelated);
+        let Some(number) = self.table.find(digest) else { return unrelated };
+        let hot = self.table.hot(number);
+        let seen = hot.seen();
+        let track = hot.track(seen.control);
+        if !hot.is(digest) || self.is_over(seen, second(now)) || !is_quotable(&track, from.opposite(), quoted)
+        {
+            return unrelated;
+        }
+        if seen.stamp.epoch != low(epoch) {
+            return Answer::Stale { opener: track.control.opener() };
+        }
+        known(track)
+    }
+
+    /// Notes that a connection which was [stale](Answer::Stale) may go on under the policy of `epoch`, if it is still there. Whether it did: if not,
+    /// another worker was changing the port's share, and the next frame is to be judged as well.
+    pub fn renew(&self, digest: Digest, epoch: Epoch) -> bool {
+        self.under_lock(digest, |_, number| {
+            let hot = self.table.hot(number);
+            hot.set_stamp(track::Stamp { epoch: low(epoch), ..hot.seen().stamp });
+        })
+    }
+
+    /// Ends a connection that may not go on, if it is still there. Whether it did: if not, another worker was changing the port's share, and the
+    /// next frame is to be judged as well.
+    pub fn end(&self, digest: Digest) -> bool {
+        self.under_lock(digest, |guard, number| self.remove(guard, number))
+    }
+
+    /// What a frame of no connection is.
+    #[cold]
+    fn unknown(&self, event: &Event, now: u32) -> Answer {
+        match event {
+            Event::Tcp(segment) if !segment.is_sound() => Answer::Invalid(Invalid::Flags),
+            Event::Tcp(segment) if segment.is_syn() || self.may_pick_up(segment, now) => Answer::New,
+            Event::Datagram | Event::Query { reply: false } => Answer::New,
+            Event::Tcp(_) | Event::Query { reply: true } => Answer::Invalid(Invalid::NoConnection),
+        }
+    }
+
+    /// Whether a segment may be the first that is seen of a running connection.
+    fn may_pick_up(&self, segment: &Segment, now: u32) -> bool {
+        segment.is_plain() && now < self.pick_up_until.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn is_over(&self, seen: Seen, now: u32) -> bool {
+        now.saturating_sub(seen.stamp.seen) > self.timeouts.of(seen.control.state())
+    }
+}
+
+/// The state of what is no TCP, when `from` is heard.
+fn heard(mut track: Track, from: Direction) -> Track {
+    if from != track.control.opener() {
+        let state = match track.control.state() {
+            State::Unreplied => State::Replied,
+            State::Asked => State::Answered,
+            State::OtherUnreplied => State::OtherReplied,
+            state => state,
+        };
+        track.control = track.control.with_state(state);
+    }
+    track
+}
+
+/// Whether an ICMP error may quote such a frame, which went `from` one of the ends: of TCP, one that is under way (RFC 5927 §4.1).
+fn is_quotable(track: &Track, from: Direction, quoted: &Quoted) -> bool {
+    let Quoted { seq: Some(seq) } = *quoted else { return !track.control.state().is_tcp() };
+    let (me, peer) = (track.side(from), track.side(from.opposite()));
+    let sent = track.control.state().is_tcp()
+        && (!track.control.is(State::SynSent) || from == track.control.opener());
+    sent && !before(me.end, seq) && !before(seq, me.end.wrapping_sub(peer.window))
+}
+
+#[inline]
+fn known(track: Track) -> Answer {
+    Answer::Known { state: track.control.state(), opener: track.control.opener() }
+}
+
+/// A moment as it is noted: time stands still in 136 years.
+#[inline]
+fn second(now: Instant) -> u32 {
+    now.as_secs().min(u32::MAX.into()) as u32
+}
+
+#[inline]
+const fn low(epoch: Epoch) -> u32 {
+    epoch.number() as u32
+}

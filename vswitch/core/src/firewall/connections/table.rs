@@ -1,0 +1,209 @@
+//! Where connections stand: a fixed pool of entries, and an index of cache lines that finds them by digest.
+//!
+//! A slot of the index has an entry's number and eight bits of its digest. A digest has two lines, and in each a slot of its
+//! own, behind which the first free one is taken: three of four connections stand in that slot of their first line, nearly all others
+//! behind it, so that a look-up reads one line and one entry. The index has at least two slots for each entry: the chance that both
+//! lines of a digest are full is below one in 10^6.
+//! Slots are taken and given up by compare-and-swap, and free entries are a stack of that kind: nobody waits for anybody.
+
+use super::{
+    digest::Digest,
+    entry::{Cold, Hot, Links, NONE},
+};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Slots of a line.
+const SLOTS: usize = 16;
+/// The most entries: numbers have 24 bits, and zero is a free slot.
+pub(super) const MAX_CAPACITY: usize = (1 << 24) - 1;
+/// Slots of a line that are left to the digests whose first it is, while their second has as much room.
+const RESERVED: usize = 1;
+/// Entries of 64 bytes that, with their part of the index, fit a core's own caches beside all else.
+const NEAR: u32 = 4096;
+/// How often a compare-and-swap is tried that others came before.
+const TRIES: usize = 64;
+
+/// `31 tag 24 | 23 number + 1 0`; zero is free.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Line([AtomicU32; SLOTS]);
+
+/// The index and the pool.
+#[derive(Debug)]
+pub(super) struct Table {
+    index: Box<[Line]>,
+    hot: Box<[Hot]>,
+    cold: Box<[Cold]>,
+    /// `63 turns 32 | 31 first free entry 0`: the turns tell a stack from one that looks the same by chance.
+    free: AtomicU64,
+    /// The highest number of an entry that was ever taken: those given back are taken first.
+    peak: AtomicU32,
+}
+
+fn lines<T: Default>(count: usize) -> Box<[T]> {
+    std::iter::repeat_with(T::default).take(count).collect()
+}
+
+impl Table {
+    /// With room for so many connections, at most [`MAX_CAPACITY`].
+    pub(super) fn new(capacity: usize) -> Self {
+        let capacity = capacity.clamp(1, MAX_CAPACITY);
+        let index = (2 * capacity).div_ceil(SLOTS).next_power_of_two().max(2);
+        let table = Self {
+            index: lines(index),
+            hot: lines(capacity),
+            cold: lines(capacity),
+            free: AtomicU64::new(NONE.into()),
+            peak: AtomicU32::new(0),
+        };
+        (0..capacity as u32).rev().for_each(|number| table.give_back(number));
+        table
+    }
+
+    /// Whether more entries were ever used at once than stay near a core.
+    #[inline]
+    pub(super) fn is_cold(&self) -> bool {
+        self.peak.load(Ordering::Relaxed) > NEAR
+    }
+
+    /// How many connections there can be.
+    pub(super) const fn capacity(&self) -> usize {
+        self.hot.len()
+    }
+
+    #[inline]
+    pub(super) fn hot(&self, number: u32) -> &Hot {
+        &self.hot[number as usize]
+    }
+
+    pub(super) fn cold(&self, number: u32) -> &Cold {
+        &self.cold[number as usize]
+    }
+
+    /// All of that kind, for queues.
+    pub(super) const fn pool(&self) -> &[Cold] {
+        &self.cold
+    }
+
+    #[inline]
+    fn line(&self, number: usize) -> &Line {
+        &self.index[number & (self.index.len() - 1)]
+    }
+
+    /// The slot of its first line that a digest is likely to be in.
+    #[inline]
+    fn likely(&self, digest: Digest) -> u32 {
+        self.line(digest.first()).0[digest.slot() % SLOTS].load(Ordering::Acquire)
+    }
+
+    /// Loads a word of a digest's first line.
+    #[inline]
+    pub(super) fn touch_index(&self, digest: Digest) -> u64 {
+        self.likely(digest).into()
+    }
+
+    /// The entries that slots of a line name which have the digest's tag.
+    #[inline(always)]
+    fn named<'a>(&'a self, line: &'a Line, digest: Digest) -> impl Iterator<Item = (u32, &'a Hot)> {
+        let slots = (0..SLOTS).map(move |n| line.0[(digest.slot() + n) % SLOTS].load(Ordering::Acquire));
+        let tagged = slots.filter(move |slot| slot >> 24 == u32::from(digest.tag()));
+        tagged.filter_map(|slot| Some((number(slot), self.hot.get(number(slot) as usize)?)))
+    }
+
+    /// Loads a word of the entry that a digest's first line is likely to name for it.
+    #[inline]
+    pub(super) fn touch_entry(&self, digest: Digest) -> u64 {
+        self.named(self.line(digest.first()), digest).next().map_or(0, |(_, hot)| hot.touch())
+    }
+
+    /// The entry of a digest, if its first line names it.
+    #[inline]
+    pub(super) fn find_near(&self, digest: Digest) -> Option<&Hot> {
+        let mut named = self.named(self.line(digest.first()), digest);
+        named.find(|(_, hot)| hot.is(digest)).map(|(_, hot)| hot)
+    }
+
+    /// The entry of a digest.
+    pub(super) fn find(&self, digest: Digest) -> Option<u32> {
+        let lines = [digest.first(), digest.second()].map(|line| self.line(line));
+        let mut named = lines.into_iter().flat_map(|line| self.named(line, digest));
+        named.find(|(_, hot)| hot.is(digest)).map(|(number, _)| number)
+    }
+
+    /// Makes a written entry one that can be found; whether there was a slot.
+    pub(super) fn publish(&self, digest: Digest, number: u32) -> bool {
+        let [first, second] = [digest.first(), digest.second()].map(|line| self.line(line));
+        let room = |line: &Line| line.0.iter().filter(|slot| slot.load(Ordering::Relaxed) == 0).count();
+        let in_first = room(first);
+        let order =
+            if in_first > RESERVED || in_first >= room(second) { [first, second] } else { [second, first] };
+        let value = slot(digest, number);
+        let slots =
+            order.into_iter().flat_map(|line| (0..SLOTS).map(|n| &line.0[(digest.slot() + n) % SLOTS]));
+        for slot in slots {
+            if slot.compare_exchange(0, value, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Takes the slot of an entry out of the index. Under the lock of its share.
+    pub(super) fn withdraw(&self, digest: Digest, number: u32) {
+        let value = slot(digest, number);
+        let lines = [digest.first(), digest.second()].map(|line| self.line(line));
+        let slots =
+            lines.into_iter().flat_map(|line| (0..SLOTS).map(|n| &line.0[(digest.slot() + n) % SLOTS]));
+        for slot in slots {
+            if slot.load(Ordering::Relaxed) == value {
+                slot.store(0, Ordering::Release);
+                return;
+            }
+        }
+    }
+
+    /// A free entry; none if there is none, or too many others took one.
+    pub(super) fn take(&self) -> Option<u32> {
+        for _ in 0..TRIES {
+            let top = self.free.load(Ordering::Acquire);
+            let number = top as u32;
+            let next = self.cold.get(number as usize)?.links().behind;
+            if self.replace_top(top, next) {
+                if number > self.peak.load(Ordering::Relaxed) {
+                    self.peak.fetch_max(number, Ordering::Relaxed);
+                }
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// Gives an entry back that can no longer be found.
+    pub(super) fn give_back(&self, number: u32) {
+        loop {
+            let top = self.free.load(Ordering::Acquire);
+            self.cold(number).set_links(Links { queue: 0, before: NONE, behind: top as u32 });
+            // Somebody else's success is what makes this fail: the table as a whole never stands still.
+            if self.replace_top(top, number) {
+                return;
+            }
+        }
+    }
+
+    fn replace_top(&self, top: u64, number: u32) -> bool {
+        let turns = (top >> 32).wrapping_add(1) << 32;
+        let next = turns | u64::from(number);
+        self.free.compare_exchange(top, next, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// What a slot says that names an entry.
+const fn slot(digest: Digest, number: u32) -> u32 {
+    (digest.tag() as u32) << 24 | (number + 1)
+}
+
+/// The entry that a slot names; of a free one, a number that no entry has.
+#[inline]
+const fn number(slot: u32) -> u32 {
+    (slot & 0xff_ffff).wrapping_sub(1)
+}

@@ -1,0 +1,16 @@
+//! The firewall of a virtual NIC: what may enter and leave an interface that has security groups.
+//!
+//! ```text
+//! file:  security-groups -> policy (said, checked) -> classify (compiled once a World)
+//! frame: head -> connections: known, and it passes
+//!                `-> new: tuple -> classify::Classifier -> the first rule that matches, or the default
+//! ```
+//!
+//! Rules are asked when a frame belongs to no connection that is known, and only then. Directions are the guest's, as
+//! in OpenStack: ingress is towards it.
+
+pub mod classify;
+pub mod connections;
+pub mod policies;
+pub mod policy;
+pub mod tuple;
