@@ -323,22 +323,22 @@ fn not_opened(kind: &NodeKind, namespace: Option<&str>, name: &str, queues: u16,
         (NodeKind::Tap { interface: Some(_) }, Errno::BUSY) => {
             ("tap", format!("somebody else has {name}: give another name"))
         }
-        (NodeKind::Tap { interface: Some(_) }, Errno::INVAL) => {
-            let mend = format!(
-                "{name} is no tap, or not one of {queues} queues: take it away (ip link del {name}) and leave it to vnet to make it, or \
-                 make it anew: ip tuntap add dev {name} mode tap{several}"
-            );
-            ("tap", mend)
-        }
+        (NodeKind::Tap { interface: Some(_) }, Errno::INVAL) => ("tap", unfit(name, queues)),
         (NodeKind::Tap { .. }, _) => {
             let mend = "run vnet as root, or name a tap that root made for you (`interface:`)";
             ("tap-not-permitted", mend.into())
         }
         (_, Errno::BUSY | Errno::INVAL) => {
             let there = namespace.unwrap_or_default();
-            let mend = format!(
-                "there is a {name} already: take it away (ip -n {there} link del {name}), or name the node's interface otherwise (`interfaces:`)"
-            );
+            let otherwise = "name the node's interface otherwise (`interfaces:`)";
+            let mend = match netns::within(there, || tap::is_tap(name)) {
+                Ok(Ok(true)) => {
+                    format!(
+                        "there is a tap {name} already: {otherwise}, or take that one away: ip -n {there} link del {name}"
+                    )
+                }
+                _ => format!("there is a {name} already, and it is no tap: {otherwise}"),
+            };
             ("netns", mend)
         }
         (_, _) => ("netns-not-permitted", "run vnet as root: it needs CAP_NET_ADMIN there".into()),
@@ -346,6 +346,25 @@ fn not_opened(kind: &NodeKind, namespace: Option<&str>, name: &str, queues: u16,
     let place = namespace.map(|name| format!(" in the network namespace {name}")).unwrap_or_default();
     let what = if name == NEW_TAP { "a new tap".into() } else { format!("the interface {name}") };
     Failure::lacking(code, format!("{what} cannot be opened{place}: {why}")).mend(mend)
+}
+
+/// What to do about an interface `name` that is there and that TUNSETIFF refuses to open with so many queues. What is no tap of vnet's kind is
+/// somebody's network: nothing here is to tell anybody to take it away.
+fn unfit(name: &str, queues: u16) -> String {
+    match (tap::is_tap(name), queues) {
+        (Ok(true), 1) => format!(
+            "{name} is a tap of several queues (multi_queue): say `queues: 2` or more at the node, or make it anew with one: \
+             ip tuntap del dev {name} mode tap multi_queue; ip tuntap add dev {name} mode tap"
+        ),
+        (Ok(true), _) => format!(
+            "{name} is a tap of one queue, and the node has {queues}: leave `queues` out, or make it anew for several: \
+             ip tuntap del dev {name} mode tap; ip tuntap add dev {name} mode tap multi_queue"
+        ),
+        _ => format!(
+            "{name} is an interface of this machine that is no tap: choose another name, which vnet makes; \
+             or `kind: nic` attaches to {name} itself"
+        ),
+    }
 }
 
 #[cfg(test)]

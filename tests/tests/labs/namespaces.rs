@@ -270,6 +270,34 @@ fn show_nodes_names_what_of_this_machine_a_node_is() {
 }
 
 #[test]
+fn a_tap_by_the_name_of_another_interface_is_refused_and_nobody_is_told_to_delete_that() {
+    let Some(mut place) = Place::new("notap") else { return };
+    let (lab, name, mine) = (Lab::new(), name("notap"), place.another("mine"));
+    ip("link add wire type veth peer name other");
+    ip(&format!("link set dev other netns {mine}"));
+    ip("tuntap add dev single mode tap");
+    ip("tuntap add dev several mode tap multi_queue");
+    let refused = |node: &str, link: &str| {
+        let text = format!(
+            "version: 1\nname: {name}\nswitches: {{ sw1: {{}} }}\nnodes:\n  a: {{ {node} }}\nlinks:\n  - [{link}, sw1]\n"
+        );
+        let file = lab.write("notap.vnet.yaml", &text).display().to_string();
+        let (_, err) = lab.expect(5, &["up", "-d", &file]);
+        lab.assert_gone();
+        err
+    };
+    let err = refused("kind: tap, interface: wire", "a");
+    assert!(err.contains("no tap: choose another name") && err.contains("kind: nic"), "{err}");
+    assert!(!err.contains(" del "), "{err}");
+    let err = refused(&format!("kind: netns, netns: {mine}, interfaces: {{ other: {{}} }}"), "\"a:other\"");
+    assert!(err.contains("it is no tap") && !err.contains(" del "), "{err}");
+    let err = refused("kind: tap, interface: single, queues: 2", "a");
+    assert!(err.contains("single is a tap of one queue"), "{err}");
+    let err = refused("kind: tap, interface: several", "a");
+    assert!(err.contains("several is a tap of several queues"), "{err}");
+}
+
+#[test]
 fn an_mtu_that_a_namespace_cannot_have_is_told_with_its_place() {
     let Some(_place) = Place::new("mtu") else { return };
     let (lab, name) = (Lab::new(), name("mtu"));
