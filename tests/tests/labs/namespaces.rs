@@ -19,6 +19,7 @@ use std::{
     process::{Command, Output},
     time::{Duration, Instant},
 };
+use vswitch_core::drop_reason::DropReason;
 use vswitchd::{capture::reader::Reader, control::protocol::PortState};
 
 /// Where network namespaces have names.
@@ -378,6 +379,17 @@ fn a_nic_says_that_its_interface_is_down_or_gone_and_comes_back_with_it() {
                 .then_some(())
         });
     }
+    // What would go there is dropped, and said to be.
+    let dropped = || {
+        let to = &lab.ports()["out:eth0"].counters.to_port;
+        (to.delivered, to.dropped.get(&DropReason::PortDown).copied().unwrap_or_default())
+    };
+    let (delivered, none) = dropped();
+    lab.expect(1, &["transfer", "b1", "b2", "--size", "1"]);
+    let (still, some) = dropped();
+    assert!(still == delivered && some > none, "{delivered} {none}, then {still} {some}");
+    let (why, _) = lab.expect(0, &["why", "out"]);
+    assert!(why.contains("went down"), "{why}");
     // The others go on.
     transfer(&lab, "b2", "b3");
     lab.expect(0, &["down"]);

@@ -237,7 +237,7 @@ fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) 
         shared.stop();
         end
     };
-    thread::scope(|scope| {
+    let end = thread::scope(|scope| {
         let mut queues = outside.into_iter().zip(driver.pairs());
         let first = queues.next();
         let others: Vec<_> = queues.map(|queue| scope.spawn(move || carry(queue))).collect();
@@ -245,7 +245,14 @@ fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) 
         // Each has an end, also after a panic.
         ends.extend(others.into_iter().filter_map(|other| other.join().ok()));
         ends.into_iter().find(|end| *end != AdapterEnd::Stopped).unwrap_or(AdapterEnd::Stopped)
-    })
+    });
+    if !matches!(end, AdapterEnd::Stopped | AdapterEnd::PortClosed) {
+        // Nobody takes frames any more: the switch is to say so of each. What was brought before still goes to it.
+        let pairs = driver.pairs().len();
+        // A port that does not answer has closed: then there are no rings either.
+        let _ = (0..pairs).try_for_each(|pair| driver.enable_receive(pair as u16, false));
+    }
+    end
 }
 
 /// The end that `work` comes to. A panic is printed, ends this adapter, and is told as its fault (DESIGN §2, law 5).
