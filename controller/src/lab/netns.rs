@@ -11,7 +11,7 @@ use std::{
     process::{Command, Output, Stdio},
     thread,
 };
-use topology::plan::Node;
+use topology::plan::{Interface, Node};
 
 /// Where iproute2 keeps namespaces by name (ip-netns(8)).
 const FOLDER: &str = "/var/run/netns";
@@ -66,13 +66,13 @@ pub(super) fn within<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Re
     entered.map_err(|why| not_permitted(format!("the network namespace {name} cannot be entered: {why}")))
 }
 
-/// Gives the interfaces of `node` in the namespace `name` their addresses, and sets them up, and the loopback interface.
+/// Gives `interfaces` of a node in the namespace `name` their addresses, and sets them up, and the loopback interface.
 ///
 /// # Errors
 /// The kernel does not take one.
-pub(super) fn furnish(node: &Node, name: &str) -> Result<(), Failure> {
+pub(super) fn furnish(interfaces: &[Interface], name: &str) -> Result<(), Failure> {
     let mut script = String::from("link set dev lo up\n");
-    for interface in &node.interfaces {
+    for interface in interfaces {
         let dev = &interface.name;
         if let Some(mac) = interface.mac {
             script += &format!("link set dev {dev} address {mac}\n");

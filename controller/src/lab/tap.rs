@@ -10,10 +10,11 @@ use rustix::{
     ioctl::{IntegerSetter, Setter, Updater, ioctl, opcode},
     net::{AddressFamily, SocketType, socket},
 };
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use vhost_net_backend::net_header;
 
 const TUNSETIFF: rustix::ioctl::Opcode = opcode::write::<i32>(b'T', 202);
+const TUNGETIFF: rustix::ioctl::Opcode = opcode::read::<u32>(b'T', 210);
 const TUNSETOFFLOAD: rustix::ioctl::Opcode = opcode::write::<u32>(b'T', 208);
 const TUNSETVNETHDRSZ: rustix::ioctl::Opcode = opcode::write::<i32>(b'T', 216);
 
@@ -102,6 +103,13 @@ pub(super) fn open(name: &str, queues: u16) -> Result<Tap, Errno> {
     }
     let name = request.name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte)).collect();
     Ok(Tap { name, queues: fds, uso })
+}
+
+/// Whether this queue still has its interface: not one that was deleted.
+pub(super) fn is_attached(queue: impl AsFd) -> bool {
+    let mut request = InterfaceRequest { name: [0; 16], flags: 0, _union: [0; 22] };
+    // SAFETY: TUNGETIFF writes one `struct ifreq`, whose 40 bytes `request` has.
+    unsafe { ioctl(queue, Updater::<TUNGETIFF, InterfaceRequest>::new(&mut request)) }.is_ok()
 }
 
 /// Whether the interface `name`, which is there, is a tap. Asked of the kernel and not of /sys, which may be that of another network

@@ -271,6 +271,41 @@ fn show_nodes_names_what_of_this_machine_a_node_is() {
 }
 
 #[test]
+fn a_tap_that_was_deleted_is_made_anew_by_up_and_so_is_a_namespace_s_interface() {
+    let Some(_place) = Place::new("again") else { return };
+    let (lab, name) = (Lab::new(), name("again"));
+    let text = format!(
+        "version: 1\nname: {name}\nswitches: {{ sw1: {{}} }}\nnodes:\n  host: {{ kind: tap, interface: tap0, queues: 2 }}\n  \
+         a: {{ kind: netns, addresses: [10.0.0.1/24] }}\n  b: {{ kind: station, addresses: [10.0.0.2/24] }}\nlinks:\n  \
+         - [host, sw1]\n  - [a, sw1]\n  - [b, sw1]\n"
+    );
+    let file = lab.write("again.vnet.yaml", &text).display().to_string();
+    lab.expect(0, &["up", "-d", &file]);
+    transfer(&lab, "a", "b");
+    for (delete, port) in
+        [("link del dev tap0", "host:eth0"), (&format!("-n {name}-a link del dev eth0"), "a:eth0")]
+    {
+        ip(delete);
+        eventually("it is gone", || {
+            let (state, why) = detail(&lab.ports(), port);
+            (state == PortState::Faulted && why.contains("was deleted; `vnet up` of the same file"))
+                .then_some(())
+        });
+        let (_, err) = lab.expect(0, &["up", "-d", &file]);
+        assert!(err.contains(&format!("opened again: {port}")), "{err}");
+        lab.port_up(port);
+    }
+    ip("link set dev tap0 up");
+    transfer(&lab, "a", "b");
+    // There is nothing to open any more.
+    let (_, err) = lab.expect(0, &["up", "-d", &file]);
+    assert!(!err.contains("opened again"), "{err}");
+    lab.assert_sound();
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
 fn a_tap_by_the_name_of_another_interface_is_refused_and_nobody_is_told_to_delete_that() {
     let Some(mut place) = Place::new("notap") else { return };
     let (lab, name, mine) = (Lab::new(), name("notap"), place.another("mine"));
@@ -375,8 +410,9 @@ fn a_nic_says_that_its_interface_is_down_or_gone_and_comes_back_with_it() {
     for port in ["out:eth0", "in:eth0"] {
         eventually("it is gone", || {
             let (state, why) = detail(&lab.ports(), port);
-            (state == PortState::Faulted && why.contains("the nic is gone: its interface was deleted"))
-                .then_some(())
+            (state == PortState::Faulted
+                && why.contains("the nic is gone: its interface was deleted, or moved"))
+            .then_some(())
         });
     }
     // What would go there is dropped, and said to be.
@@ -392,8 +428,21 @@ fn a_nic_says_that_its_interface_is_down_or_gone_and_comes_back_with_it() {
     assert!(why.contains("went down"), "{why}");
     // The others go on.
     transfer(&lab, "b2", "b3");
+    let (_, err) = lab.expect(5, &["up", "-d", &file]);
+    assert!(
+        err.contains(": node out: the interface left cannot be opened") && err.contains("node in:"),
+        "{err}"
+    );
+    ip("link add left type veth peer name right");
+    ip("link set dev left up");
+    ip("link set dev right up");
+    let (_, err) = lab.expect(0, &["up", "-d", &file]);
+    assert!(err.contains("opened again: out:eth0, in:eth0"), "{err}");
+    transfer(&lab, "b1", "b2");
+    lab.assert_sound();
     lab.expect(0, &["down"]);
     lab.assert_gone();
+    ip("link del dev left");
     let (_, err) = lab.expect(5, &["up", "-d", &file]);
     assert!(err.contains("error[nic]: ") && err.contains("down.vnet.yaml:"), "{err}");
     assert!(err.contains(": node out: the interface left cannot be opened"), "{err}");

@@ -29,7 +29,7 @@ pub enum Request {
         version: u32,
     },
     /// Become this lab. Descriptors: the Description (JSON, in a sealed memfd), then one for each attachment that
-    /// says so, in order. A port whose id was there before keeps its connection.
+    /// says so, in order. A port whose attachment was there before keeps its connection.
     Apply {
         /// How each port's frames get here.
         attachments: Vec<Attachment>,
@@ -149,6 +149,15 @@ pub struct Attachment {
     pub port: PortId,
     /// Its kind.
     pub kind: AttachmentKind,
+    /// How often what is outside was opened again: with another number the port is attached anew, with the descriptors that come along.
+    pub reopened: u32,
+}
+
+impl Attachment {
+    /// A port's first one.
+    pub fn new(port: PortId, kind: AttachmentKind) -> Self {
+        Self { port, kind, reopened: 0 }
+    }
 }
 
 /// The kinds of port.

@@ -72,7 +72,9 @@ impl Nic {
     /// What the interface says to an empty message, which is too short to be sent.
     fn look(&mut self, shared: &Shared) -> Result<(), AdapterEnd> {
         let down = match send(&self.socket, &[], SendFlags::DONTWAIT) {
-            Err(Errno::NXIO | Errno::NODEV) => return Err(gone(&"its interface was deleted")),
+            Err(Errno::NXIO | Errno::NODEV) => {
+                return Err(gone(&"its interface was deleted, or moved to another network namespace"));
+            }
             said => said == Err(Errno::NETDOWN),
         };
         if down != self.down {
