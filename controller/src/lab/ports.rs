@@ -285,7 +285,8 @@ fn open(
         }
         (None, NodeKind::Nic { interface: name }) => {
             let socket = nic::open(name).map_err(|why| not_opened(&node.kind, None, name, 1, why))?;
-            Ok(of_host(AttachmentKind::Nic, vec![socket], vec![name.clone()]))
+            let kind = AttachmentKind::Nic { interface: name.clone() };
+            Ok(of_host(kind, vec![socket], vec![name.clone()]))
         }
         (None, NodeKind::Pcap { replay, record, fast }) => {
             let said = |path: &Path| path.display().to_string();

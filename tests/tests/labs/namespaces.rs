@@ -343,6 +343,11 @@ fn an_mtu_that_a_namespace_cannot_have_is_told_with_its_place() {
     let file = lab.write("mtu.vnet.yaml", &text).display().to_string();
     let (_, err) = lab.expect(1, &["up", "-d", &file]);
     assert!(err.contains("mtu.vnet.yaml:5:3: node a: ") && err.contains("mtu greater than"), "{err}");
+    assert!(err.contains("ip link set dev eth0 mtu 65535") && err.contains("68 to 65521"), "{err}");
+    let text = text.replace("mtu: 65535", "mtu: 1279, addresses: [\"2001:db8::1/64\"]");
+    lab.write("mtu.vnet.yaml", &text);
+    let (_, err) = lab.expect(1, &["up", "-d", &file]);
+    assert!(err.contains("`mtu: 1279` has no room for IPv6: give at least 1280"), "{err}");
     lab.assert_gone();
 }
 

@@ -241,11 +241,11 @@ impl Datapath {
                 adapter = Some(Adapter::pcap(&name, replay, record, theirs).with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }
-            AttachmentKind::Nic => {
+            AttachmentKind::Nic { interface } => {
                 let socket =
                     descriptors.pop().with_context(|| format!("{name}: no descriptor came along"))?;
                 let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
-                adapter = Some(Adapter::nic(&name, socket, theirs).with_context(|| name.clone())?);
+                adapter = Some(Adapter::nic(&name, interface, socket, theirs).with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }
             AttachmentKind::StreamListen

@@ -186,7 +186,10 @@ pub enum AttachmentKind {
         path: String,
     },
     /// The packet socket that comes as a descriptor, bound to an interface of the host (PACKET_VNET_HDR, PACKET_AUXDATA).
-    Nic,
+    Nic {
+        /// The interface's name.
+        interface: String,
+    },
     /// Capture files. Descriptors: with `replay` the file and an eventfd, which is signalled when the replay is to begin; with
     /// `record` the file.
     Pcap {
@@ -208,7 +211,7 @@ impl AttachmentKind {
     /// How many descriptors come along with it.
     pub fn descriptors(&self) -> usize {
         match self {
-            Self::VhostUserListen | Self::StreamListen | Self::Dgram { .. } | Self::Nic => 1,
+            Self::VhostUserListen | Self::StreamListen | Self::Dgram { .. } | Self::Nic { .. } => 1,
             Self::Pcap { replay, record, .. } => 2 * usize::from(*replay) + usize::from(*record),
             Self::VhostUserConnect { .. } | Self::StreamConnect { .. } => 0,
             Self::Tap { queues, .. } => usize::from(*queues),

@@ -137,13 +137,13 @@ impl Adapter {
         Self::start(name, Tap::WHAT, stream, |shared, stream| run(shared, queues, stream))
     }
 
-    /// Starts to carry frames between a host's interface and the port that serves the other end of `stream`. `socket` is a packet
+    /// Starts to carry frames between a host's `interface` and the port that serves the other end of `stream`. `socket` is a packet
     /// socket bound to it, with PACKET_VNET_HDR, PACKET_AUXDATA and PACKET_IGNORE_OUTGOING.
     ///
     /// # Errors
     /// Descriptors, threads or memory ran out.
-    pub(crate) fn nic(name: &str, socket: OwnedFd, stream: UnixStream) -> io::Result<Self> {
-        let outside = vec![Nic::new(socket)?];
+    pub(crate) fn nic(name: &str, interface: &str, socket: OwnedFd, stream: UnixStream) -> io::Result<Self> {
+        let outside = vec![Nic::new(interface, socket)?];
         Self::start(name, Nic::WHAT, stream, |shared, stream| run(shared, outside, stream))
     }
 

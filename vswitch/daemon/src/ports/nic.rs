@@ -41,6 +41,8 @@ const ADDRESSES: usize = 12;
 /// A packet socket that is bound to an interface, with PACKET_VNET_HDR and PACKET_AUXDATA.
 #[derive(Debug)]
 pub(super) struct Nic {
+    /// The interface's name when it was opened.
+    name: String,
     socket: OwnedFd,
     ring: Ring,
     /// A frame that is too long for the ring.
@@ -60,13 +62,14 @@ struct Waiting {
 }
 
 impl Nic {
-    /// Takes the socket over.
+    /// Takes the socket on interface `name` over.
     ///
     /// # Errors
     /// There is no memory for its ring.
-    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(name: &str, socket: OwnedFd) -> io::Result<Self> {
         let ring = Ring::new(socket.as_fd())?;
-        Ok(Self { socket, ring, buffer: vec![0; SHORT_LEN + LONGEST].into(), waits: None, down: false })
+        let buffer = vec![0; SHORT_LEN + LONGEST].into();
+        Ok(Self { name: name.into(), socket, ring, buffer, waits: None, down: false })
     }
 
     /// What the interface says to an empty message, which is too short to be sent.
@@ -79,8 +82,8 @@ impl Nic {
         };
         if down != self.down {
             self.down = down;
-            let why = "the interface is down (ip link set dev … up)";
-            shared.set(if down { AdapterState::Waiting(why.into()) } else { AdapterState::Carrying });
+            let why = || format!("the interface is down: ip link set dev {} up", self.name);
+            shared.set(if down { AdapterState::Waiting(why()) } else { AdapterState::Carrying });
         }
         Ok(())
     }
