@@ -5,7 +5,7 @@ mod codes;
 pub use codes::explain;
 
 use serde::{Deserialize, Serialize};
-use std::{fmt, process::ExitCode};
+use std::{fmt, io, path::Path, process::ExitCode};
 
 /// How `vnet` ends: a contract with scripts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,6 +66,16 @@ impl Failure {
     /// This machine lacks something.
     pub fn lacking(code: &str, message: impl fmt::Display) -> Self {
         Self::new(Exit::Lacking, code, message)
+    }
+
+    /// Something could not be made at `path`, because of `why`; if its folder lacks, that is named.
+    pub fn not_made(code: &str, what: impl fmt::Display, path: &Path, why: &io::Error) -> Self {
+        let folder = path.parent().filter(|folder| why.kind() == io::ErrorKind::NotFound && !folder.exists());
+        match folder.map(Path::display) {
+            Some(folder) => Self::failed(code, format!("{what}: there is no folder {folder}"))
+                .mend(format!("make it: mkdir -p {folder}")),
+            None => Self::failed(code, format!("{what}: {why}")),
+        }
     }
 
     /// The same with what to do about it.

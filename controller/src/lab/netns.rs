@@ -11,10 +11,16 @@ use std::{
     process::{Command, Output, Stdio},
     thread,
 };
-use topology::plan::Node;
+use topology::plan::{Interface, Node};
 
 /// Where iproute2 keeps namespaces by name (ip-netns(8)).
 const FOLDER: &str = "/var/run/netns";
+
+/// The largest MTU of a tap: what one read or write takes, without the Ethernet header.
+const MOST_MTU: u16 = 65_521;
+
+/// The least MTU that a link with IPv6 may have (RFC 8200 section 5).
+const LEAST_IPV6_MTU: u16 = 1280;
 
 /// The namespace of a node: the one that is `given`, or the one that we make.
 pub(super) fn name(node: &Node, given: Option<&str>, dir: &LabDir) -> String {
@@ -66,13 +72,13 @@ pub(super) fn within<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Re
     entered.map_err(|why| not_permitted(format!("the network namespace {name} cannot be entered: {why}")))
 }
 
-/// Gives the interfaces of `node` in the namespace `name` their addresses, and sets them up, and the loopback interface.
+/// Gives `interfaces` of a node in the namespace `name` their addresses, and sets them up, and the loopback interface.
 ///
 /// # Errors
 /// The kernel does not take one.
-pub(super) fn furnish(node: &Node, name: &str) -> Result<(), Failure> {
+pub(super) fn furnish(interfaces: &[Interface], name: &str) -> Result<(), Failure> {
     let mut script = String::from("link set dev lo up\n");
-    for interface in &node.interfaces {
+    for interface in interfaces {
         let dev = &interface.name;
         if let Some(mac) = interface.mac {
             script += &format!("link set dev {dev} address {mac}\n");
@@ -87,7 +93,33 @@ pub(super) fn furnish(node: &Node, name: &str) -> Result<(), Failure> {
             script += &format!("address add {address} dev {dev}{at_once}\n");
         }
     }
-    within(name, || ip(&["-batch", "-"], &script))?
+    within(name, || ip(&["-batch", "-"], &script))?.map_err(|failure| blame(failure, &script, interfaces))
+}
+
+/// Says what a failure of `ip -batch` was at: `ip` tells the line of `script` by its number.
+fn blame(failure: Failure, script: &str, interfaces: &[Interface]) -> Failure {
+    let told = failure.message.split_once("Command failed -:");
+    let Some((said, line)) = told.and_then(|(said, number)| {
+        let number: usize = number.split(|other: char| !other.is_ascii_digit()).next()?.parse().ok()?;
+        Some((said, script.lines().nth(number.checked_sub(1)?)?))
+    }) else {
+        return failure;
+    };
+    let said = said.trim_start_matches("ip -batch -: ").trim_end_matches([';', ' ']);
+    let dev = line.split(' ').skip_while(|word| *word != "dev").nth(1);
+    let own = interfaces.iter().find(|own| dev == Some(own.name.as_str()));
+    let mtu = own.and_then(|own| own.mtu);
+    let mend = match (own, mtu) {
+        (Some(own), Some(mtu)) if line.contains(" mtu ") => {
+            Some(format!("{}: `mtu: {mtu}` is not one of a tap's, which are 68 to {MOST_MTU}", own.name))
+        }
+        (Some(own), Some(mtu @ ..LEAST_IPV6_MTU)) if line.contains(" nodad") => {
+            Some(format!("{}: `mtu: {mtu}` has no room for IPv6: give at least {LEAST_IPV6_MTU}", own.name))
+        }
+        _ => None,
+    };
+    let message = format!("ip {line}: {said}");
+    Failure { message, mend: mend.or(failure.mend.clone()), ..failure }
 }
 
 /// Runs `ip` with `input`.

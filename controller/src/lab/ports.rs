@@ -20,8 +20,10 @@ use std::{
         unix::fs::PermissionsExt,
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 use topology::plan::{ForeignSocket, Interface, Node, NodeKind, Plan, SocketRole, Vm, Vmm};
+use vswitch_core::id::PortId;
 use vswitchd::control::protocol::{Attachment, AttachmentKind};
 
 /// Asks the kernel for a name.
@@ -42,9 +44,10 @@ struct Way {
 }
 
 /// The ways into all ports of a lab. Dropping them closes them, and removes the sockets that were made.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Ports {
-    ways: Vec<Way>,
+    /// In the order of the nodes and their interfaces.
+    ways: Vec<Arc<Way>>,
 }
 
 impl Ports {
@@ -75,9 +78,35 @@ impl Ports {
     fn open_node(&mut self, node: &Node, replayed: &[&Path], dir: &LabDir) -> Result<(), Failure> {
         let namespace = open_namespace(node, dir)?;
         for interface in &node.interfaces {
-            self.ways.push(open(node, interface, namespace.as_deref(), replayed, dir)?);
+            self.ways.push(Arc::new(open(node, interface, namespace.as_deref(), replayed, dir)?));
         }
-        namespace.map_or(Ok(()), |name| netns::furnish(node, &name))
+        namespace.map_or(Ok(()), |name| netns::furnish(&node.interfaces, &name))
+    }
+
+    /// The same ports, of which those of taps, nics and network namespaces that are `broken` are opened again; and those that were, by
+    /// name, and why others could not be.
+    pub fn opened_again(
+        &self,
+        plan: &Plan,
+        broken: &[PortId],
+        dir: &LabDir,
+    ) -> (Self, Vec<String>, Vec<Failure>) {
+        let (mut ports, mut opened, mut failures) = (self.clone(), vec![], vec![]);
+        for node in &plan.nodes {
+            let of_host = is_of_host(&node.kind);
+            for interface in node.interfaces.iter().filter(|own| of_host && broken.contains(&own.port)) {
+                let mut ways = ports.ways.iter_mut();
+                let Some(way) = ways.find(|way| way.attachment.port == interface.port) else { continue };
+                match way.open_again(node, interface, dir) {
+                    Ok(again) => {
+                        *way = Arc::new(again);
+                        opened.push(format!("{}:{}", node.name, interface.name));
+                    }
+                    Err(failure) => failures.push(precheck::at(plan, node, failure)),
+                }
+            }
+        }
+        (ports, opened, failures)
     }
 
     /// Has the capture files replayed, each once: a switch that is started again does not begin anew.
@@ -90,7 +119,7 @@ impl Ports {
 
     /// What of this machine `node` is, by name: taps, an interface, a network namespace, files.
     pub fn host(&self, node: &Node) -> Vec<String> {
-        let of_node = |way: &&Way| node.interfaces.iter().any(|own| own.port == way.attachment.port);
+        let of_node = |way: &&Arc<Way>| node.interfaces.iter().any(|own| own.port == way.attachment.port);
         let mut names: Vec<_> = self.ways.iter().filter(of_node).flat_map(|way| way.host.clone()).collect();
         // Interfaces of one namespace follow each other.
         names.dedup();
@@ -105,6 +134,36 @@ impl Ports {
     /// The descriptors of the attachments, in order.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.ways.iter().flat_map(|way| &way.descriptors).map(AsFd::as_fd).collect()
+    }
+}
+
+impl Way {
+    /// A new way to the same port, whose interface went away, or whose adapter broke.
+    fn open_again(&self, node: &Node, interface: &Interface, dir: &LabDir) -> Result<Self, Failure> {
+        let namespace = match &node.kind {
+            NodeKind::Netns { namespace } => Some(netns::name(node, namespace.as_deref(), dir)),
+            _ => None,
+        };
+        let is_tap = matches!(self.attachment.kind, AttachmentKind::Tap { .. });
+        let mut way = if is_tap && self.descriptors.iter().all(tap::is_attached) {
+            // The interface is there as it was, and these are the queues that it has.
+            let descriptors = self.descriptors.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>();
+            Self {
+                attachment: self.attachment.clone(),
+                descriptors: descriptors.context("tap", || self.host.join(", "))?,
+                listens_at: None,
+                begin: None,
+                host: self.host.clone(),
+            }
+        } else {
+            let way = open(node, interface, namespace.as_deref(), &[], dir)?;
+            if let Some(name) = namespace {
+                netns::furnish(std::slice::from_ref(interface), &name)?;
+            }
+            way
+        };
+        way.attachment.reopened = self.attachment.reopened + 1;
+        Ok(way)
     }
 }
 
@@ -147,6 +206,11 @@ pub fn is_stream(node: &Node, interface: &Interface) -> bool {
     }
 }
 
+/// Whether a node is interfaces of this machine, which may be taken away while the lab runs.
+pub(super) fn is_of_host(kind: &NodeKind) -> bool {
+    matches!(kind, NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Netns { .. })
+}
+
 /// The file that a node replays.
 fn replay(kind: &NodeKind) -> Option<&Path> {
     match kind {
@@ -173,7 +237,7 @@ fn open(
     dir: &LabDir,
 ) -> Result<Way, Failure> {
     let way = |kind, descriptors, listens_at| Way {
-        attachment: Attachment { port: interface.port, kind },
+        attachment: Attachment::new(interface.port, kind),
         descriptors,
         listens_at,
         begin: None,
@@ -221,7 +285,8 @@ fn open(
         }
         (None, NodeKind::Nic { interface: name }) => {
             let socket = nic::open(name).map_err(|why| not_opened(&node.kind, None, name, 1, why))?;
-            Ok(of_host(AttachmentKind::Nic, vec![socket], vec![name.clone()]))
+            let kind = AttachmentKind::Nic { interface: name.clone() };
+            Ok(of_host(kind, vec![socket], vec![name.clone()]))
         }
         (None, NodeKind::Pcap { replay, record, fast }) => {
             let said = |path: &Path| path.display().to_string();
@@ -323,22 +388,22 @@ fn not_opened(kind: &NodeKind, namespace: Option<&str>, name: &str, queues: u16,
         (NodeKind::Tap { interface: Some(_) }, Errno::BUSY) => {
             ("tap", format!("somebody else has {name}: give another name"))
         }
-        (NodeKind::Tap { interface: Some(_) }, Errno::INVAL) => {
-            let mend = format!(
-                "{name} is no tap, or not one of {queues} queues: take it away (ip link del {name}) and leave it to vnet to make it, or \
-                 make it anew: ip tuntap add dev {name} mode tap{several}"
-            );
-            ("tap", mend)
-        }
+        (NodeKind::Tap { interface: Some(_) }, Errno::INVAL) => ("tap", unfit(name, queues)),
         (NodeKind::Tap { .. }, _) => {
             let mend = "run vnet as root, or name a tap that root made for you (`interface:`)";
             ("tap-not-permitted", mend.into())
         }
         (_, Errno::BUSY | Errno::INVAL) => {
             let there = namespace.unwrap_or_default();
-            let mend = format!(
-                "there is a {name} already: take it away (ip -n {there} link del {name}), or name the node's interface otherwise (`interfaces:`)"
-            );
+            let otherwise = "name the node's interface otherwise (`interfaces:`)";
+            let mend = match netns::within(there, || tap::is_tap(name)) {
+                Ok(Ok(true)) => {
+                    format!(
+                        "there is a tap {name} already: {otherwise}, or take that one away: ip -n {there} link del {name}"
+                    )
+                }
+                _ => format!("there is a {name} already, and it is no tap: {otherwise}"),
+            };
             ("netns", mend)
         }
         (_, _) => ("netns-not-permitted", "run vnet as root: it needs CAP_NET_ADMIN there".into()),
@@ -348,13 +413,32 @@ fn not_opened(kind: &NodeKind, namespace: Option<&str>, name: &str, queues: u16,
     Failure::lacking(code, format!("{what} cannot be opened{place}: {why}")).mend(mend)
 }
 
+/// What to do about an interface `name` that is there and that TUNSETIFF refuses to open with so many queues. What is no tap of vnet's kind is
+/// somebody's network: nothing here is to tell anybody to take it away.
+fn unfit(name: &str, queues: u16) -> String {
+    match (tap::is_tap(name), queues) {
+        (Ok(true), 1) => format!(
+            "{name} is a tap of several queues (multi_queue): say `queues: 2` or more at the node, or make it anew with one: \
+             ip tuntap del dev {name} mode tap multi_queue; ip tuntap add dev {name} mode tap"
+        ),
+        (Ok(true), _) => format!(
+            "{name} is a tap of one queue, and the node has {queues}: leave `queues` out, or make it anew for several: \
+             ip tuntap del dev {name} mode tap; ip tuntap add dev {name} mode tap multi_queue"
+        ),
+        _ => format!(
+            "{name} is an interface of this machine that is no tap: choose another name, which vnet makes; \
+             or `kind: nic` attaches to {name} itself"
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::rundir::Runtime;
     use super::*;
     use vswitch_core::{
         description::{Description, Origin},
-        id::{Epoch, PortId},
+        id::Epoch,
     };
 
     const ORIGIN: Origin = Origin { line: 1, column: 1 };

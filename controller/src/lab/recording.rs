@@ -32,7 +32,7 @@ pub(super) fn open(path: &Path, replayed: &[&Path]) -> Result<File, Failure> {
     let how = OFlags::NONBLOCK.bits().cast_signed();
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).custom_flags(how).open(path);
-    let mut file = file.context("pcap", said)?;
+    let mut file = file.map_err(|why| Failure::not_made("pcap", said(), path, &why))?;
     let there = file.metadata().context("pcap", said)?;
     let refused = |why: &str| {
         Err(Failure::invalid("pcap", format!("{}: {why}", said())).mend("give `record:` another name"))
@@ -84,7 +84,9 @@ mod tests {
         )
         .unwrap();
         assert!(refusal(&at("pipe")).contains("no file"));
-        assert!(refusal(&at("nowhere/out")).contains("cannot be recorded to"));
+        assert!(
+            refusal(&at("nowhere/out")).ends_with(&format!("there is no folder {}", at("nowhere").display()))
+        );
 
         fs::write(at("old"), [0x0a, 0x0d, 0x0d, 0x0a, 1]).unwrap();
         for fresh in ["old", "new"] {

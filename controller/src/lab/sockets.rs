@@ -67,8 +67,7 @@ pub fn socket_address(path: &Path) -> Result<(PathBuf, Option<OwnedFd>), Failure
 pub fn listen(path: &Path) -> Result<UnixListener, Failure> {
     remove_stale(path)?;
     let (address, _folder) = socket_address(path)?;
-    UnixListener::bind(&address)
-        .context("socket-path", || format!("{} cannot be listened on", path.display()))
+    UnixListener::bind(&address).map_err(|why| not_bound(path, &why))
 }
 
 /// A socket at `path` for datagrams, in the same way.
@@ -78,8 +77,11 @@ pub fn listen(path: &Path) -> Result<UnixListener, Failure> {
 pub fn bind_datagrams(path: &Path) -> Result<UnixDatagram, Failure> {
     remove_stale(path)?;
     let (address, _folder) = socket_address(path)?;
-    UnixDatagram::bind(&address)
-        .context("socket-path", || format!("{} cannot be listened on", path.display()))
+    UnixDatagram::bind(&address).map_err(|why| not_bound(path, &why))
+}
+
+fn not_bound(path: &Path, why: &io::Error) -> Failure {
+    Failure::not_made("socket-path", format_args!("{} cannot be listened on", path.display()), path, why)
 }
 
 /// Removes the socket at `path`, if there is one, nobody answers on it, and it is ours.
@@ -126,6 +128,10 @@ mod tests {
         let listener = listen(&path).unwrap();
         let _connected = connect(&path).unwrap();
         listener.accept().unwrap();
+        let nowhere = base.path().join("nowhere");
+        let failure = listen(&nowhere.join("a.sock")).unwrap_err();
+        assert!(failure.message.ends_with(&format!("there is no folder {}", nowhere.display())), "{failure}");
+        assert_eq!(failure.mend, Some(format!("make it: mkdir -p {}", nowhere.display())));
         let hopeless = folder.join("n".repeat(120));
         assert!(listen(&hopeless).unwrap_err().message.contains("bytes"));
     }

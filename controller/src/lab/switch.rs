@@ -10,7 +10,7 @@ use std::{
 use tokio::process::Child;
 use topology::plan::Plan;
 use vswitchd::control::{
-    client::Client,
+    client::{Client, ClientError},
     protocol::{DatapathSettings, PollMode},
 };
 
@@ -54,13 +54,18 @@ impl Switch {
 async fn configure(ours: UnixStream, plan: Arc<Plan>, ports: Arc<Ports>) -> Result<Client, Failure> {
     let applied = tokio::task::spawn_blocking(move || {
         let mut client = Client::new(ours, DEADLINE)?;
-        client.apply(&plan.description, ports.attachments(), &ports.descriptors(), settings(&plan))?;
-        Ok::<_, vswitchd::control::client::ClientError>(client)
+        apply(&mut client, &plan, &ports)?;
+        Ok::<_, ClientError>(client)
     });
     applied
         .await
         .map_err(|why| Failure::failed("switch", why))?
         .context("switch", || "the switch did not take its configuration".into())
+}
+
+/// Makes the switch become `plan` with these `ports`.
+pub(super) fn apply(client: &mut Client, plan: &Plan, ports: &Ports) -> Result<(), ClientError> {
+    client.apply(&plan.description, ports.attachments(), &ports.descriptors(), settings(plan))
 }
 
 /// The line to whichever switch process runs now.

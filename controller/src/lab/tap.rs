@@ -8,11 +8,13 @@ use rustix::{
     fs::{Mode, OFlags},
     io::Errno,
     ioctl::{IntegerSetter, Setter, Updater, ioctl, opcode},
+    net::{AddressFamily, SocketType, socket},
 };
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use vhost_net_backend::net_header;
 
 const TUNSETIFF: rustix::ioctl::Opcode = opcode::write::<i32>(b'T', 202);
+const TUNGETIFF: rustix::ioctl::Opcode = opcode::read::<u32>(b'T', 210);
 const TUNSETOFFLOAD: rustix::ioctl::Opcode = opcode::write::<u32>(b'T', 208);
 const TUNSETVNETHDRSZ: rustix::ioctl::Opcode = opcode::write::<i32>(b'T', 216);
 
@@ -34,6 +36,28 @@ struct InterfaceRequest {
     _union: [u8; 22],
 }
 
+/// SIOCETHTOOL (linux/sockios.h), which takes a [`DriverRequest`].
+const SIOCETHTOOL: rustix::ioctl::Opcode = 0x8946;
+const ETHTOOL_GDRVINFO: u32 = 3;
+
+/// `struct ethtool_drvinfo` (linux/ethtool.h).
+#[repr(C)]
+struct DriverInfo {
+    command: u32,
+    driver: [u8; 32],
+    _versions: [u8; 64],
+    bus: [u8; 32],
+    _rest: [u8; 64],
+}
+
+/// `struct ifreq`, as far as SIOCETHTOOL goes.
+#[repr(C)]
+struct DriverRequest<'a> {
+    name: [u8; 16],
+    info: &'a mut DriverInfo,
+    _union: [u8; 16],
+}
+
 /// An open tap.
 #[derive(Debug)]
 pub(super) struct Tap {
@@ -52,13 +76,10 @@ pub(super) struct Tap {
 pub(super) fn open(name: &str, queues: u16) -> Result<Tap, Errno> {
     let several = if queues > 1 { IFF_MULTI_QUEUE } else { 0 };
     let mut request = InterfaceRequest {
-        name: [0; 16],
+        name: in_request(name)?,
         flags: IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | several,
         _union: [0; 22],
     };
-    // The last byte stays the terminating NUL.
-    let room = &mut request.name[..15];
-    room.get_mut(..name.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(name.as_bytes());
     let (mut fds, mut uso) = (Vec::new(), false);
     for _ in 0..queues {
         let queue = rustix::fs::open(
@@ -84,7 +105,57 @@ pub(super) fn open(name: &str, queues: u16) -> Result<Tap, Errno> {
     Ok(Tap { name, queues: fds, uso })
 }
 
+/// Whether this queue still has its interface: not one that was deleted.
+pub(super) fn is_attached(queue: impl AsFd) -> bool {
+    let mut request = InterfaceRequest { name: [0; 16], flags: 0, _union: [0; 22] };
+    // SAFETY: TUNGETIFF writes one `struct ifreq`, whose 40 bytes `request` has.
+    unsafe { ioctl(queue, Updater::<TUNGETIFF, InterfaceRequest>::new(&mut request)) }.is_ok()
+}
+
+/// Whether the interface `name`, which is there, is a tap. Asked of the kernel and not of /sys, which may be that of another network
+/// namespace.
+///
+/// # Errors
+/// The system's: there is no such interface, or its driver does not say what it is, as that of a tap does.
+pub(super) fn is_tap(name: &str) -> Result<bool, Errno> {
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    let mut info = DriverInfo {
+        command: ETHTOOL_GDRVINFO,
+        driver: [0; 32],
+        _versions: [0; 64],
+        bus: [0; 32],
+        _rest: [0; 64],
+    };
+    let mut request = DriverRequest { name: in_request(name)?, info: &mut info, _union: [0; 16] };
+    // SAFETY: SIOCETHTOOL reads one `struct ifreq`, whose 40 bytes `request` has, and ETHTOOL_GDRVINFO writes the `struct ethtool_drvinfo`
+    // of 196 bytes that it points to, plain bytes and numbers.
+    unsafe { ioctl(&any, Updater::<SIOCETHTOOL, DriverRequest<'_>>::new(&mut request)) }?;
+    let says = |field: &[u8], word: &str| field.split(|byte| *byte == 0).next() == Some(word.as_bytes());
+    // A device of the other kind of that driver, of packets without Ethernet, says `tun` in both.
+    Ok(says(&info.driver, "tun") && says(&info.bus, "tap"))
+}
+
+/// A name as requests have it: the last byte stays the terminating NUL.
+fn in_request(name: &str) -> Result<[u8; 16], Errno> {
+    let mut room = [0; 16];
+    room[..15].get_mut(..name.len()).ok_or(Errno::NAMETOOLONG)?.copy_from_slice(name.as_bytes());
+    Ok(room)
+}
+
 fn set_offloads(queue: &OwnedFd, offloads: usize) -> Result<(), Errno> {
     // SAFETY: TUNSETOFFLOAD takes a number, no pointer.
     unsafe { ioctl(queue, IntegerSetter::<TUNSETOFFLOAD>::new_usize(offloads)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_tap_is_not_taken_for_one() {
+        assert_eq!((size_of::<DriverInfo>(), size_of::<DriverRequest<'_>>()), (196, 40));
+        assert_ne!(is_tap("lo"), Ok(true));
+        assert_eq!(is_tap("nobody-has-it"), Err(Errno::NODEV));
+        assert_eq!(is_tap("a-name-of-sixteen"), Err(Errno::NAMETOOLONG));
+    }
 }

@@ -1,7 +1,7 @@
 //! What is shown of a lab: pure functions from its plan and a snapshot to the rows of the API.
 
 use super::{
-    ports::{Ports, socket},
+    ports::{Ports, is_of_host, socket},
     rundir::LabDir,
     running::NodeStatus,
 };
@@ -22,7 +22,7 @@ use vswitch_core::{
     id::{PortId, SwitchId},
     vlan::VlanId,
 };
-use vswitchd::control::protocol::Snapshot;
+use vswitchd::control::protocol::{PortState, Snapshot};
 
 /// `show ports`.
 pub(super) fn ports(
@@ -38,7 +38,12 @@ pub(super) fn ports(
         let interface = node.interfaces.iter().find(|interface| interface.port == view.port)?;
         // What became of the node says more than that nobody answers at its socket.
         let ended = nodes.get(&node.name).filter(|status| status.state == NodeState::Ended);
-        let detail = ended.map_or(view.detail.clone(), |status| format!("{}: {}", node.name, status.detail));
+        let broken = view.state == PortState::Faulted && is_of_host(&node.kind);
+        let again = if broken { "; `vnet up` of the same file opens it again" } else { "" };
+        let detail = ended.map_or_else(
+            || format!("{}{again}", view.detail),
+            |status| format!("{}: {}", node.name, status.detail),
+        );
         Some(PortRow {
             port: port.name(),
             link: match &port.link {

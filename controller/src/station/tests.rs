@@ -132,7 +132,7 @@ impl SwitchProcess {
         let mut client = Client::new(ours, DEADLINE).expect("a greeting");
         let ids: Vec<_> = (0..listeners.len() as u16).map(|index| PortId::new(index, 0)).collect();
         let kind = AttachmentKind::VhostUserListen;
-        let attachments = ids.iter().map(|port| Attachment { port: *port, kind: kind.clone() }).collect();
+        let attachments = ids.iter().map(|port| Attachment::new(*port, kind.clone())).collect();
         let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
         let datapath = DatapathSettings { workers: 1, cpus: Vec::new(), poll: PollMode::Adaptive };
         client.apply(&description(&ids), attachments, &fds, datapath).expect("a lab");

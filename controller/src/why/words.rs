@@ -102,7 +102,9 @@ impl Words<'_> {
                 }
             }
             Event::Up { .. } => "came up: a driver runs".into(),
-            Event::Down { .. } => "went down: its driver or VMM stopped".into(),
+            Event::Down { .. } => {
+                "went down: its driver, its VMM or its peer stopped, or its interface is gone".into()
+            }
             Event::Faulted { why, .. } => format!("was stopped: {}", why.words()),
             Event::Applied => format!("configuration {} came into force", record.epoch()),
         }

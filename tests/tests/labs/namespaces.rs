@@ -19,6 +19,7 @@ use std::{
     process::{Command, Output},
     time::{Duration, Instant},
 };
+use vswitch_core::drop_reason::DropReason;
 use vswitchd::{capture::reader::Reader, control::protocol::PortState};
 
 /// Where network namespaces have names.
@@ -270,6 +271,69 @@ fn show_nodes_names_what_of_this_machine_a_node_is() {
 }
 
 #[test]
+fn a_tap_that_was_deleted_is_made_anew_by_up_and_so_is_a_namespace_s_interface() {
+    let Some(_place) = Place::new("again") else { return };
+    let (lab, name) = (Lab::new(), name("again"));
+    let text = format!(
+        "version: 1\nname: {name}\nswitches: {{ sw1: {{}} }}\nnodes:\n  host: {{ kind: tap, interface: tap0, queues: 2 }}\n  \
+         a: {{ kind: netns, addresses: [10.0.0.1/24] }}\n  b: {{ kind: station, addresses: [10.0.0.2/24] }}\nlinks:\n  \
+         - [host, sw1]\n  - [a, sw1]\n  - [b, sw1]\n"
+    );
+    let file = lab.write("again.vnet.yaml", &text).display().to_string();
+    lab.expect(0, &["up", "-d", &file]);
+    transfer(&lab, "a", "b");
+    for (delete, port) in
+        [("link del dev tap0", "host:eth0"), (&format!("-n {name}-a link del dev eth0"), "a:eth0")]
+    {
+        ip(delete);
+        eventually("it is gone", || {
+            let (state, why) = detail(&lab.ports(), port);
+            (state == PortState::Faulted && why.contains("was deleted; `vnet up` of the same file"))
+                .then_some(())
+        });
+        let (_, err) = lab.expect(0, &["up", "-d", &file]);
+        assert!(err.contains(&format!("opened again: {port}")), "{err}");
+        lab.port_up(port);
+    }
+    ip("link set dev tap0 up");
+    transfer(&lab, "a", "b");
+    // There is nothing to open any more.
+    let (_, err) = lab.expect(0, &["up", "-d", &file]);
+    assert!(!err.contains("opened again"), "{err}");
+    lab.assert_sound();
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
+fn a_tap_by_the_name_of_another_interface_is_refused_and_nobody_is_told_to_delete_that() {
+    let Some(mut place) = Place::new("notap") else { return };
+    let (lab, name, mine) = (Lab::new(), name("notap"), place.another("mine"));
+    ip("link add wire type veth peer name other");
+    ip(&format!("link set dev other netns {mine}"));
+    ip("tuntap add dev single mode tap");
+    ip("tuntap add dev several mode tap multi_queue");
+    let refused = |node: &str, link: &str| {
+        let text = format!(
+            "version: 1\nname: {name}\nswitches: {{ sw1: {{}} }}\nnodes:\n  a: {{ {node} }}\nlinks:\n  - [{link}, sw1]\n"
+        );
+        let file = lab.write("notap.vnet.yaml", &text).display().to_string();
+        let (_, err) = lab.expect(5, &["up", "-d", &file]);
+        lab.assert_gone();
+        err
+    };
+    let err = refused("kind: tap, interface: wire", "a");
+    assert!(err.contains("no tap: choose another name") && err.contains("kind: nic"), "{err}");
+    assert!(!err.contains(" del "), "{err}");
+    let err = refused(&format!("kind: netns, netns: {mine}, interfaces: {{ other: {{}} }}"), "\"a:other\"");
+    assert!(err.contains("it is no tap") && !err.contains(" del "), "{err}");
+    let err = refused("kind: tap, interface: single, queues: 2", "a");
+    assert!(err.contains("single is a tap of one queue"), "{err}");
+    let err = refused("kind: tap, interface: several", "a");
+    assert!(err.contains("several is a tap of several queues"), "{err}");
+}
+
+#[test]
 fn an_mtu_that_a_namespace_cannot_have_is_told_with_its_place() {
     let Some(_place) = Place::new("mtu") else { return };
     let (lab, name) = (Lab::new(), name("mtu"));
@@ -279,6 +343,11 @@ fn an_mtu_that_a_namespace_cannot_have_is_told_with_its_place() {
     let file = lab.write("mtu.vnet.yaml", &text).display().to_string();
     let (_, err) = lab.expect(1, &["up", "-d", &file]);
     assert!(err.contains("mtu.vnet.yaml:5:3: node a: ") && err.contains("mtu greater than"), "{err}");
+    assert!(err.contains("ip link set dev eth0 mtu 65535") && err.contains("68 to 65521"), "{err}");
+    let text = text.replace("mtu: 65535", "mtu: 1279, addresses: [\"2001:db8::1/64\"]");
+    lab.write("mtu.vnet.yaml", &text);
+    let (_, err) = lab.expect(1, &["up", "-d", &file]);
+    assert!(err.contains("`mtu: 1279` has no room for IPv6: give at least 1280"), "{err}");
     lab.assert_gone();
 }
 
@@ -375,14 +444,39 @@ fn a_nic_says_that_its_interface_is_down_or_gone_and_comes_back_with_it() {
     for port in ["out:eth0", "in:eth0"] {
         eventually("it is gone", || {
             let (state, why) = detail(&lab.ports(), port);
-            (state == PortState::Faulted && why.contains("the nic is gone: its interface was deleted"))
-                .then_some(())
+            (state == PortState::Faulted
+                && why.contains("the nic is gone: its interface was deleted, or moved"))
+            .then_some(())
         });
     }
+    // What would go there is dropped, and said to be.
+    let dropped = || {
+        let to = &lab.ports()["out:eth0"].counters.to_port;
+        (to.delivered, to.dropped.get(&DropReason::PortDown).copied().unwrap_or_default())
+    };
+    let (delivered, none) = dropped();
+    lab.expect(1, &["transfer", "b1", "b2", "--size", "1"]);
+    let (still, some) = dropped();
+    assert!(still == delivered && some > none, "{delivered} {none}, then {still} {some}");
+    let (why, _) = lab.expect(0, &["why", "out"]);
+    assert!(why.contains("went down"), "{why}");
     // The others go on.
     transfer(&lab, "b2", "b3");
+    let (_, err) = lab.expect(5, &["up", "-d", &file]);
+    assert!(
+        err.contains(": node out: the interface left cannot be opened") && err.contains("node in:"),
+        "{err}"
+    );
+    ip("link add left type veth peer name right");
+    ip("link set dev left up");
+    ip("link set dev right up");
+    let (_, err) = lab.expect(0, &["up", "-d", &file]);
+    assert!(err.contains("opened again: out:eth0, in:eth0"), "{err}");
+    transfer(&lab, "b1", "b2");
+    lab.assert_sound();
     lab.expect(0, &["down"]);
     lab.assert_gone();
+    ip("link del dev left");
     let (_, err) = lab.expect(5, &["up", "-d", &file]);
     assert!(err.contains("error[nic]: ") && err.contains("down.vnet.yaml:"), "{err}");
     assert!(err.contains(": node out: the interface left cannot be opened"), "{err}");

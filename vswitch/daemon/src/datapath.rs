@@ -79,7 +79,7 @@ struct Running {
 
 /// A port and what stands around it. The port goes first: what it delivered until then its adapter, if there is one, still gives outside.
 struct Attached {
-    kind: AttachmentKind,
+    attachment: Attachment,
     port: Port,
     adapter: Option<Adapter>,
     host: Arc<Host>,
@@ -163,10 +163,7 @@ impl Datapath {
             None => self.start(world.clone(), settings)?,
         };
         // What is gone gives its rings back before the World that knows it is.
-        let keeps = |id: &PortId, attached: &Attached| {
-            attachments.iter().any(|new| new.port == *id && new.kind == attached.kind)
-        };
-        self.ports.retain(|id, attached| keeps(id, attached));
+        self.ports.retain(|_, attached| attachments.contains(&attached.attachment));
         running.fdb.install(&world);
         let health = |id| running.healths.get(&id).cloned().unwrap_or_default();
         let healths: Healths = world.ports().map(|port| (port.id, health(port.id))).collect();
@@ -244,11 +241,11 @@ impl Datapath {
                 adapter = Some(Adapter::pcap(&name, replay, record, theirs).with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }
-            AttachmentKind::Nic => {
+            AttachmentKind::Nic { interface } => {
                 let socket =
                     descriptors.pop().with_context(|| format!("{name}: no descriptor came along"))?;
                 let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
-                adapter = Some(Adapter::nic(&name, socket, theirs).with_context(|| name.clone())?);
+                adapter = Some(Adapter::nic(&name, interface, socket, theirs).with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }
             AttachmentKind::StreamListen
@@ -275,7 +272,7 @@ impl Datapath {
         }
         .with_context(|| name.clone())?;
         host.health().tell(port.fault_handle());
-        self.ports.insert(attachment.port, Attached { kind: attachment.kind, adapter, port, host });
+        self.ports.insert(attachment.port, Attached { attachment, adapter, port, host });
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use crate::{
         guests::{self, Guest, Nursery},
         ports::{self, Ports},
         precheck,
-        switch::Switch,
+        switch::{self, Switch},
     },
     probing::Line,
     vm::choice,
@@ -128,6 +128,10 @@ impl Lab {
             let nodes = plan.nodes.iter().filter(|node| own(node) || state.lines.contains_key(&node.name));
             nodes.flat_map(|node| &node.interfaces).map(|interface| interface.port).collect()
         };
+        let of_files = |port| {
+            let mut files = plan.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Pcap { .. }));
+            files.any(|node| node.interfaces.iter().any(|own| own.port == port))
+        };
         let end = Instant::now() + DRIVER_PATIENCE;
         loop {
             let Some(running) = self.started() else { return Ok(()) };
@@ -136,6 +140,8 @@ impl Lab {
                 // A nic whose interface is down has its rings all the same.
                 let both = [0, 1].iter().all(|way| view.rings.keys().any(|ring| ring % 2 == *way));
                 let waits = !both && !matches!(view.state, PortState::Up | PortState::Down);
+                // A replay that broke off comes to nothing more.
+                let waits = waits && !(view.state == PortState::Faulted && of_files(view.port));
                 answering.contains(&view.port) && waits
             });
             let Some(waits) = waits else { return Ok(()) };
@@ -160,9 +166,30 @@ impl Lab {
         Ok(())
     }
 
-    /// Starts the virtual machines that ended again, at once, and waits for each; one that cannot be started holds up no
-    /// other.
+    /// Opens again the interfaces of this machine that broke; one that cannot be opened holds up no other.
+    async fn open_broken(&self, plan: &Arc<Plan>) -> Result<(), Failure> {
+        let Some(running) = self.started() else { return Ok(()) };
+        let snapshot = running.switch(Client::snapshot).await?;
+        let faulted = snapshot.ports.iter().filter(|view| view.state == PortState::Faulted);
+        let broken: Vec<_> = faulted.map(|view| view.port).collect();
+        let Some(ports) = self.state().ports.clone() else { return Ok(()) };
+        let (again, opened, failures) = ports.opened_again(plan, &broken, &self.inner.dir);
+        if !opened.is_empty() {
+            let again = Arc::new(again);
+            // First, so that a switch that is started again meanwhile has them too.
+            self.state().ports = Some(again.clone());
+            let plan = plan.clone();
+            running.switch(move |client| switch::apply(client, &plan, &again)).await?;
+            self.tell(What::Note { text: format!("opened again: {}", opened.join(", ")) });
+        }
+        let said: Vec<_> = failures.iter().map(|failure| failure.message.clone()).collect();
+        failures.into_iter().next().map_or(Ok(()), |first| Err(Failure { message: said.join("\n"), ..first }))
+    }
+
+    /// Opens the ports that broke again and starts the virtual machines that ended, at once, and waits for each; one that cannot be
+    /// started holds up no other.
     async fn start_ended(&self, plan: &Arc<Plan>) -> Result<(), Failure> {
+        let mut all = self.open_broken(plan).await;
         let mut starting = Vec::new();
         for (place, node) in plan.nodes.iter().enumerate() {
             let mut state = self.state();
@@ -181,7 +208,6 @@ impl Lab {
                 started
             }));
         }
-        let mut all = Ok(());
         for started in starting {
             all = all.and(started.await.unwrap_or_else(|why| Err(Failure::failed("internal", why))));
         }

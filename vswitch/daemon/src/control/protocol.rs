@@ -29,7 +29,7 @@ pub enum Request {
         version: u32,
     },
     /// Become this lab. Descriptors: the Description (JSON, in a sealed memfd), then one for each attachment that
-    /// says so, in order. A port whose id was there before keeps its connection.
+    /// says so, in order. A port whose attachment was there before keeps its connection.
     Apply {
         /// How each port's frames get here.
         attachments: Vec<Attachment>,
@@ -149,6 +149,15 @@ pub struct Attachment {
     pub port: PortId,
     /// Its kind.
     pub kind: AttachmentKind,
+    /// How often what is outside was opened again: with another number the port is attached anew, with the descriptors that come along.
+    pub reopened: u32,
+}
+
+impl Attachment {
+    /// A port's first one.
+    pub fn new(port: PortId, kind: AttachmentKind) -> Self {
+        Self { port, kind, reopened: 0 }
+    }
 }
 
 /// The kinds of port.
@@ -177,7 +186,10 @@ pub enum AttachmentKind {
         path: String,
     },
     /// The packet socket that comes as a descriptor, bound to an interface of the host (PACKET_VNET_HDR, PACKET_AUXDATA).
-    Nic,
+    Nic {
+        /// The interface's name.
+        interface: String,
+    },
     /// Capture files. Descriptors: with `replay` the file and an eventfd, which is signalled when the replay is to begin; with
     /// `record` the file.
     Pcap {
@@ -199,7 +211,7 @@ impl AttachmentKind {
     /// How many descriptors come along with it.
     pub fn descriptors(&self) -> usize {
         match self {
-            Self::VhostUserListen | Self::StreamListen | Self::Dgram { .. } | Self::Nic => 1,
+            Self::VhostUserListen | Self::StreamListen | Self::Dgram { .. } | Self::Nic { .. } => 1,
             Self::Pcap { replay, record, .. } => 2 * usize::from(*replay) + usize::from(*record),
             Self::VhostUserConnect { .. } | Self::StreamConnect { .. } => 0,
             Self::Tap { queues, .. } => usize::from(*queues),

@@ -137,13 +137,13 @@ impl Adapter {
         Self::start(name, Tap::WHAT, stream, |shared, stream| run(shared, queues, stream))
     }
 
-    /// Starts to carry frames between a host's interface and the port that serves the other end of `stream`. `socket` is a packet
+    /// Starts to carry frames between a host's `interface` and the port that serves the other end of `stream`. `socket` is a packet
     /// socket bound to it, with PACKET_VNET_HDR, PACKET_AUXDATA and PACKET_IGNORE_OUTGOING.
     ///
     /// # Errors
     /// Descriptors, threads or memory ran out.
-    pub(crate) fn nic(name: &str, socket: OwnedFd, stream: UnixStream) -> io::Result<Self> {
-        let outside = vec![Nic::new(socket)?];
+    pub(crate) fn nic(name: &str, interface: &str, socket: OwnedFd, stream: UnixStream) -> io::Result<Self> {
+        let outside = vec![Nic::new(interface, socket)?];
         Self::start(name, Nic::WHAT, stream, |shared, stream| run(shared, outside, stream))
     }
 
@@ -237,7 +237,7 @@ fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) 
         shared.stop();
         end
     };
-    thread::scope(|scope| {
+    let end = thread::scope(|scope| {
         let mut queues = outside.into_iter().zip(driver.pairs());
         let first = queues.next();
         let others: Vec<_> = queues.map(|queue| scope.spawn(move || carry(queue))).collect();
@@ -245,7 +245,14 @@ fn run<O: Outside + Send>(shared: &Shared, outside: Vec<O>, stream: UnixStream) 
         // Each has an end, also after a panic.
         ends.extend(others.into_iter().filter_map(|other| other.join().ok()));
         ends.into_iter().find(|end| *end != AdapterEnd::Stopped).unwrap_or(AdapterEnd::Stopped)
-    })
+    });
+    if !matches!(end, AdapterEnd::Stopped | AdapterEnd::PortClosed) {
+        // Nobody takes frames any more: the switch is to say so of each. What was brought before still goes to it.
+        let pairs = driver.pairs().len();
+        // A port that does not answer has closed: then there are no rings either.
+        let _ = (0..pairs).try_for_each(|pair| driver.enable_receive(pair as u16, false));
+    }
+    end
 }
 
 /// The end that `work` comes to. A panic is printed, ends this adapter, and is told as its fault (DESIGN §2, law 5).

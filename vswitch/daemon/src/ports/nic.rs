@@ -42,6 +42,8 @@ const ADDRESSES: usize = 12;
 /// A packet socket that is bound to an interface, with PACKET_VNET_HDR and PACKET_AUXDATA.
 #[derive(Debug)]
 pub(super) struct Nic {
+    /// The interface's name when it was opened.
+    name: String,
     socket: OwnedFd,
     /// Always there but while it is made anew.
     ring: Option<Ring>,
@@ -66,27 +68,38 @@ struct Waiting {
 }
 
 impl Nic {
-    /// Takes the socket over.
+    /// Takes the socket on interface `name` over.
     ///
     /// # Errors
     /// There is no memory for its ring.
-    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(name: &str, socket: OwnedFd) -> io::Result<Self> {
         let ring = Some(Ring::new(socket.as_fd())?);
         let buffer = vec![0; SHORT_LEN + LONGEST].into();
         let looked = Instant::now();
-        Ok(Self { socket, ring, looked, suspected: false, buffer, waits: None, down: false })
+        Ok(Self {
+            name: name.into(),
+            socket,
+            ring,
+            looked,
+            suspected: false,
+            buffer,
+            waits: None,
+            down: false,
+        })
     }
 
     /// What the interface says to an empty message, which is too short to be sent.
     fn look(&mut self, shared: &Shared) -> Result<(), AdapterEnd> {
         let down = match send(&self.socket, &[], SendFlags::DONTWAIT) {
-            Err(Errno::NXIO | Errno::NODEV) => return Err(gone(&"its interface was deleted")),
+            Err(Errno::NXIO | Errno::NODEV) => {
+                return Err(gone(&"its interface was deleted, or moved to another network namespace"));
+            }
             said => said == Err(Errno::NETDOWN),
         };
         if down != self.down {
             self.down = down;
-            let why = "the interface is down (ip link set dev … up)";
-            shared.set(if down { AdapterState::Waiting(why.into()) } else { AdapterState::Carrying });
+            let why = || format!("the interface is down: ip link set dev {} up", self.name);
+            shared.set(if down { AdapterState::Waiting(why()) } else { AdapterState::Carrying });
         }
         Ok(())
     }

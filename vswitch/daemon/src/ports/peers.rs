@@ -227,8 +227,15 @@ impl Wait<'_> {
 
     /// Says what is waited for, what is in the way, and why the last peer has gone.
     fn say(&self, last: Option<&str>, why: Option<&io::Error>) {
-        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
         let last = last.map(|last| format!("; the last one: {last}")).unwrap_or_default();
-        self.shared.set(AdapterState::Waiting(format!("{}{why}{last}", self.meeting.hope())));
+        let there_is_none = why.is_some_and(|why| why.kind() == io::ErrorKind::NotFound);
+        let hope = match (self.meeting, why) {
+            (Meeting::Connect(path) | Meeting::Datagrams { remote: path, .. }, _) if there_is_none => {
+                format!("connecting: the peer has not made {} yet", path.display())
+            }
+            (meeting, Some(why)) => format!("{}: {why}", meeting.hope()),
+            (meeting, None) => meeting.hope().to_owned(),
+        };
+        self.shared.set(AdapterState::Waiting(hope + &last));
     }
 }

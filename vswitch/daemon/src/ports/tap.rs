@@ -14,6 +14,9 @@ use vhost_net_backend::{
     features,
 };
 
+/// Why a queue that has no interface any more is of no use. One whose interface was moved to another network namespace works as before.
+const DELETED: &str = "its interface was deleted";
+
 /// A queue of a tap, opened with IFF_TAP | IFF_NO_PI | IFF_VNET_HDR.
 #[derive(Debug)]
 pub(super) struct Tap {
@@ -38,6 +41,14 @@ fn gone(why: &impl ToString) -> AdapterEnd {
     AdapterEnd::Gone { what: Tap::WHAT, why: why.to_string() }
 }
 
+/// What the kernel says of a queue that has no interface any more is no word for a person.
+fn lost(why: &io::Error) -> AdapterEnd {
+    match Errno::from_io_error(why) {
+        Some(Errno::BADFD | Errno::NODEV) => gone(&DELETED),
+        _ => gone(why),
+    }
+}
+
 impl Outside for Tap {
     const WHAT: &str = "tap";
 
@@ -51,7 +62,7 @@ impl Outside for Tap {
     fn bring(&mut self, pair: &mut QueuePair, _: &Shared) -> Result<Moved, AdapterEnd> {
         pair.transmit_from(self.queue.as_fd()).map_err(|why| match why.kind() {
             io::ErrorKind::UnexpectedEof => gone(&"it was closed"),
-            _ => gone(&why),
+            _ => lost(&why),
         })
     }
 
@@ -62,7 +73,7 @@ impl Outside for Tap {
             Ok(moved) => Ok(moved),
             Err(why) => match Errno::from_io_error(&why) {
                 Some(Errno::BADFD | Errno::NODEV | Errno::PIPE | Errno::CONNRESET | Errno::CONNREFUSED) => {
-                    Err(gone(&why))
+                    Err(lost(&why))
                 }
                 _ => {
                     shared.count_refused(1);
@@ -70,6 +81,11 @@ impl Outside for Tap {
                 }
             },
         }
+    }
+
+    /// The kernel reports an error of a queue without an interface, and of no other.
+    fn broken(&mut self, _: &Shared) -> Result<(), AdapterEnd> {
+        Err(gone(&DELETED))
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

@@ -84,7 +84,7 @@ impl Lab {
             let path = socket(dir.path(), place);
             descriptors.push(UnixListener::bind(&path).unwrap().into());
             let port = port.as_ref().unwrap().id;
-            attachments.push(Attachment { port, kind: AttachmentKind::VhostUserListen });
+            attachments.push(Attachment::new(port, AttachmentKind::VhostUserListen));
         }
         let settings = DatapathSettings { workers, cpus: vec![], poll: PollMode::Adaptive };
         datapath.apply(description, attachments, descriptors, settings).unwrap();

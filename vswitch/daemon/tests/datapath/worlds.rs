@@ -27,7 +27,7 @@ fn apply(
     settings: DatapathSettings,
 ) -> anyhow::Result<()> {
     let ports = lab_now.ports.iter().flatten();
-    let attachments = ports.map(|port| Attachment { port: port.id, kind: AttachmentKind::VhostUserListen });
+    let attachments = ports.map(|port| Attachment::new(port.id, AttachmentKind::VhostUserListen));
     let some: Vec<OwnedFd> = (0..descriptors).map(|_| File::open("/dev/null").unwrap().into()).collect();
     lab.datapath.apply(lab_now, attachments.collect(), some, settings)
 }
