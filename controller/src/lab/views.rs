@@ -9,26 +9,27 @@ use crate::{
     api::types::{
         DatapathView, DropRow, ExportRequest, ExportView, LinkRow, NodeRow, NodeState, PortRow, VlanRow,
     },
+    expect::words::link_set_down,
     failure::Failure,
     vm::{
         accel,
         export::{self, Attachment},
     },
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use topology::plan::{NodeKind, Plan};
 use vswitch_core::{
     description::{Description, Link, Membership, Port},
     id::{PortId, SwitchId},
     vlan::VlanId,
 };
-use vswitchd::control::protocol::Snapshot;
+use vswitchd::control::protocol::{PortState, Snapshot};
 
 /// `show ports`.
 pub(super) fn ports(
     plan: &Plan,
     snapshot: &Snapshot,
-    nodes: &BTreeMap<String, NodeStatus>,
+    (nodes, links_down): (&BTreeMap<String, NodeStatus>, &BTreeSet<PortId>),
     dir: &LabDir,
 ) -> Vec<PortRow> {
     let description = &plan.description;
@@ -38,7 +39,12 @@ pub(super) fn ports(
         let interface = node.interfaces.iter().find(|interface| interface.port == view.port)?;
         // What became of the node says more than that nobody answers at its socket.
         let ended = nodes.get(&node.name).filter(|status| status.state == NodeState::Ended);
-        let detail = ended.map_or(view.detail.clone(), |status| format!("{}: {}", node.name, status.detail));
+        let (state, detail) = match ended {
+            Some(status) => (view.state, format!("{}: {}", node.name, status.detail)),
+            // What its driver makes of that, if one runs, is its own affair.
+            None if links_down.contains(&view.port) => (PortState::Down, link_set_down(node, interface)),
+            None => (view.state, view.detail.clone()),
+        };
         Some(PortRow {
             port: port.name(),
             link: match &port.link {
@@ -48,7 +54,7 @@ pub(super) fn ports(
             },
             vlan: link_words(description, &port.link),
             mac: interface.mac,
-            state: view.state,
+            state,
             detail,
             policy: "open".into(),
             socket: socket(node, interface, dir).map(|(_, path)| path),
