@@ -2,7 +2,7 @@
 
 mod codes;
 
-pub use codes::explain;
+pub use codes::{CODES, explain};
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, io, path::Path, process::ExitCode};

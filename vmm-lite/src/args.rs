@@ -36,7 +36,8 @@ pub struct Args {
     /// Who is at the second serial port, where guests answer vnet's probe protocol: `none`, or `socket=PATH`.
     #[arg(long, env = "VNET_VMM_PROBE", value_name = "WHERE", default_value = "none", value_parser = probe)]
     probe: ConsoleTarget,
-    /// A network interface: socket=PATH,mac=MAC[,name=NAME][,mtu=BYTES][,queues=PAIRS][,address=ADDRESS/LENGTH]... A bundled guest takes the
+    /// A network interface: socket=PATH,mac=MAC[,name=NAME][,mtu=BYTES][,queues=PAIRS][,link=up|down][,address=ADDRESS/LENGTH]...
+    /// The link is up unless it is said to be down. A bundled guest takes the
     /// addresses, and so does vnet's image; others may read them from their command line (`vnet.if=`). May be repeated.
     #[arg(long, env = "VNET_VMM_NET", value_name = "KEYS", value_parser = net)]
     net: Vec<Net>,
@@ -158,7 +159,7 @@ impl Net {
 
 fn net(text: &str) -> Result<Net, String> {
     let (mut socket, mut mac, mut name, mut mtu, mut addresses) = (None, None, None, None, Vec::new());
-    let mut queues = 1;
+    let (mut queues, mut link_up) = (1, true);
     for word in text.split(',') {
         let (key, value) = word.split_once('=').ok_or_else(|| format!("`{word}` is no KEY=VALUE"))?;
         match key {
@@ -176,6 +177,13 @@ fn net(text: &str) -> Result<Net, String> {
                 let pairs = value.parse().ok().filter(|pairs| (1..=most).contains(pairs));
                 queues = pairs.ok_or_else(|| format!("queues: 1 to {most}"))?;
             }
+            "link" => {
+                link_up = match value {
+                    "up" => true,
+                    "down" => false,
+                    _ => return Err("link: up or down".into()),
+                }
+            }
             // Linux' IFNAMSIZ, and what would end the word on the guest's command line.
             "name" if (1..16).contains(&value.len()) && value.bytes().all(|byte| byte.is_ascii_graphic()) => {
                 name = Some(value.to_owned());
@@ -185,12 +193,12 @@ fn net(text: &str) -> Result<Net, String> {
             "address" => {
                 return Err(format!("address: ADDRESS/LENGTH, such as 10.0.0.1/24, and not `{value}`"));
             }
-            _ => return Err(format!("`{key}` is none of socket, mac, name, mtu, queues, address")),
+            _ => return Err(format!("`{key}` is none of socket, mac, name, mtu, queues, link, address")),
         }
     }
     let socket = socket.ok_or("socket=PATH is missing")?;
     let mac = mac.ok_or("mac=MAC is missing")?;
-    Ok(Net { config: NetConfig { socket, mac, mtu, queues }, name, addresses })
+    Ok(Net { config: NetConfig { socket, mac, mtu, queues, link_up }, name, addresses })
 }
 
 fn disk(text: &str) -> Result<DiskConfig, String> {
@@ -245,9 +253,10 @@ mod tests {
         let config = parse(&["--cmdline", "quiet", "--net", net]).unwrap();
         let told = "quiet vnet.if=02:00:00:00:00:0a,eth0,10.0.0.1/24,fd00::1/64,mtu=1400";
         assert_eq!(config.command_line, told);
-        let expected =
-            NetConfig { socket: "/run/a.sock".into(), mac: [2, 0, 0, 0, 0, 10], mtu: Some(1400), queues: 1 };
+        let (socket, mac) = ("/run/a.sock".into(), [2, 0, 0, 0, 0, 10]);
+        let expected = NetConfig { socket, mac, mtu: Some(1400), queues: 1, link_up: true };
         assert_eq!(config.nets, [expected]);
+        assert!(!parse(&["--net", "socket=a,mac=02:00:00:00:00:0a,link=down"]).unwrap().nets[0].link_up);
         assert_eq!(parse(&["--net", "socket=a,mac=02:00:00:00:00:0a"]).unwrap().command_line, "");
         let named = parse(&["--net", "socket=a,mac=02:00:00:00:00:0a,name=wan"]).unwrap();
         assert_eq!(named.command_line, "vnet.if=02:00:00:00:00:0a,wan");
@@ -260,6 +269,7 @@ mod tests {
             (["--net", "socket=a,mac=03:00:00:00:00:0a"], "mac: six octets"),
             (["--net", "socket=a,mac=2:0:0:0:0:a"], "mac: six octets"),
             (["--net", "socket=a,mac=02:00:00:00:00:0a,mtu=67"], "mtu: 68 to 65535"),
+            (["--net", "socket=a,mac=02:00:00:00:00:0a,link=1"], "link: up or down"),
             (["--net", "socket=a,mac=02:00:00:00:00:0a,speed=1"], "`speed` is none of"),
             (["--net", "socket=a,mac=02:00:00:00:00:0a,name=a b"], "name: 1 to 15"),
             (["--net", "socket=a,mac=00:00:00:00:00:00"], "mac: six octets"),

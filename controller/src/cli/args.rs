@@ -146,10 +146,10 @@ pub(super) enum Verb {
     Capture(CaptureArgs),
     /// Measure how fast a switch is, beside how fast this machine could be.
     Bench(Box<BenchArgs>),
-    /// Say what a drop reason or an error code means, and what to do about it.
+    /// Say what a drop reason or an error code means, and what to do about it. Without one: list all.
     Explain {
         /// What stands in the brackets of an error[...], or a drop reason.
-        code: String,
+        code: Option<String>,
         #[command(flatten)]
         output: Output,
     },
@@ -175,7 +175,7 @@ pub(super) enum Verb {
         /// What it is to be.
         state: LinkState,
     },
-    /// Run a command in a virtual machine that vnet started, and end with its exit status.
+    /// Run a command in a virtual machine that vnet started or in a network namespace, and end with its exit status.
     ///
     /// As a shell has it, 127 is a command that is not there, and 128 and more a signal. The command has no terminal, and
     /// nothing to read: standard input is not passed on. It may take 60 seconds (then it is killed: 124), and of each of

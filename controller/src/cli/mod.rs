@@ -92,7 +92,8 @@ fn run(args: Args) -> Result<u8, Failure> {
             up::warn_if_nothing_is_expected(&report);
             render::print(&report, output.format).map(|()| report.exit())
         }
-        Verb::Explain { code, output } => done(render::print(&explain(&code)?, output.format)),
+        Verb::Explain { code: Some(code), output } => done(render::print(&explain(&code)?, output.format)),
+        Verb::Explain { code: None, output } => done(render::print(&topics(), output.format)),
         Verb::Ls { output } => done(runtime.block_on(labs::ls(output.format))),
         Verb::Down => done(runtime.block_on(down::down(name))),
         Verb::Logs { of } => done(labs::logs(name, of.as_deref(), &mut out::Stdout)),
@@ -178,15 +179,47 @@ impl Show for Explanation {
     }
 }
 
+/// A name of ours, and what it is, in a few words.
+#[derive(Debug, Serialize)]
+struct Topic {
+    code: &'static str,
+    kind: &'static str,
+    what: &'static str,
+}
+
+impl Show for Vec<Topic> {
+    fn table(&self) -> String {
+        let rows = self.iter().map(|topic| [topic.code, topic.kind, topic.what].map(str::to_owned));
+        render::table(["CODE", "KIND", "WHAT"], rows)
+    }
+}
+
+const DROP_REASON: &str = "a drop reason";
+const VLAN_CLASS: &str = "a class of drop reasons, for `because`";
+const IN_A_FILE: &str = "an error in a topology file";
+const OF_A_VERB: &str = "an error of a verb";
+
+/// All that [`explain`] knows.
+fn topics() -> Vec<Topic> {
+    let topic = |code, kind, what| Topic { code, kind, what };
+    let reasons = DropReason::ALL.iter().map(|reason| topic(reason.name(), DROP_REASON, reason.what()));
+    let vlan = topic(Because::VLAN, VLAN_CLASS, "the destination is not in the frame's VLAN");
+    let files = topology::codes::ALL.iter().map(|code| topic(code.name(), IN_A_FILE, code.title()));
+    // Of a name that is both, the drop reason is explained.
+    let verbs = crate::failure::CODES.iter().filter(|(code, _)| code.parse::<DropReason>().is_err());
+    let verbs = verbs.map(|(code, what)| topic(code, OF_A_VERB, what));
+    reasons.chain([vlan]).chain(files).chain(verbs).collect()
+}
+
 /// What a name means and what to do about it, however it is capitalised.
 fn explain(code: &str) -> Result<Explanation, Failure> {
     if let Some(text) = topology::codes::explain(code) {
-        let (code, kind) = (code.to_uppercase(), "an error in a topology file");
+        let (code, kind) = (code.to_uppercase(), IN_A_FILE);
         return Ok(Explanation { code, kind, what: text.into(), mend: None });
     }
     let code = code.to_lowercase();
     if let Ok(reason) = code.parse::<DropReason>() {
-        let (kind, mend) = ("a drop reason", Some(reason.mend().into()));
+        let (kind, mend) = (DROP_REASON, Some(reason.mend().into()));
         return Ok(Explanation { code, kind, what: reason.what().into(), mend });
     }
     if code == Because::VLAN {
@@ -197,19 +230,14 @@ fn explain(code: &str) -> Result<Explanation, Failure> {
             "give both links the same `vlan`, or expect `deny because vlan`; `vnet trace` says both VLANs"
                 .into(),
         );
-        return Ok(Explanation {
-            code,
-            kind: "a class of drop reasons, for `because`",
-            what: what.into(),
-            mend,
-        });
+        return Ok(Explanation { code, kind: VLAN_CLASS, what: what.into(), mend });
     }
     if let Some(text) = crate::failure::explain(&code) {
-        return Ok(Explanation { code, kind: "an error of a verb", what: text.into(), mend: None });
+        return Ok(Explanation { code, kind: OF_A_VERB, what: text.into(), mend: None });
     }
     let known: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
     Err(Failure::invalid("unknown-code", format!("`{code}` is not a name of ours")).mend(format!(
-        "say what stands in the brackets of an error[...] (like T0101), vlan, or a drop reason: {}",
+        "`vnet explain` lists what there is; say what stands in the brackets of an error[...] (like T0101), vlan, or a drop reason: {}",
         known.join(", ")
     )))
 }
@@ -236,6 +264,11 @@ mod tests {
 
     #[test]
     fn every_name_is_explained_and_nothing_else() {
+        let topics = topics();
+        assert!(
+            ["T0607", "no-receiver", "which-lab"].iter().all(|code| topics.iter().any(|t| t.code == *code))
+        );
+        assert!(topics.iter().all(|topic| explain(topic.code).is_ok_and(|found| found.kind == topic.kind)));
         assert!(explain("t0101").unwrap().table().starts_with("T0101: an error in a topology file"));
         let vlan = explain("VLAN").unwrap();
         assert!(vlan.what.contains("vlan-not-member") && vlan.mend.unwrap().contains("vnet trace"));

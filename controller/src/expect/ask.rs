@@ -17,7 +17,10 @@ use probe::{Answer, Request, answer::End, ask};
 use std::{net::IpAddr, time::Duration};
 use topology::plan::{Addresses, Expectation, Interface, Node, NodeKind, Probe, Verdict};
 use vswitch_core::{description::Origin, mac::MacAddr};
-use vswitchd::control::protocol::Sighting;
+use vswitchd::control::{
+    client::Client,
+    protocol::{PortState, Sighting},
+};
 
 /// How long a command in a node may take.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
@@ -109,11 +112,25 @@ impl Running {
         let sent = frame.clone();
         let journey = self.switch(move |switch| switch.trace(port, sent)).await?;
         let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        let why_not = why_not(&self.plan.description, (port, dst.1.port), &journey);
+        let way = (port, dst.1.port);
+        let why_not = match why_not(&self.plan.description, way, &journey) {
+            why_not if journey.copies.contains(&dst.1.port) => self.not_up(dst).await?.or(why_not),
+            why_not => why_not,
+        };
         let reaches = Reaches { destination: format!("{}:{}", dst.0.name, dst.1.name), why_not };
-        let view =
-            self.trace_of(&Sighting { port, at_nanos: 0, head: frame, len, journey, lost: Vec::new() });
+        let view = self.trace_of(&Sighting { port, at_nanos: 0, head: frame, len, journey });
         Ok(TraceView { reaches: Some(reaches), ..view })
+    }
+
+    /// Why nothing is heard behind the port of an interface; none: it is up.
+    async fn not_up(&self, (node, interface): (&Node, &Interface)) -> Result<Option<String>, Failure> {
+        if self.links_down.contains(&interface.port) {
+            return Ok(Some(words::link_set_down(node, interface)));
+        }
+        let snapshot = self.switch(Client::snapshot).await?;
+        let view = snapshot.ports.into_iter().find(|view| view.port == interface.port);
+        let view = view.filter(|view| view.state != PortState::Up);
+        Ok(view.map(|view| format!("its port is not up: {}", view.detail)))
     }
 
     /// Runs a command in a node.

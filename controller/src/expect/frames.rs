@@ -169,8 +169,7 @@ mod tests {
             at_nanos: 0,
             head: frame[..frame.len().min(128)].to_vec(),
             len: u32::try_from(frame.len()).unwrap(),
-            journey: Journey { steps: vec![], dropped: None, copies: vec![] },
-            lost: vec![],
+            journey: Journey { steps: vec![], dropped: None, copies: vec![], lost: vec![] },
         }
     }
 

@@ -81,7 +81,7 @@ fn fate(sighting: &Sighting, destination: PortId) -> Fate {
         return Fate::Dropped(reason);
     }
     match journey.copies.iter().position(|port| *port == destination) {
-        Some(place) => match sighting.lost.get(place).copied().flatten() {
+        Some(place) => match journey.lost.get(place).copied().flatten() {
             Some(reason) => Fate::Lost(reason),
             None => Fate::Delivered,
         },
@@ -294,8 +294,9 @@ impl Case<'_> {
 
 /// Why an untagged frame from `src` that goes this way does not reach `dst`; none: it does.
 pub fn why_not(description: &Description, (src, dst): (PortId, PortId), journey: &Journey) -> Option<String> {
-    if journey.copies.contains(&dst) {
-        return None;
+    if let Some(copy) = journey.copies.iter().position(|port| *port == dst) {
+        let lost = journey.lost.get(copy).copied().flatten();
+        return lost.map(|reason| format!("{}; {}", reason.what(), reason.mend()));
     }
     let port = |id: PortId| description.ports.get(usize::from(id.index()))?.as_ref();
     let name = |vlan: VlanId| {
@@ -422,15 +423,14 @@ mod tests {
     const WEB_MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
     const THIEF: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 2]);
 
+    fn journey(dropped: Option<DropReason>, copies: &[(PortId, Option<DropReason>)]) -> Journey {
+        let (copies, lost) = copies.iter().copied().unzip();
+        Journey { steps: vec![], dropped, copies, lost }
+    }
+
     fn seen(dropped: Option<DropReason>, copies: &[(PortId, Option<DropReason>)]) -> Seen {
-        let sighting = Sighting {
-            port: PC,
-            at_nanos: 0,
-            head: vec![],
-            len: 60,
-            journey: Journey { steps: vec![], dropped, copies: copies.iter().map(|c| c.0).collect() },
-            lost: copies.iter().map(|c| c.1).collect(),
-        };
+        let sighting =
+            Sighting { port: PC, at_nanos: 0, head: vec![], len: 60, journey: journey(dropped, copies) };
         Seen { sighting, role: Role::Direct }
     }
 
@@ -530,16 +530,17 @@ mod tests {
 
     #[test]
     fn a_trace_says_whether_the_destination_is_reached_and_why_not() {
-        let journey =
-            |dropped, copies: &[PortId]| Journey { steps: vec![], dropped, copies: copies.to_vec() };
         let told = |dst, journey: &Journey| why_not(&lab(), (PC, dst), journey);
-        assert_eq!(told(WEB, &journey(None, &[TWIN, WEB])), None);
+        let sent = |to: &[PortId]| journey(None, &to.iter().map(|port| (*port, None)).collect::<Vec<_>>());
+        assert_eq!(told(WEB, &sent(&[TWIN, WEB])), None);
+        let lost = journey(None, &[(TWIN, None), (WEB, Some(DropReason::PortDown))]);
+        assert!(told(WEB, &lost).unwrap().starts_with("the destination port is down"));
         let other_vlan = "the frame is in VLAN 10, web:eth0 in VLAN 20";
-        assert_eq!(told(WEB, &journey(None, &[TWIN])).unwrap(), other_vlan);
+        assert_eq!(told(WEB, &sent(&[TWIN])).unwrap(), other_vlan);
         assert_eq!(told(WEB, &journey(Some(DropReason::NoReceiver), &[])).unwrap(), other_vlan);
         let down = told(TWIN, &journey(Some(DropReason::LinkDown), &[])).unwrap();
         assert!(down.starts_with("the interface's link is down"), "{down}");
-        assert!(told(TWIN, &journey(None, &[WEB])).unwrap().contains("vnet show fdb"));
+        assert!(told(TWIN, &sent(&[WEB])).unwrap().contains("vnet show fdb"));
     }
 
     #[test]

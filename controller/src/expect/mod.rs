@@ -6,4 +6,4 @@ mod frames;
 pub mod judge;
 pub mod run;
 mod transfer;
-mod words;
+pub mod words;

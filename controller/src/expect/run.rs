@@ -16,7 +16,8 @@ use probe::{
     ask,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
+    iter,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -46,6 +47,10 @@ pub struct Running {
     pub lines: BTreeMap<String, Line>,
     /// The switch.
     pub switch: Arc<Mutex<Client>>,
+    /// The ports of the virtual machines' interfaces whose links are set down.
+    pub links_down: BTreeSet<PortId>,
+    /// The nodes of a private copy that have nobody behind them, though in the lab itself somebody may be there.
+    pub nobody_at: BTreeSet<String>,
 }
 
 /// What is done where the sender has no way to send the probe.
@@ -137,8 +142,9 @@ impl Running {
     /// The switch does not answer.
     pub(super) async fn prove(&self, expectation: &Expectation, no_way: NoWay) -> Result<Proof, Failure> {
         let snapshot = self.switch(Client::snapshot).await?;
-        let destination_up =
-            snapshot.ports.iter().any(|port| port.port == expectation.dst && port.state == PortState::Up);
+        // Behind a link that is set down the rings may still be there, and nobody listens.
+        let destination_up = !self.links_down.contains(&expectation.dst)
+            && snapshot.ports.iter().any(|port| port.port == expectation.dst && port.state == PortState::Up);
         let ends = self.end(expectation.src).zip(self.end(expectation.dst));
         let watched = match ends {
             Some((src, (_, dst))) if destination_up => self.watched(expectation, src, dst, no_way).await?,
@@ -150,7 +156,11 @@ impl Running {
         } else {
             ends.map(|(_, destination)| destination).filter(|_| !destination_up)
         };
-        let help = not_up.map(|(node, _)| words::bring_up(node));
+        let help = not_up.map(|(node, interface)| match self.links_down.contains(&interface.port) {
+            true => words::link_set_down(node, interface),
+            false if self.nobody_at.contains(&node.name) => words::nobody_at(node),
+            false => words::bring_up(node),
+        });
         let nothing = Said { outcome: Outcome::Silent, unsent: None, raw: None, opened: false };
         let silent = || (nothing, Vec::new(), Vec::new());
         let (said, macs, seen) = watched.unwrap_or_else(silent);
@@ -288,7 +298,11 @@ impl Running {
             described.map_or_else(|| port.to_string(), vswitch_core::description::Port::name)
         };
         let journey = &sighting.journey;
-        let copies: Vec<_> = journey.copies.iter().map(name).collect();
+        let fates = || journey.copies.iter().zip(journey.lost.iter().chain(iter::repeat(&None)));
+        let copies: Vec<_> = fates().filter(|copy| copy.1.is_none()).map(|copy| name(copy.0)).collect();
+        let lost =
+            fates().filter_map(|(port, lost)| lost.map(|why| format!("lost before {}: {why}", name(port))));
+        let sent = (!copies.is_empty()).then(|| format!("sent to {}", copies.join(", ")));
         TraceView {
             frame: Head::parse(&sighting.head, sighting.len).map_or_else(
                 |reason| format!("{} bytes, {reason}", sighting.len),
@@ -298,7 +312,7 @@ impl Running {
             steps: journey.steps.iter().map(ToString::to_string).collect(),
             fate: match journey.dropped {
                 Some(reason) => format!("dropped: {reason}"),
-                None => format!("sent to {}", copies.join(", ")),
+                None => sent.into_iter().chain(lost).collect::<Vec<_>>().join("; "),
             },
             dropped: journey.dropped,
             copies,

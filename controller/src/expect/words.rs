@@ -4,7 +4,25 @@ use probe::{
     Answer,
     answer::{Refusal, Unreachable},
 };
-use topology::plan::{Node, NodeKind};
+use topology::plan::{Interface, Node, NodeKind};
+
+/// What the port of an interface whose link is set down is, and what brings it back.
+pub fn link_set_down(node: &Node, interface: &Interface) -> String {
+    let mut name = node.name.clone();
+    if node.interfaces.len() > 1 {
+        name = format!("{name}:{}", interface.name);
+    }
+    format!("its link is set down; `vnet link {name} up` brings it up")
+}
+
+/// Why a private copy of a lab proves nothing at a node, and what does.
+pub(super) fn nobody_at(node: &Node) -> String {
+    format!(
+        "a copy of the lab has nobody at {}, so nothing is proved there: prove it at a netns, station or vm, or in the lab that is up: \
+         vnet test --running",
+        node.name
+    )
+}
 
 /// How a node that is not up gets so.
 pub(super) fn bring_up(node: &Node) -> String {

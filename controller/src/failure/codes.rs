@@ -1,7 +1,7 @@
 //! What the codes of failures mean, for `vnet explain`.
 
 /// Code and meaning, sorted.
-const CODES: &[(&str, &str)] = &[
+pub const CODES: &[(&str, &str)] = &[
     (
         "api",
         "the controller answered something that is no answer to the question; `vnet logs controller` says more",

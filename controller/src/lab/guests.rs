@@ -3,7 +3,7 @@
 use super::{
     child,
     events::{Events, What},
-    netns, ports,
+    link, netns, ports,
     rundir::LabDir,
     sockets,
 };
@@ -316,6 +316,15 @@ async fn try_vm(
     let silent = decision.after_silence().is_some();
     let patience = if silent { SILENCE } else { BOOT_PATIENCE };
     let answer = async {
+        if node.interfaces.iter().any(|interface| interface.link_down) {
+            // QEMU has no word for it on its command line, and connects its interfaces with their links up. No driver runs yet.
+            machine_runs(run, &node.name, patience).await?;
+        }
+        for interface in &node.interfaces {
+            if interface.link_down {
+                link::set(node, interface, false, nursery.dir).await?;
+            }
+        }
         if matches!(vm.boot, Boot::Image(_)) {
             line(&run.probe(), &node.name, patience).await.map(Some)
         } else {

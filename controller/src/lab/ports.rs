@@ -453,6 +453,7 @@ mod tests {
             queues: 1,
             model: topology::plan::Model::Virtio,
             sealed_memory: false,
+            link_down: false,
         };
         Node { name: name.into(), kind, interfaces: vec![interface], origin: ORIGIN }
     }

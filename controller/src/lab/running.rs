@@ -29,12 +29,13 @@ use crate::{
 use bench::report::Report;
 use serde::Serialize;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{process::Child, sync::Notify};
 use topology::plan::Plan;
+use vswitch_core::id::PortId;
 use vswitchd::control::client::Client;
 
 /// How long a process has to end by itself when the lab goes down.
@@ -82,6 +83,10 @@ struct State {
     applies: Applies,
     lines: BTreeMap<String, Line>,
     nodes: BTreeMap<String, NodeStatus>,
+    /// The links of virtual machines that are set down: by the file, or since.
+    links_down: BTreeSet<PortId>,
+    /// Nodes of a private copy that stand for what is outside of the lab, and have nobody behind them.
+    nobody_at: BTreeSet<String>,
     ledger: Ledger,
 }
 
@@ -140,6 +145,8 @@ impl Lab {
             applies: Applies::default(),
             lines: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            links_down: BTreeSet::new(),
+            nobody_at: BTreeSet::new(),
             ledger,
         };
         let inner = Inner {
@@ -224,7 +231,8 @@ impl Lab {
     fn started(&self) -> Option<Running> {
         let state = self.state();
         let (plan, switch) = (state.plan.clone()?, state.switch.clone()?);
-        Some(Running { plan, lines: state.lines.clone(), switch })
+        let (lines, links_down) = (state.lines.clone(), state.links_down.clone());
+        Some(Running { plan, lines, switch, links_down, nobody_at: state.nobody_at.clone() })
     }
 
     /// The same of a lab that is up.
@@ -306,7 +314,7 @@ impl Service for Lab {
             Question::Ports => {
                 let snapshot = running.switch(Client::snapshot).await?;
                 let nodes = self.state().nodes.clone();
-                json(views::ports(&plan, &snapshot, &nodes, &self.inner.dir))
+                json(views::ports(&plan, &snapshot, (&nodes, &running.links_down), &self.inner.dir))
             }
             Question::Drops => json(views::drops(&running.switch(Client::snapshot).await?)),
             Question::Datapath => {
@@ -338,7 +346,11 @@ impl Service for Lab {
             Question::Exec(request) => json(running.exec(&request).await?),
             Question::SetLink(request) => {
                 let (node, interface) = running.interface(&request.interface)?;
-                json(link::set(node, interface, request.up, &self.inner.dir).await?)
+                link::set(node, interface, request.up, &self.inner.dir).await?;
+                let (port, mut state) = (interface.port, self.state());
+                let _ =
+                    if request.up { state.links_down.remove(&port) } else { state.links_down.insert(port) };
+                json(())
             }
         }
     }

@@ -9,13 +9,14 @@ use crate::{
     api::types::{
         DatapathView, DropRow, ExportRequest, ExportView, LinkRow, NodeRow, NodeState, PortRow, VlanRow,
     },
+    expect::words::link_set_down,
     failure::Failure,
     vm::{
         accel,
         export::{self, Attachment},
     },
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use topology::plan::{NodeKind, Plan};
 use vswitch_core::{
     description::{Description, Link, Membership, Port},
@@ -28,7 +29,7 @@ use vswitchd::control::protocol::{PortState, Snapshot};
 pub(super) fn ports(
     plan: &Plan,
     snapshot: &Snapshot,
-    nodes: &BTreeMap<String, NodeStatus>,
+    (nodes, links_down): (&BTreeMap<String, NodeStatus>, &BTreeSet<PortId>),
     dir: &LabDir,
 ) -> Vec<PortRow> {
     let description = &plan.description;
@@ -40,10 +41,12 @@ pub(super) fn ports(
         let ended = nodes.get(&node.name).filter(|status| status.state == NodeState::Ended);
         let broken = view.state == PortState::Faulted && is_of_host(&node.kind);
         let again = if broken { "; `vnet up` of the same file opens it again" } else { "" };
-        let detail = ended.map_or_else(
-            || format!("{}{again}", view.detail),
-            |status| format!("{}: {}", node.name, status.detail),
-        );
+        let (state, detail) = match ended {
+            Some(status) => (view.state, format!("{}: {}", node.name, status.detail)),
+            // What its driver makes of that, if one runs, is its own affair.
+            None if links_down.contains(&view.port) => (PortState::Down, link_set_down(node, interface)),
+            None => (view.state, format!("{}{again}", view.detail)),
+        };
         Some(PortRow {
             port: port.name(),
             link: match &port.link {
@@ -53,7 +56,7 @@ pub(super) fn ports(
             },
             vlan: link_words(description, &port.link),
             mac: interface.mac,
-            state: view.state,
+            state,
             detail,
             policy: "open".into(),
             socket: socket(node, interface, dir).map(|(_, path)| path),

@@ -205,6 +205,7 @@ mod tests {
             queues: 1,
             model: topology::plan::Model::Virtio,
             sealed_memory: false,
+            link_down: false,
         }
     }
 

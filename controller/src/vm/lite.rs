@@ -135,6 +135,9 @@ fn net(interface: &Interface, socket: &Path) -> OsString {
     if interface.queues > 1 {
         let _ = write!(keys, ",queues={}", interface.queues);
     }
+    if interface.link_down {
+        keys.push_str(",link=down");
+    }
     for address in &interface.addresses {
         let _ = write!(keys, ",address={address}");
     }
@@ -161,6 +164,7 @@ mod tests {
             queues: 1,
             model: topology::plan::Model::Virtio,
             sealed_memory: false,
+            link_down: false,
         }
     }
 

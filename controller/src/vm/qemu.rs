@@ -387,6 +387,7 @@ mod tests {
             queues: 1,
             model: Model::Virtio,
             sealed_memory: false,
+            link_down: false,
         }
     }
 

@@ -41,7 +41,7 @@ impl Running {
             mine.iter().filter(|record| record.more > 0).map(|record| record.event).collect();
         let groups = group::groups(mine);
         let left_out = groups.len().saturating_sub(GROUPS);
-        let words = words::Words { plan: &self.plan, world: &world, now };
+        let words = words::Words { plan: &self.plan, world: &world, now, links_down: &self.links_down };
         Ok(WhyView {
             about: about.to_string(),
             span: WhySpan {

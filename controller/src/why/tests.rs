@@ -7,7 +7,7 @@ use super::{
 };
 use crate::api::why::{WhyGroup, WhyKind};
 use serde_json::json;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 use topology::plan::Plan;
 use vswitch_core::{
     build::{self, Addresses, Echo, Ethernet},
@@ -54,7 +54,12 @@ fn recorded(epoch: u64, event: Event, seconds: &[u64], frame: &[u8]) -> Vec<Reco
 
 fn told(plan: &Plan, records: Vec<Record>) -> Vec<WhyGroup> {
     let world = World::compile(&plan.description).expect("a lab");
-    let words = Words { plan, world: &world, now: Instant::ZERO + Duration::from_secs(10) };
+    let words = Words {
+        plan,
+        world: &world,
+        now: Instant::ZERO + Duration::from_secs(10),
+        links_down: &BTreeSet::new(),
+    };
     group::groups(records).iter().map(|group| words.tell(group)).collect()
 }
 

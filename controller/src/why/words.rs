@@ -4,8 +4,12 @@ use super::{
     group::{Alike, Group},
     millis,
 };
-use crate::api::why::{WhyFrame, WhyGroup, WhyKind};
-use topology::plan::Plan;
+use crate::{
+    api::why::{WhyFrame, WhyGroup, WhyKind},
+    expect::words::link_set_down,
+};
+use std::collections::BTreeSet;
+use topology::plan::{Node, Plan};
 use vswitch_core::{
     clock::Instant,
     drop_reason::DropReason,
@@ -23,6 +27,7 @@ pub(super) struct Words<'a> {
     pub(super) plan: &'a Plan,
     pub(super) world: &'a World,
     pub(super) now: Instant,
+    pub(super) links_down: &'a BTreeSet<PortId>,
 }
 
 /// Which kind of record an event makes.
@@ -69,10 +74,24 @@ impl Words<'_> {
             fate: self.fate(group),
             said,
             rule,
-            mend: reason.map(DropReason::mend).map(Into::into).or_else(|| mend(group)),
+            mend: reason
+                .map(DropReason::mend)
+                .map(Into::into)
+                .or_else(|| self.bring_up(event))
+                .or_else(|| mend(group)),
             flaps: group.flaps,
             old_epoch: old,
         }
+    }
+
+    /// What brings up the port that went down since its link was set down.
+    fn bring_up(&self, event: Event) -> Option<String> {
+        let Event::Down { port, .. } = event else { return None };
+        let interface = |node: &'_ Node| {
+            let interface = node.interfaces.iter().find(|interface| interface.port == port)?;
+            Some(link_set_down(node, interface))
+        };
+        self.links_down.contains(&port).then(|| self.plan.nodes.iter().find_map(interface)).flatten()
     }
 
     /// The line that decided a drop at `port`, or else the line that says the port.
@@ -102,6 +121,9 @@ impl Words<'_> {
                 }
             }
             Event::Up { .. } => "came up: a driver runs".into(),
+            Event::Down { port, .. } if self.links_down.contains(&port) => {
+                "went down: its link was set down".into()
+            }
             Event::Down { .. } => {
                 "went down: its driver, its VMM or its peer stopped, or its interface is gone".into()
             }

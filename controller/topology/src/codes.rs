@@ -192,8 +192,9 @@ codes! {
         mend "let a station, a namespace or a virtual machine that vnet made be the source";
     MayNotAnswer = "T0607", "a node that may not answer",
         "The expectation holds only if the guest answers by itself: we did not make what runs in it. Be sure that it has \
-         the addresses of the file and answers what is asked.",
-        mend "be sure that it has these addresses and answers; else probe with l2";
+         the addresses of the file and answers what is asked. Behind a nic or a tap is nobody while `vnet test` has the lab to itself, \
+         and capture files never answer.",
+        mend "be sure that it has these addresses and answers; else probe with l2, or another node";
     CpusAndWorkers = "T0701", "not one CPU for each worker",
         "`datapath: { workers: 2, cpus: [2, 3] }` pins the first worker to CPU 2 and the second to CPU 3. A worker without a CPU \
          would run anywhere beside pinned ones, and a CPU without a worker would do nothing.",

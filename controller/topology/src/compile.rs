@@ -172,7 +172,13 @@ fn interface(port: usize, found: &NodeInterface, lab: &str, node: &str, kind: &N
         queues: said.queues.as_ref().map_or(1, |queues| queues.value.0),
         model: said.model.as_ref().map_or(Model::Virtio, |model| model_of(model.value)),
         sealed_memory: said.guest_memory.as_ref().is_some_and(|memory| memory.value == GuestMemory::Sealed),
+        link_down: matches!(kind, NodeKind::Vm(_)) && is_down(found),
     }
+}
+
+/// `state: down`.
+fn is_down(found: &NodeInterface) -> bool {
+    found.said.state.as_ref().is_some_and(|state| state.value == State::Down)
 }
 
 pub(crate) fn model_of(word: ModelWord) -> Model {
@@ -247,7 +253,8 @@ fn ports(nodes: &[Node], interfaces: &[NodeInterface], links: &[Checked]) -> Vec
                     .and_then(|limits| limits.macs.as_ref())
                     .map_or(MAC_LIMIT, |macs| macs.value.0),
                 sealed_memory: interface.sealed_memory,
-                up: found.said.state.as_ref().is_none_or(|state| state.value == State::Up),
+                // Of a virtual machine that we start the link is down, and its port serves its VMM.
+                up: interface.link_down || !is_down(found),
                 link: found.link.map_or(Link::None, |link| port_link(&links[link], place, &places)),
                 origin: found.span.origin,
                 link_origin: found.link.map(|link| links[link].span().origin),

@@ -77,6 +77,15 @@ pub struct Interface {
     pub model: Model,
     /// Whether guest memory must be sealed against shrinking.
     pub sealed_memory: bool,
+    /// Whether the virtual machine is to boot with this link down (`state: down`): what runs in it sees no carrier, and its
+    /// port is there for it. At any other node `state: down` shuts the port.
+    #[serde(default, skip_serializing_if = "is_up")]
+    pub link_down: bool,
+}
+
+/// Whether there is nothing to say of a link that may be down.
+fn is_up(down: &bool) -> bool {
+    !down
 }
 
 /// A network card that QEMU has.

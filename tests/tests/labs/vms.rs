@@ -6,7 +6,7 @@ use crate::{
     process::{eventually, kill},
 };
 use controller::{
-    api::types::{DatapathView, ExitsRow, NodeRow, NodeState, PingallReport},
+    api::types::{DatapathView, ExitsRow, NodeRow, NodeState, PingallReport, PortRow},
     vm::accel::{self, Why},
 };
 use std::{
@@ -17,6 +17,7 @@ use std::{
     os::unix::net::UnixStream,
     time::{Duration, Instant},
 };
+use vswitchd::control::protocol::PortState;
 
 /// How long anything may take here; a guest is up in some milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -104,6 +105,56 @@ fn a_guest_whose_link_is_down_hears_and_says_nothing() {
         });
     }
     lab.assert_sound();
+}
+
+#[test]
+fn a_guest_boots_with_its_link_down_if_the_file_says_so_and_link_up_brings_it_up() {
+    if !kvm("bundled guests as nodes") {
+        return;
+    }
+    let lab = Lab::new();
+    let text = "version: 1\nname: vms\nswitches: { sw1: {} }\nnodes:\n  \
+                st1: { kind: station, addresses: [10.0.0.1/24] }\n  \
+                vm1: { kind: vm, addresses: [10.0.0.2/24], state: down }\nlinks: [[st1, sw1], [vm1, sw1]]\n\
+                expect: [st1 -> vm1 icmp allow]\n";
+    let file = lab.write("down.vnet.yaml", text);
+    let file = file.to_str().expect("a path of ASCII");
+    let port = || {
+        let rows: Vec<PortRow> = serde_json::from_value(lab.json(&["show", "ports"])).expect("rows of ports");
+        rows.into_iter().find(|row| row.port == "vm1:eth0").expect("it is a port")
+    };
+    let answered = || {
+        let said = lab.vnet(&["pingall", "--format", "json"]).stdout;
+        let report: PingallReport = serde_json::from_slice(&said).expect("a report");
+        assert_eq!(report.cells.len(), 2);
+        report.cells.iter().filter(|cell| cell.rtt_micros.is_some()).count()
+    };
+    let is_down =
+        |port: &PortRow| port.state == PortState::Down && port.detail.contains("`vnet link vm1 up`");
+    lab.expect(0, &["up", "-d", file]);
+    assert!(is_down(&port()), "{:?}", port());
+    assert_eq!(answered(), 0);
+    let (said, _) = lab.expect(6, &["test", "--running"]);
+    assert!(said.contains("`vnet link vm1 up`"), "{said}");
+    let (said, _) = lab.expect(0, &["trace", "st1", "vm1", "icmp"]);
+    assert!(said.contains("does not reach vm1:eth0") && said.contains("`vnet link vm1 up`"), "{said}");
+
+    lab.expect(0, &["link", "vm1", "up"]);
+    // It looks some milliseconds later.
+    eventually("it hears", || (answered() == 2).then_some(()));
+    assert_eq!(port().state, PortState::Up);
+    lab.expect(0, &["test", "--running"]);
+
+    // One that is started again finds its link as it was left.
+    lab.expect(0, &["link", "vm1", "down"]);
+    lab.type_at("vm1", "poweroff", "");
+    lab.ended("vm1");
+    lab.expect(0, &["up", "-d", file]);
+    assert!(is_down(&port()), "{:?}", port());
+    assert_eq!(answered(), 0);
+    lab.assert_sound();
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
 }
 
 #[test]

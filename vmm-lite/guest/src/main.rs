@@ -166,7 +166,7 @@ struct Guest {
 /// When the links of the host's interfaces were looked at.
 #[derive(Default)]
 struct Links {
-    /// None of them was yet: a machine begins with its links up.
+    /// Not since they began.
     last: Duration,
     /// A device may have called since, because a link has changed.
     stale: bool,

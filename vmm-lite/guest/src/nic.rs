@@ -58,6 +58,8 @@ impl Nic {
         registers.set_queue(RECEIVEQ, &receiveq)?;
         registers.set_queue(TRANSMITQ, &transmitq)?;
         registers.finish();
+        let has_status = features & NET_F_STATUS != 0;
+        let up = !has_status || registers.link_is_up();
         let (received, lent) = (Buffers::new(SIZE, size), Box::new([0; SIZE as usize]));
         let mut nic = Self {
             registers,
@@ -69,8 +71,8 @@ impl Nic {
             sent: None,
             size,
             waits_for_sent: false,
-            has_status: features & NET_F_STATUS != 0,
-            up: true,
+            has_status,
+            up,
         };
         for buffer in 0..SIZE {
             nic.lend(buffer);

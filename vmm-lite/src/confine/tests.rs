@@ -214,7 +214,8 @@ enum By {
 
 /// A machine with one of everything.
 fn config(folder: &Path) -> Config {
-    let net = NetConfig { socket: folder.join("switch"), mac: [2, 0, 0, 0, 0, 7], mtu: None, queues: 1 };
+    let socket = folder.join("switch");
+    let net = NetConfig { socket, mac: [2, 0, 0, 0, 0, 7], mtu: None, queues: 1, link_up: true };
     Config {
         kernel: Kernel::Elf(include_bytes!(env!("VNET_GUEST"))),
         initrd: None,

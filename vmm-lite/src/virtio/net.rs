@@ -49,6 +49,8 @@ pub struct NetConfig {
     pub mtu: Option<u16>,
     /// How many queue pairs it has: 1 to [`NetConfig::MOST_QUEUES`].
     pub queues: u16,
+    /// Whether the driver sees the link up from the beginning.
+    pub link_up: bool,
 }
 
 impl NetConfig {
@@ -184,7 +186,7 @@ impl Net {
         let state = Mutex::new(State {
             registers: Registers::new(offer(config, connection.offered())),
             control: Control::NONE,
-            link_up: true,
+            link_up: config.link_up,
             life: 0,
             lent: false,
             refused: false,

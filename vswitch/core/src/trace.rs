@@ -252,7 +252,8 @@ impl Step {
         Self::Retagged { port: Place::of(port), edit }
     }
 
-    pub(crate) fn lost(port: &Port, reason: DropReason) -> Self {
+    /// A copy that was for `port` is not delivered.
+    pub fn lost(port: &Port, reason: DropReason) -> Self {
         Self::Lost { port: Place::of(port), reason }
     }
 

@@ -37,10 +37,11 @@ use vswitch_core::{
     clock,
     decide::{Fate, Switch},
     description::{Description, Port as PortDescription},
+    drop_reason::DropReason,
     fdb::{Fdb, Row, Target},
     head::{FrameView, HEAD_BYTES, LinkHeader},
     id::PortId,
-    trace::Recorder,
+    trace::{Recorder, Step},
     world::World,
 };
 
@@ -334,7 +335,8 @@ impl Datapath {
         Ok(FdbTable { entries: (rows.len() + found.count()) as u64, rows })
     }
 
-    /// What would become of `frame` if it came in on `port` now. Nothing is learned or sent.
+    /// What would become of `frame` if it came in on `port` now. Nothing is learned or sent. A copy for a port that is not up is
+    /// lost there.
     ///
     /// # Errors
     /// There is no such port.
@@ -352,15 +354,22 @@ impl Datapath {
             }
             Err(reason) => Fate::Dropped(reason),
         };
-        Ok(Journey {
-            steps: recorder.steps,
-            dropped: if let Fate::Dropped(reason) = fate { Some(reason) } else { None },
-            copies: copies
-                .iter()
-                .filter_map(|copy| running.world.port(copy.to))
-                .map(|port| port.id)
-                .collect(),
-        })
+        let dropped = if let Fate::Dropped(reason) = fate { Some(reason) } else { None };
+        let mut journey = Journey { steps: recorder.steps, dropped, copies: Vec::new(), lost: Vec::new() };
+        let counted = running.workers.counted();
+        for copy in &copies {
+            let Some(port) = running.world.port(copy.to) else { continue };
+            let mut lost = copy.outcome.err();
+            let described = describe(&running.world, port.id);
+            let state = described.map(|port| self.port_view(port, counted.ports.get(&port.id)).state);
+            if lost.is_none() && state != Some(PortState::Up) {
+                lost = Some(DropReason::PortDown);
+                journey.steps.push(Step::lost(port, DropReason::PortDown));
+            }
+            journey.copies.push(port.id);
+            journey.lost.push(lost);
+        }
+        Ok(journey)
     }
 
     /// Notes the fates of frames like these from now on; returns the watch's number.

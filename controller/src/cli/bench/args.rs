@@ -32,7 +32,7 @@ pub(in super::super) struct BenchArgs {
     /// Five seconds in all, frames of 64 bytes.
     #[arg(long, env = "VNET_QUICK", value_parser = BoolishValueParser::new(), conflicts_with_all = ["frame_size", "seconds", "repeat"])]
     quick: bool,
-    /// Sizes of frames: 64 to 1518 (with FCS, 60 to 1514 on the ring), up to 65535 (as on the ring), imix.
+    /// Sizes of frames: 64 to 1518 (with FCS, 60 to 1514 on the ring), up to 65535 (as on the ring), imix. With --offload the default is 65535.
     #[arg(
         long,
         env = "VNET_FRAME_SIZE",

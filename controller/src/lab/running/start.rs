@@ -15,6 +15,7 @@ use crate::{
     vm::choice,
 };
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -42,9 +43,7 @@ impl Lab {
         let mut plan = loaded.plan;
         precheck::check(&plan)?;
         choice::settle(&mut plan);
-        if file.private_copy {
-            make_private(&mut plan);
-        }
+        let nobody_at = if file.private_copy { make_private(&mut plan) } else { BTreeSet::new() };
         let running = self.state().plan.clone();
         if let Some(running) = running {
             if *running == plan {
@@ -61,6 +60,7 @@ impl Lab {
             let mut state = self.state();
             state.phase = LabState::Starting;
             state.file = Some(file);
+            state.nobody_at = nobody_at;
         }
         let brought_up = tokio::select! {
             brought_up = self.bring_up(Arc::new(plan)) => brought_up,
@@ -102,6 +102,8 @@ impl Lab {
             state.ports = Some(ports);
             state.switch = Some(Arc::new(Mutex::new(started.client)));
             state.switch_pid = Some(started.pid);
+            let interfaces = plan.nodes.iter().flat_map(|node| &node.interfaces);
+            state.links_down = interfaces.filter(|one| one.link_down).map(|one| one.port).collect();
             state.nodes = plan.nodes.iter().map(|node| (node.name.clone(), foreign(&node.kind))).collect();
         }
         tokio::spawn(self.clone().watch_switch(started.child));
@@ -126,7 +128,9 @@ impl Lab {
                 matches!(node.kind, NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. })
             };
             let nodes = plan.nodes.iter().filter(|node| own(node) || state.lines.contains_key(&node.name));
-            nodes.flat_map(|node| &node.interfaces).map(|interface| interface.port).collect()
+            let ports = nodes.flat_map(|node| &node.interfaces).map(|interface| interface.port);
+            // A driver need not run where it sees no carrier.
+            ports.filter(|port| !state.links_down.contains(port)).collect()
         };
         let of_files = |port| {
             let mut files = plan.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Pcap { .. }));
@@ -228,8 +232,14 @@ impl Lab {
                 };
                 let born = |child: &Child| self.record(&node.name, child);
                 let nursery = Nursery { dir: &self.inner.dir, events: &self.inner.events, born: &born };
-                let guest = guests::start_vm(node, vm, image.as_ref(), &nursery).await?;
-                self.guest_runs(node, guest)
+                // One that is started again finds its links as they were left.
+                let mut node = node.clone();
+                let links_down = self.state().links_down.clone();
+                for interface in &mut node.interfaces {
+                    interface.link_down = links_down.contains(&interface.port);
+                }
+                let guest = guests::start_vm(&node, vm, image.as_ref(), &nursery).await?;
+                self.guest_runs(&node, guest)
             }
             NodeKind::Netns { namespace } => {
                 let born = |child: &Child| self.record(&node.name, child);
@@ -292,8 +302,13 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
 }
 
 /// A copy for testing: sockets of the file's own move to the run directory, network namespaces and taps are made, nothing is recorded, and
-/// nothing goes out to an interface of the host: what is behind it may be in use, with the very addresses of the copy.
-fn make_private(plan: &mut Plan) {
+/// nothing goes out to an interface of the host: what is behind it may be in use, with the very addresses of the copy. The nodes that
+/// have nobody behind them for that.
+fn make_private(plan: &mut Plan) -> BTreeSet<String> {
+    let outside = |node: &&Node| {
+        matches!(node.kind, NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. })
+    };
+    let nobody_at = plan.nodes.iter().filter(outside).map(|node| node.name.clone()).collect();
     for node in &mut plan.nodes {
         match &mut node.kind {
             NodeKind::VhostUser(socket) | NodeKind::Stream(socket) => socket.path = None,
@@ -313,4 +328,5 @@ fn make_private(plan: &mut Plan) {
             _ => {}
         }
     }
+    nobody_at
 }

@@ -55,7 +55,11 @@ pub(crate) fn check(line: &Said<String>, scope: &Scope<'_>, sink: &mut Sink) -> 
         return None;
     }
     let rows = rows(line, probe, verdict, src, dst, scope, sink)?;
-    if verdict == Verdict::Allow
+    if let Some(help) = cannot_prove(to) {
+        let what =
+            format!("a probe to `{}` proves nothing in `vnet test`: nothing of ours is behind it", to.name);
+        sink.warning(Code::MayNotAnswer, line.span, what).help(help);
+    } else if verdict == Verdict::Allow
         && matches!(probe, Probe::Icmp | Probe::Tcp(_) | Probe::Udp(_))
         && !answers(to)
     {
@@ -63,6 +67,27 @@ pub(crate) fn check(line: &Said<String>, scope: &Scope<'_>, sink: &mut Sink) -> 
             .help("we did not make what runs there: it must have the file's address, and answer");
     }
     Some(rows)
+}
+
+/// Why the lab that `vnet test` makes cannot prove what becomes of a probe to this node, and what can; none: it can.
+fn cannot_prove(node: &Node) -> Option<&'static str> {
+    match &node.kind {
+        NodeKind::Nic { .. } => Some(
+            "it leaves the interfaces of this machine alone: probe a netns, station or vm; or, while the lab is up, \
+             `vnet test --running` asks whoever is behind it",
+        ),
+        NodeKind::Tap { .. } => Some(
+            "it makes a tap that nobody uses: probe a netns, station or vm; or, while the lab is up, \
+             `vnet test --running` asks whoever uses the tap",
+        ),
+        NodeKind::Pcap { .. } => Some("capture files answer nothing: probe a netns, station or vm"),
+        NodeKind::Station
+        | NodeKind::Netns { .. }
+        | NodeKind::Vm(_)
+        | NodeKind::VhostUser(_)
+        | NodeKind::Stream(_)
+        | NodeKind::Dgram { .. } => None,
+    }
 }
 
 /// Whether a prober of ours runs there.

@@ -91,7 +91,8 @@ pub(super) fn offer(config: &NetConfig, of_backend: u64) -> Offer {
     }
     // mac, status, max_virtqueue_pairs, mtu, speed, duplex.
     let mut space = config.mac.to_vec();
-    space.extend((VIRTIO_NET_S_LINK_UP as u16).to_le_bytes());
+    let status = if config.link_up { VIRTIO_NET_S_LINK_UP as u16 } else { 0 };
+    space.extend(status.to_le_bytes());
     space.extend(config.queues.to_le_bytes());
     space.extend(config.mtu.unwrap_or_default().to_le_bytes());
     space.extend(LINK_MBIT.to_le_bytes());
@@ -111,7 +112,7 @@ mod tests {
     use std::path::PathBuf;
 
     fn config(mtu: Option<u16>, queues: u16) -> NetConfig {
-        NetConfig { socket: PathBuf::new(), mac: [2, 0, 0, 0, 0, 7], mtu, queues }
+        NetConfig { socket: PathBuf::new(), mac: [2, 0, 0, 0, 0, 7], mtu, queues, link_up: true }
     }
 
     #[test]

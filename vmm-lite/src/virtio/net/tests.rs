@@ -80,7 +80,7 @@ impl Switch {
     }
 
     fn config(&self, queues: u16) -> NetConfig {
-        NetConfig { socket: self.socket.clone(), mac: MAC, mtu: None, queues }
+        NetConfig { socket: self.socket.clone(), mac: MAC, mtu: None, queues, link_up: true }
     }
 
     /// Lets it hear which rings it is to carry frames by.

@@ -393,6 +393,8 @@ pub struct Journey {
     pub dropped: Option<DropReason>,
     /// The ports that a copy was decided for.
     pub copies: Vec<PortId>,
+    /// For each copy, in the same order: why it is not delivered; none if it is.
+    pub lost: Vec<Option<DropReason>>,
 }
 
 /// Which frames to note. All that is given must match.
@@ -438,8 +440,6 @@ pub struct Sighting {
     pub len: u32,
     /// The decision.
     pub journey: Journey,
-    /// For each copy, in the order of `journey.copies`: why it was not delivered; none if it was.
-    pub lost: Vec<Option<DropReason>>,
 }
 
 /// Which records are wanted.

@@ -87,6 +87,7 @@ impl Watches {
             steps: recorder.steps,
             dropped: if let Fate::Dropped(reason) = decision.fate { Some(reason) } else { None },
             copies: ports.collect(),
+            lost: Vec::new(),
         };
         let sighting = Sighting {
             port,
@@ -95,7 +96,6 @@ impl Watches {
             head: frame.bytes[..frame.bytes.len().min(HEAD)].to_vec(),
             len: frame.len,
             journey,
-            lost: Vec::new(),
         };
         self.open.push((at, sighting, first));
         decision
@@ -106,7 +106,7 @@ impl Watches {
         for (at, mut sighting, first) in self.open.drain(..) {
             let count = sighting.journey.copies.len();
             let copies = copies.iter().skip(first as usize).take(count);
-            sighting.lost = copies.map(|copy| copy.outcome.err()).collect();
+            sighting.journey.lost = copies.map(|copy| copy.outcome.err()).collect();
             self.all[at].sightings.push(sighting);
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::lab::{DEADLINE, Lab, access, frame, mac, receive, send};
 use vhost_net_backend::driver::Config;
-use vswitch_core::{drop_reason::DropReason, mac::MacAddr};
+use vswitch_core::{drop_reason::DropReason, id::PortId, mac::MacAddr};
 use vswitchd::control::protocol::Watch;
 
 #[test]
@@ -44,8 +44,20 @@ fn a_watched_frame_says_where_it_went() {
     let (sightings, lost) = lab.datapath.sightings(watch, true).unwrap();
     assert_eq!((sightings.len(), lost), (1, 0));
     assert_eq!(sightings[0].journey.copies.len(), 1);
-    assert_eq!(sightings[0].lost, [None]);
+    assert_eq!(sightings[0].journey.lost, [None]);
     assert!(lab.datapath.sightings(watch, true).is_err(), "the watch is gone");
+}
+
+#[test]
+fn a_trace_sends_nothing_to_a_port_that_nobody_is_at() {
+    let lab = Lab::new(&[access(10), access(10), access(10)]);
+    let _guests: Vec<_> = (0..2).map(|place| lab.attach(place, &Config::default())).collect();
+    let [from, there, nobody] = [0, 1, 2].map(|place| PortId::new(place, 0));
+    let journey = lab.datapath.trace(from, &frame(MacAddr::BROADCAST, mac(0), 60, 0)).unwrap();
+    assert_eq!(journey.copies, [there, nobody]);
+    assert_eq!(journey.lost, [None, Some(DropReason::PortDown)]);
+    let last = journey.steps.last().map(ToString::to_string).unwrap_or_default();
+    assert!(last.starts_with("lost at") && last.contains("port-down"), "{last}");
 }
 
 #[test]
