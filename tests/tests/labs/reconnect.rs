@@ -2,7 +2,8 @@
 //! notice a pause.
 
 use crate::{
-    common::{Lab, kvm, topology},
+    common::{Lab, kvm, real_guests, topology},
+    linux::shell,
     process::{eventually, kill},
 };
 use controller::api::types::{DatapathView, NodeRow, PortRow, TransferReport};
@@ -91,4 +92,29 @@ fn transfers_go_on_with_the_next_switch_when_theirs_is_killed() {
     let [half, most] = [50, 99].map(|percent| percentile(&paused, percent));
     println!("{kills} kills: from SIGKILL to the first frame p50 {half:.0?}, p99 {most:.0?}");
     assert!(half < Duration::from_millis(500) && most < Duration::from_secs(5), "{paused:?}");
+}
+
+#[test]
+fn a_link_that_is_down_stays_down_when_qemu_finds_the_next_switch() {
+    if !real_guests() {
+        return;
+    }
+    let lab = Lab::new();
+    let text = "version: 1\nname: down\nswitches: { sw1: {} }\nnodes:\n  \
+                st1: { kind: station, addresses: [10.0.0.1/24] }\n  \
+                vm1: { kind: vm, image: debian, vmm: qemu, addresses: [10.0.0.2/24], state: down }\n\
+                links: [[st1, sw1], [vm1, sw1]]\n";
+    lab.expect(0, &["up", "-d", &lab.write("down.vnet.yaml", text).display().to_string()]);
+    let carrier = || shell(&lab, "vm1", "cat /sys/class/net/eth0/carrier");
+    assert_eq!(carrier(), "0\n");
+    kill(lab.switch());
+    eventually("the link is set down again", || {
+        lab.expect(0, &["logs", "controller"]).0.contains("vm1:eth0: its link is down again").then_some(())
+    });
+    eventually("the guest sees it", || (carrier() == "0\n").then_some(()));
+    lab.expect(0, &["link", "vm1", "up"]);
+    eventually("the guest sees it up", || (carrier() == "1\n").then_some(()));
+    eventually("it hears", || lab.vnet(&["pingall"]).status.success().then_some(()));
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
 }

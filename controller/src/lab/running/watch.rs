@@ -7,7 +7,7 @@ use crate::{
     lab::{
         child::{self, ShortLives},
         events::{Events, What},
-        guests,
+        guests, link,
         switch::{self, Switch},
     },
     probing::Line,
@@ -18,10 +18,14 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::process::Child;
-use topology::plan::{Node, NodeKind, Plan};
+use topology::plan::{Interface, Node, NodeKind, Plan, Vmm};
+use vswitchd::control::{client::Client, protocol::PortState};
 
 /// How long after the line to a node broke its end is told at the latest, if it ended.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often a link that is to be down is looked at after the switch came back. QEMU tries once a second.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What a lab cannot be without.
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +71,39 @@ impl Lab {
         self.state().switch_pid = Some(started.pid);
         self.tell(What::SwitchReady { pid: started.pid });
         switch::replace(&shared, started.client);
+        for (node, interface) in
+            plan.nodes.iter().flat_map(|node| node.interfaces.iter().map(move |one| (node, one)))
+        {
+            if matches!(&node.kind, NodeKind::Vm(vm) if vm.vmm == Vmm::Qemu) {
+                tokio::spawn(self.clone().keep_link_down(node.clone(), interface.clone(), started.pid));
+            }
+        }
         Ok(Some(started.child))
+    }
+
+    /// Sets a link that is to be down so again when QEMU has set it up: it does so whenever it finds a switch, and the switch hears of it
+    /// by the rings of the driver. Ends with the switch of this process id.
+    async fn keep_link_down(self, node: Node, interface: Interface, switch: u32) {
+        loop {
+            let ours = {
+                let state = self.state();
+                state.switch_pid == Some(switch) && state.links_down.contains(&interface.port)
+            };
+            let Some(running) = self.started().filter(|_| ours) else { return };
+            let Ok(snapshot) = running.switch(Client::snapshot).await else { return };
+            let mut ports = snapshot.ports.iter();
+            if ports.any(|view| view.port == interface.port && view.state == PortState::Up) {
+                let name = format!("{}:{}", node.name, interface.name);
+                let text = match link::set(&node, &interface, false, &self.inner.dir).await {
+                    Ok(()) => {
+                        format!("{name}: its link is down again; QEMU sets links up when it finds a switch")
+                    }
+                    Err(why) => format!("{why}; its link may be up"),
+                };
+                return self.tell(What::Note { text });
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Starts what ended, ever slower if it does not live long or cannot be started; none if the lab goes down meanwhile.
