@@ -397,6 +397,7 @@ mod tests {
                 mac: None,
                 mtu: None,
                 queues: 1,
+                firewall: None,
                 mac_limit: 64,
                 sealed_memory: false,
                 up: true,
@@ -415,6 +416,7 @@ mod tests {
             vlans: vec![],
             switches: vec![],
             ports: vec![port(PC, "pc", 10), port(WEB, "web", 20), port(TWIN, "twin", 10)],
+            groups: Vec::new(),
             trunks: vec![],
         }
     }

@@ -77,6 +77,7 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
         vlans: vlans.list,
         switches: switches(lab),
         ports: ports(&nodes, &interfaces, &links),
+        groups: Vec::new(),
         trunks: links.iter().filter_map(trunk).collect(),
     };
     (!sink.failed()).then(|| Plan { description, datapath: compile_datapath(lab), nodes, expectations })
@@ -240,6 +241,7 @@ fn ports(nodes: &[Node], interfaces: &[NodeInterface], links: &[Checked]) -> Vec
                 mac: interface.mac.filter(|_| known),
                 mtu: interface.mtu,
                 queues: interface.queues,
+                firewall: None,
                 mac_limit: found
                     .said
                     .limits
