@@ -189,27 +189,16 @@ fn explain(code: &str) -> Result<Explanation, Failure> {
         let (kind, mend) = ("a drop reason", Some(reason.mend().into()));
         return Ok(Explanation { code, kind, what: reason.what().into(), mend });
     }
-    if code == Because::VLAN {
-        let what = "the destination is not in the frame's VLAN: the frame was dropped as tagged-on-access, \
-                    untagged-on-trunk or vlan-not-member, or it went where its VLAN goes and not to the destination \
-                    (or to nobody: no-receiver)";
-        let mend = Some(
-            "give both links the same `vlan`, or expect `deny because vlan`; `vnet trace` says both VLANs"
-                .into(),
-        );
-        return Ok(Explanation {
-            code,
-            kind: "a class of drop reasons, for `because`",
-            what: what.into(),
-            mend,
-        });
+    if let Some((what, mend)) = Because::explain(&code) {
+        let kind = "a class of drop reasons, for `because`";
+        return Ok(Explanation { code, kind, what: what.into(), mend: Some(mend.into()) });
     }
     if let Some(text) = crate::failure::explain(&code) {
         return Ok(Explanation { code, kind: "an error of a verb", what: text.into(), mend: None });
     }
     let known: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
     Err(Failure::invalid("unknown-code", format!("`{code}` is not a name of ours")).mend(format!(
-        "say what stands in the brackets of an error[...] (like T0101), vlan, or a drop reason: {}",
+        "say what stands in the brackets of an error[...] (like T0101), vlan, policy, firewall, or a drop reason: {}",
         known.join(", ")
     )))
 }

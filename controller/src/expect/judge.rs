@@ -352,6 +352,8 @@ const fn is_denial(reason: DropReason) -> bool {
 fn name_of(because: Because) -> &'static str {
     match because {
         Because::Vlan => Because::VLAN,
+        Because::Policy => Because::POLICY,
+        Because::Firewall => Because::FIREWALL,
         Because::Reason(reason) => reason.name(),
     }
 }

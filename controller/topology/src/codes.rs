@@ -181,8 +181,8 @@ codes! {
         "The node has several interfaces: write NODE:INTERFACE.",
         mend "write NODE:INTERFACE";
     ExpectReason = "T0604", "an unknown reason",
-        "`because` takes `vlan` or the name of a drop reason, and stands behind `deny` only.",
-        mend "`deny because vlan`, `deny because DROP-REASON`, or no reason";
+        "`because` takes `vlan`, `policy`, `firewall` or the name of a drop reason, and stands behind `deny` only.",
+        mend "`deny because vlan`, `policy`, `firewall` or DROP-REASON, or no reason";
     ExpectAddress = "T0605", "a probe without addresses",
         "icmp, tcp, udp and arp need an address of one family on both ends, and an allowed one needs a common subnet, since \
          there is no gateway; l2 needs the destination's MAC address.",
