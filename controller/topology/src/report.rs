@@ -130,6 +130,11 @@ impl Sink {
         !self.errors.is_empty()
     }
 
+    /// How many errors were told.
+    pub(crate) fn count(&self) -> usize {
+        self.errors.len() + self.more
+    }
+
     /// Whether no more errors are shown.
     pub(crate) fn is_full(&self) -> bool {
         self.errors.len() >= MAX_ERRORS
