@@ -195,7 +195,7 @@ impl Show for Vec<Topic> {
 }
 
 const DROP_REASON: &str = "a drop reason";
-const VLAN_CLASS: &str = "a class of drop reasons, for `because`";
+const REASON_CLASS: &str = "a class of drop reasons, for `because`";
 const IN_A_FILE: &str = "an error in a topology file";
 const OF_A_VERB: &str = "an error of a verb";
 
@@ -203,12 +203,12 @@ const OF_A_VERB: &str = "an error of a verb";
 fn topics() -> Vec<Topic> {
     let topic = |code, kind, what| Topic { code, kind, what };
     let reasons = DropReason::ALL.iter().map(|reason| topic(reason.name(), DROP_REASON, reason.what()));
-    let vlan = topic(Because::VLAN, VLAN_CLASS, "the destination is not in the frame's VLAN");
+    let classes = Because::CLASSES.iter().map(|(name, what)| topic(name, REASON_CLASS, *what));
     let files = topology::codes::ALL.iter().map(|code| topic(code.name(), IN_A_FILE, code.title()));
     // Of a name that is both, the drop reason is explained.
     let verbs = crate::failure::CODES.iter().filter(|(code, _)| code.parse::<DropReason>().is_err());
     let verbs = verbs.map(|(code, what)| topic(code, OF_A_VERB, what));
-    reasons.chain([vlan]).chain(files).chain(verbs).collect()
+    reasons.chain(classes).chain(files).chain(verbs).collect()
 }
 
 /// What a name means and what to do about it, however it is capitalised.
@@ -222,22 +222,18 @@ fn explain(code: &str) -> Result<Explanation, Failure> {
         let (kind, mend) = (DROP_REASON, Some(reason.mend().into()));
         return Ok(Explanation { code, kind, what: reason.what().into(), mend });
     }
-    if code == Because::VLAN {
-        let what = "the destination is not in the frame's VLAN: the frame was dropped as tagged-on-access, \
-                    untagged-on-trunk or vlan-not-member, or it went where its VLAN goes and not to the destination \
-                    (or to nobody: no-receiver)";
-        let mend = Some(
-            "give both links the same `vlan`, or expect `deny because vlan`; `vnet trace` says both VLANs"
-                .into(),
-        );
-        return Ok(Explanation { code, kind: VLAN_CLASS, what: what.into(), mend });
+    if let Some((what, mend)) = Because::explain(&code) {
+        return Ok(Explanation { code, kind: REASON_CLASS, what: what.into(), mend: Some(mend.into()) });
     }
     if let Some(text) = crate::failure::explain(&code) {
         return Ok(Explanation { code, kind: OF_A_VERB, what: text.into(), mend: None });
     }
     let known: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
     Err(Failure::invalid("unknown-code", format!("`{code}` is not a name of ours")).mend(format!(
-        "`vnet explain` lists what there is; say what stands in the brackets of an error[...] (like T0101), vlan, or a drop reason: {}",
+        "`vnet explain` lists what there is; say what stands in the brackets of an error[...] (like T0101), {}, {}, {}, or a drop reason: {}",
+        Because::VLAN,
+        Because::POLICY,
+        Because::FIREWALL,
         known.join(", ")
     )))
 }

@@ -353,6 +353,8 @@ const fn is_denial(reason: DropReason) -> bool {
 fn name_of(because: Because) -> &'static str {
     match because {
         Because::Vlan => Because::VLAN,
+        Because::Policy => Because::POLICY,
+        Because::Firewall => Because::FIREWALL,
         Because::Reason(reason) => reason.name(),
     }
 }
@@ -398,6 +400,7 @@ mod tests {
                 mac: None,
                 mtu: None,
                 queues: 1,
+                firewall: None,
                 mac_limit: 64,
                 sealed_memory: false,
                 up: true,
@@ -416,6 +419,7 @@ mod tests {
             vlans: vec![],
             switches: vec![],
             ports: vec![port(PC, "pc", 10), port(WEB, "web", 20), port(TWIN, "twin", 10)],
+            groups: Vec::new(),
             trunks: vec![],
         }
     }

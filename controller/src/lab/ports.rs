@@ -467,6 +467,7 @@ mod tests {
                 vlans: vec![],
                 switches: vec![],
                 ports: vec![],
+                groups: vec![],
                 trunks: vec![],
             },
             datapath: topology::plan::Datapath { workers: 1, cpus: vec![], always_poll: false },

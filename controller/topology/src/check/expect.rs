@@ -140,32 +140,25 @@ fn parse_verdict(word: &str, reason: Option<&str>, line: &Said<String>, sink: &m
         }
         ("deny", None) => Some(Verdict::Deny(None)),
         ("deny", Some(Because::VLAN)) => Some(Verdict::Deny(Some(Because::Vlan))),
-        ("deny", Some("firewall" | "policy" | "anti-spoof")) => {
-            sink.error(
-                Code::NotSupportedYet,
-                line.span,
-                "there is no firewall yet, so nothing is denied by it",
-            );
-            None
-        }
+        ("deny", Some(Because::POLICY)) => Some(Verdict::Deny(Some(Because::Policy))),
+        ("deny", Some(Because::FIREWALL)) => Some(Verdict::Deny(Some(Because::Firewall))),
         ("deny", Some(reason)) => {
             if let Ok(reason) = reason.parse() {
                 return Some(Verdict::Deny(Some(Because::Reason(reason))));
             }
             let what = format!("there is no reason `{}`", visible(reason));
-            let known = DropReason::ALL.iter().map(|reason| reason.name()).chain(["vlan"]);
+            let known = DropReason::ALL.iter().map(|reason| reason.name()).chain([
+                Because::VLAN,
+                Because::POLICY,
+                Because::FIREWALL,
+            ]);
             sink.error(Code::ExpectReason, line.span, what)
-                .help("`vlan`, or a drop reason as `vnet show drops` names it")
+                .help("`vlan`, `policy`, `firewall`, or a drop reason as `vnet show drops` names it")
                 .did_you_mean(reason, known);
             None
         }
         ("reject", _) => {
-            sink.error(
-                Code::NotSupportedYet,
-                line.span,
-                "`reject` is not supported yet: there is no firewall to reject",
-            )
-            .help("use `deny`");
+            sink.error(Code::NotSupportedYet, line.span, "`reject` is not supported yet").help("use `deny`");
             None
         }
         _ => {

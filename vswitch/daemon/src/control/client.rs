@@ -347,6 +347,7 @@ mod tests {
             vlans: vec![],
             switches: vec![],
             ports: vec![],
+            groups: Vec::new(),
             trunks: vec![],
         };
         let sent = description.clone();

@@ -61,6 +61,7 @@ impl Lab {
             vlans: vlans.into(),
             switches: vec![],
             ports: vec![],
+            groups: Vec::new(),
             trunks: vec![],
         };
         Self { description, line: 0 }
@@ -95,6 +96,7 @@ impl Lab {
             mac: None,
             mtu: None,
             queues: 1,
+            firewall: None,
             mac_limit: 1000,
             sealed_memory: false,
             up: true,
