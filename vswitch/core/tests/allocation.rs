@@ -55,7 +55,7 @@ const LAB: &str = r#"{
         { "id": 0, "name": "a", "mac_aging_secs": 300, "origin": { "line": 1, "column": 1 } },
         { "id": 1, "name": "b", "mac_aging_secs": 300, "origin": { "line": 2, "column": 1 } }
     ],
-    "ports": [PORT0, PORT1, PORT2, PORT3],
+    "groups": [], "ports": [PORT0, PORT1, PORT2, PORT3],
     "trunks": [{ "ends": [0, 1], "vlans": { "access": 1 }, "origin": { "line": 3, "column": 1 } }]
 }"#;
 
@@ -63,7 +63,7 @@ fn description() -> Description {
     let port = |index: u16| {
         format!(
             r#"{{ "id": {{ "index": {index}, "generation": 0 }}, "node": "n{index}", "interface": "eth0", "mac": null,
-                "mtu": null, "queues": 1, "mac_limit": 1000, "sealed_memory": false, "up": true,
+                "mtu": null, "queues": 1, "firewall": null, "mac_limit": 1000, "sealed_memory": false, "up": true,
                 "link": {{ "switch": {{ "switch": {}, "vlans": {{ "access": 1 }} }} }},
                 "origin": {{ "line": 4, "column": 1 }}, "link_origin": null }}"#,
             index / 2
