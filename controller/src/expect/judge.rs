@@ -245,6 +245,8 @@ impl Case<'_> {
         match (because, fate) {
             (Because::Reason(wanted), Fate::Dropped(reason) | Fate::Lost(reason)) => wanted == *reason,
             (Because::Vlan, Fate::Dropped(TaggedOnAccess | UntaggedOnTrunk | VlanNotMember)) => true,
+            (Because::Policy, Fate::Dropped(reason) | Fate::Lost(reason)) => reason.is_policy(),
+            (Because::Firewall, Fate::Dropped(reason) | Fate::Lost(reason)) => reason.is_firewall(),
             (Because::Vlan, Fate::Dropped(NoReceiver) | Fate::Elsewhere(_)) => !self.destination_is_in_vlan(),
             _ => false,
         }
@@ -338,13 +340,19 @@ fn carries(port: &Port, vlan: VlanId) -> bool {
 /// Whether a drop is a rule of the lab that will hold another time too, not a want of room or a failure.
 const fn is_denial(reason: DropReason) -> bool {
     use DropReason::{
-        BadDirection, BadNetHeader, BadSource, BufferTooSmall, Internal, LinkDown, MtuExceeded, NoBuffer,
-        NoReceiver, Oversize, PortDown, ReservedMulticast, Runt, SamePort, TaggedOnAccess, Unlinked,
-        UntaggedOnTrunk, VlanNotMember,
+        AntiSpoof, BadDirection, BadNetHeader, BadSource, BufferTooSmall, ConnectionLimitEgress,
+        ConnectionLimitIngress, DhcpGuard, FragmentEgress, FragmentIngress, Internal, InvalidEgress,
+        InvalidIngress, LinkDown, MtuExceeded, NdGuard, NoBuffer, NoReceiver, Oversize, PolicyEgress,
+        PolicyIngress, PortDown, RaGuard, RejectEgress, RejectIngress, ReservedMulticast, Runt, SamePort,
+        TaggedOnAccess, Unlinked, UnparsedEgress, UnparsedIngress, UntaggedOnTrunk, VlanNotMember,
     };
     match reason {
         LinkDown | Unlinked | ReservedMulticast | TaggedOnAccess | UntaggedOnTrunk | VlanNotMember
         | SamePort | NoReceiver | MtuExceeded => true,
+        AntiSpoof | DhcpGuard | RaGuard | NdGuard | UnparsedEgress | UnparsedIngress | PolicyEgress
+        | PolicyIngress | RejectEgress | RejectIngress | InvalidEgress | InvalidIngress | FragmentEgress
+        | FragmentIngress => true,
+        ConnectionLimitEgress | ConnectionLimitIngress => false,
         Runt | Oversize | BadNetHeader | BadDirection | BadSource | Internal | PortDown | NoBuffer
         | BufferTooSmall => false,
     }

@@ -5,6 +5,12 @@ use crate::{
     description::Membership,
     drop_reason::DropReason,
     fdb::{Former, Learned, Refusal, Target},
+    firewall::{
+        classify,
+        connections::State,
+        interface::PolicyFault,
+        policy::{Action, Direction},
+    },
     head::{FrameView, LinkHeader},
     id::SwitchId,
     mac::MacAddr,
@@ -73,6 +79,17 @@ pub enum Step {
         /// How it was tagged.
         tagging: Tagging,
     },
+    /// The firewall of an interface judged it.
+    Filtered {
+        /// The interface's port.
+        port: Place,
+        /// Which way the frame goes, seen from the guest.
+        direction: Direction,
+        /// What decided.
+        by: FilteredBy,
+        /// Whether it passes.
+        passes: bool,
+    },
     /// Its source address was not where it was known.
     Learned {
         /// The switch.
@@ -134,6 +151,43 @@ pub enum Step {
         /// The rule of the topology file that made it so.
         rule: Option<String>,
     },
+}
+
+/// What decided in a firewall.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilteredBy {
+    /// The frame belongs to a connection that was allowed.
+    Connection {
+        /// Where the connection stands.
+        state: State,
+        /// Which way its first frame went.
+        opener: Direction,
+    },
+    /// The frame contradicts its connection, or there is none.
+    NoConnection,
+    /// Rules allow it, but there is no room for its connection.
+    Full,
+    /// A rule.
+    Rule {
+        /// The security group.
+        group: String,
+        /// The rule's line.
+        line: u32,
+        /// What it says.
+        action: Action,
+    },
+    /// No rule matches.
+    Default {
+        /// What then holds.
+        action: Action,
+    },
+    /// It is on the list of what needs no rule.
+    Basic,
+    /// What rules ask for stands in another frame.
+    Fragment,
+    /// What rules ask for cannot be read.
+    Unparsed,
 }
 
 /// A port, and the line of the topology file that says it.
@@ -210,6 +264,10 @@ impl Step {
         }
     }
 
+    pub(crate) fn filtered(port: &Port, direction: Direction, by: FilteredBy, passes: bool) -> Self {
+        Self::Filtered { port: Place::of(port), direction, by, passes }
+    }
+
     pub(crate) fn learned(
         world: &World,
         switch: SwitchId,
@@ -282,10 +340,23 @@ impl fmt::Display for Rule {
 /// The line of the topology file that a drop follows from. `port` is where the drop happened: where the frame came in, or
 /// where a copy of it was to go. None: it follows from the frame or the guest, whatever the file says.
 pub fn rule(reason: DropReason, world: &World, port: &Port) -> Option<Rule> {
+    if matches!(reason, DropReason::LinkDown | DropReason::PortDown)
+        && let Some(PolicyFault { line, what }) = port.fault()
+    {
+        return Some(Rule { line: *line, does: format!("keeps it down: {what}") });
+    }
     let interface = |does: String| Some(Rule { line: port.origin.line, does });
     let said = match (reason, &port.role) {
         (DropReason::LinkDown, _) => return interface("sets it down".into()),
         (DropReason::PortDown, _) if !port.up => return interface("sets it down".into()),
+        (reason, _) if reason.is_firewall() => {
+            let firewall = port.firewall.as_ref()?;
+            let does = match &firewall.groups[..] {
+                [] => "guards it, and no security group allows anything".into(),
+                groups => format!("guards it by security groups {}", groups.join(", ")),
+            };
+            return Some(Rule { line: firewall.origin.line, does });
+        }
         (DropReason::Unlinked, _) => return interface("gives it no link".into()),
         (DropReason::MtuExceeded, _) => return interface(format!("gives it `mtu: {}`", port.mtu?)),
         (
@@ -333,6 +404,14 @@ impl fmt::Display for Step {
                 };
                 write!(f, "admitted by {switch} to VLAN {vlan} as {tagging}")
             }
+            Self::Filtered { port, direction, by, passes } => {
+                let done = if *passes { "passed" } else { "was stopped by" };
+                let way = match direction {
+                    Direction::Egress => "from its guest",
+                    Direction::Ingress => "to its guest",
+                };
+                write!(f, "{done} the firewall of {port} {way}: {by}")
+            }
             Self::Learned { switch, mac, at, what } => match what {
                 LearnedStep::New => write!(f, "{switch} learned {mac} on {at}"),
                 LearnedStep::Moved { from } => write!(f, "{switch} saw {mac} move from {from} to {at}"),
@@ -368,6 +447,49 @@ impl fmt::Display for Step {
                 }
                 write!(f, "; mend: {}", reason.mend())
             }
+        }
+    }
+}
+
+impl FilteredBy {
+    /// The rule, or the default, by which rules decided.
+    pub(crate) fn rules(rule: Option<(&str, u32)>, decision: classify::Decision) -> Self {
+        match rule {
+            Some((group, line)) => Self::Rule { group: group.into(), line, action: decision.action },
+            None => Self::Default { action: decision.action },
+        }
+    }
+}
+
+impl fmt::Display for FilteredBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection { state, opener } => {
+                let opened = match opener {
+                    Direction::Egress => "its guest opened",
+                    Direction::Ingress => "was opened from outside",
+                };
+                write!(f, "it belongs to a connection that {opened} ({})", state.name())
+            }
+            Self::NoConnection => f.write_str("it belongs to no connection, or contradicts it"),
+            Self::Full => {
+                f.write_str("rules allow it, but the interface has as many connections as it may have")
+            }
+            Self::Rule { group, line, action } => {
+                let does = match action {
+                    Action::Allow => "allows",
+                    Action::Drop => "drops",
+                    Action::Reject => "rejects",
+                };
+                write!(f, "group {group} {does} it (line {line})")
+            }
+            Self::Default { action: Action::Allow } => f.write_str("no rule forbids it"),
+            Self::Default { .. } => f.write_str("no rule allows it"),
+            Self::Basic => f.write_str(
+                "what a link needs (ARP, neighbour discovery, group membership, DHCP) takes no rule",
+            ),
+            Self::Fragment => f.write_str("its ports are in another fragment"),
+            Self::Unparsed => f.write_str("its headers cannot be read"),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         peers::Meeting,
     },
     recorder::{PIECE, Record, journal::Journal},
+    tracking::Tracking,
     worker::{
         mailbox::{Message, PortTally},
         ports::Healths,
@@ -72,6 +73,7 @@ struct Running {
     fdb: Arc<Fdb>,
     /// Goes with it.
     _grower: Grower,
+    tracking: Tracking,
     settings: DatapathSettings,
     workers: Arc<Workers>,
     /// Of all ports of the World.
@@ -151,11 +153,14 @@ impl Datapath {
         descriptors: Vec<OwnedFd>,
         settings: DatapathSettings,
     ) -> anyhow::Result<()> {
-        let world = Arc::new(World::compile(description)?);
+        let world = Arc::new(match &self.running {
+            Some(running) => World::compile_after(description, &running.world)?,
+            None => World::compile(description)?,
+        });
         check(&settings)?;
         let wanted: usize = attachments.iter().map(|new| new.kind.descriptors()).sum();
         ensure!(wanted <= descriptors.len(), "an attachment came without its descriptor");
-        let running = match self.running.take() {
+        let mut running = match self.running.take() {
             Some(running) if running.settings != settings => {
                 self.running = Some(running);
                 bail!("`datapath` settings cannot change while the lab runs");
@@ -163,12 +168,17 @@ impl Datapath {
             Some(running) => running,
             None => self.start(world.clone(), settings)?,
         };
+        if let Err(why) = running.tracking.admit(&world, self.origin) {
+            self.running = Some(running);
+            return Err(why);
+        }
         // What is gone gives its rings back before the World that knows it is.
         self.ports.retain(|_, attached| attachments.contains(&attached.attachment));
         running.fdb.install(&world);
         let health = |id| running.healths.get(&id).cloned().unwrap_or_default();
         let healths: Healths = world.ports().map(|port| (port.id, health(port.id))).collect();
-        running.workers.adopt(&world, &healths);
+        running.workers.adopt(&world, running.tracking.table(), &healths);
+        running.tracking.forget_others(&world);
         self.journal.apply(world.epoch(), world.ports().map(|port| port.id));
         self.running = Some(Running { world, healths, ..running });
         let mut descriptors = descriptors.into_iter();
@@ -187,11 +197,14 @@ impl Datapath {
             .context("no random seed for the FDB")?;
         let fdb = Arc::new(Fdb::new(u64::from_ne_bytes(seed), FDB_BUCKETS));
         let grower = Grower::start(&fdb).context("a thread for the FDB")?;
-        let workers = Workers::start(&settings, &world, &fdb, self.origin).context("a worker")?;
+        let tracking = Tracking::none();
+        let workers = Workers::start(&settings, &world, &fdb, tracking.table(), self.origin);
+        let workers = workers.context("a worker")?;
         Ok(Running {
             world,
             fdb,
             _grower: grower,
+            tracking,
             settings,
             workers: Arc::new(workers),
             healths: Healths::new(),
@@ -201,7 +214,7 @@ impl Datapath {
     fn attach(&mut self, attachment: Attachment, mut descriptors: Vec<OwnedFd>) -> anyhow::Result<()> {
         let running = self.running()?;
         let described = describe(&running.world, attachment.port).context("an attachment names no port")?;
-        if !described.up {
+        if !running.world.port(attachment.port.index()).is_some_and(|port| port.up) {
             return Ok(());
         }
         let name = described.name();
@@ -285,7 +298,8 @@ impl Datapath {
         let running = self.running()?;
         let counted = running.workers.counted();
         let described = running.world.description().ports.iter().flatten();
-        let ports = described.map(|port| self.port_view(port, counted.ports.get(&port.id))).collect();
+        let ports =
+            described.map(|port| self.port_view(&running.world, port, counted.ports.get(&port.id))).collect();
         let switches = &running.world.description().switches;
         let counts = running.fdb.counts(self.now());
         let names = switches.iter().map(|switch| switch.name.clone());
@@ -300,14 +314,20 @@ impl Datapath {
         Ok(Snapshot { epoch: Some(running.world.epoch()), ports, workers: counted.workers, fdb })
     }
 
-    fn port_view(&self, described: &PortDescription, tally: Option<&PortTally>) -> PortView {
+    fn port_view(&self, world: &World, described: &PortDescription, tally: Option<&PortTally>) -> PortView {
         let rings: BTreeMap<u16, u16> = tally.map(PortTally::rings).unwrap_or_default();
         // A frame flows both ways only with a ring for each direction.
         let both = rings.keys().any(|index| index % 2 == 0) && rings.keys().any(|index| index % 2 == 1);
-        let (state, detail, features) = match self.ports.get(&described.id) {
-            Some(attached) => attached.state(both),
-            None if !described.up => (PortState::Down, "down by configuration (`state: down`)".into(), 0),
-            None => (PortState::Waiting, "it has no attachment".into(), 0),
+        let fault = world.port(described.id.index()).and_then(|port| port.fault());
+        let (state, detail, features) = match (fault, self.ports.get(&described.id)) {
+            (Some(fault), _) => {
+                (PortState::Down, format!("down: its firewall cannot be compiled ({fault})"), 0)
+            }
+            (None, Some(attached)) => attached.state(both),
+            (None, None) if !described.up => {
+                (PortState::Down, "down by configuration (`state: down`)".into(), 0)
+            }
+            (None, None) => (PortState::Waiting, "it has no attachment".into(), 0),
         };
         PortView {
             port: described.id,
@@ -345,7 +365,13 @@ impl Datapath {
         describe(&running.world, port).context("there is no such port")?;
         let head = &frame[..frame.len().min(HEAD_BYTES)];
         let len = u32::try_from(frame.len()).context("the frame is too long")?;
-        let switch = Switch { world: &running.world, fdb: &running.fdb, now: self.now(), learning: false };
+        let switch = Switch {
+            world: &running.world,
+            fdb: &running.fdb,
+            connections: running.tracking.table(),
+            now: self.now(),
+            learning: false,
+        };
         let (mut copies, mut recorder) = (Vec::new(), Recorder::default());
         let fate = match LinkHeader::parse(head, len) {
             Ok(link) => {

@@ -11,6 +11,7 @@
 
 pub mod classify;
 pub mod connections;
+pub mod interface;
 pub mod policies;
 pub mod policy;
 pub mod tuple;

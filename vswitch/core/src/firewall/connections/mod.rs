@@ -45,7 +45,7 @@ use share::Share;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use table::Table;
 use tcp::Step;
-use track::Track;
+use track::{SynAgain, Track};
 use window::before;
 
 /// How large the table is, and how long what is in it lasts.
@@ -227,12 +227,7 @@ impl Connections {
             if seen.stamp.epoch != low(epoch) {
                 return Answer::Stale { opener: track.control.opener() };
             }
-            let step = match event {
-                Event::Tcp(_) if !track.control.state().is_tcp() => Err(Invalid::State),
-                Event::Tcp(segment) => tcp::step(&track, again, from, segment),
-                Event::Query { .. } | Event::Datagram => Ok(Step::To(heard(track, from))),
-            };
-            match step {
+            match step(&track, again, from, event) {
                 Err(why) => return Answer::Invalid(why),
                 Ok(Step::Anew) => return Answer::New,
                 Ok(Step::Passes) => return known(track),
@@ -259,6 +254,35 @@ impl Connections {
         }
         // Others have just changed it as often, and the frame fits it: it passes, and what it said is not noted.
         known(hot.track(hot.seen().control))
+    }
+
+    /// What [`Self::look_up`] would say. Nothing is noted: for a frame that is only imagined.
+    pub fn foresee(
+        &self,
+        digest: Digest,
+        from: Direction,
+        event: &Event,
+        epoch: Epoch,
+        now: Instant,
+    ) -> Answer {
+        let now = second(now);
+        let Some(number) = self.table.find(digest) else { return self.unknown(event, now) };
+        let hot = self.table.hot(number);
+        let seen = hot.seen();
+        let track = hot.track(seen.control);
+        let again = self.table.cold(number).again();
+        if !hot.is(digest) || self.is_over(seen, now) {
+            return self.unknown(event, now);
+        }
+        if seen.stamp.epoch != low(epoch) {
+            return Answer::Stale { opener: track.control.opener() };
+        }
+        match step(&track, again, from, event) {
+            Err(why) => Answer::Invalid(why),
+            Ok(Step::Anew) => Answer::New,
+            Ok(Step::Passes | Step::Asks(_)) => known(track),
+            Ok(Step::To(after)) => known(after),
+        }
     }
 
     /// What is known of the connection that an ICMP error is about; it goes `from` one of the ends. Such a message changes nothing: it
@@ -320,6 +344,16 @@ impl Connections {
     #[inline]
     fn is_over(&self, seen: Seen, now: u32) -> bool {
         now.saturating_sub(seen.stamp.seen) > self.timeouts.of(seen.control.state())
+    }
+}
+
+/// What a frame that goes `from` one of the ends does to a connection; `again` is what its cold line says of a second SYN.
+#[inline(always)]
+fn step(track: &Track, again: SynAgain, from: Direction, event: &Event) -> Result<Step, Invalid> {
+    match event {
+        Event::Tcp(_) if !track.control.state().is_tcp() => Err(Invalid::State),
+        Event::Tcp(segment) => tcp::step(track, again, from, segment),
+        Event::Query { .. } | Event::Datagram => Ok(Step::To(heard(*track, from))),
     }
 }
 

@@ -1,0 +1,136 @@
+//! Interfaces with firewalls from driver to driver: what was opened by one worker is known to the other, what is dropped is counted, and a
+//! changed policy holds from the moment on that it was applied.
+
+use crate::lab::{Lab, access, description, mac, receive, send};
+use std::{fs::File, os::fd::OwnedFd};
+use vhost_net_backend::driver::{Config, Driver};
+use vswitch_core::{
+    build::{self, Addresses, Ethernet},
+    description::{Description, Firewall, Origin},
+    drop_reason::DropReason,
+    firewall::policy::{Action, Direction, GroupId, Match, PortRange, Protocol, Rule, SecurityGroup},
+    id::{Epoch, PortId},
+    mac::MacAddr,
+};
+use vswitchd::control::protocol::{Attachment, AttachmentKind, DatapathSettings, PollMode, PortState};
+
+const HERE: Origin = Origin { line: 7, column: 1 };
+
+/// Two ports in one VLAN; the second lets in UDP to `ports` only.
+fn guarded(ports: PortRange, epoch: u64) -> Description {
+    let mut lab = description(&[access(10), access(10)]);
+    let matches = Match { protocol: Protocol::Number(17), ports: vec![ports], ..Match::default() };
+    let rule =
+        Rule { direction: Direction::Ingress, action: Action::Allow, stateful: true, matches, origin: HERE };
+    lab.groups = vec![SecurityGroup { name: "dns".into(), rules: vec![rule], origin: HERE }];
+    lab.epoch = Epoch::new(epoch);
+    let firewall = Firewall {
+        groups: vec![GroupId::new(0)],
+        addresses: vec![],
+        identity: None,
+        dhcp_server: false,
+        router: false,
+        origin: HERE,
+    };
+    lab.ports[1].as_mut().unwrap().firewall = Some(firewall);
+    lab
+}
+
+fn one(port: u16) -> PortRange {
+    PortRange { first: port, last: port }
+}
+
+fn apply(lab: &mut Lab, now: &Description) {
+    let attachment = |port| Attachment { port, kind: AttachmentKind::VhostUserListen };
+    let attachments = now.ports.iter().flatten().map(|port| attachment(port.id)).collect();
+    let some: Vec<OwnedFd> = (0..2).map(|_| File::open("/dev/null").unwrap().into()).collect();
+    let settings = DatapathSettings { workers: 2, cpus: vec![], poll: PollMode::Adaptive };
+    lab.datapath.apply(now, attachments, some, settings).unwrap();
+}
+
+/// From one guest to the other, or to all.
+fn udp(from: usize, to: Option<usize>, ports: (u16, u16)) -> Vec<u8> {
+    let link = Ethernet { src: mac(from), dst: to.map_or(MacAddr::BROADCAST, mac), tag: None };
+    let ip = |n: usize| [10, 0, 0, n as u8 + 1].into();
+    build::udp(link, Addresses::V4(ip(from), to.map_or([10, 0, 0, 255].into(), ip)), ports, &[0; 18])
+}
+
+/// Both guests, each known to the switch.
+fn guests(lab: &Lab) -> [Driver; 2] {
+    let mut guests = [0, 1].map(|place| lab.attach(place, &Config::default()));
+    for (place, guest) in guests.iter_mut().enumerate() {
+        let link = Ethernet { src: mac(place), dst: MacAddr::BROADCAST, tag: None };
+        send(guest, &build::arp_request(link, [10, 0, 0, 9].into(), [10, 0, 0, 8].into()));
+        lab.wait(|seen| seen.ports[1 - place].counters.to_port.delivered == 1);
+    }
+    guests
+}
+
+fn dropped(lab: &Lab, place: usize, reason: DropReason) -> u64 {
+    lab.lawful().ports[place].counters.to_port.dropped.get(&reason).copied().unwrap_or(0)
+}
+
+#[test]
+fn what_one_worker_opened_the_other_knows_and_what_was_not_opened_is_dropped_and_counted() {
+    let mut lab = Lab::with_workers(&guarded(one(53), 1), 2);
+    let [mut outside, mut inside] = guests(&lab);
+    receive(&mut outside, 1);
+    receive(&mut inside, 1);
+    // Each guest is another worker's.
+    let deliver = |from: &mut Driver, to: &mut Driver, frame: &[u8]| {
+        send(from, frame);
+        assert_eq!(receive(to, 1), [frame]);
+    };
+    let reached = |lab: &Lab, count| lab.wait(|seen| seen.ports[0].counters.from_port.frames == count);
+    send(&mut outside, &udp(0, Some(1), (9, 99)));
+    reached(&lab, 2);
+    assert_eq!(dropped(&lab, 1, DropReason::PolicyIngress), 1);
+    deliver(&mut inside, &mut outside, &udp(1, Some(0), (99, 9)));
+    deliver(&mut outside, &mut inside, &udp(0, Some(1), (9, 99)));
+    deliver(&mut outside, &mut inside, &udp(0, Some(1), (7, 53)));
+    deliver(&mut inside, &mut outside, &udp(1, Some(0), (53, 7)));
+    // What is imagined opens nothing.
+    let port = |place| PortId::new(place, 0);
+    let journey = lab.datapath.trace(port(1), &udp(1, Some(0), (5, 5))).unwrap();
+    assert_eq!((journey.dropped, journey.copies.len()), (None, 1));
+    send(&mut outside, &udp(0, Some(1), (5, 5)));
+    reached(&lab, 5);
+    assert_eq!(dropped(&lab, 1, DropReason::PolicyIngress), 2);
+    // Port 53 is closed: what it opened ends, what the guest opened goes on.
+    apply(&mut lab, &guarded(one(54), 2));
+    send(&mut outside, &udp(0, Some(1), (7, 53)));
+    reached(&lab, 6);
+    assert_eq!(dropped(&lab, 1, DropReason::PolicyIngress), 3);
+    deliver(&mut outside, &mut inside, &udp(0, Some(1), (9, 99)));
+    deliver(&mut outside, &mut inside, &udp(0, Some(1), (7, 54)));
+    // A flood has a copy for each, and that one is dropped.
+    send(&mut outside, &udp(0, None, (9, 98)));
+    reached(&lab, 9);
+    assert_eq!(dropped(&lab, 1, DropReason::PolicyIngress), 4);
+}
+
+#[test]
+fn an_interface_whose_rules_cannot_be_meant_is_down_until_they_can() {
+    let backwards = PortRange { first: 9, last: 8 };
+    let lab = Lab::of(&guarded(backwards, 1));
+    let seen = lab.lawful();
+    assert_eq!([seen.ports[0].state, seen.ports[1].state], [PortState::Waiting, PortState::Down]);
+    assert_eq!(
+        seen.ports[1].detail,
+        "down: its firewall cannot be compiled (line 7: a rule of security group `dns` names ports 9-8, a range that ends before it begins)"
+    );
+    // One that ran and is broken by a change is closed, too, and back when it is mended.
+    let mut lab = Lab::with_workers(&guarded(one(53), 1), 2);
+    let [mut outside, mut inside] = guests(&lab);
+    receive(&mut inside, 1);
+    apply(&mut lab, &guarded(backwards, 2));
+    assert_eq!(lab.lawful().ports[1].state, PortState::Down);
+    send(&mut outside, &udp(0, Some(1), (7, 53)));
+    let seen = lab.wait(|seen| seen.ports[0].counters.from_port.frames == 2);
+    assert_eq!(seen.ports[0].counters.from_port.dropped.get(&DropReason::NoReceiver), Some(&1));
+    assert_eq!(seen.ports[1].counters.to_port.delivered, 1, "what came before");
+    apply(&mut lab, &guarded(one(53), 3));
+    send(&mut outside, &udp(0, Some(1), (7, 53)));
+    assert_eq!(receive(&mut inside, 1), [udp(0, Some(1), (7, 53))]);
+    lab.lawful();
+}
