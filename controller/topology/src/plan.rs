@@ -338,7 +338,10 @@ impl Because {
     pub const CLASSES: [(&str, &str); 3] = [
         (Self::VLAN, "the destination is not in the frame's VLAN"),
         (Self::POLICY, "the rules of an interface's security groups do not let the frame pass"),
-        (Self::FIREWALL, "the firewall of an interface does not let the frame pass: its rules, or what it may call itself"),
+        (
+            Self::FIREWALL,
+            "the firewall of an interface does not let the frame pass: its rules, or what it may call itself",
+        ),
     ];
 
     /// What the class of that name is, and what to do about it; none if there is no such class.

@@ -387,7 +387,8 @@ impl Datapath {
             let Some(port) = running.world.port(copy.to) else { continue };
             let mut lost = copy.outcome.err();
             let described = describe(&running.world, port.id);
-            let state = described.map(|port| self.port_view(port, counted.ports.get(&port.id)).state);
+            let state =
+                described.map(|port| self.port_view(&running.world, port, counted.ports.get(&port.id)).state);
             if lost.is_none() && state != Some(PortState::Up) {
                 lost = Some(DropReason::PortDown);
                 journey.steps.push(Step::lost(port, DropReason::PortDown));

@@ -41,7 +41,7 @@ fn one(port: u16) -> PortRange {
 }
 
 fn apply(lab: &mut Lab, now: &Description) {
-    let attachment = |port| Attachment { port, kind: AttachmentKind::VhostUserListen };
+    let attachment = |port| Attachment { port, kind: AttachmentKind::VhostUserListen, reopened: 0 };
     let attachments = now.ports.iter().flatten().map(|port| attachment(port.id)).collect();
     let some: Vec<OwnedFd> = (0..2).map(|_| File::open("/dev/null").unwrap().into()).collect();
     let settings = DatapathSettings { workers: 2, cpus: vec![], poll: PollMode::Adaptive };
