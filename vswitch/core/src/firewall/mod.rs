@@ -11,7 +11,10 @@
 
 pub mod classify;
 pub mod connections;
+pub mod hits;
 pub mod interface;
+pub mod mend;
 pub mod policies;
 pub mod policy;
 pub mod tuple;
+pub mod words;
