@@ -6,6 +6,7 @@ mod capture;
 mod console;
 mod demo;
 mod down;
+mod firewalls;
 mod interrupt;
 mod labs;
 mod machine;
@@ -17,7 +18,9 @@ mod why;
 
 use crate::{
     api::{
-        types::{ExecRequest, LinkRequest, PingallReport, TestReport, TraceRequest, TransferRequest},
+        types::{
+            ExecRequest, LinkRequest, LookRequest, PingallReport, TestReport, TraceRequest, TransferRequest,
+        },
         why::WhyRequest,
     },
     failure::{Exit, Failure},
@@ -101,14 +104,21 @@ fn run(args: Args) -> Result<u8, Failure> {
             let report: PingallReport = runtime.block_on(labs::act(name, "pingall"))?;
             render::print(&report, output.format).map(|()| report.exit())
         }
-        Verb::Show { what: args::View::Nodes, exits: true, output } => {
+        Verb::Show { what, interface: Some(said), .. } if !what.is_of_interfaces() => {
+            let why = format!("this part is shown as a whole, and not of `{said}` alone");
+            Err(Failure::invalid("usage", why)
+                .mend("rules and connections are shown of one interface: `vnet show rules NODE`"))
+        }
+        Verb::Show { what: args::View::Nodes, exits: true, output, .. } => {
             done(runtime.block_on(labs::exits(name, output.format)))
         }
         Verb::Show { exits: true, .. } => {
             let why = "--exits is a part of `vnet show nodes`, and of nothing else";
             Err(Failure::invalid("usage", why).mend("`vnet show nodes --exits`"))
         }
-        Verb::Show { what, output, .. } => done(runtime.block_on(labs::show(name, what, output.format))),
+        Verb::Show { what, interface, output, .. } => {
+            done(runtime.block_on(labs::show(name, what, &LookRequest { interface }, output.format)))
+        }
         Verb::Trace { src, dst, what, output } => {
             let view = runtime.block_on(labs::trace(name, &TraceRequest { src, dst, what }))?;
             done(render::print(&view, output.format))

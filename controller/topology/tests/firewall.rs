@@ -4,8 +4,12 @@ use std::path::Path;
 use topology::{Loaded, load, plan::Plan};
 use vswitch_core::{
     description::{Firewall, Identity, Port},
-    firewall::policy::{
-        Action, Direction, Family, GroupId, IcmpType, Match, PortRange, Protocol, Remote, Rule,
+    firewall::{
+        policy::{
+            Action, Direction, Family, GroupId, IcmpType, Match, PortRange, Protocol, Remote, Rule,
+            SecurityGroup,
+        },
+        words,
     },
 };
 
@@ -31,8 +35,12 @@ fn identity<'p>(plan: &'p Plan, node: &str) -> &'p Identity {
 
 /// The rule that is written so.
 fn rule(said: &str) -> Rule {
+    line(&format!("{{ direction: ingress, {said} }}"))
+}
+
+fn line(said: &str) -> Rule {
     let text = format!(
-        "version: 1\nsecurity-groups:\n  first: []\n  group:\n    - {{ direction: ingress, {said} }}\nswitches: {{ sw: {{}} }}\nnodes:\n  \
+        "version: 1\nsecurity-groups:\n  first: []\n  group:\n    - {said}\nswitches: {{ sw: {{}} }}\nnodes:\n  \
          a: {{ kind: station, addresses: [10.0.0.1/24, \"fd00::1/64\"], security-groups: [group, first] }}\nlinks: [[a, sw]]\n"
     );
     plan(&text).description.groups[1].rules[0].clone()
@@ -111,7 +119,18 @@ fn a_rule_says_what_it_says() {
         let meaning = matches(said);
         assert_eq!(meaning, meant, "{said}");
         assert_eq!(meaning.check(), Ok(()), "{said}");
+        told_again(&rule(said));
     }
+    for said in ["direction: egress, action: drop", "direction: ingress, stateful: false, protocol: 99"] {
+        told_again(&line(&format!("{{ {said} }}")));
+    }
+}
+
+/// A rule in the words that `show rules` and mends have for it is the same rule.
+fn told_again(rule: &Rule) {
+    let first = SecurityGroup { name: "first".into(), rules: vec![], origin: rule.origin };
+    let told = words::rule(rule, &[first]);
+    assert_eq!(line(&told), *rule, "{told}");
 }
 
 /// IANA's "Protocol Numbers" and "IEEE 802 Numbers".

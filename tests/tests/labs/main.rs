@@ -27,6 +27,7 @@ mod reconnect;
 mod reflector;
 mod stream;
 mod testpmd;
+mod told;
 mod vmm;
 mod vms;
 mod wild;

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What the three kinds of state are (they are never mixed): the [`world::World`] is one compiled, immutable
-//! configuration; the [`fdb::Fdb`] and the [connections](firewall::connections::Connections) are what was learned; what is counted lives with the caller.
+//! configuration; the [`fdb::Fdb`] and the [connections](firewall::connections::Connections) are what was learned; what is counted
+//! lives with the caller, but for [how often rules decided](firewall::hits), which goes from World to World.
 
 #![forbid(unsafe_code)]
 

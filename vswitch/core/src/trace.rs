@@ -10,7 +10,9 @@ use crate::{
         classify,
         connections::State,
         interface::PolicyFault,
+        policies::Policy,
         policy::{Action, Direction},
+        tuple::{Service, Tuple},
     },
     head::{FrameView, LinkHeader},
     id::SwitchId,
@@ -90,6 +92,8 @@ pub enum Step {
         by: FilteredBy,
         /// Whether it passes.
         passes: bool,
+        /// If rules drop it: what would let it pass.
+        mend: Option<String>,
     },
     /// Its sender is told that a rule rejects it.
     Answered {
@@ -272,8 +276,14 @@ impl Step {
         }
     }
 
-    pub(crate) fn filtered(port: &Port, direction: Direction, by: FilteredBy, passes: bool) -> Self {
-        Self::Filtered { port: Place::of(port), direction, by, passes }
+    pub(crate) fn filtered(
+        port: &Port,
+        direction: Direction,
+        by: FilteredBy,
+        passes: bool,
+        mend: Option<String>,
+    ) -> Self {
+        Self::Filtered { port: Place::of(port), direction, by, passes, mend }
     }
 
     pub(crate) fn learned(
@@ -417,13 +427,14 @@ impl fmt::Display for Step {
                 };
                 write!(f, "admitted by {switch} to VLAN {vlan} as {tagging}")
             }
-            Self::Filtered { port, direction, by, passes } => {
+            Self::Filtered { port, direction, by, passes, mend } => {
                 let done = if *passes { "passed" } else { "was stopped by" };
                 let way = match direction {
                     Direction::Egress => "from its guest",
                     Direction::Ingress => "to its guest",
                 };
-                write!(f, "{done} the firewall of {port} {way}: {by}")
+                write!(f, "{done} the firewall of {port} {way}: {by}")?;
+                mend.iter().try_for_each(|mend| write!(f, "; {mend}"))
             }
             Self::Answered { port, kind } => write!(f, "answered at {port} with {kind}"),
             Self::Learned { switch, mac, at, what } => match what {
@@ -467,12 +478,36 @@ impl fmt::Display for Step {
 
 impl FilteredBy {
     /// The rule, or the default, by which rules decided.
-    pub(crate) fn rules(rule: Option<(&str, u32)>, decision: classify::Decision) -> Self {
-        match rule {
+    pub(crate) fn rules(world: &World, policy: &Policy, decision: classify::Decision) -> Self {
+        match decision.rule.and_then(|place| world.rule(policy, place)) {
             Some((group, line)) => Self::Rule { group: group.into(), line, action: decision.action },
             None => Self::Default { action: decision.action },
         }
     }
+}
+
+/// What rules say of a frame that they do not let pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The rule, or the default.
+    pub by: FilteredBy,
+    /// What would let it pass.
+    pub mend: Option<String>,
+}
+
+/// Asks the rules of `port` about a frame that goes that way and belongs to no connection. None: they let it pass, or it has none.
+pub fn refused(world: &World, port: &Port, direction: Direction, tuple: &Tuple) -> Option<Refused> {
+    let firewall = port.firewall.as_ref()?;
+    let policy = firewall.policy.as_ref().ok()?;
+    let decision = match tuple {
+        Tuple::Other { .. } => policy.decide_not_ip(direction, tuple),
+        Tuple::Ip(ip) if ip.service == Service::Unread => policy.classifier(direction).decide_unread(ip)?,
+        Tuple::Ip(_) => policy.decide(direction, tuple),
+    };
+    (decision.action != Action::Allow).then(|| Refused {
+        by: FilteredBy::rules(world, policy, decision),
+        mend: world.mend((port, firewall, policy), direction, tuple, &decision),
+    })
 }
 
 impl fmt::Display for FilteredBy {

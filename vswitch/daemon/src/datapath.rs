@@ -3,8 +3,9 @@
 use crate::{
     capture::Captures,
     control::protocol::{
-        Attachment, AttachmentKind, CaptureSettings, DatapathSettings, FdbRow, FdbTable, FdbView, Journey,
-        PortState, PortView, Records, RecordsWanted, Sighting, Snapshot, Watch,
+        Attachment, AttachmentKind, CaptureSettings, ConnectionRow, ConnectionTable, DatapathSettings,
+        FdbRow, FdbTable, FdbView, Journey, PortState, PortView, Records, RecordsWanted, RuleHits, Sighting,
+        Snapshot, Watch,
     },
     grower::Grower,
     host::Host,
@@ -40,10 +41,11 @@ use vswitch_core::{
     description::{Description, Port as PortDescription},
     drop_reason::DropReason,
     fdb::{Fdb, Row, Target},
+    firewall::connections,
     head::{FrameView, HEAD_BYTES, LinkHeader},
     id::PortId,
     trace::{Recorder, Step},
-    world::World,
+    world::{self, World},
 };
 
 /// Buckets that the FDB starts with, in 1 MiB. It grows at 32 Ki addresses to 8 MiB, at 256 Ki to 64 MiB: room for a million
@@ -52,6 +54,9 @@ const FDB_BUCKETS: usize = 1 << 14;
 
 /// Addresses that one answer shows at most.
 const FDB_ROWS: usize = 16 << 10;
+
+/// Connections that one answer shows at most.
+const CONNECTION_ROWS: usize = 16 << 10;
 
 /// The most workers that a datapath may have.
 const MAX_WORKERS: u16 = 64;
@@ -364,6 +369,41 @@ impl Datapath {
         Ok(FdbTable { entries: (rows.len() + found.count()) as u64, rows })
     }
 
+    /// How often rules decided.
+    ///
+    /// # Errors
+    /// No lab was applied yet.
+    pub fn rule_hits(&self) -> anyhow::Result<RuleHits> {
+        let world = &self.running()?.world;
+        let defaults = |port: &world::Port| Some((port.id, port.firewall.as_ref()?.defaults.counts()));
+        Ok(RuleHits {
+            epoch: world.epoch(),
+            rules: world.rule_hits().collect(),
+            defaults: world.ports().filter_map(defaults).collect(),
+        })
+    }
+
+    /// The connections that the firewalls of `ports` have allowed; of all, if there are none. Of more than 16 Ki it shows so many,
+    /// and says how many there are.
+    ///
+    /// # Errors
+    /// No lab was applied yet.
+    pub fn connections(&self, ports: &[PortId]) -> anyhow::Result<ConnectionTable> {
+        let Running { world, tracking, .. } = self.running()?;
+        let (mut found, mut entries) = (Vec::new(), 0);
+        tracking.table().list(0, usize::MAX, self.now(), |row| {
+            if ports.is_empty() || ports.contains(&row.port) {
+                entries += 1;
+                if found.len() < CONNECTION_ROWS {
+                    found.push(row);
+                }
+            }
+        });
+        found.sort_by_key(|row| (row.port.index(), row.idle_secs, row.age_secs));
+        let rows = found.into_iter().map(|row| connection_row(world, &row)).collect();
+        Ok(ConnectionTable { entries, rows })
+    }
+
     /// What would become of `frame` if it came in on `port` now. Nothing is learned or sent. A copy for a port that is not up is
     /// lost there.
     ///
@@ -518,6 +558,24 @@ fn fdb_row(world: &World, row: Row) -> FdbRow {
         },
         is_static: row.is_static,
         age_secs: row.age_secs,
+    }
+}
+
+fn connection_row(world: &World, row: &connections::Row) -> ConnectionRow {
+    let (inside, outside) = row.hosts.pair();
+    let port = world.port(row.port.index()).filter(|port| port.id == row.port);
+    ConnectionRow {
+        interface: port.map(|port| port.name.clone()).unwrap_or_default(),
+        vlan: row.vlan,
+        protocol: row.protocol,
+        inside,
+        outside,
+        ends: row.ends,
+        opener: row.opener,
+        state: row.state,
+        age_secs: row.age_secs,
+        idle_secs: row.idle_secs,
+        left_secs: row.left_secs,
     }
 }
 

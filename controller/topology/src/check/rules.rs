@@ -57,11 +57,7 @@ fn matches(rule: &Rule, groups: &GroupNames, sink: &mut Sink) -> Option<Match> {
     let family = of_protocol(rule, family, sink);
     let remote = remote(rule, family, groups, sink);
     let family = of_icmp_type(rule, family, remote.as_ref(), sink);
-    let protocol = match rule.protocol.as_ref().map(|said| said.value) {
-        None => Protocol::Any,
-        Some(IpProtocol::Icmp) => Protocol::Icmp,
-        Some(IpProtocol::Number(number)) => Protocol::Number(number),
-    };
+    let protocol = rule.protocol.as_ref().map_or(Protocol::Any, |said| said.value.0);
     let code = rule.icmp_code.as_ref().map(|code| octet(code.value.0));
     let icmp = rule.icmp_type.as_ref().map(|kind| IcmpType { kind: octet(kind.value.0), code });
     if let Some(code) = rule.icmp_code.as_ref().filter(|_| icmp.is_none()) {
@@ -157,8 +153,8 @@ fn of_icmp_type(rule: &Rule, family: Known, remote: Option<&Remote>, sink: &mut 
     match protocol.value {
         IpProtocol::ICMPV6 => family,
         IpProtocol::ICMPV4 => family.and(Family::Ipv4, "protocol 1", protocol.span, "IPv4 by this", sink),
-        IpProtocol::Icmp if family.family != Family::Any => family,
-        IpProtocol::Icmp => match remote.and_then(family_of) {
+        IpProtocol::ICMP if family.family != Family::Any => family,
+        IpProtocol::ICMP => match remote.and_then(family_of) {
             Some(of_remote) => Known { family: of_remote, by: None },
             None => {
                 sink.error(Code::NoIcmpType, kind.span, "is this a type of ICMP or of ICMPv6?").help(

@@ -12,7 +12,10 @@ use crate::{
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use std::{borrow::Cow, fmt, net::IpAddr};
-use vswitch_core::firewall::policy::PortRange;
+use vswitch_core::firewall::{
+    policy::{PortRange, Protocol},
+    words::{self, ETHERTYPES, PROTOCOLS},
+};
 
 said_map! {
     /// A rule of a security group: frames with all of these properties match. The first rule that matches decides.
@@ -67,55 +70,30 @@ impl Read for Allowed {
     }
 }
 
-/// What IP carries.
+/// What IP carries; never any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum IpProtocol {
-    /// ICMP in IPv4, ICMPv6 in IPv6.
-    Icmp,
-    Number(u8),
-}
+pub(crate) struct IpProtocol(pub(crate) Protocol);
 
 impl IpProtocol {
-    pub(crate) const ICMPV4: Self = Self::Number(1);
-    pub(crate) const ICMPV6: Self = Self::Number(58);
+    /// ICMP in IPv4, ICMPv6 in IPv6.
+    pub(crate) const ICMP: Self = Self(Protocol::Icmp);
+    pub(crate) const ICMPV4: Self = Self(Protocol::Number(1));
+    pub(crate) const ICMPV6: Self = Self(Protocol::Number(58));
 
-    /// The names (IANA's "Protocol Numbers", in OpenStack's spelling); of two for one number the first is told.
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("icmp", Self::Icmp),
-        ("igmp", Self::Number(2)),
-        ("ipip", Self::Number(4)),
-        ("tcp", Self::Number(6)),
-        ("udp", Self::Number(17)),
-        ("dccp", Self::Number(33)),
-        ("ipv6-encap", Self::Number(41)),
-        ("rsvp", Self::Number(46)),
-        ("gre", Self::Number(47)),
-        ("esp", Self::Number(50)),
-        ("ah", Self::Number(51)),
-        ("icmpv6", Self::ICMPV6),
-        ("ipv6-icmp", Self::ICMPV6),
-        ("ospf", Self::Number(89)),
-        ("pim", Self::Number(103)),
-        ("vrrp", Self::Number(112)),
-        ("pgm", Self::Number(113)),
-        ("l2tp", Self::Number(115)),
-        ("sctp", Self::Number(132)),
-        ("udplite", Self::Number(136)),
-    ];
-    const WORDS: [&'static str; Self::NAMES.len()] = words(Self::NAMES);
+    const WORDS: [&'static str; PROTOCOLS.len()] = names_of(PROTOCOLS);
 
     /// Whether rules can name its ports.
     pub(crate) const fn has_ports(self) -> bool {
-        matches!(self, Self::Number(6 | 17 | 132))
+        matches!(self.0, Protocol::Number(6 | 17 | 132))
     }
 }
 
 impl fmt::Display for IpProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (Self::NAMES.iter().find(|(_, protocol)| protocol == self), self) {
-            (Some((name, _)), _) => f.write_str(name),
-            (None, Self::Number(number)) => write!(f, "protocol {number}"),
-            (None, Self::Icmp) => f.write_str("icmp"),
+        match (words::protocol(self.0), self.0) {
+            (Some(name), _) => f.write_str(name),
+            (None, Protocol::Number(number)) => write!(f, "protocol {number}"),
+            (None, Protocol::Icmp | Protocol::Any) => f.write_str("any protocol"),
         }
     }
 }
@@ -125,8 +103,10 @@ impl Read for IpProtocol {
 
     fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
         match &tree.value {
-            Value::Number(_) => read_whole(tree, 0, u8::MAX, sink).map(Self::Number),
-            _ => read_name(Self::NAMES, &Self::WORDS, tree, sink),
+            Value::Number(_) => {
+                read_whole(tree, 0, u8::MAX, sink).map(|number| Self(Protocol::Number(number)))
+            }
+            _ => read_name(PROTOCOLS, &Self::WORDS, tree, sink).map(Self),
         }
     }
 }
@@ -149,25 +129,13 @@ impl JsonSchema for IpProtocol {
 pub(crate) struct EtherType(pub(crate) u16);
 
 impl EtherType {
-    const NAMES: &'static [(&'static str, Self)] = &[
-        ("ipv4", Self(0x0800)),
-        ("ipv6", Self(0x86dd)),
-        ("arp", Self(0x0806)),
-        ("rarp", Self(0x8035)),
-        ("pppoe-discovery", Self(0x8863)),
-        ("pppoe", Self(0x8864)),
-        ("mpls", Self(0x8847)),
-        ("eapol", Self(0x888e)),
-        ("lldp", Self(0x88cc)),
-        ("ptp", Self(0x88f7)),
-    ];
-    const WORDS: [&'static str; Self::NAMES.len()] = words(Self::NAMES);
+    const WORDS: [&'static str; ETHERTYPES.len()] = names_of(ETHERTYPES);
 }
 
 impl fmt::Display for EtherType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match Self::NAMES.iter().find(|(_, known)| known == self) {
-            Some((name, _)) => f.write_str(name),
+        match words::ethertype(self.0) {
+            Some(name) => f.write_str(name),
             None => write!(f, "EtherType 0x{:04x}", self.0),
         }
     }
@@ -179,11 +147,11 @@ impl Read for EtherType {
     /// Numbers are hexadecimal, as everybody writes EtherTypes: whoever means 0x8100 by 8100 hears of it.
     fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
         let (Value::Number(text) | Value::Text(text)) = &tree.value else {
-            return read_name(Self::NAMES, &Self::WORDS, tree, sink);
+            return read_name(ETHERTYPES, &Self::WORDS, tree, sink).map(Self);
         };
         let Some(digits) = text.strip_prefix("0x") else {
             if matches!(tree.value, Value::Text(_)) {
-                return read_name(Self::NAMES, &Self::WORDS, tree, sink);
+                return read_name(ETHERTYPES, &Self::WORDS, tree, sink).map(Self);
             }
             let what = format!("`{}` is no EtherType: these are written in hexadecimal", visible(text));
             sink.error(Code::Malformed, tree.span, what).help("write it like 0x88cc, or by its name");
@@ -218,7 +186,7 @@ impl JsonSchema for EtherType {
 }
 
 /// The names of a table.
-const fn words<T, const N: usize>(names: &[(&'static str, T)]) -> [&'static str; N] {
+const fn names_of<T, const N: usize>(names: &[(&'static str, T)]) -> [&'static str; N] {
     let mut words = [""; N];
     let mut place = 0;
     while place < N {

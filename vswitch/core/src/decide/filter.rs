@@ -9,6 +9,8 @@
 //!
 //! What cannot be read is dropped, whatever the rules say (DESIGN §2, law 7).
 
+mod tell;
+
 use super::{Switch, guard};
 use crate::{
     drop_reason::DropReason,
@@ -23,7 +25,7 @@ use crate::{
         tuple::Tuple,
     },
     head::{FrameView, Head, LinkHeader, TagKind, TcpFlags, Transport},
-    trace::{FilteredBy, Step, Tracer},
+    trace::Tracer,
     vlan::VlanId,
     world::Port,
 };
@@ -88,10 +90,15 @@ impl Why {
 /// What decided.
 #[derive(Debug, Clone, Copy)]
 enum By {
-    Connection { state: State, opener: Direction },
+    Connection {
+        state: State,
+        opener: Direction,
+    },
     NoConnection,
     Full,
     Rules(Decision),
+    /// The same, asked about the frame that opened the connection.
+    RulesOfOpener(Decision),
     Basic,
     Fragment,
     Unparsed,
@@ -115,6 +122,10 @@ impl Verdict {
 
     const fn rules(decision: Decision) -> Self {
         Self { outcome: Why::of(decision.action), by: By::Rules(decision) }
+    }
+
+    const fn rules_of_opener(decision: Decision) -> Self {
+        Self { by: By::RulesOfOpener(decision), ..Self::rules(decision) }
     }
 }
 
@@ -152,21 +163,10 @@ impl Switch<'_> {
         } else {
             Verdict::UNPARSED
         };
-        tracer.step(|| {
-            let by = match verdict.by {
-                By::Connection { state, opener } => FilteredBy::Connection { state, opener },
-                By::NoConnection => FilteredBy::NoConnection,
-                By::Full => FilteredBy::Full,
-                By::Rules(decision) => {
-                    let rule = decision.rule.and_then(|place| self.world.rule(policy, place));
-                    FilteredBy::rules(rule, decision)
-                }
-                By::Basic => FilteredBy::Basic,
-                By::Fragment => FilteredBy::Fragment,
-                By::Unparsed => FilteredBy::Unparsed,
-            };
-            Step::filtered(port, direction, by, verdict.outcome.is_ok())
-        });
+        if self.learning && !matches!(verdict.by, By::Connection { .. }) {
+            tell::count(self.world, (firewall, policy), direction, verdict.by);
+        }
+        tracer.step(|| tell::step(self.world, (port, firewall, policy), direction, frame, &verdict));
         verdict.outcome.map_err(|why| why.reason(direction))
     }
 }
@@ -206,10 +206,7 @@ impl Case<'_> {
             Facts::Untracked(Untracked::Unparsed) => Verdict::UNPARSED,
             Facts::Untracked(Untracked::LaterFragment) => self.fragment(&tuple),
             Facts::Untracked(Untracked::NotIp) => {
-                let decision = self.policy.decide(self.direction, &tuple);
-                // Only a rule lets pass what is not IP: what the default would allow may be anything.
-                let action = if decision.rule.is_some() { decision.action } else { Action::Drop };
-                self.or_basic(Verdict::rules(Decision { action, ..decision }))
+                self.or_basic(Verdict::rules(self.policy.decide_not_ip(self.direction, &tuple)))
             }
             Facts::Untracked(Untracked::Icmp) => {
                 self.or_basic(Verdict::rules(self.policy.decide(self.direction, &tuple)))
@@ -253,12 +250,12 @@ impl Case<'_> {
                 }
             }
             if decision.action != Action::Allow {
-                return Verdict::rules(decision);
+                return Verdict::rules_of_opener(decision);
             }
             answer = look_up();
             if matches!(answer, Answer::Stale { .. }) {
                 // It is only imagined, or another worker was changing the port's share: the next frame is judged as well.
-                return Verdict::rules(decision);
+                return Verdict::rules_of_opener(decision);
             }
         }
         match answer {

@@ -1,6 +1,6 @@
 //! What guards one interface in one World: its policy, and what it may call itself.
 
-use super::policies::Policy;
+use super::{hits::DefaultHits, policies::Policy};
 use crate::{
     description::{self, Origin},
     id::Epoch,
@@ -29,6 +29,8 @@ pub struct Firewall {
     pub router: bool,
     /// The names of its security groups.
     pub groups: Vec<String>,
+    /// How often none of its rules decided.
+    pub defaults: Arc<DefaultHits>,
     /// Where it was said.
     pub origin: Origin,
 }

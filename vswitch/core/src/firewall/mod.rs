@@ -12,7 +12,10 @@
 pub mod answer;
 pub mod classify;
 pub mod connections;
+pub mod hits;
 pub mod interface;
+pub mod mend;
 pub mod policies;
 pub mod policy;
 pub mod tuple;
+pub mod words;

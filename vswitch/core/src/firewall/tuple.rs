@@ -107,7 +107,8 @@ impl IpTuple {
 }
 
 impl Service {
-    const fn of(transport: Transport) -> Self {
+    /// That of a frame with this transport header.
+    pub const fn of(transport: Transport) -> Self {
         match transport {
             Transport::Tcp { src, dst, .. } | Transport::Udp { src, dst } | Transport::Sctp { src, dst } => {
                 Self::Ports { src, dst }

@@ -4,6 +4,7 @@ use super::{Domain, Hop, HopId, MAX_PORTS, MAX_SWITCHES, Port, Role, Switch, Wor
 use crate::{
     description::{self, Description, Link, Membership},
     firewall::{
+        hits::RuleHits,
         interface::{Firewall, Identity, PolicyFault},
         policies::{Policies, PolicyError},
         policy::GroupId,
@@ -112,6 +113,7 @@ impl World {
         let vlans = existing_vlans(description)?;
         check_switches(description)?;
         let policies = compile_policies(description, old);
+        let hits = RuleHits::of(&description.groups, old.map(|old| (&old.description.groups[..], &old.hits)));
         let mut ports = (description.ports.iter().enumerate())
             .map(|(place, port)| {
                 let port = port.as_ref().map(|port| compile_port(description, &vlans, place, port));
@@ -132,7 +134,7 @@ impl World {
                 domains: domains.into_iter().collect(),
             })
             .collect();
-        Ok(Self { description: description.clone(), ports, switches, hops, policies })
+        Ok(Self { description: description.clone(), ports, switches, hops, policies, hits })
     }
 }
 
@@ -279,13 +281,15 @@ fn guard(port: &mut Port, description: &Description, policies: &Policies, old: O
         dhcp_server: said.dhcp_server,
         router: said.router,
         groups: said.groups.iter().filter_map(name).collect(),
+        defaults: Arc::default(),
         origin: said.origin,
     };
     let before = old.and_then(|old| old.port(port.id.index())).filter(|before| before.id == port.id);
-    if let Some(before) = before.and_then(|before| before.firewall.as_ref())
-        && firewall.has_rules_of(before)
-    {
-        firewall.epoch = before.epoch;
+    if let Some(before) = before.and_then(|before| before.firewall.as_ref()) {
+        firewall.defaults = before.defaults.clone();
+        if firewall.has_rules_of(before) {
+            firewall.epoch = before.epoch;
+        }
     }
     port.firewall = Some(Box::new(firewall));
     port.is_plain = false;

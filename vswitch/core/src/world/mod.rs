@@ -7,9 +7,13 @@ pub use compile::{CompileError, Fault};
 use crate::{
     description::{Description, Membership, Origin},
     firewall::{
-        classify::RulePlace,
+        classify::{Decision, RulePlace},
+        hits::RuleHits,
         interface::{Firewall, PolicyFault},
+        mend,
         policies::{Policies, Policy},
+        policy::Direction,
+        tuple::Tuple,
     },
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
@@ -31,6 +35,7 @@ pub struct World {
     hops: Vec<Hop>,
     /// Of all interfaces that have a firewall.
     policies: Policies,
+    hits: RuleHits,
 }
 
 /// The switch's end of one interface.
@@ -158,6 +163,29 @@ impl World {
         let (group, place) = self.policies.place(policy.rule(place))?;
         let group = self.description.groups.get(usize::from(group.index()))?;
         Some((&group.name, group.rules.get(place)?.origin.line))
+    }
+
+    /// How often rules decided.
+    pub(crate) const fn hits(&self) -> &RuleHits {
+        &self.hits
+    }
+
+    /// How often each rule decided, group by group in the order of the description: since the first World of those that followed one another.
+    pub fn rule_hits(&self) -> impl Iterator<Item = u64> {
+        self.hits.counts()
+    }
+
+    /// What would let a frame pass that the rules of an interface drop by `decision`.
+    pub(crate) fn mend(
+        &self,
+        (port, firewall, policy): (&Port, &Firewall, &Policy),
+        direction: Direction,
+        tuple: &Tuple,
+        decision: &Decision,
+    ) -> Option<String> {
+        let line = decision.rule.and_then(|place| self.rule(policy, place)).map(|(_, line)| line);
+        let place = mend::Place { interface: &port.name, groups: &firewall.groups, line };
+        mend::words(policy, direction, tuple, decision, &place)
     }
 
     /// A VLAN's name.

@@ -1,8 +1,8 @@
 //! The asking side of the control socket: one request, one reply, each before a deadline.
 
 use super::protocol::{
-    Attachment, CaptureSettings, DatapathSettings, FdbTable, Journey, Records, RecordsWanted, Reply, Request,
-    Sighting, Snapshot, VERSION, Watch,
+    Attachment, CaptureSettings, ConnectionTable, DatapathSettings, FdbTable, Journey, Records,
+    RecordsWanted, Reply, Request, RuleHits, Sighting, Snapshot, VERSION, Watch,
 };
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
@@ -116,6 +116,28 @@ impl Client {
     pub fn fdb(&mut self, port: Option<PortId>) -> Result<FdbTable, ClientError> {
         match self.ask(&Request::Fdb { port }, &[])? {
             Reply::Fdb(rows) => Ok(rows),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// How often rules decided.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn rule_hits(&mut self) -> Result<RuleHits, ClientError> {
+        match self.ask(&Request::RuleHits, &[])? {
+            Reply::RuleHits(hits) => Ok(hits),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The connections that the firewalls of these ports have allowed; of all, if there are none.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn connections(&mut self, ports: Vec<PortId>) -> Result<ConnectionTable, ClientError> {
+        match self.ask(&Request::Connections { ports }, &[])? {
+            Reply::Connections(table) => Ok(table),
             other => Err(unexpected(&other)),
         }
     }

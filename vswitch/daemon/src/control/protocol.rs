@@ -5,11 +5,16 @@
 
 use crate::recorder::Record;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 use vswitch_core::{
     clock::Instant,
     drop_reason::DropReason,
     filter::Filter,
+    firewall::{
+        connections::{Ends, State},
+        hits::DefaultCounts,
+        policy::Direction,
+    },
     id::{Epoch, PortId},
     mac::MacAddr,
     trace::Step,
@@ -44,6 +49,13 @@ pub enum Request {
     Fdb {
         /// Only those at this port.
         port: Option<PortId>,
+    },
+    /// How often rules decided.
+    RuleHits,
+    /// The connections that firewalls have allowed.
+    Connections {
+        /// Only those of these ports; empty: of all.
+        ports: Vec<PortId>,
     },
     /// What would become of this frame if it came in on that port now. Nothing is learned or sent.
     Trace {
@@ -95,6 +107,10 @@ pub enum Reply {
     Snapshot(Snapshot),
     /// To `Fdb`.
     Fdb(FdbTable),
+    /// To `RuleHits`.
+    RuleHits(RuleHits),
+    /// To `Connections`.
+    Connections(ConnectionTable),
     /// To `Trace`.
     Trace(Journey),
     /// To `Watch`.
@@ -386,6 +402,53 @@ pub struct FdbRow {
     pub is_static: bool,
     /// Seconds since it was last seen; 0 for static entries.
     pub age_secs: u64,
+}
+
+/// How often rules decided. They are asked where no connection is known: once a connection, and of each frame that is no connection's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleHits {
+    /// The configuration whose rules these are. What was counted under the ones before is in it, of rules that said the same.
+    pub epoch: Epoch,
+    /// Of each rule, group by group in the order of the description.
+    pub rules: Vec<u64>,
+    /// Of each port that has a firewall: how often it was no rule that decided.
+    pub defaults: Vec<(PortId, DefaultCounts)>,
+}
+
+/// The connections that firewalls have allowed, or as many of them as one answer shows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ConnectionTable {
+    /// How many there are.
+    pub entries: u64,
+    /// Those that are shown: by interface, and of each the one with the latest frame first.
+    pub rows: Vec<ConnectionRow>,
+}
+
+/// One connection of one interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionRow {
+    /// `node:interface`, whose firewall tracks it.
+    pub interface: String,
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// Protocol number.
+    pub protocol: u8,
+    /// The address of the end on the interface's side: the guest's, or of somebody behind it.
+    pub inside: IpAddr,
+    /// The address of the other end.
+    pub outside: IpAddr,
+    /// What tells it from others between these hosts.
+    pub ends: Ends,
+    /// Which way its first frame went, seen from the guest.
+    pub opener: Direction,
+    /// Where it stands.
+    pub state: State,
+    /// Seconds since it was opened.
+    pub age_secs: u32,
+    /// Seconds since its last frame.
+    pub idle_secs: u32,
+    /// Seconds after which it is forgotten, if no frame comes.
+    pub left_secs: u32,
 }
 
 /// What became of one frame, step by step.

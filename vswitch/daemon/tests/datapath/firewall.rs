@@ -2,17 +2,23 @@
 //! changed policy holds from the moment on that it was applied.
 
 use crate::lab::{Lab, access, description, mac, receive, send};
-use std::{fs::File, os::fd::OwnedFd, time::Instant};
+use std::{fs::File, net::IpAddr, os::fd::OwnedFd, time::Instant};
 use vhost_net_backend::driver::{Config, Driver};
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
     description::{Description, Firewall, Origin},
     drop_reason::DropReason,
-    firewall::policy::{Action, Direction, GroupId, Match, PortRange, Protocol, Rule, SecurityGroup},
+    firewall::{
+        connections::{Ends, State},
+        hits::DefaultCounts,
+        policy::{Action, Direction, GroupId, Match, PortRange, Protocol, Rule, SecurityGroup},
+    },
     id::{Epoch, PortId},
     mac::MacAddr,
 };
-use vswitchd::control::protocol::{Attachment, AttachmentKind, DatapathSettings, PollMode, PortState};
+use vswitchd::control::protocol::{
+    Attachment, AttachmentKind, ConnectionTable, DatapathSettings, PollMode, PortState,
+};
 
 const HERE: Origin = Origin { line: 7, column: 1 };
 
@@ -167,4 +173,62 @@ fn who_sends_what_a_rule_rejects_is_told_in_its_own_ring() {
     let from = &lab.lawful().ports[0].counters;
     assert!((101..=may).contains(&from.from_port.originated), "{from:?}, and may be {may}");
     assert_eq!(from.to_port.copies, 1 + from.from_port.originated);
+}
+
+#[test]
+fn what_rules_decided_and_what_they_allowed_is_shown() {
+    let mut lab = Lab::with_workers(&guarded(one(53), 1), 2);
+    let [mut outside, mut inside] = guests(&lab);
+    receive(&mut outside, 1);
+    receive(&mut inside, 1);
+    let deliver = |from: &mut Driver, to: &mut Driver, frame: &[u8]| {
+        send(from, frame);
+        assert_eq!(receive(to, 1), [frame]);
+    };
+    let port = |place| PortId::new(place, 0);
+    let shown = |lab: &Lab| {
+        let hits = lab.datapath.rule_hits().unwrap();
+        let [(of, defaults)] = hits.defaults[..] else { panic!("not one firewall: {hits:?}") };
+        assert_eq!(of, port(1));
+        (hits.rules, defaults)
+    };
+    let asked = DefaultCounts { ingress_basic: 1, egress_basic: 1, ..DefaultCounts::default() };
+    assert_eq!(shown(&lab), (vec![0], asked), "ARP needs no rule");
+    for from in [7, 8] {
+        for _ in 0..3 {
+            deliver(&mut outside, &mut inside, &udp(0, Some(1), (from, 53)));
+            deliver(&mut inside, &mut outside, &udp(1, Some(0), (53, from)));
+        }
+    }
+    deliver(&mut inside, &mut outside, &udp(1, Some(0), (99, 9)));
+    send(&mut outside, &udp(0, Some(1), (9, 98)));
+    lab.wait(|seen| seen.ports[0].counters.from_port.frames == 8);
+    // Nothing is counted of what is imagined.
+    lab.datapath.trace(port(0), &udp(0, Some(1), (5, 53))).unwrap();
+    let defaults = DefaultCounts { ingress_dropped: 1, egress_allowed: 1, ..asked };
+    assert_eq!(shown(&lab), (vec![2], defaults));
+
+    let table = lab.datapath.connections(&[port(1)]).unwrap();
+    assert_eq!((table.entries, lab.datapath.connections(&[]).unwrap().entries), (3, 3));
+    assert_eq!(lab.datapath.connections(&[port(0)]).unwrap(), ConnectionTable::default());
+    let mut rows: Vec<_> = table.rows.iter().map(|row| (row.ends, row.opener, row.state)).collect();
+    rows.sort_by_key(|(ends, ..)| format!("{ends:?}"));
+    let ends = |inside, outside| Ends::Ports { inside, outside };
+    let expected = [
+        (ends(53, 7), Direction::Ingress, State::Replied),
+        (ends(53, 8), Direction::Ingress, State::Replied),
+        (ends(99, 9), Direction::Egress, State::Unreplied),
+    ];
+    assert_eq!(rows, expected);
+    let row = &table.rows[0];
+    assert_eq!((row.interface.as_str(), row.protocol, row.vlan.number()), ("n1:eth0", 17, 10));
+    assert_eq!([row.inside, row.outside], [[10, 0, 0, 2], [10, 0, 0, 1]].map(IpAddr::from));
+    assert!(row.idle_secs + row.left_secs == if row.state == State::Replied { 120 } else { 30 });
+
+    // A rule that stays goes on, one that changed begins anew; the interface is the same one.
+    apply(&mut lab, &guarded(one(53), 2));
+    deliver(&mut outside, &mut inside, &udp(0, Some(1), (10, 53)));
+    assert_eq!(shown(&lab), (vec![3], defaults));
+    apply(&mut lab, &guarded(one(54), 3));
+    assert_eq!(shown(&lab), (vec![0], defaults));
 }

@@ -166,6 +166,11 @@ impl Classifier {
         first.decision().unwrap_or(Decision { action: self.default, stateful: true, rule: None })
     }
 
+    /// What becomes of an IP packet that no rule matches.
+    pub const fn default_action(&self) -> Action {
+        self.default
+    }
+
     /// How much memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
         size_of::<Self>()

@@ -7,6 +7,7 @@ mod guards;
 mod policies;
 mod states;
 mod story;
+mod told;
 
 use crate::support::lab::{Bench, Lab, access, mac};
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -13,7 +13,7 @@ fn nobody_enters_unless_a_rule_says_so() {
     came in at h1:eth0 (line 9), 54 bytes, 02:00:00:00:00:03 -> 02:00:00:00:00:01, IPv4 10.0.0.3 > 10.0.0.1 TCP 4000 > 22 SYN
     admitted by sw1 to VLAN users (10) as untagged
     FDB of sw1: 02:00:00:00:00:01 is on web1:eth0
-    was stopped by the firewall of web1:eth0 (line 7) to its guest: no rule allows it
+    was stopped by the firewall of web1:eth0 (line 7) to its guest: no rule allows it; would pass with `- { direction: ingress, protocol: tcp, port: 22, remote-ip-prefix: 10.0.0.3/32 }` in a security group of web1:eth0 (web)
     lost at web1:eth0 (line 7): policy-ingress - the receiver's security groups do not let the frame enter; mend: add an ingress rule for it to a security group of the receiver; `vnet trace` names the rule that decided
     "#);
     assert_eq!(outcome(bench.send(H1, &syn(3, 1, (4000, 80)))), Ok(()));
@@ -83,11 +83,11 @@ fn every_copy_of_a_flood_is_judged_by_its_own_receiver() {
     came in at h1:eth0 (line 9), 47 bytes, 02:00:00:00:00:03 -> ff:ff:ff:ff:ff:ff, IPv4 10.0.0.3 > 10.0.0.255 UDP 9 > 9
     admitted by sw1 to VLAN users (10) as untagged
     sw1 flooded it to 3 ports (group address): web1:eth0, pc1:eth0, pc2:eth0
-    was stopped by the firewall of web1:eth0 (line 7) to its guest: no rule allows it
+    was stopped by the firewall of web1:eth0 (line 7) to its guest: no rule allows it; would pass with `- { direction: ingress, protocol: udp, port: 9, remote-ip-prefix: 10.0.0.3/32 }` in a security group of web1:eth0 (web)
     lost at web1:eth0 (line 7): policy-ingress - the receiver's security groups do not let the frame enter; mend: add an ingress rule for it to a security group of the receiver; `vnet trace` names the rule that decided
-    was stopped by the firewall of pc1:eth0 (line 8) to its guest: no rule allows it
+    was stopped by the firewall of pc1:eth0 (line 8) to its guest: no rule allows it; would pass with `- { direction: ingress, protocol: udp, port: 9, remote-ip-prefix: 10.0.0.3/32 }` in a security group of pc1:eth0 (admin)
     lost at pc1:eth0 (line 8): policy-ingress - the receiver's security groups do not let the frame enter; mend: add an ingress rule for it to a security group of the receiver; `vnet trace` names the rule that decided
-    was stopped by the firewall of pc2:eth0 (line 10) to its guest: no rule allows it
+    was stopped by the firewall of pc2:eth0 (line 10) to its guest: no rule allows it; would pass with `- { direction: ingress, protocol: udp, port: 9, remote-ip-prefix: 10.0.0.3/32 }` in a security group of pc2:eth0 (none)
     lost at pc2:eth0 (line 10): policy-ingress - the receiver's security groups do not let the frame enter; mend: add an ingress rule for it to a security group of the receiver; `vnet trace` names the rule that decided
     "#);
 }
