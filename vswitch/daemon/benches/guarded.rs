@@ -145,19 +145,21 @@ impl Bench {
         let guest = Config { ring_size: RingSize::new(1024).expect("a power of two"), ..Config::default() };
         let mut rig = Rig::new(&course.lab(guarded), &guest);
         (0..2).for_each(|place| rig.teach(place as u16, vlan(10), station(place)));
-        let all = |place, segment| (0..course.connections).map(|n| course.frame(place, n, segment)).collect();
+        let all = |place, segment| -> Vec<Vec<u8>> {
+            (0..course.connections).map(|n| course.frame(place, n, segment)).collect()
+        };
         let mut bench = Self { rig, course, frames: [vec![], vec![]], sent: 0 };
         // A handshake, then the same segment again and again; of UDP each end speaks once.
         let (syn, ack) = (0x02, 0x10);
         for (place, segment) in [(0, (syn, 1000, 0)), (1, (syn | ack, 5000, 1001)), (0, (ack, 1001, 5001))] {
-            bench.open(place, all(place, segment));
+            bench.open(place, &all(place, segment));
         }
         bench.frames = [all(0, (ack, 1001, 5001)), all(1, (ack, 5001, 1001))];
         bench
     }
 
     /// Sends these once.
-    fn open(&mut self, place: usize, frames: Vec<Vec<u8>>) {
+    fn open(&mut self, place: usize, frames: &[Vec<u8>]) {
         for frames in frames.chunks(self.course.batch) {
             let pair = &mut self.rig.guests[place].pair;
             frames.iter().for_each(|frame| assert!(pair.transmit(frame), "the ring has room"));
