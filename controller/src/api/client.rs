@@ -5,7 +5,7 @@ use super::{
     problem::Problem,
     types::{
         BenchRequest, CaptureRequest, ExecReply, ExecRequest, ExportRequest, ExportView, LabView,
-        LinkRequest, TopologyFile, TraceRequest, TraceView, TransferReport, TransferRequest,
+        LinkRequest, LookRequest, TopologyFile, TraceRequest, TraceView, TransferReport, TransferRequest,
     },
     why::{WhyRequest, WhyView},
 };
@@ -90,6 +90,19 @@ impl Client {
     /// As the lab says.
     pub async fn look<T: DeserializeOwned>(&self, view: &str) -> Result<T, Failure> {
         self.json(Method::GET, &format!("/{view}"), None::<&()>).await
+    }
+
+    /// `rules` or `connections`; of one node or `node:interface`, if one is given.
+    ///
+    /// # Errors
+    /// As the lab says.
+    pub async fn look_at<T: DeserializeOwned>(
+        &self,
+        view: &str,
+        LookRequest { interface }: &LookRequest,
+    ) -> Result<T, Failure> {
+        let query = interface.as_ref().map(|said| format!("?interface={}", escaped(said)));
+        self.json(Method::GET, &format!("/{view}{}", query.unwrap_or_default()), None::<&()>).await
     }
 
     /// What is counted, in the text format of Prometheus.

@@ -4,8 +4,8 @@ use super::{
     capture::{self, Capturing},
     problem::Problem,
     types::{
-        BenchRequest, CaptureRequest, ExecRequest, ExportRequest, LabView, LinkRequest, TopologyFile,
-        TraceRequest, TransferRequest,
+        BenchRequest, CaptureRequest, ExecRequest, ExportRequest, LabView, LinkRequest, LookRequest,
+        TopologyFile, TraceRequest, TransferRequest,
     },
     why::WhyRequest,
 };
@@ -61,6 +61,10 @@ pub enum Question {
     Vlans,
     /// `show drops`.
     Drops,
+    /// `show rules`.
+    Rules(LookRequest),
+    /// `show connections`.
+    Connections(LookRequest),
     /// `show datapath`.
     Datapath,
     /// What becomes of a frame.
@@ -244,8 +248,10 @@ async fn delete_lab<S: Service>(
 async fn look<S: Service>(
     State(service): State<S>,
     Path((lab, view)): Path<(String, String)>,
+    looked: Result<Query<LookRequest>, QueryRejection>,
 ) -> Result<Json<serde_json::Value>, Problem> {
     must_be(&service, &lab)?;
+    let Query(looked) = looked.map_err(|error| Failure::invalid("bad-request", error.body_text()))?;
     let question = match view.as_str() {
         "ports" => Question::Ports,
         "nodes" => Question::Nodes,
@@ -254,6 +260,8 @@ async fn look<S: Service>(
         "fdb" => Question::Fdb,
         "vlans" => Question::Vlans,
         "drops" => Question::Drops,
+        "rules" => Question::Rules(looked),
+        "connections" => Question::Connections(looked),
         "datapath" => Question::Datapath,
         other => return Err(no_such(other).into()),
     };

@@ -6,8 +6,8 @@ use super::{
     problem::MEDIA_TYPE,
     server::{CLIENTS, OwnersOnly, Question, REQUEST, Service, router, serve as serve_until},
     types::{
-        CaptureRequest, ExecReply, ExecRequest, LabState, LabView, TopologyFile, TransferEnd, TransferReport,
-        TransferRequest,
+        CaptureRequest, ExecReply, ExecRequest, LabState, LabView, LookRequest, TopologyFile, TransferEnd,
+        TransferReport, TransferRequest,
     },
     why::{WhyRequest, WhySpan, WhyView},
 };
@@ -173,11 +173,16 @@ async fn a_lab_comes_up_is_looked_at_and_goes_down() {
 }
 
 #[tokio::test]
-async fn what_is_asked_of_why_arrives_as_it_was_said() {
+async fn what_is_asked_in_a_query_arrives_as_it_was_said() {
     let (_folder, client) = serve();
     let request = WhyRequest { src: Some("a&dst=b c%/ü".into()), dst: None, last: Some("5m".into()) };
     let view = client.why(&request).await.unwrap();
     assert_eq!(view.about, format!("{request:?}"));
+    for interface in [None, Some("web1:eth0&a=b".into())] {
+        let request = LookRequest { interface };
+        let asked = client.look_at::<String>("rules", &request).await.unwrap();
+        assert_eq!(asked, format!("Rules({request:?})"));
+    }
 }
 
 #[tokio::test]

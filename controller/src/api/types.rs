@@ -4,7 +4,15 @@ use crate::failure::Exit;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
-use vswitch_core::{drop_reason::DropReason, filter::Filter, mac::MacAddr};
+use vswitch_core::{
+    drop_reason::DropReason,
+    filter::Filter,
+    firewall::{
+        hits::DefaultCounts,
+        policy::{Action, Direction},
+    },
+    mac::MacAddr,
+};
 use vswitchd::control::protocol::{FdbView, PortCounters, PortState, WorkerView};
 
 /// A topology file as a client read it.
@@ -77,7 +85,7 @@ pub struct PortRow {
     pub state: PortState,
     /// Why not, or what was negotiated.
     pub detail: String,
-    /// The filter: `open` until security groups exist.
+    /// What holds at it: the names of its security groups (`web, managed`); without any, `open` or `closed`.
     pub policy: String,
     /// The vhost-user socket, if it has one.
     pub socket: Option<PathBuf>,
@@ -189,6 +197,51 @@ pub struct DropRow {
     pub mend: String,
 }
 
+/// What rules decided, and what holds where none does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesView {
+    /// The rules, in file order.
+    pub rules: Vec<RuleRow>,
+    /// Each interface that has a firewall.
+    pub defaults: Vec<DefaultRow>,
+}
+
+/// One rule of a security group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleRow {
+    /// The group.
+    pub group: String,
+    /// Which way the frames go, seen from the guest.
+    pub direction: Direction,
+    /// What it asks of frames, in the file's words; empty: it matches every frame.
+    pub matches: String,
+    /// What becomes of those that match.
+    pub action: Action,
+    /// Whether answers to what it allows need no rule.
+    pub stateful: bool,
+    /// How often it decided, since the switch process started: once a connection, or of each frame that is no connection's.
+    pub hits: u64,
+    /// Where the file says so: `file:line`.
+    pub said: String,
+    /// The interfaces that have the group: `node:interface`.
+    pub interfaces: Vec<String>,
+}
+
+/// What decides at an interface where no rule does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefaultRow {
+    /// `node:interface`.
+    pub interface: String,
+    /// Its security groups; none: `policy: closed`.
+    pub groups: Vec<String>,
+    /// What becomes of what no rule lets out; in is always `drop`.
+    pub egress: Action,
+    /// How often that was, and how often a link needed it.
+    pub counts: DefaultCounts,
+    /// Where the file says so: `file:line`.
+    pub said: String,
+}
+
 /// The datapath.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DatapathView {
@@ -202,6 +255,13 @@ pub struct DatapathView {
     pub workers: Vec<WorkerView>,
     /// Its FDB as a whole.
     pub fdb: FdbView,
+}
+
+/// Of which interfaces something is to be shown.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LookRequest {
+    /// Node, or `node:interface`; none: all.
+    pub interface: Option<String>,
 }
 
 /// Which frame to trace.
@@ -296,6 +356,9 @@ pub struct TestRow {
     pub proof: String,
     /// What to do where nothing can be proved.
     pub help: Option<String>,
+    /// Whether what became of the probe's frame was also judged from the file alone, and came to the same. If not, the file does not say
+    /// enough: an address that is not known, a port that is not up. Had it come to something else, the row would be an error.
+    pub foreseen: bool,
     /// The frame that decided it.
     pub trace: Option<TraceView>,
     /// How long it took, in milliseconds.

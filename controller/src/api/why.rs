@@ -89,6 +89,11 @@ pub struct WhyFrame {
     pub frame: String,
     /// How many were recorded.
     pub count: u64,
+    /// If rules dropped them: which one did, or that none allows it. The headers that were recorded are judged again under the same
+    /// configuration. None also if it is not known any more: the file changed, or too little of an IPv6 address was kept.
+    pub decided: Option<String>,
+    /// With `decided`: what would let it pass.
+    pub mend: Option<String>,
 }
 
 /// Kinds of records.

@@ -103,6 +103,8 @@ pub(super) enum Verb {
     Show {
         /// Which part.
         what: View,
+        /// Of rules and connections: those of this node or node:interface only.
+        interface: Option<String>,
         /// Of nodes: what the vCPUs of virtual machines left their guests for, how often, and what it cost on average.
         #[arg(long, env = "VNET_EXITS")]
         exits: bool,
@@ -328,8 +330,19 @@ pub(super) enum View {
     Vlans,
     /// What was dropped, where and why.
     Drops,
+    /// Rules of security groups, and how often each decided.
+    Rules,
+    /// Connections that firewalls have allowed, and where they stand.
+    Connections,
     /// Workers and their cost.
     Datapath,
+}
+
+impl View {
+    /// Whether it can be shown of one interface.
+    pub(super) const fn is_of_interfaces(self) -> bool {
+        matches!(self, Self::Rules | Self::Connections)
+    }
 }
 
 /// What is done with images.

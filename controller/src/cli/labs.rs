@@ -9,7 +9,8 @@ use crate::{
         client::Client,
         types::{
             DatapathView, DropRow, ExecRequest, ExitsRow, ExportRequest, LabState, LabView, LinkRequest,
-            LinkRow, NodeRow, PortRow, TraceRequest, TraceView, TransferReport, TransferRequest, VlanRow,
+            LinkRow, LookRequest, NodeRow, PortRow, RulesView, TraceRequest, TraceView, TransferReport,
+            TransferRequest, VlanRow,
         },
         why::{WhyRequest, WhyView},
     },
@@ -27,7 +28,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
 };
-use vswitchd::control::protocol::FdbTable;
+use vswitchd::control::protocol::{ConnectionTable, FdbTable};
 
 /// Lists the labs of this user.
 pub(super) async fn ls(format: Format) -> Result<(), Failure> {
@@ -142,7 +143,12 @@ pub(super) async fn metrics(name: Option<&LabName>) -> Result<(), Failure> {
 }
 
 /// Shows a part of a lab.
-pub(super) async fn show(name: Option<&LabName>, what: View, format: Format) -> Result<(), Failure> {
+pub(super) async fn show(
+    name: Option<&LabName>,
+    what: View,
+    of: &LookRequest,
+    format: Format,
+) -> Result<(), Failure> {
     let api = api(name)?;
     match what {
         View::Ports => render::print(&api.look::<Vec<PortRow>>("ports").await?, format),
@@ -151,6 +157,8 @@ pub(super) async fn show(name: Option<&LabName>, what: View, format: Format) -> 
         View::Fdb => render::print(&api.look::<FdbTable>("fdb").await?, format),
         View::Vlans => render::print(&api.look::<Vec<VlanRow>>("vlans").await?, format),
         View::Drops => render::print(&api.look::<Vec<DropRow>>("drops").await?, format),
+        View::Rules => render::print(&api.look_at::<RulesView>("rules", of).await?, format),
+        View::Connections => render::print(&api.look_at::<ConnectionTable>("connections", of).await?, format),
         View::Datapath => render::print(&api.look::<DatapathView>("datapath").await?, format),
     }
 }

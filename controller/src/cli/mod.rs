@@ -6,6 +6,7 @@ mod capture;
 mod console;
 mod demo;
 mod down;
+mod firewalls;
 mod interrupt;
 mod labs;
 mod machine;
@@ -17,7 +18,9 @@ mod why;
 
 use crate::{
     api::{
-        types::{ExecRequest, LinkRequest, PingallReport, TestReport, TraceRequest, TransferRequest},
+        types::{
+            ExecRequest, LinkRequest, LookRequest, PingallReport, TestReport, TraceRequest, TransferRequest,
+        },
         why::WhyRequest,
     },
     failure::{Exit, Failure},
@@ -101,14 +104,21 @@ fn run(args: Args) -> Result<u8, Failure> {
             let report: PingallReport = runtime.block_on(labs::act(name, "pingall"))?;
             render::print(&report, output.format).map(|()| report.exit())
         }
-        Verb::Show { what: args::View::Nodes, exits: true, output } => {
+        Verb::Show { what, interface: Some(said), .. } if !what.is_of_interfaces() => {
+            let why = format!("this part is shown as a whole, and not of `{said}` alone");
+            Err(Failure::invalid("usage", why)
+                .mend("rules and connections are shown of one interface: `vnet show rules NODE`"))
+        }
+        Verb::Show { what: args::View::Nodes, exits: true, output, .. } => {
             done(runtime.block_on(labs::exits(name, output.format)))
         }
         Verb::Show { exits: true, .. } => {
             let why = "--exits is a part of `vnet show nodes`, and of nothing else";
             Err(Failure::invalid("usage", why).mend("`vnet show nodes --exits`"))
         }
-        Verb::Show { what, output, .. } => done(runtime.block_on(labs::show(name, what, output.format))),
+        Verb::Show { what, interface, output, .. } => {
+            done(runtime.block_on(labs::show(name, what, &LookRequest { interface }, output.format)))
+        }
         Verb::Trace { src, dst, what, output } => {
             let view = runtime.block_on(labs::trace(name, &TraceRequest { src, dst, what }))?;
             done(render::print(&view, output.format))
@@ -195,7 +205,7 @@ impl Show for Vec<Topic> {
 }
 
 const DROP_REASON: &str = "a drop reason";
-const VLAN_CLASS: &str = "a class of drop reasons, for `because`";
+const REASON_CLASS: &str = "a class of drop reasons, for `because`";
 const IN_A_FILE: &str = "an error in a topology file";
 const OF_A_VERB: &str = "an error of a verb";
 
@@ -203,12 +213,12 @@ const OF_A_VERB: &str = "an error of a verb";
 fn topics() -> Vec<Topic> {
     let topic = |code, kind, what| Topic { code, kind, what };
     let reasons = DropReason::ALL.iter().map(|reason| topic(reason.name(), DROP_REASON, reason.what()));
-    let vlan = topic(Because::VLAN, VLAN_CLASS, "the destination is not in the frame's VLAN");
+    let classes = Because::CLASSES.iter().map(|(name, what)| topic(name, REASON_CLASS, *what));
     let files = topology::codes::ALL.iter().map(|code| topic(code.name(), IN_A_FILE, code.title()));
     // Of a name that is both, the drop reason is explained.
     let verbs = crate::failure::CODES.iter().filter(|(code, _)| code.parse::<DropReason>().is_err());
     let verbs = verbs.map(|(code, what)| topic(code, OF_A_VERB, what));
-    reasons.chain([vlan]).chain(files).chain(verbs).collect()
+    reasons.chain(classes).chain(files).chain(verbs).collect()
 }
 
 /// What a name means and what to do about it, however it is capitalised.
@@ -222,22 +232,16 @@ fn explain(code: &str) -> Result<Explanation, Failure> {
         let (kind, mend) = (DROP_REASON, Some(reason.mend().into()));
         return Ok(Explanation { code, kind, what: reason.what().into(), mend });
     }
-    if code == Because::VLAN {
-        let what = "the destination is not in the frame's VLAN: the frame was dropped as tagged-on-access, \
-                    untagged-on-trunk or vlan-not-member, or it went where its VLAN goes and not to the destination \
-                    (or to nobody: no-receiver)";
-        let mend = Some(
-            "give both links the same `vlan`, or expect `deny because vlan`; `vnet trace` says both VLANs"
-                .into(),
-        );
-        return Ok(Explanation { code, kind: VLAN_CLASS, what: what.into(), mend });
+    if let Some((what, mend)) = Because::explain(&code) {
+        return Ok(Explanation { code, kind: REASON_CLASS, what: what.into(), mend: Some(mend.into()) });
     }
     if let Some(text) = crate::failure::explain(&code) {
         return Ok(Explanation { code, kind: OF_A_VERB, what: text.into(), mend: None });
     }
     let known: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
     Err(Failure::invalid("unknown-code", format!("`{code}` is not a name of ours")).mend(format!(
-        "`vnet explain` lists what there is; say what stands in the brackets of an error[...] (like T0101), vlan, or a drop reason: {}",
+        "`vnet explain` lists what there is; say what stands in the brackets of an error[...] (like T0101), {}, or a drop reason: {}",
+        Because::CLASSES.map(|(name, _)| name).join(", "),
         known.join(", ")
     )))
 }

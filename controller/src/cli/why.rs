@@ -42,8 +42,12 @@ fn told(group: &WhyGroup) -> String {
         more => format!("; {more} more were only counted"),
     };
     line(format!("{times}, {last} ago{since}{more}"));
-    for WhyFrame { frame, count } in &group.frames {
+    for WhyFrame { frame, count, decided, mend } in &group.frames {
         line(if *count == group.count { frame.clone() } else { format!("{frame} ({count} of them)") });
+        if let Some(decided) = decided {
+            let mend = mend.iter().map(|mend| format!("; {mend}")).collect::<String>();
+            line(format!("  judged again: {decided}{mend}"));
+        }
     }
     if group.frames_left_out > 0 {
         line(format!("and {} other kinds of frames", group.frames_left_out));
@@ -55,7 +59,8 @@ fn told(group: &WhyGroup) -> String {
         (Some(said), Some(rule), _) => line(format!("{said}: {rule}")),
         _ => {}
     }
-    if let Some(mend) = &group.mend {
+    let is_told = group.frames.iter().any(|frame| frame.mend.is_some());
+    if let Some(mend) = group.mend.as_ref().filter(|_| !is_told) {
         line(format!("mend: {mend}"));
     }
     text

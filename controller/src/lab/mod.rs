@@ -4,6 +4,7 @@ pub mod child;
 pub mod claim;
 pub mod events;
 mod exits;
+mod firewalls;
 mod guests;
 mod link;
 mod made;

@@ -466,6 +466,7 @@ mod tests {
                 epoch: Epoch::new(1),
                 vlans: vec![],
                 switches: vec![],
+                groups: vec![],
                 ports: vec![],
                 trunks: vec![],
             },

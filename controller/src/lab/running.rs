@@ -6,7 +6,7 @@ mod watch;
 use super::{
     claim::Claim,
     events::{Events, What},
-    exits, link,
+    exits, firewalls, link,
     metrics::{self, Applies},
     name::LabName,
     ports::Ports,
@@ -323,6 +323,18 @@ impl Service for Lab {
                 json(views::datapath(snapshot, pid, self.state().restarts))
             }
             Question::Fdb => json(running.switch(|client| client.fdb(None)).await?),
+            Question::Rules(request) => {
+                let hits = running.switch(Client::rule_hits).await?;
+                json(firewalls::rules(&plan, &hits, request.interface.as_deref())?)
+            }
+            Question::Connections(request) => {
+                // Of all ports is as well of those that the switch alone knows.
+                let ports = match request.interface.as_deref() {
+                    None => Vec::new(),
+                    said => firewalls::ports_of(&plan, said)?,
+                };
+                json(running.switch(move |client| client.connections(ports)).await?)
+            }
             Question::Nodes => {
                 let state = self.state();
                 json(views::nodes(&plan, &state.nodes, state.ports.as_deref()))

@@ -1,6 +1,7 @@
 //! What is shown of a lab: pure functions from its plan and a snapshot to the rows of the API.
 
 use super::{
+    firewalls,
     ports::{Ports, is_of_host, socket},
     rundir::LabDir,
     running::NodeStatus,
@@ -58,7 +59,7 @@ pub(super) fn ports(
             mac: interface.mac,
             state,
             detail,
-            policy: "open".into(),
+            policy: firewalls::policy(description, port),
             socket: socket(node, interface, dir).map(|(_, path)| path),
             features: view.features,
             rings: view.rings.clone(),

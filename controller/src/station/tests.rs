@@ -156,6 +156,7 @@ fn description(ids: &[PortId]) -> Description {
         mac: None,
         mtu: None,
         queues: 1,
+        firewall: None,
         mac_limit: 64,
         sealed_memory: false,
         up: true,
@@ -170,6 +171,7 @@ fn description(ids: &[PortId]) -> Description {
         vlans: vec![Vlan { id, name: "default".into(), origin: None }],
         switches: vec![Switch { id: switch, name: "sw".into(), mac_aging_secs: 300, origin }],
         ports: ids.iter().map(|id| Some(port(id))).collect(),
+        groups: Vec::new(),
         trunks: Vec::new(),
     }
 }

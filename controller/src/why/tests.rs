@@ -7,7 +7,7 @@ use super::{
 };
 use crate::api::why::{WhyGroup, WhyKind};
 use serde_json::json;
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, net::Ipv6Addr, path::Path, time::Duration};
 use topology::plan::Plan;
 use vswitch_core::{
     build::{self, Addresses, Echo, Ethernet},
@@ -207,6 +207,51 @@ fn a_move_says_from_where_and_concerns_both_ports() {
     assert_eq!((last.count, last.flaps, back.count, back.flaps), (2, 3, 1, 3));
     assert!(back.fate.ends_with("from bob:eth0 to alice:eth0"), "{}", back.fate);
     assert!(last.mend.is_some_and(|mend| mend.contains("back and forth, 3 times")));
+}
+
+#[test]
+fn a_frame_that_rules_dropped_is_judged_again_and_told_with_what_lets_it_pass() {
+    let text = include_str!("../../../topologies/web-tier.vnet.yaml");
+    let plan = topology::load(text, "web-tier.vnet.yaml", Path::new("/lab")).expect("an example").plan;
+    let [client, app1, db1] = [(0, 7), (3, 21), (4, 31)].map(|(place, host)| (PortId::new(place, 0), host));
+    let link = Ethernet { src: mac(&plan, client.0), dst: mac(&plan, app1.0), tag: None };
+    let v6 = |host: u16| Ipv6Addr::new(0x2001, 0xdb8, 0x10, 0, 0, 0, 0, host);
+    // Its hosts are named as in the file: in hexadecimal what the others have in decimal.
+    let host = |(_, host): (PortId, u8)| u16::from_str_radix(&host.to_string(), 16).unwrap();
+    let four =
+        |a: (PortId, u8), b: (PortId, u8)| Addresses::V4([10, 0, 10, a.1].into(), [10, 0, 10, b.1].into());
+    let lost = |(port, _): (PortId, u8), (to, _): (PortId, u8)| Event::Lost {
+        port,
+        to,
+        reason: DropReason::PolicyIngress,
+    };
+    let syn = |addresses| build::tcp_syn(link, addresses, (5000, 8080), 1);
+    let judged = |epoch, event, frame: Vec<u8>| {
+        let group = told(&plan, recorded(epoch, event, &[3], &frame)).remove(0);
+        let frame = group.frames.into_iter().next().expect("a frame");
+        frame.decided.zip(frame.mend)
+    };
+    let whereto = "in a security group of app1:eth0 (app, managed)";
+    let (decided, mend) = judged(1, lost(client, app1), syn(four(client, app1))).expect("it is known");
+    assert_eq!(decided, "no rule allows it");
+    assert_eq!(
+        mend,
+        format!(
+            "would pass with `- {{ direction: ingress, protocol: tcp, port: 8080, remote-ip-prefix: 10.0.10.7/32 }}` {whereto}"
+        )
+    );
+    let six = |from| Addresses::V6(from, v6(host(app1)));
+    let (_, mend) = judged(1, lost(client, app1), syn(six(v6(host(client))))).expect("its end is known");
+    assert!(mend.contains("\"2001:db8:10::7/128\""), "{mend}");
+    // Of an address that the file does not name, too little was kept.
+    assert_eq!(judged(1, lost(client, app1), syn(six(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 99)))), None);
+    assert_eq!(judged(2, lost(client, app1), syn(four(client, app1))), None, "the file changed");
+    // Whoever is asked is the sender on the way out; what passes now is not explained.
+    let egress = Event::Dropped { port: db1.0, reason: DropReason::PolicyEgress };
+    let (_, mend) = judged(1, egress, syn(four(db1, client))).expect("it is known");
+    assert!(mend.starts_with("would pass with `- { direction: egress, protocol: tcp, port: 8080,"), "{mend}");
+    let allowed = build::udp(link, four(db1, client), (5000, 53), b"?");
+    assert_eq!(judged(1, egress, allowed), None);
 }
 
 #[test]

@@ -8,16 +8,20 @@ use crate::{
     api::why::{WhyFrame, WhyGroup, WhyKind},
     expect::words::link_set_down,
 };
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 use topology::plan::{Node, Plan};
 use vswitch_core::{
     clock::Instant,
     drop_reason::DropReason,
     fdb::Former,
-    head::Protocol,
+    firewall::{
+        policy::Direction,
+        tuple::{IpTuple, Service, Tuple},
+    },
+    head::{Protocol, ethertype},
     id::{PortId, SwitchId},
     mac::MacAddr,
-    trace::{self, LearnedStep, Step},
+    trace::{self, LearnedStep, Refused, Step},
     world::{Port, World},
 };
 use vswitchd::recorder::{Event, Folded, FrameNote, Record, Version, What};
@@ -134,7 +138,49 @@ impl Words<'_> {
 
     fn sample(&self, alike: &Alike) -> Option<WhyFrame> {
         let Record { frame, len, .. } = alike.last;
-        Some(WhyFrame { frame: format!("{}, {len} bytes", self.frame(&frame?)), count: alike.count })
+        let refused = self.refused(&alike.last);
+        Some(WhyFrame {
+            frame: format!("{}, {len} bytes", self.frame(&frame?)),
+            count: alike.count,
+            decided: refused.as_ref().map(|refused| refused.by.to_string()),
+            mend: refused.and_then(|refused| refused.mend),
+        })
+    }
+
+    /// What rules say of a frame that they dropped. The recorder keeps headers and not what decided, but rules say the same of the same
+    /// headers for as long as the configuration is the same.
+    fn refused(&self, record: &Record) -> Option<Refused> {
+        let (at, reason, direction) = match record.event {
+            Event::Dropped { port, reason } => (port, reason, Direction::Egress),
+            Event::Lost { to, reason, .. } => (to, reason, Direction::Ingress),
+            _ => return None,
+        };
+        let by_rules = matches!(
+            reason,
+            DropReason::PolicyEgress
+                | DropReason::RejectEgress
+                | DropReason::PolicyIngress
+                | DropReason::RejectIngress
+        );
+        if !by_rules || record.epoch() != self.world.epoch() {
+            return None;
+        }
+        trace::refused(self.world, self.port(at)?, direction, &self.tuple(&record.frame?)?)
+    }
+
+    /// What rules read of a frame; none if its addresses are not known as a whole.
+    fn tuple(&self, frame: &FrameNote) -> Option<Tuple> {
+        Some(match frame.what {
+            What::Other { ethertype } => Tuple::Other { ethertype },
+            What::Arp { .. } => Tuple::Other { ethertype: ethertype::ARP },
+            What::Ip { version, src, dst, protocol, transport } => {
+                let whole = |address: Folded| {
+                    address.whole(version).or_else(|| self.owned(address, version).map(|(_, whole)| whole))
+                };
+                let service = Service::of(transport);
+                Tuple::Ip(IpTuple { src: whole(src)?, dst: whole(dst)?, protocol, service })
+            }
+        })
     }
 
     /// The frame: from whom, to whom, what.
@@ -175,6 +221,14 @@ impl Words<'_> {
     /// An address and whose it is. Of an IPv6 address the last bits were kept: the whole one is shown if one interface alone has
     /// one that ends so.
     fn address(&self, folded: Folded, version: Version) -> String {
+        match self.owned(folded, version) {
+            Some((node, address)) => format!("{address} ({})", node.name),
+            None => folded.words(version),
+        }
+    }
+
+    /// The only node that has such an address, and all of it.
+    fn owned(&self, folded: Folded, version: Version) -> Option<(&Node, IpAddr)> {
         let interfaces = self.plan.nodes.iter().flat_map(|node| {
             node.interfaces
                 .iter()
@@ -184,8 +238,8 @@ impl Words<'_> {
             ip.addr().is_ipv4() == (version == Version::V4) && Folded::of(ip.addr()) == folded
         });
         match (owners.next(), owners.next()) {
-            (Some((node, ip)), None) => format!("{} ({})", ip.addr(), node.name),
-            _ => folded.words(version),
+            (Some((node, ip)), None) => Some((node, ip.addr())),
+            _ => None,
         }
     }
 

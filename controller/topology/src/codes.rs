@@ -1,7 +1,8 @@
 //! Every code that a topology file's error can have: one closed list, in which code, title, explanation and mend are born together.
 //!
 //! Codes are a contract: a code keeps its meaning for ever, and `vnet explain CODE` prints its explanation.
-//! T01xx is how the file is written, T02xx nodes and names, T03xx VLANs, T04xx links, T05xx addresses, T06xx `expect`, T07xx `datapath`.
+//! T01xx is how the file is written, T02xx nodes and names, T03xx VLANs, T04xx links, T05xx addresses, T06xx `expect`, T07xx `datapath`,
+//! T08xx security groups.
 
 use serde::{Serialize, Serializer};
 use std::{fmt, str::FromStr};
@@ -181,8 +182,8 @@ codes! {
         "The node has several interfaces: write NODE:INTERFACE.",
         mend "write NODE:INTERFACE";
     ExpectReason = "T0604", "an unknown reason",
-        "`because` takes `vlan` or the name of a drop reason, and stands behind `deny` only.",
-        mend "`deny because vlan`, `deny because DROP-REASON`, or no reason";
+        "`because` takes `vlan`, `policy`, `firewall` or the name of a drop reason, and stands behind `deny` only.",
+        mend "`deny because vlan`, `policy`, `firewall` or DROP-REASON, or no reason";
     ExpectAddress = "T0605", "a probe without addresses",
         "icmp, tcp, udp and arp need an address of one family on both ends, and an allowed one needs a common subnet, since \
          there is no gateway; l2 needs the destination's MAC address.",
@@ -202,6 +203,63 @@ codes! {
     CpuTwice = "T0702", "a CPU for two workers",
         "Two workers that are pinned to one CPU take turns on it: each is slower than alone, and neither can go elsewhere.",
         mend "give each worker a CPU of its own, or leave `cpus` out";
+    UnknownGroup = "T0801", "unknown security group",
+        "Interfaces and rules name security groups by the names under `security-groups:` at the top of the file. Add the group \
+         there (`NAME: []` is one without rules, which others can name as their `remote-group`), or mend the name.",
+        mend "add it under `security-groups:` at the top of the file";
+    GroupTwice = "T0802", "a security group listed twice",
+        "The rules of an interface are those of its groups, in the order of the list. A group that stands there again adds nothing: \
+         its rules were asked already. Remove one of the two.",
+        mend "remove one of the two";
+    NoPorts = "T0803", "ports of a protocol that has none",
+        "`port` is the destination port of TCP, UDP or SCTP, so the rule needs `protocol: tcp`, `udp` or `sctp`. ICMP has types \
+         instead (`icmp-type`); of other protocols the protocol is all that a rule can ask for. Two protocols are two rules.",
+        mend "write `protocol: tcp`, `udp` or `sctp`, or leave `port` out";
+    NoIcmpType = "T0804", "an ICMP type without ICMP, or of two kinds of ICMP",
+        "`icmp-type` needs `protocol: icmp` or `icmpv6`. The numbers of ICMP (IPv4) and ICMPv6 have nothing in common: 8 is an echo \
+         request in one, 128 in the other. So a rule of `protocol: icmp` with a type says which is meant, by `ether-type: ipv4` or \
+         `ipv6` or by the addresses in `remote-ip-prefix`.",
+        mend "write `protocol: icmp` and `ether-type: ipv4`, or `protocol: icmpv6`";
+    Families = "T0805", "a rule of two families",
+        "One part of the rule says IPv4, another IPv6: no frame is both, and the rule would never match. Remove one of the parts, or \
+         make two rules.",
+        mend "remove one of the two, or make two rules";
+    NotIp = "T0806", "what only IP has, of frames that are not IP",
+        "The rule's `ether-type` is of frames that are not IP, such as ARP. These have no protocol, no ports and no IP addresses that a \
+         rule could ask for. (`ipv4` and `ipv6` are EtherTypes too, and have all of these.)",
+        mend "leave all but `ether-type` out";
+    BackwardRange = "T0807", "a range that ends before it begins",
+        "Nothing lies in a range whose last port is less than its first. Write the lower one first.",
+        mend "write the lower port first";
+    HostBits = "T0808", "a network with host bits set",
+        "Bits of the address behind its prefix length are set, so it is unclear whether the network or the host is meant. \
+         10.0.10.7/24 is an interface's address; the network is 10.0.10.0/24, and the host alone is 10.0.10.7.",
+        mend "write the network's own address, or leave the prefix length out";
+    EmptyList = "T0809", "a list with nothing in it",
+        "A rule with an empty list of ports or networks would match nothing, which is hardly what it stands for; leave the key out, and \
+         any matches. An empty list of security groups says neither open nor closed: leave the key out for what `policy` says.",
+        mend "leave the key out, or put something into the list";
+    Shadowed = "T0810", "a rule behind one that takes all that it matches",
+        "The first rule that matches decides. An earlier rule of the group matches everything that this one does, so this one is never \
+         asked. Move it before the other, or remove it.",
+        mend "move it before the other, or remove it";
+    NeverMatches = "T0811", "a rule that no frame can match",
+        "A `remote-group` has as its members the `addresses` of the interfaces that list the group, so a group that nobody lists, or none \
+         with an address of the rule's family, matches nothing. Nor does a frame come from a multicast address.",
+        mend "give members to the group, or remove the rule";
+    NoAddresses = "T0812", "anti-spoof without addresses",
+        "An interface with anti-spoof may send from its own addresses only, and this one has none: nothing that it says over IPv4 but \
+         its DHCP questions would pass, for ever, and of IPv6 only what stays on its link. If the guest has an address that never changes, \
+         write it under `addresses`. If it gets one by DHCP, or a disk image brings its own, `allowed-addresses: [NETWORK]` keeps it to its \
+         MAC address and within that network, and `anti-spoof: false` lets it use any. `allowed-addresses: []` says that it speaks no IP.",
+        mend "write `addresses`, `allowed-addresses: [NETWORK]` (DHCP) or `anti-spoof: false`";
+    GroupsOnWire = "T0813", "a wire with a firewall",
+        "A link of two nodes is a transparent wire: what goes in comes out. To filter, put a switch between the two.",
+        mend "remove the key, or put a switch between";
+    RulesDoNotFit = "T0814", "rules that do not fit",
+        "The rules of one interface may be 16,384, and name 262,144 networks and members of groups in one direction; networks and groups \
+         that overlap in very many ways in rules with very many ports do not fit either. The message says which it is.",
+        mend "name fewer groups at the interface, or fewer networks and ports in their rules";
 }
 
 /// The explanation of the code of that name, if there is one; upper and lower case are the same.

@@ -3,6 +3,8 @@
 use crate::{
     check::{
         addresses, datapath, expect,
+        groups::Groups,
+        guards::{self, Guard},
         interfaces::{self, NodeInterface},
         links::{self, Checked},
         models,
@@ -37,6 +39,7 @@ const DEFAULT_AGING_SECS: u32 = 300;
 
 /// Checks what was said and compiles it; none if `sink` was told an error.
 pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mut Sink) -> Option<Plan> {
+    let all_read = !sink.failed();
     let name = lab_name(lab, file, sink);
     check_size(lab, start, sink)?;
     let names = Names::of(lab, sink);
@@ -51,6 +54,9 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
         entries.map(|entry| nodes::kind(entry, base, &mut host, sink)).collect();
     nodes::check_queues(&kinds, &interfaces, sink);
     models::check(&interfaces, &kinds, sink);
+    let groups = Groups::of(lab, sink);
+    let scope = guards::Scope { lab, links: &links, kinds: &kinds, groups: &groups, all_read };
+    let guards = guards::check(&interfaces, &scope, sink);
     if lab.nodes.as_ref().is_some_and(|nodes| nodes.0.is_empty()) {
         sink.error(Code::MissingKey, start, "the lab has no nodes")
             .help("add one: `pc1: { kind: station, addresses: [10.0.0.1/24] }` under `nodes:`");
@@ -58,9 +64,17 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     if sink.failed() {
         return None;
     }
+    let node_name = |node: usize| {
+        let entry = lab.nodes.as_ref().and_then(|nodes| nodes.0.get(node));
+        entry.map(|entry| entry.name.clone()).unwrap_or_default()
+    };
+    groups.fit(&guards, &interfaces, node_name, sink);
+    if sink.failed() {
+        return None;
+    }
+    groups.warn(&guards, &interfaces, sink);
     for interface in interfaces.iter().filter(|interface| interface.link.is_none()) {
-        let node = lab.nodes.as_ref().and_then(|nodes| nodes.0.get(interface.node));
-        let node = node.map(|entry| entry.name.as_str()).unwrap_or_default();
+        let node = node_name(interface.node);
         let what = format!("{node}:{} has no link: it hears nobody, and nobody hears it", interface.name);
         sink.warning(Code::Unlinked, interface.span, what)
             .help(format!("add a link: `- [{node}, SWITCH]` under `links:`"));
@@ -76,7 +90,8 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
         epoch: Epoch::new(1),
         vlans: vlans.list,
         switches: switches(lab),
-        ports: ports(&nodes, &interfaces, &links),
+        ports: ports(&nodes, &interfaces, &guards, &links),
+        groups: groups.list,
         trunks: links.iter().filter_map(trunk).collect(),
     };
     (!sink.failed()).then(|| Plan { description, datapath: compile_datapath(lab), nodes, expectations })
@@ -221,7 +236,12 @@ fn switches(lab: &Lab) -> Vec<Switch> {
         .collect()
 }
 
-fn ports(nodes: &[Node], interfaces: &[NodeInterface], links: &[Checked]) -> Vec<Option<Port>> {
+fn ports(
+    nodes: &[Node],
+    interfaces: &[NodeInterface],
+    guards: &[Option<Guard>],
+    links: &[Checked],
+) -> Vec<Option<Port>> {
     let places: HashMap<(usize, &str), usize> = interfaces
         .iter()
         .enumerate()
@@ -231,8 +251,9 @@ fn ports(nodes: &[Node], interfaces: &[NodeInterface], links: &[Checked]) -> Vec
         nodes.iter().flat_map(|node| &node.interfaces).map(|interface| (interface.port, interface)).collect();
     interfaces
         .iter()
+        .zip(guards)
         .enumerate()
-        .map(|(place, found)| {
+        .map(|(place, (found, guard))| {
             let interface = compiled.get(&port_id(place))?;
             let node = &nodes[found.node];
             // A static FDB entry: only for a guest that we start with this address, or if the file vouches for it. A foreign
@@ -246,6 +267,7 @@ fn ports(nodes: &[Node], interfaces: &[NodeInterface], links: &[Checked]) -> Vec
                 mac: interface.mac.filter(|_| known),
                 mtu: interface.mtu,
                 queues: interface.queues,
+                firewall: guard.as_ref().map(|guard| guard.firewall(interface.mac, &interface.addresses)),
                 mac_limit: found
                     .said
                     .limits

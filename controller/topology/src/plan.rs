@@ -318,6 +318,12 @@ pub enum Verdict {
 pub enum Because {
     /// The destination is not in the frame's VLAN: a VLAN drop reason, or the frame went where its VLAN goes.
     Vlan,
+    /// The rules of an interface's security groups do not let it pass, nor is it of a connection that they allowed.
+    Policy,
+    /// The firewall of an interface: its policy, or that it guards who the sender says it is and what it may serve.
+    Firewall,
+    /// A rule rejects it, and its sender is told.
+    Reject,
     /// Exactly this drop reason.
     Reason(DropReason),
 }
@@ -325,4 +331,50 @@ pub enum Because {
 impl Because {
     /// How the file says [`Self::Vlan`].
     pub const VLAN: &str = "vlan";
+    /// How the file says [`Self::Policy`].
+    pub const POLICY: &str = "policy";
+    /// How the file says [`Self::Firewall`].
+    pub const FIREWALL: &str = "firewall";
+    /// How the file says [`Self::Reject`], as an outcome or as a cause.
+    pub const REJECT: &str = "reject";
+
+    /// Names of all classes, and what each is in a few words.
+    pub const CLASSES: [(&str, &str); 4] = [
+        (Self::VLAN, "the destination is not in the frame's VLAN"),
+        (Self::POLICY, "the rules of an interface's security groups do not let the frame pass"),
+        (
+            Self::FIREWALL,
+            "the firewall of an interface does not let the frame pass: its rules, or what it may call itself",
+        ),
+        (Self::REJECT, "a rule of an interface's security groups rejects the frame, and its sender is told"),
+    ];
+
+    /// What the class of that name is, and what to do about it; none if there is no such class.
+    pub fn explain(name: &str) -> Option<(&'static str, &'static str)> {
+        match name {
+            Self::VLAN => Some((
+                "the destination is not in the frame's VLAN: the frame was dropped as tagged-on-access, \
+                 untagged-on-trunk or vlan-not-member, or it went where its VLAN goes and not to the destination \
+                 (or to nobody: no-receiver)",
+                "give both links the same `vlan`, or expect `deny because vlan`; `vnet trace` says both VLANs",
+            )),
+            Self::POLICY => Some((
+                "the rules of an interface's security groups do not let the frame pass: none allows it, one drops or rejects \
+                 it, or it belongs to no connection that they allowed",
+                "add a rule to a security group of the interface, or expect `deny because policy`; `vnet trace` names the \
+                 rule that decided",
+            )),
+            Self::FIREWALL => Some((
+                "the firewall of an interface does not let the frame pass: its rules do not (policy), the sender uses an \
+                 address that is not its own (anti-spoof), or serves what its interface may not",
+                "add a rule, or `allowed-addresses`, `dhcp-server` or `router-advertisements` to the interface, or expect \
+                 `deny because firewall`; `vnet trace` says which of these it was",
+            )),
+            Self::REJECT => Some((
+                "a rule with `action: reject` stopped the frame, and its sender was told: by a TCP RST, or by an ICMP error",
+                "change the rule, or expect `reject`; `vnet trace` names the rule that decided",
+            )),
+            _ => None,
+        }
+    }
 }

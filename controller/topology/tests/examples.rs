@@ -63,6 +63,8 @@ fn the_schema_is_golden_and_refuses_gross_errors() {
         serde_json::json!({ "version": 1, "nodes": { "A": { "kind": "vm" } } }),
         serde_json::json!({ "version": 1, "nodes": {}, "vlans": { "x": { "id": 4095 } } }),
         serde_json::json!({ "version": 1, "nodes": {}, "nodez": {} }),
+        serde_json::json!({ "version": 1, "nodes": {}, "security-groups": { "g": [{}] } }),
+        serde_json::json!({ "version": 1, "nodes": {}, "security-groups": { "g": [{ "direction": "ingress", "port": [] }] } }),
     ] {
         assert!(!validator.is_valid(&wrong), "{wrong}");
     }

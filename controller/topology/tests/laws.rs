@@ -3,17 +3,20 @@
 use proptest::prelude::*;
 use std::path::Path;
 use topology::{load, report::MAX_ERRORS};
+use vswitch_core::{description::Description, world::World};
 
-const GOOD: [&str; 5] = [
+const GOOD: [&str; 7] = [
     include_str!("../../../topologies/hello.vnet.yaml"),
     include_str!("../../../topologies/linux.vnet.yaml"),
     include_str!("../../../topologies/trunk.vnet.yaml"),
     include_str!("../../../topologies/wire.vnet.yaml"),
     include_str!("../../../topologies/attach.vnet.yaml"),
+    include_str!("../../../topologies/web-tier.vnet.yaml"),
+    include_str!("../../../topologies/appliance.vnet.yaml"),
 ];
 
 /// What a slip of the hand, or an attacker, puts into a file.
-const BITS: [&str; 24] = [
+const BITS: [&str; 31] = [
     "",
     " ",
     "\n",
@@ -38,11 +41,21 @@ const BITS: [&str; 24] = [
     "é",
     "sw1",
     "---\n",
+    "ingress",
+    "90-80",
+    "10.0.0.7/24",
+    "icmpv6",
+    "0x0800",
+    "remote-group",
+    "ether-type: ",
 ];
 
 /// Loads `text`, and holds its answer to the laws.
 fn judge(text: &str) {
-    let Err(report) = load(text, "some.vnet.yaml", Path::new("/lab")) else { return };
+    let report = match load(text, "some.vnet.yaml", Path::new("/lab")) {
+        Ok(loaded) => return judge_good(&loaded.plan.description),
+        Err(report) => report,
+    };
     assert!(!report.errors.is_empty() && report.errors.len() <= MAX_ERRORS);
     let lines = text.split('\n').count();
     for told in &report.errors {
@@ -53,6 +66,14 @@ fn judge(text: &str) {
     assert!(rendered.contains("some.vnet.yaml:"), "{rendered}");
     assert!(!rendered.contains('\u{1b}') && !rendered.contains('\u{202e}'), "{rendered:?}");
     serde_json::to_string(&report).expect("a report is JSON");
+}
+
+/// The switch takes what was found to be good: a World, and each rule of it.
+fn judge_good(description: &Description) {
+    World::compile(description).unwrap_or_else(|error| panic!("{error}"));
+    for rule in description.groups.iter().flat_map(|group| &group.rules) {
+        assert_eq!(rule.matches.check(), Ok(()), "{rule:?}");
+    }
 }
 
 proptest! {

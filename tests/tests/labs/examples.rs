@@ -26,6 +26,11 @@ fn wire() {
 }
 
 #[test]
+fn web_tier() {
+    expectations_hold("web-tier");
+}
+
+#[test]
 fn vms() {
     if kvm("the example vms") {
         expectations_hold("vms");
@@ -36,6 +41,13 @@ fn vms() {
 fn linux() {
     if real_guests() {
         expectations_hold("linux");
+    }
+}
+
+#[test]
+fn appliance() {
+    if real_guests() {
+        expectations_hold("appliance");
     }
 }
 

@@ -10,7 +10,7 @@ fn a_lab_is_up_is_looked_at_and_goes_down() {
     let file = topology("hello.vnet.yaml");
     lab.expect(0, &["up", "-d", &file]);
     assert!(!lab.processes().is_empty());
-    for view in ["ports", "nodes", "links", "fdb", "vlans", "drops", "datapath"] {
+    for view in ["ports", "nodes", "links", "fdb", "vlans", "drops", "rules", "connections", "datapath"] {
         lab.json(&["show", view]);
     }
     assert_eq!(lab.json(&["show", "datapath"])["restarts"], 0);

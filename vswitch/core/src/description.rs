@@ -5,11 +5,14 @@
 //! a port's frames reach the datapath is the datapath process's business.
 
 use crate::{
+    firewall::policy::{GroupId, SecurityGroup},
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
     vlan::{VlanId, VlanSet},
 };
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// Where in the topology file a thing was said: both count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -33,6 +36,8 @@ pub struct Description {
     pub vlans: Vec<Vlan>,
     /// The switches; `switches[i].id.index() == i`. At most 4096.
     pub switches: Vec<Switch>,
+    /// The security groups: a [`GroupId`] is a place here.
+    pub groups: Vec<SecurityGroup>,
     /// The interfaces of all nodes; `ports[i].id.index() == i`, but for places that are empty (`None`).
     pub ports: Vec<Option<Port>>,
     /// Links between two switches. They never form a loop.
@@ -82,6 +87,8 @@ pub struct Port {
     pub mac_limit: u32,
     /// Whether guest memory must be sealed against shrinking (`guest-memory: sealed`).
     pub sealed_memory: bool,
+    /// What may enter and leave; none: anything.
+    pub firewall: Option<Firewall>,
     /// Administrative state.
     pub up: bool,
     /// What it is linked to.
@@ -97,6 +104,34 @@ impl Port {
     pub fn name(&self) -> String {
         format!("{}:{}", self.node, self.interface)
     }
+}
+
+/// What guards an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firewall {
+    /// Its security groups, in the order of the file; none of them: what no rule allows is dropped on the way in (`policy: closed`).
+    pub groups: Vec<GroupId>,
+    /// The interface's own addresses: by these it is a member of its groups.
+    pub addresses: Vec<IpAddr>,
+    /// What it may call itself; none: anything.
+    pub identity: Option<Identity>,
+    /// Whether it may answer as a DHCP server.
+    pub dhcp_server: bool,
+    /// Whether it may advertise itself as an IPv6 router.
+    pub router: bool,
+    /// Where it was said.
+    pub origin: Origin,
+}
+
+/// What an interface may call itself (anti-spoof).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its address.
+    pub mac: MacAddr,
+    /// The addresses of its own, of virtual routers and of what lies behind it (`allowed-addresses`); link-local IPv6 is its own always.
+    pub addresses: Vec<IpNet>,
+    /// Other MAC addresses that it may use, each with the addresses that go with it.
+    pub others: Vec<(MacAddr, Vec<IpNet>)>,
 }
 
 /// What a port is linked to.

@@ -93,6 +93,37 @@ drop_reasons! {
     /// Nobody else is in the VLAN.
     NoReceiver = "no-receiver", Ingress, "no other port carries the frame's VLAN",
         "check that the other interface is in the same VLAN: `vnet show vlans`";
+    /// It calls itself what its interface may not (anti-spoof).
+    AntiSpoof = "anti-spoof", Ingress, "the frame names a MAC or IP address as its sender's that is not the interface's",
+        "if the guest may use it, add it to the interface's `allowed-addresses`, or set `anti-spoof: false`";
+    /// It answers as a DHCP server, and its interface is none.
+    DhcpGuard = "dhcp-guard", Ingress, "the guest answers as a DHCP server, and its interface is not allowed to",
+        "if it is to serve DHCP, say so on its interface (`dhcp-server: true`)";
+    /// It speaks as an IPv6 router, and its interface is none.
+    RaGuard = "ra-guard", Ingress, "the guest advertises itself as an IPv6 router or redirects others, and its interface is not allowed to",
+        "if it is a router, say so on its interface (`router-advertisements: true`)";
+    /// Neighbour discovery that every receiver must discard (RFC 4861 §6.1, §7.1, §8.1; RFC 6980).
+    NdGuard = "nd-guard", Ingress, "the neighbour discovery message is not valid: hop limit other than 255, a fragment, or wrong lengths",
+        "look at what sends on that interface; no honest station sends such messages";
+    /// What a filter would have to read of it cannot be read.
+    UnparsedEgress = "unparsed-egress", Ingress,
+        "a header that the sender's firewall has to read is cut, malformed, too far behind, or hidden by LLC or a second tag",
+        "look at what sends on that interface; without security groups such frames pass";
+    /// No rule of the sender lets it leave.
+    PolicyEgress = "policy-egress", Ingress, "the sender's security groups do not let the frame leave",
+        "add an egress rule for it to a security group of the sender; `vnet trace` names the rule that decided";
+    /// A rule of the sender rejects it.
+    RejectEgress = "reject-egress", Ingress, "a rule of the sender's security groups rejects the frame",
+        "change the rule; `vnet trace` names it";
+    /// It belongs to no connection, or contradicts its connection.
+    InvalidEgress = "invalid-egress", Ingress, "the frame belongs to no connection that the sender's firewall knows, or does not fit its state",
+        "open the connection anew; if frames of it take another way, let stateless rules allow them";
+    /// The sender's interface has as many connections as it may have.
+    ConnectionLimitEgress = "connection-limit-egress", Ingress, "the sender's interface has as many connections as it may have, and all are in use",
+        "look at what opens so many; it can have another when one of them ends";
+    /// A fragment that no rule of the sender can judge.
+    FragmentEgress = "fragment-egress", Ingress, "a fragment other than the first has no ports, and the sender's rules ask for ports",
+        "avoid fragments (lower the MTU), or allow its protocol without ports";
     /// Our own bug: the turn that held this frame panicked.
     Internal = "internal", Ingress, "vnet failed inside (a panic was caught)",
         "report it, with the output of `vnet logs`; the port was stopped";
@@ -108,9 +139,56 @@ drop_reasons! {
     /// Longer than the MTU that the file gives the destination.
     MtuExceeded = "mtu-exceeded", Egress, "the frame is longer than the destination interface's `mtu`",
         "raise `mtu` on the destination, or lower the sender's";
+    /// What a filter would have to read of it cannot be read.
+    UnparsedIngress = "unparsed-ingress", Egress,
+        "a header that the receiver's firewall has to read is cut, malformed, too far behind, or hidden by LLC or a second tag",
+        "look at what sends it; to interfaces without security groups such frames pass";
+    /// No rule of the receiver lets it enter.
+    PolicyIngress = "policy-ingress", Egress, "the receiver's security groups do not let the frame enter",
+        "add an ingress rule for it to a security group of the receiver; `vnet trace` names the rule that decided";
+    /// A rule of the receiver rejects it.
+    RejectIngress = "reject-ingress", Egress, "a rule of the receiver's security groups rejects the frame",
+        "change the rule; `vnet trace` names it";
+    /// It belongs to no connection, or contradicts its connection.
+    InvalidIngress = "invalid-ingress", Egress, "the frame belongs to no connection that the receiver's firewall knows, or does not fit its state",
+        "open the connection anew; if frames of it take another way, let stateless rules allow them";
+    /// The receiver's interface has as many connections as it may have.
+    ConnectionLimitIngress = "connection-limit-ingress", Egress, "the receiver's interface has as many connections as it may have, and all are in use",
+        "look at what opens so many; it can have another when one of them ends";
+    /// A fragment that no rule of the receiver can judge.
+    FragmentIngress = "fragment-ingress", Egress, "a fragment other than the first has no ports, and the receiver's rules ask for ports",
+        "avoid fragments (lower the MTU), or allow its protocol without ports";
 }
 
 impl DropReason {
+    /// Whether rules of security groups dropped it, or what is known of connections that they allowed: `because policy`.
+    pub const fn is_policy(self) -> bool {
+        matches!(
+            self,
+            Self::PolicyEgress
+                | Self::PolicyIngress
+                | Self::RejectEgress
+                | Self::RejectIngress
+                | Self::InvalidEgress
+                | Self::InvalidIngress
+                | Self::FragmentEgress
+                | Self::FragmentIngress
+        )
+    }
+
+    /// Whether a rule rejects it, so that its sender is told.
+    pub const fn is_reject(self) -> bool {
+        matches!(self, Self::RejectEgress | Self::RejectIngress)
+    }
+
+    /// Whether a firewall dropped it, for whatever cause: `because firewall`.
+    pub const fn is_firewall(self) -> bool {
+        let guards = matches!(self, Self::AntiSpoof | Self::DhcpGuard | Self::RaGuard | Self::NdGuard);
+        let limits = matches!(self, Self::ConnectionLimitEgress | Self::ConnectionLimitIngress);
+        let unparsed = matches!(self, Self::UnparsedEgress | Self::UnparsedIngress);
+        self.is_policy() || guards || limits || unparsed
+    }
+
     /// Its place in [`DropReason::ALL`]: an index for tables of counters.
     pub const fn index(self) -> usize {
         self as usize

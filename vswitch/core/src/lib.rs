@@ -3,13 +3,14 @@
 //! Nothing here does I/O, starts a thread or reads a clock; time is an argument. A frame's way through this crate:
 //!
 //! ```text
-//! head bytes -> head::LinkHeader -> decide (admit -> learn -> forward | flood) -> Fate + Copies
-//!                                        |  reads World (immutable), Fdb (learned)
+//! head bytes -> head::LinkHeader -> decide (admit -> firewall -> learn -> forward | flood -> firewalls) -> Fate + Copies
+//!                                        |  reads World (immutable), Fdb and Connections (learned)
 //!                                        `- tells a Tracer each step
 //! ```
 //!
 //! What the three kinds of state are (they are never mixed): the [`world::World`] is one compiled, immutable
-//! configuration; the [`fdb::Fdb`] is what was learned; what is counted lives with the caller.
+//! configuration; the [`fdb::Fdb`] and the [connections](firewall::connections::Connections) are what was learned; what is counted
+//! lives with the caller, but for [how often rules decided](firewall::hits), which goes from World to World.
 
 #![forbid(unsafe_code)]
 

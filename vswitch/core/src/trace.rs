@@ -5,6 +5,15 @@ use crate::{
     description::Membership,
     drop_reason::DropReason,
     fdb::{Former, Learned, Refusal, Target},
+    firewall::{
+        answer::AnswerKind,
+        classify,
+        connections::State,
+        interface::PolicyFault,
+        policies::Policy,
+        policy::{Action, Direction},
+        tuple::{Service, Tuple},
+    },
     head::{FrameView, LinkHeader},
     id::SwitchId,
     mac::MacAddr,
@@ -73,6 +82,26 @@ pub enum Step {
         /// How it was tagged.
         tagging: Tagging,
     },
+    /// The firewall of an interface judged it.
+    Filtered {
+        /// The interface's port.
+        port: Place,
+        /// Which way the frame goes, seen from the guest.
+        direction: Direction,
+        /// What decided.
+        by: FilteredBy,
+        /// Whether it passes.
+        passes: bool,
+        /// If rules drop it: what would let it pass.
+        mend: Option<String>,
+    },
+    /// Its sender is told that a rule rejects it.
+    Answered {
+        /// The port that it came from.
+        port: Place,
+        /// What it is told.
+        kind: AnswerKind,
+    },
     /// Its source address was not where it was known.
     Learned {
         /// The switch.
@@ -134,6 +163,43 @@ pub enum Step {
         /// The rule of the topology file that made it so.
         rule: Option<String>,
     },
+}
+
+/// What decided in a firewall.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FilteredBy {
+    /// The frame belongs to a connection that was allowed.
+    Connection {
+        /// Where the connection stands.
+        state: State,
+        /// Which way its first frame went.
+        opener: Direction,
+    },
+    /// The frame contradicts its connection, or there is none.
+    NoConnection,
+    /// Rules allow it, but there is no room for its connection.
+    Full,
+    /// A rule.
+    Rule {
+        /// The security group.
+        group: String,
+        /// The rule's line.
+        line: u32,
+        /// What it says.
+        action: Action,
+    },
+    /// No rule matches.
+    Default {
+        /// What then holds.
+        action: Action,
+    },
+    /// It is on the list of what needs no rule.
+    Basic,
+    /// What rules ask for stands in another frame.
+    Fragment,
+    /// What rules ask for cannot be read.
+    Unparsed,
 }
 
 /// A port, and the line of the topology file that says it.
@@ -210,6 +276,16 @@ impl Step {
         }
     }
 
+    pub(crate) fn filtered(
+        port: &Port,
+        direction: Direction,
+        by: FilteredBy,
+        passes: bool,
+        mend: Option<String>,
+    ) -> Self {
+        Self::Filtered { port: Place::of(port), direction, by, passes, mend }
+    }
+
     pub(crate) fn learned(
         world: &World,
         switch: SwitchId,
@@ -257,6 +333,11 @@ impl Step {
         Self::Lost { port: Place::of(port), reason }
     }
 
+    /// The sender of the frame, at `port`, is told.
+    pub fn answered(port: &Port, kind: AnswerKind) -> Self {
+        Self::Answered { port: Place::of(port), kind }
+    }
+
     /// `place` is where the frame came in, if that port exists.
     pub(crate) fn dropped(reason: DropReason, place: Option<(&World, &Port)>) -> Self {
         let rule = place.and_then(|(world, port)| rule(reason, world, port)).map(|rule| rule.to_string());
@@ -282,10 +363,23 @@ impl fmt::Display for Rule {
 /// The line of the topology file that a drop follows from. `port` is where the drop happened: where the frame came in, or
 /// where a copy of it was to go. None: it follows from the frame or the guest, whatever the file says.
 pub fn rule(reason: DropReason, world: &World, port: &Port) -> Option<Rule> {
+    if matches!(reason, DropReason::LinkDown | DropReason::PortDown)
+        && let Some(PolicyFault { line, what }) = port.fault()
+    {
+        return Some(Rule { line: *line, does: format!("keeps it down: {what}") });
+    }
     let interface = |does: String| Some(Rule { line: port.origin.line, does });
     let said = match (reason, &port.role) {
         (DropReason::LinkDown, _) => return interface("sets it down".into()),
         (DropReason::PortDown, _) if !port.up => return interface("sets it down".into()),
+        (reason, _) if reason.is_firewall() => {
+            let firewall = port.firewall.as_ref()?;
+            let does = match &firewall.groups[..] {
+                [] => "guards it, and no security group allows anything".into(),
+                groups => format!("guards it by security groups {}", groups.join(", ")),
+            };
+            return Some(Rule { line: firewall.origin.line, does });
+        }
         (DropReason::Unlinked, _) => return interface("gives it no link".into()),
         (DropReason::MtuExceeded, _) => return interface(format!("gives it `mtu: {}`", port.mtu?)),
         (
@@ -333,6 +427,16 @@ impl fmt::Display for Step {
                 };
                 write!(f, "admitted by {switch} to VLAN {vlan} as {tagging}")
             }
+            Self::Filtered { port, direction, by, passes, mend } => {
+                let done = if *passes { "passed" } else { "was stopped by" };
+                let way = match direction {
+                    Direction::Egress => "from its guest",
+                    Direction::Ingress => "to its guest",
+                };
+                write!(f, "{done} the firewall of {port} {way}: {by}")?;
+                mend.iter().try_for_each(|mend| write!(f, "; {mend}"))
+            }
+            Self::Answered { port, kind } => write!(f, "answered at {port} with {kind}"),
             Self::Learned { switch, mac, at, what } => match what {
                 LearnedStep::New => write!(f, "{switch} learned {mac} on {at}"),
                 LearnedStep::Moved { from } => write!(f, "{switch} saw {mac} move from {from} to {at}"),
@@ -368,6 +472,73 @@ impl fmt::Display for Step {
                 }
                 write!(f, "; mend: {}", reason.mend())
             }
+        }
+    }
+}
+
+impl FilteredBy {
+    /// The rule, or the default, by which rules decided.
+    pub(crate) fn rules(world: &World, policy: &Policy, decision: classify::Decision) -> Self {
+        match decision.rule.and_then(|place| world.rule(policy, place)) {
+            Some((group, line)) => Self::Rule { group: group.into(), line, action: decision.action },
+            None => Self::Default { action: decision.action },
+        }
+    }
+}
+
+/// What rules say of a frame that they do not let pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The rule, or the default.
+    pub by: FilteredBy,
+    /// What would let it pass.
+    pub mend: Option<String>,
+}
+
+/// Asks the rules of `port` about a frame that goes that way and belongs to no connection. None: they let it pass, or it has none.
+pub fn refused(world: &World, port: &Port, direction: Direction, tuple: &Tuple) -> Option<Refused> {
+    let firewall = port.firewall.as_ref()?;
+    let policy = firewall.policy.as_ref().ok()?;
+    let decision = match tuple {
+        Tuple::Other { .. } => policy.decide_not_ip(direction, tuple),
+        Tuple::Ip(ip) if ip.service == Service::Unread => policy.classifier(direction).decide_unread(ip)?,
+        Tuple::Ip(_) => policy.decide(direction, tuple),
+    };
+    (decision.action != Action::Allow).then(|| Refused {
+        by: FilteredBy::rules(world, policy, decision),
+        mend: world.mend((port, firewall, policy), direction, tuple, &decision),
+    })
+}
+
+impl fmt::Display for FilteredBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connection { state, opener } => {
+                let opened = match opener {
+                    Direction::Egress => "its guest opened",
+                    Direction::Ingress => "was opened from outside",
+                };
+                write!(f, "it belongs to a connection that {opened} ({})", state.name())
+            }
+            Self::NoConnection => f.write_str("it belongs to no connection, or contradicts it"),
+            Self::Full => {
+                f.write_str("rules allow it, but the interface has as many connections as it may have")
+            }
+            Self::Rule { group, line, action } => {
+                let does = match action {
+                    Action::Allow => "allows",
+                    Action::Drop => "drops",
+                    Action::Reject => "rejects",
+                };
+                write!(f, "group {group} {does} it (line {line})")
+            }
+            Self::Default { action: Action::Allow } => f.write_str("no rule forbids it"),
+            Self::Default { .. } => f.write_str("no rule allows it"),
+            Self::Basic => f.write_str(
+                "what a link needs (ARP, neighbour discovery, group membership, DHCP) takes no rule",
+            ),
+            Self::Fragment => f.write_str("its ports are in another fragment"),
+            Self::Unparsed => f.write_str("its headers cannot be read"),
         }
     }
 }

@@ -47,7 +47,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Two switches with two ports each, all in the default VLAN.
+/// Two switches with two ports each, all in the default VLAN; those of the second have a firewall that lets in anything over UDP.
 const LAB: &str = r#"{
     "lab": "count", "file": "count.vnet.yaml", "epoch": 1,
     "vlans": [{ "id": 1, "name": "default", "origin": null }],
@@ -55,15 +55,21 @@ const LAB: &str = r#"{
         { "id": 0, "name": "a", "mac_aging_secs": 300, "origin": { "line": 1, "column": 1 } },
         { "id": 1, "name": "b", "mac_aging_secs": 300, "origin": { "line": 2, "column": 1 } }
     ],
+    "groups": [{ "name": "all", "origin": { "line": 5, "column": 1 }, "rules": [{
+        "direction": "ingress", "action": "allow", "stateful": true, "origin": { "line": 6, "column": 1 },
+        "matches": { "family": "any", "protocol": { "number": 17 }, "ports": [], "icmp": null, "remote": "any" } }] }],
     "ports": [PORT0, PORT1, PORT2, PORT3],
     "trunks": [{ "ends": [0, 1], "vlans": { "access": 1 }, "origin": { "line": 3, "column": 1 } }]
 }"#;
 
 fn description() -> Description {
+    let firewall = r#"{ "groups": [0], "addresses": ["10.0.0.9"], "identity": null, "dhcp_server": false, "router": false,
+        "origin": { "line": 4, "column": 1 } }"#;
     let port = |index: u16| {
+        let firewall = if index < 2 { "null" } else { firewall };
         format!(
             r#"{{ "id": {{ "index": {index}, "generation": 0 }}, "node": "n{index}", "interface": "eth0", "mac": null,
-                "mtu": null, "queues": 1, "mac_limit": 1000, "sealed_memory": false, "up": true,
+                "mtu": null, "queues": 1, "firewall": {firewall}, "mac_limit": 1000, "sealed_memory": false, "up": true,
                 "link": {{ "switch": {{ "switch": {}, "vlans": {{ "access": 1 }} }} }},
                 "origin": {{ "line": 4, "column": 1 }}, "link_origin": null }}"#,
             index / 2
@@ -78,11 +84,19 @@ fn deciding_allocates_nothing() {
     let world = World::compile(&description()).expect("the lab is sound");
     let fdb = Fdb::new(1, 64);
     fdb.install(&world);
+    let config = Config { capacity: 64, ports: 4, timeouts: Timeouts::DEFAULT };
+    let connections = Connections::new(config, Secret::new([3; 16]));
+    world.ports().for_each(|port| connections.admit(port.id, 4));
     let mac = |n| MacAddr::new([2, 0, 0, 0, 0, n]);
     let frames: Vec<(Vec<u8>, LinkHeader)> = (0..16u8)
         .map(|n| {
             let dst = if n % 4 == 0 { MacAddr::BROADCAST } else { mac(n % 5 + 1) };
-            let frame = build::raw(Ethernet { src: mac(n % 4 + 1), dst, tag: None }, 0x88b5, &[0; 46]);
+            let link = Ethernet { src: mac(n % 4 + 1), dst, tag: None };
+            let addresses = build::Addresses::V4([10, 0, 0, n % 4 + 1].into(), [10, 0, 0, n % 5 + 1].into());
+            let frame = match n / 4 {
+                0 => build::raw(link, 0x88b5, &[0; 46]),
+                _ => build::udp(link, addresses, (n.into(), 53), &[0; 18]),
+            };
             let link = LinkHeader::parse(&frame, 60).expect("a frame of 60 bytes");
             (frame, link)
         })
@@ -91,7 +105,7 @@ fn deciding_allocates_nothing() {
     let before = ALLOCATIONS.with(Cell::get);
     for round in 0..1000u64 {
         let now = Instant::from_nanos(round * 1_000_000_000);
-        let switch = Switch { world: &world, fdb: &fdb, now, learning: true };
+        let switch = Switch { world: &world, fdb: &fdb, connections: &connections, now, learning: true };
         copies.clear();
         for (n, (bytes, link)) in frames.iter().enumerate() {
             let frame = FrameView { link, bytes, len: 60, wire_len: 60 };
@@ -99,6 +113,9 @@ fn deciding_allocates_nothing() {
         }
         assert!(!copies.is_empty());
     }
+    let lost = copies.iter().filter(|copy| copy.outcome.is_err()).count();
+    assert!(lost > 0 && lost < copies.len(), "some are let in: {copies:?}");
+    assert!(connections.counts().opened > 100);
     assert_eq!(ALLOCATIONS.with(Cell::get), before);
 }
 

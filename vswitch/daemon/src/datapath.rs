@@ -3,8 +3,9 @@
 use crate::{
     capture::Captures,
     control::protocol::{
-        Attachment, AttachmentKind, CaptureSettings, DatapathSettings, FdbRow, FdbTable, FdbView, Journey,
-        PortState, PortView, Records, RecordsWanted, Sighting, Snapshot, Watch,
+        Attachment, AttachmentKind, CaptureSettings, ConnectionRow, ConnectionTable, DatapathSettings,
+        FdbRow, FdbTable, FdbView, Journey, PortState, PortView, Records, RecordsWanted, RuleHits, Sighting,
+        Snapshot, Watch,
     },
     grower::Grower,
     host::Host,
@@ -14,6 +15,7 @@ use crate::{
         peers::Meeting,
     },
     recorder::{PIECE, Record, journal::Journal},
+    tracking::Tracking,
     worker::{
         mailbox::{Message, PortTally},
         ports::Healths,
@@ -39,10 +41,11 @@ use vswitch_core::{
     description::{Description, Port as PortDescription},
     drop_reason::DropReason,
     fdb::{Fdb, Row, Target},
+    firewall::connections,
     head::{FrameView, HEAD_BYTES, LinkHeader},
     id::PortId,
     trace::{Recorder, Step},
-    world::World,
+    world::{self, World},
 };
 
 /// Buckets that the FDB starts with, in 1 MiB. It grows at 32 Ki addresses to 8 MiB, at 256 Ki to 64 MiB: room for a million
@@ -51,6 +54,9 @@ const FDB_BUCKETS: usize = 1 << 14;
 
 /// Addresses that one answer shows at most.
 const FDB_ROWS: usize = 16 << 10;
+
+/// Connections that one answer shows at most.
+const CONNECTION_ROWS: usize = 16 << 10;
 
 /// The most workers that a datapath may have.
 const MAX_WORKERS: u16 = 64;
@@ -61,6 +67,8 @@ pub struct Datapath {
     /// Closed before the workers end: a port that closes asks them for its rings.
     ports: BTreeMap<PortId, Attached>,
     running: Option<Running>,
+    /// Whether another switch had the first lab before.
+    resumes: bool,
     journal: Arc<Journal>,
     watches: u32,
     captures: Captures,
@@ -72,6 +80,7 @@ struct Running {
     fdb: Arc<Fdb>,
     /// Goes with it.
     _grower: Grower,
+    tracking: Tracking,
     settings: DatapathSettings,
     workers: Arc<Workers>,
     /// Of all ports of the World.
@@ -125,6 +134,7 @@ impl Datapath {
             origin,
             ports: BTreeMap::new(),
             running: None,
+            resumes: false,
             journal: Arc::new(Journal::new(origin)),
             watches: 0,
             captures: Captures::default(),
@@ -151,11 +161,15 @@ impl Datapath {
         descriptors: Vec<OwnedFd>,
         settings: DatapathSettings,
     ) -> anyhow::Result<()> {
-        let world = Arc::new(World::compile(description)?);
+        let world = Arc::new(match &self.running {
+            Some(running) => World::compile_after(description, &running.world)?,
+            None => World::compile(description)?,
+        });
         check(&settings)?;
         let wanted: usize = attachments.iter().map(|new| new.kind.descriptors()).sum();
         ensure!(wanted <= descriptors.len(), "an attachment came without its descriptor");
-        let running = match self.running.take() {
+        let run_already = self.resumes || self.running.is_some();
+        let mut running = match self.running.take() {
             Some(running) if running.settings != settings => {
                 self.running = Some(running);
                 bail!("`datapath` settings cannot change while the lab runs");
@@ -163,12 +177,17 @@ impl Datapath {
             Some(running) => running,
             None => self.start(world.clone(), settings)?,
         };
+        if let Err(why) = running.tracking.admit(&world, self.origin, run_already) {
+            self.running = Some(running);
+            return Err(why);
+        }
         // What is gone gives its rings back before the World that knows it is.
         self.ports.retain(|_, attached| attachments.contains(&attached.attachment));
         running.fdb.install(&world);
         let health = |id| running.healths.get(&id).cloned().unwrap_or_default();
         let healths: Healths = world.ports().map(|port| (port.id, health(port.id))).collect();
-        running.workers.adopt(&world, &healths);
+        running.workers.adopt(&world, running.tracking.table(), &healths);
+        running.tracking.forget_others(&world);
         self.journal.apply(world.epoch(), world.ports().map(|port| port.id));
         self.running = Some(Running { world, healths, ..running });
         let mut descriptors = descriptors.into_iter();
@@ -181,17 +200,25 @@ impl Datapath {
         Ok(())
     }
 
+    /// The first lab was another switch's before: connections run already.
+    pub const fn resume(&mut self) {
+        self.resumes = true;
+    }
+
     fn start(&self, world: Arc<World>, settings: DatapathSettings) -> anyhow::Result<Running> {
         let mut seed = [0; 8];
         rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
             .context("no random seed for the FDB")?;
         let fdb = Arc::new(Fdb::new(u64::from_ne_bytes(seed), FDB_BUCKETS));
         let grower = Grower::start(&fdb).context("a thread for the FDB")?;
-        let workers = Workers::start(&settings, &world, &fdb, self.origin).context("a worker")?;
+        let tracking = Tracking::none();
+        let workers = Workers::start(&settings, &world, &fdb, tracking.table(), self.origin);
+        let workers = workers.context("a worker")?;
         Ok(Running {
             world,
             fdb,
             _grower: grower,
+            tracking,
             settings,
             workers: Arc::new(workers),
             healths: Healths::new(),
@@ -201,7 +228,7 @@ impl Datapath {
     fn attach(&mut self, attachment: Attachment, mut descriptors: Vec<OwnedFd>) -> anyhow::Result<()> {
         let running = self.running()?;
         let described = describe(&running.world, attachment.port).context("an attachment names no port")?;
-        if !described.up {
+        if !running.world.port(attachment.port.index()).is_some_and(|port| port.up) {
             return Ok(());
         }
         let name = described.name();
@@ -285,7 +312,8 @@ impl Datapath {
         let running = self.running()?;
         let counted = running.workers.counted();
         let described = running.world.description().ports.iter().flatten();
-        let ports = described.map(|port| self.port_view(port, counted.ports.get(&port.id))).collect();
+        let ports =
+            described.map(|port| self.port_view(&running.world, port, counted.ports.get(&port.id))).collect();
         let switches = &running.world.description().switches;
         let counts = running.fdb.counts(self.now());
         let names = switches.iter().map(|switch| switch.name.clone());
@@ -300,14 +328,20 @@ impl Datapath {
         Ok(Snapshot { epoch: Some(running.world.epoch()), ports, workers: counted.workers, fdb })
     }
 
-    fn port_view(&self, described: &PortDescription, tally: Option<&PortTally>) -> PortView {
+    fn port_view(&self, world: &World, described: &PortDescription, tally: Option<&PortTally>) -> PortView {
         let rings: BTreeMap<u16, u16> = tally.map(PortTally::rings).unwrap_or_default();
         // A frame flows both ways only with a ring for each direction.
         let both = rings.keys().any(|index| index % 2 == 0) && rings.keys().any(|index| index % 2 == 1);
-        let (state, detail, features) = match self.ports.get(&described.id) {
-            Some(attached) => attached.state(both),
-            None if !described.up => (PortState::Down, "down by configuration (`state: down`)".into(), 0),
-            None => (PortState::Waiting, "it has no attachment".into(), 0),
+        let fault = world.port(described.id.index()).and_then(|port| port.fault());
+        let (state, detail, features) = match (fault, self.ports.get(&described.id)) {
+            (Some(fault), _) => {
+                (PortState::Down, format!("down: its firewall cannot be compiled ({fault})"), 0)
+            }
+            (None, Some(attached)) => attached.state(both),
+            (None, None) if !described.up => {
+                (PortState::Down, "down by configuration (`state: down`)".into(), 0)
+            }
+            (None, None) => (PortState::Waiting, "it has no attachment".into(), 0),
         };
         PortView {
             port: described.id,
@@ -335,6 +369,41 @@ impl Datapath {
         Ok(FdbTable { entries: (rows.len() + found.count()) as u64, rows })
     }
 
+    /// How often rules decided.
+    ///
+    /// # Errors
+    /// No lab was applied yet.
+    pub fn rule_hits(&self) -> anyhow::Result<RuleHits> {
+        let world = &self.running()?.world;
+        let defaults = |port: &world::Port| Some((port.id, port.firewall.as_ref()?.defaults.counts()));
+        Ok(RuleHits {
+            epoch: world.epoch(),
+            rules: world.rule_hits().collect(),
+            defaults: world.ports().filter_map(defaults).collect(),
+        })
+    }
+
+    /// The connections that the firewalls of `ports` have allowed; of all, if there are none. Of more than 16 Ki it shows so many,
+    /// and says how many there are.
+    ///
+    /// # Errors
+    /// No lab was applied yet.
+    pub fn connections(&self, ports: &[PortId]) -> anyhow::Result<ConnectionTable> {
+        let Running { world, tracking, .. } = self.running()?;
+        let (mut found, mut entries) = (Vec::new(), 0);
+        tracking.table().list(0, usize::MAX, self.now(), |row| {
+            if ports.is_empty() || ports.contains(&row.port) {
+                entries += 1;
+                if found.len() < CONNECTION_ROWS {
+                    found.push(row);
+                }
+            }
+        });
+        found.sort_by_key(|row| (row.port.index(), row.idle_secs, row.age_secs));
+        let rows = found.into_iter().map(|row| connection_row(world, &row)).collect();
+        Ok(ConnectionTable { entries, rows })
+    }
+
     /// What would become of `frame` if it came in on `port` now. Nothing is learned or sent. A copy for a port that is not up is
     /// lost there.
     ///
@@ -345,12 +414,24 @@ impl Datapath {
         describe(&running.world, port).context("there is no such port")?;
         let head = &frame[..frame.len().min(HEAD_BYTES)];
         let len = u32::try_from(frame.len()).context("the frame is too long")?;
-        let switch = Switch { world: &running.world, fdb: &running.fdb, now: self.now(), learning: false };
+        let switch = Switch {
+            world: &running.world,
+            fdb: &running.fdb,
+            connections: running.tracking.table(),
+            now: self.now(),
+            learning: false,
+        };
         let (mut copies, mut recorder) = (Vec::new(), Recorder::default());
         let fate = match LinkHeader::parse(head, len) {
             Ok(link) => {
                 let frame = FrameView { link: &link, bytes: head, len, wire_len: len };
-                switch.decide(port.index(), &frame, &mut copies, &mut recorder)
+                let fate = switch.decide(port.index(), &frame, &mut copies, &mut recorder);
+                let answer = switch.answer(port.index(), &frame, fate, &copies);
+                let sender = running.world.port(port.index());
+                recorder
+                    .steps
+                    .extend(answer.zip(sender).map(|(answer, to)| Step::answered(to, answer.kind())));
+                fate
             }
             Err(reason) => Fate::Dropped(reason),
         };
@@ -361,7 +442,8 @@ impl Datapath {
             let Some(port) = running.world.port(copy.to) else { continue };
             let mut lost = copy.outcome.err();
             let described = describe(&running.world, port.id);
-            let state = described.map(|port| self.port_view(port, counted.ports.get(&port.id)).state);
+            let state =
+                described.map(|port| self.port_view(&running.world, port, counted.ports.get(&port.id)).state);
             if lost.is_none() && state != Some(PortState::Up) {
                 lost = Some(DropReason::PortDown);
                 journey.steps.push(Step::lost(port, DropReason::PortDown));
@@ -476,6 +558,24 @@ fn fdb_row(world: &World, row: Row) -> FdbRow {
         },
         is_static: row.is_static,
         age_secs: row.age_secs,
+    }
+}
+
+fn connection_row(world: &World, row: &connections::Row) -> ConnectionRow {
+    let (inside, outside) = row.hosts.pair();
+    let port = world.port(row.port.index()).filter(|port| port.id == row.port);
+    ConnectionRow {
+        interface: port.map(|port| port.name.clone()).unwrap_or_default(),
+        vlan: row.vlan,
+        protocol: row.protocol,
+        inside,
+        outside,
+        ends: row.ends,
+        opener: row.opener,
+        state: row.state,
+        age_secs: row.age_secs,
+        idle_secs: row.idle_secs,
+        left_secs: row.left_secs,
     }
 }
 

@@ -64,16 +64,27 @@ pub(crate) fn check(interfaces: &[NodeInterface], links: &[Checked], sink: &mut 
 }
 
 fn check_mac(mac: MacAddr, span: Span, macs: &mut HashMap<MacAddr, Span>, sink: &mut Sink) {
-    if mac.is_group() || mac.is_zero() {
-        let what = if mac.is_group() { "a group address" } else { "nobody's address" };
-        sink.error(Code::BadMac, span, format!("`{mac}` is {what}, which no interface can have"))
-            .help("the first octet of an interface's address is even, like 02");
-    } else if let Some(first) = macs.get(&mac) {
+    if refuse_group_mac(mac, span, sink) {
+        return;
+    }
+    if let Some(first) = macs.get(&mac) {
         sink.error(Code::MacTaken, span, format!("the MAC address {mac} is used twice"))
             .label(*first, "first used here");
     } else {
         macs.insert(mac, span);
     }
+}
+
+/// Tells if no interface can have the MAC address; whether that is so.
+pub(crate) fn refuse_group_mac(mac: MacAddr, span: Span, sink: &mut Sink) -> bool {
+    let what = match (mac.is_group(), mac.is_zero()) {
+        (true, _) => "a group address",
+        (_, true) => "nobody's address",
+        _ => return false,
+    };
+    sink.error(Code::BadMac, span, format!("`{mac}` is {what}, which no interface can have"))
+        .help("the first octet of an interface's address is even, like 02");
+    true
 }
 
 /// Where the untagged frames of an interface with that link are heard.

@@ -3,9 +3,13 @@
 pub(crate) mod addresses;
 pub(crate) mod datapath;
 pub(crate) mod expect;
+pub(crate) mod groups;
+pub(crate) mod guards;
 pub(crate) mod interfaces;
 pub(crate) mod links;
 pub(crate) mod models;
 pub(crate) mod names;
 pub(crate) mod nodes;
+pub(crate) mod rules;
+pub(crate) mod shadows;
 pub(crate) mod vlans;

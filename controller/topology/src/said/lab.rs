@@ -4,10 +4,11 @@ use crate::{
     codes::Code,
     report::Sink,
     said::{
-        read::{Entries, Read, Said, said_map},
+        read::{Entries, Read, Said, Sound, said_map},
+        rule::{Allowed, Rule},
         scalar::{
             Address, Age, BootWord, Count, GuestMemory, Image, Kind, Mac, Memory, Mode, ModelWord, Pace,
-            Poll, State, VlanName, VmmWord, Whole,
+            PolicyWord, Poll, State, VlanName, VmmWord, Whole,
         },
         tree::{Tree, Value},
     },
@@ -26,6 +27,10 @@ said_map! {
         datapath: Datapath = "datapath";
         /// A name for each VLAN, the same on every switch of the lab. VLAN 1 is `default`.
         vlans: Entries<Vlan> = "vlans";
+        /// What may reach interfaces: lists of rules, which interfaces name.
+        security_groups: Entries<Vec<Said<Sound<Rule>>>> = "security-groups";
+        /// What holds for an interface without security groups; `open` if nothing is said.
+        policy: Said<PolicyWord> = "policy";
         /// The switches.
         switches: Entries<Switch> = "switches";
         /// Everything that has a network interface.
@@ -34,7 +39,7 @@ said_map! {
         links: Vec<Said<Link>> = "links";
         /// What must and must not reach what: `SRC -> DST icmp|tcp/N|udp/N|arp|l2 allow|deny [because REASON]`.
         expect: Vec<Said<String>> = "expect";
-    } not yet ["routers", "security-groups", "policy", "defaults"]
+    } not yet ["routers", "defaults"]
 }
 
 said_map! {
@@ -126,11 +131,21 @@ said_map! {
         model: Said<ModelWord> = "model";
         /// What guest memory the only interface accepts.
         guest_memory: Said<GuestMemory> = "guest-memory";
+        /// The security groups of the only interface: what no rule of theirs allows does not come in.
+        security_groups: Said<Vec<Said<String>>> = "security-groups";
+        /// Whether the only interface may use its own addresses only; left out, it does if it has security groups, a MAC address that vnet knows, and one VLAN.
+        anti_spoof: Said<bool> = "anti-spoof";
+        /// What the only interface may use besides: addresses, networks, other MAC addresses.
+        allowed_addresses: Said<Vec<Said<Allowed>>> = "allowed-addresses";
+        /// Whether the only interface, which has security groups, may answer as a DHCP server.
+        dhcp_server: Said<bool> = "dhcp-server";
+        /// Whether the only interface, which has security groups, may advertise itself as an IPv6 router.
+        router_advertisements: Said<bool> = "router-advertisements";
         /// How much the only interface may take.
         limits: Limits = "limits";
         /// Whether the only interface's link is up.
         state: Said<State> = "state";
-    } not yet ["security-groups", "anti-spoof", "allowed-addresses", "console"]
+    } not yet ["console"]
 }
 
 said_map! {
@@ -148,11 +163,21 @@ said_map! {
         model: Said<ModelWord> = "model";
         /// What guest memory is accepted.
         guest_memory: Said<GuestMemory> = "guest-memory";
+        /// Its security groups: what no rule of theirs allows does not come in.
+        security_groups: Said<Vec<Said<String>>> = "security-groups";
+        /// Whether it may use its own addresses only; left out, it does if it has security groups, a MAC address that vnet knows, and one VLAN.
+        anti_spoof: Said<bool> = "anti-spoof";
+        /// What it may use besides: addresses, networks, other MAC addresses.
+        allowed_addresses: Said<Vec<Said<Allowed>>> = "allowed-addresses";
+        /// Whether it, which has security groups, may answer as a DHCP server.
+        dhcp_server: Said<bool> = "dhcp-server";
+        /// Whether it, which has security groups, may advertise itself as an IPv6 router.
+        router_advertisements: Said<bool> = "router-advertisements";
         /// How much it may take.
         limits: Limits = "limits";
         /// Whether the link is up.
         state: Said<State> = "state";
-    } not yet ["security-groups", "anti-spoof", "allowed-addresses"]
+    } not yet []
 }
 
 said_map! {
@@ -221,6 +246,11 @@ impl Node {
             queues: self.queues.clone(),
             model: self.model.clone(),
             guest_memory: self.guest_memory.clone(),
+            security_groups: self.security_groups.clone(),
+            anti_spoof: self.anti_spoof.clone(),
+            allowed_addresses: self.allowed_addresses.clone(),
+            dhcp_server: self.dhcp_server.clone(),
+            router_advertisements: self.router_advertisements.clone(),
             limits: self.limits.clone(),
             state: self.state.clone(),
         }
@@ -230,13 +260,32 @@ impl Node {
 impl Interface {
     /// Whether nothing was said of it.
     pub(crate) fn is_silent(&self) -> bool {
-        let Self { addresses, mac, mtu, queues, model, guest_memory, limits, state } = self;
+        let Self {
+            addresses,
+            mac,
+            mtu,
+            queues,
+            model,
+            guest_memory,
+            security_groups,
+            anti_spoof,
+            allowed_addresses,
+            dhcp_server,
+            router_advertisements,
+            limits,
+            state,
+        } = self;
         addresses.is_none()
             && mac.is_none()
             && mtu.is_none()
             && queues.is_none()
             && model.is_none()
             && guest_memory.is_none()
+            && security_groups.is_none()
+            && anti_spoof.is_none()
+            && allowed_addresses.is_none()
+            && dhcp_server.is_none()
+            && router_advertisements.is_none()
             && limits.is_none()
             && state.is_none()
     }

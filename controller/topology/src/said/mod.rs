@@ -2,5 +2,6 @@
 
 pub(crate) mod lab;
 pub(crate) mod read;
+pub(crate) mod rule;
 pub(crate) mod scalar;
 pub(crate) mod tree;

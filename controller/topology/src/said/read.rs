@@ -45,6 +45,33 @@ impl<T: Read> Read for Vec<T> {
     }
 }
 
+/// A value, or a list of them.
+#[derive(Debug, Clone)]
+pub(crate) struct OneOrMany<T>(pub(crate) Vec<Said<T>>);
+
+impl<T: Read> Read for OneOrMany<T> {
+    fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+        match tree.value {
+            Value::List(_) => Vec::read(tree, sink).map(Self),
+            _ => Said::read(tree, sink).map(|one| Self(vec![one])),
+        }
+    }
+}
+
+/// A value in which nothing is wrong: of one in which something was, none is left, so that nothing follows from what was told.
+#[derive(Debug, Clone)]
+pub(crate) struct Sound<T>(pub(crate) T);
+
+impl<T: Read> Read for Sound<T> {
+    const WORDS: &'static [&'static str] = T::WORDS;
+
+    fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
+        let before = sink.count();
+        let value = T::read(tree, sink)?;
+        (sink.count() == before).then_some(Self(value))
+    }
+}
+
 /// A mapping whose keys are names of the user's.
 #[derive(Debug, Clone)]
 pub(crate) struct Entries<T>(pub(crate) Vec<Entry<T>>);
@@ -83,6 +110,8 @@ pub(crate) fn wrong_type<T>(tree: &Tree, wanted: &str, sink: &mut Sink) -> Optio
         sink.error(Code::WrongType, tree.span, format!("{wanted} is needed here, not {}", tree.value.kind()));
     if wanted.contains("mapping") {
         told.help("write `{ KEY: VALUE, ... }`; `{}` has the defaults");
+    } else if wanted == "a list" {
+        told.help("write `[A, B]`, or a line that starts with `- ` for each; `[]` has none");
     }
     None
 }
@@ -106,10 +135,32 @@ pub(crate) fn refuse_others(
                 .help("write the keys out, or use an alias (`*NAME`) for the whole value");
             continue;
         }
-        sink.error(Code::UnknownKey, key.span, format!("{what} has no key `{}`", visible(&key.text)))
-            .help(format!("its keys are {}", known.join(", ")))
-            .did_you_mean(&key.text, known.iter().chain(later).copied());
+        let told = sink
+            .error(Code::UnknownKey, key.span, format!("{what} has no key `{}`", visible(&key.text)))
+            .help(format!("its keys are {}", known.join(", ")));
+        match synonym(&key.text, known) {
+            Some(meant) => told.help(format!("did you mean `{meant}`?")),
+            None => told.did_you_mean(&key.text, known.iter().chain(later).copied()),
+        };
     }
+}
+
+/// Other programs' words for keys of ours.
+const SYNONYMS: [(&str, &str); 8] = [
+    ("remote-cidr", "remote-ip-prefix"),
+    ("remote-prefix", "remote-ip-prefix"),
+    ("remote-group-id", "remote-group"),
+    ("port-range", "port"),
+    ("port-range-min", "port"),
+    ("port-range-max", "port"),
+    ("allowed-address-pairs", "allowed-addresses"),
+    ("port-security", "anti-spoof"),
+];
+
+/// The key that is elsewhere called `word`.
+fn synonym(word: &str, known: &[&str]) -> Option<&'static str> {
+    let found = SYNONYMS.iter().find(|(other, ours)| *other == word && known.contains(ours));
+    found.map(|(_, ours)| *ours)
 }
 
 /// The key by which YAML 1.1 takes over another mapping's entries.
@@ -142,7 +193,9 @@ pub(crate) fn find<'t>(
     let exact = entries.iter().find(|(said, _)| said.text == key);
     let slip = |said: &str| {
         !known.contains(&said)
-            && nearest(said, known.iter().chain(later).copied()).is_some_and(|near| near == key)
+            && synonym(said, known)
+                .or_else(|| nearest(said, known.iter().chain(later).copied()))
+                .is_some_and(|meant| meant == key)
     };
     exact.or_else(|| entries.iter().find(|(said, _)| slip(&said.text))).map(|(_, value)| value)
 }
@@ -199,6 +252,35 @@ impl<T: JsonSchema> JsonSchema for Said<T> {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         generator.subschema_for::<T>()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Sound<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<T>()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("OneOrMany{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let one = generator.subschema_for::<T>();
+        json_schema!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] })
     }
 }
 

@@ -101,7 +101,8 @@ impl<const MAX: u32> JsonSchema for Count<MAX> {
     }
 }
 
-fn read_whole<N>(tree: &Tree, min: N, max: N, sink: &mut Sink) -> Option<N>
+/// A whole number from `min` to `max`, in plain decimal digits.
+pub(crate) fn read_whole<N>(tree: &Tree, min: N, max: N, sink: &mut Sink) -> Option<N>
 where
     N: Copy + Display + FromStr + PartialOrd,
 {
@@ -144,7 +145,8 @@ pub(crate) trait Form: Sized {
     fn parse(text: &str) -> Option<Self>;
 }
 
-fn read_form<T: Form>(tree: &Tree, sink: &mut Sink) -> Option<T> {
+/// What a text of that form says.
+pub(crate) fn read_form<T: Form>(tree: &Tree, sink: &mut Sink) -> Option<T> {
     let text = String::read(tree, sink)?;
     let value = T::parse(&text);
     if value.is_none() {
@@ -328,16 +330,38 @@ impl Image {
     }
 }
 
-fn refuse_word<T>(word: &str, tree: &Tree, known: &[&str], later: &[&str], sink: &mut Sink) -> Option<T> {
+/// Tells that `word` is none that is known, or one of the future.
+pub(crate) fn refuse_word<T>(
+    word: &str,
+    tree: &Tree,
+    known: &[&str],
+    later: &[&str],
+    sink: &mut Sink,
+) -> Option<T> {
     if later.contains(&word) {
         sink.error(Code::NotSupportedYet, tree.span, format!("`{word}` is not supported yet"))
             .help(format!("what is: {}", known.join(", ")));
         return None;
     }
     let what = format!("`{}` is none of {}", visible(word), known.join(", "));
-    sink.error(Code::UnknownWord, tree.span, what).did_you_mean(word, known.iter().copied());
+    let told = sink.error(Code::UnknownWord, tree.span, what);
+    match SYNONYMS.iter().find(|(other, ours)| *other == word && known.contains(ours)) {
+        Some((_, ours)) => told.help(format!("did you mean `{ours}`?")),
+        None => told.did_you_mean(word, known.iter().copied()),
+    };
     None
 }
+
+/// Other programs' words for ours.
+const SYNONYMS: [(&str, &str); 7] = [
+    ("in", "ingress"),
+    ("out", "egress"),
+    ("accept", "allow"),
+    ("permit", "allow"),
+    ("deny", "drop"),
+    ("discard", "drop"),
+    ("block", "drop"),
+];
 
 words! {
     /// `kind:` of a node.
@@ -413,6 +437,29 @@ words! {
         E1000e = "e1000e",
         /// Realtek RTL8139.
         Rtl8139 = "rtl8139",
+    } not yet []
+    /// `policy:` of the lab.
+    PolicyWord {
+        /// An interface without security groups lets everything in and out.
+        Open = "open",
+        /// It lets nothing in but answers.
+        Closed = "closed",
+    } not yet []
+    /// `direction:` of a rule.
+    DirectionWord {
+        /// Towards the guest.
+        Ingress = "ingress",
+        /// From the guest.
+        Egress = "egress",
+    } not yet []
+    /// `action:` of a rule.
+    ActionWord {
+        /// It goes on.
+        Allow = "allow",
+        /// It is dropped.
+        Drop = "drop",
+        /// It is dropped, and its sender is told.
+        Reject = "reject",
     } not yet []
     /// `state:` of an interface.
     State {

@@ -1,6 +1,10 @@
-//! What becomes of a frame: admit, learn, then forward or flood, from switch to switch.
+//! What becomes of a frame: admit, firewall, learn, then forward or flood, from switch to switch, and each copy's firewall.
 
 mod admit;
+mod answer;
+mod filter;
+mod gates;
+mod guard;
 mod ingress;
 mod relay;
 mod tag;
@@ -14,6 +18,7 @@ use crate::{
     clock::Instant,
     drop_reason::DropReason,
     fdb::{Fdb, Learned},
+    firewall::{connections::Connections, policy::Direction},
     head::FrameView,
     id::SwitchId,
     trace::{Step, Tracer},
@@ -21,6 +26,7 @@ use crate::{
     world::{Port, World},
 };
 use admit::{Admitted, admit};
+use filter::{Examined, vlan_on_wire};
 use relay::Relay;
 
 /// The switches of one World with what they have learned, at one moment.
@@ -30,9 +36,11 @@ pub struct Switch<'a> {
     pub world: &'a World,
     /// What was learned.
     pub fdb: &'a Fdb,
+    /// What firewalls have allowed.
+    pub connections: &'a Connections,
     /// The moment.
     pub now: Instant,
-    /// Whether source addresses are learned; not for a frame that is only imagined.
+    /// Whether source addresses are learned and connections opened; not for a frame that is only imagined.
     pub learning: bool,
 }
 
@@ -113,12 +121,18 @@ impl Switch<'_> {
             return Decision::plain(Fate::Dropped(DropReason::Unlinked));
         };
         tracer.step(|| Step::arrived(port, frame));
-        let decision = match admit(port, frame.link) {
+        let frame = &Examined::new(frame);
+        let decision = match admit(port, frame.view.link) {
             Err(reason) => Decision::plain(Fate::Dropped(reason)),
-            Ok(Admitted::Wire { peer }) => Decision::plain(self.over_wire(peer, frame, copies, tracer)),
+            Ok(Admitted::Wire { peer }) => {
+                Decision::plain(self.over_wire((port, peer), frame, copies, tracer))
+            }
             Ok(Admitted::Vlan(class)) => {
                 tracer.step(|| Step::admitted(self.world, &class));
-                Relay { switch: self, port, frame, class }.run(copies, tracer)
+                match self.lets_from(port, class.vlan, frame, tracer) {
+                    Ok(()) => Relay { switch: self, port, frame, class }.run(copies, tracer),
+                    Err(reason) => Decision::plain(Fate::Dropped(reason)),
+                }
             }
         };
         if let Fate::Dropped(reason) = decision.fate {
@@ -127,36 +141,65 @@ impl Switch<'_> {
         decision
     }
 
-    /// Everything passes a wire, and as it is: reserved groups, any tags, any source.
+    /// Everything passes a wire, and as it is: reserved groups, any tags, any source. Unless an end of it has a firewall.
     fn over_wire<T: Tracer>(
         &self,
-        peer: u16,
-        frame: &FrameView<'_>,
+        (from, peer): (&Port, u16),
+        frame: &Examined<'_>,
         copies: &mut Vec<Copy>,
         tracer: &mut T,
     ) -> Fate {
+        let vlan = vlan_on_wire(frame.view.link);
+        if let Err(reason) = self.lets_from(from, vlan, frame, tracer) {
+            return Fate::Dropped(reason);
+        }
         let Some(port) = self.world.port(peer) else { return Fate::Dropped(DropReason::NoReceiver) };
         tracer.step(|| Step::wired(port));
-        copies.push(deliver(port, frame, TagEdit::Keep, tracer));
+        copies.push(self.deliver(port, vlan, frame, TagEdit::Keep, tracer));
         Fate::Unicast
     }
-}
 
-/// A copy for `port`, if the port takes it.
-#[inline]
-fn deliver<T: Tracer>(port: &Port, frame: &FrameView<'_>, edit: TagEdit, tracer: &mut T) -> Copy {
-    let payload = frame.wire_len.saturating_sub(frame.link.len.into());
-    let outcome = if !port.up {
-        Err(DropReason::PortDown)
-    } else if port.mtu.is_some_and(|mtu| payload > mtu.into()) {
-        Err(DropReason::MtuExceeded)
-    } else {
-        Ok(edit)
-    };
-    match outcome {
-        Ok(TagEdit::Keep) => {}
-        Ok(edit) => tracer.step(|| Step::retagged(port, edit)),
-        Err(reason) => tracer.step(|| Step::lost(port, reason)),
+    /// Whether the firewall of the port where the frame came in lets it pass.
+    #[inline(always)]
+    fn lets_from<T: Tracer>(
+        &self,
+        port: &Port,
+        vlan: VlanId,
+        frame: &Examined<'_>,
+        tracer: &mut T,
+    ) -> Result<(), DropReason> {
+        match &port.firewall {
+            None => Ok(()),
+            Some(firewall) => self.filter((port, firewall), vlan, Direction::Egress, frame, tracer),
+        }
     }
-    Copy { to: port.id.index(), outcome }
+
+    /// A copy for `port` of a frame in `vlan`, if the port takes it.
+    #[inline]
+    fn deliver<T: Tracer>(
+        &self,
+        port: &Port,
+        vlan: VlanId,
+        frame: &Examined<'_>,
+        edit: TagEdit,
+        tracer: &mut T,
+    ) -> Copy {
+        let payload = frame.view.wire_len.saturating_sub(frame.view.link.len.into());
+        let outcome = if !port.up {
+            Err(DropReason::PortDown)
+        } else if port.mtu.is_some_and(|mtu| payload > mtu.into()) {
+            Err(DropReason::MtuExceeded)
+        } else if let Some(firewall) = &port.firewall {
+            // Last: a copy that is lost anyway opens no connection.
+            self.filter((port, firewall), vlan, Direction::Ingress, frame, tracer).map(|()| edit)
+        } else {
+            Ok(edit)
+        };
+        match outcome {
+            Ok(TagEdit::Keep) => {}
+            Ok(edit) => tracer.step(|| Step::retagged(port, edit)),
+            Err(reason) => tracer.step(|| Step::lost(port, reason)),
+        }
+        Copy { to: port.id.index(), outcome }
+    }
 }

@@ -1,10 +1,9 @@
 //! An admitted frame's way through the switches: learn, then forward or flood, hop by hop.
 
-use super::{Decision, Fate, Lesson, Switch, TagEdit, admit::Classified, deliver};
+use super::{Decision, Fate, Lesson, Switch, TagEdit, admit::Classified, filter::Examined};
 use crate::{
     drop_reason::DropReason,
     fdb::{Key, Learned, Refusal, Target},
-    head::FrameView,
     id::SwitchId,
     trace::{Step, Tracer},
     world::{Domain, HopId, MAX_SWITCHES, Port},
@@ -14,7 +13,7 @@ use crate::{
 pub(super) struct Relay<'a> {
     pub(super) switch: &'a Switch<'a>,
     pub(super) port: &'a Port,
-    pub(super) frame: &'a FrameView<'a>,
+    pub(super) frame: &'a Examined<'a>,
     pub(super) class: Classified,
 }
 
@@ -86,20 +85,22 @@ impl<'a> Relay<'a> {
         progress: &mut Progress,
         tracer: &mut T,
     ) -> Onward<'a> {
-        let Switch { world, fdb, now, learning } = *self.switch;
+        let Switch { world, fdb, now, learning, .. } = *self.switch;
         let vlan = self.class.vlan;
         if learning && !progress.unlearned {
-            let learned = fdb.learn(Key::new(switch, vlan, self.frame.link.src), from, self.port, now);
+            let learned = fdb.learn(Key::new(switch, vlan, self.frame.view.link.src), from, self.port, now);
             progress.unlearned = matches!(learned, Learned::Refused(why) if why != Refusal::Busy);
             if learned != Learned::Known {
                 progress.lesson.get_or_insert(Lesson { switch, vlan, learned });
-                tracer.step(|| Step::learned(world, switch, self.frame.link.src, from, learned));
+                tracer.step(|| Step::learned(world, switch, self.frame.view.link.src, from, learned));
             }
         }
-        let key = Key::new(switch, vlan, self.frame.link.dst);
-        let found = if self.frame.link.dst.is_group() { None } else { fdb.lookup(world, key, now) };
+        let key = Key::new(switch, vlan, self.frame.view.link.dst);
+        let found = if self.frame.view.link.dst.is_group() { None } else { fdb.lookup(world, key, now) };
         if let Some(target) = found {
-            tracer.step(|| Step::found(world, switch, self.frame.link.dst, target, fdb.is_static(key, now)));
+            tracer.step(|| {
+                Step::found(world, switch, self.frame.view.link.dst, target, fdb.is_static(key, now))
+            });
             let onward = match target {
                 _ if target == from => Some(Onward::Back),
                 Target::Port(id) => world.port(id.index()).map(Onward::Port),
@@ -181,7 +182,7 @@ impl<'a> Relay<'a> {
         let world = self.switch.world;
         let others = || domain.ports.iter().filter(|index| **index != self.port.id.index());
         let ports = || others().filter_map(|index| world.port(*index));
-        tracer.step(|| Step::flooded(world, switch, self.frame.link.dst, ports()));
+        tracer.step(|| Step::flooded(world, switch, self.frame.view.link.dst, ports()));
         for port in ports() {
             self.send(port, switch, copies, tracer);
         }
@@ -190,9 +191,13 @@ impl<'a> Relay<'a> {
     #[inline]
     fn send<T: Tracer>(&self, port: &Port, switch: SwitchId, copies: &mut Vec<super::Copy>, tracer: &mut T) {
         if let Some(egress) = port.egress(switch, self.class.vlan) {
-            let edit =
-                TagEdit::on_egress(egress, self.class.vlan, self.class.tag, self.frame.link.hides_c_tag());
-            copies.push(deliver(port, self.frame, edit, tracer));
+            let edit = TagEdit::on_egress(
+                egress,
+                self.class.vlan,
+                self.class.tag,
+                self.frame.view.link.hides_c_tag(),
+            );
+            copies.push(self.switch.deliver(port, self.class.vlan, self.frame, edit, tracer));
         }
     }
 }

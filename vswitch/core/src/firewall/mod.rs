@@ -9,8 +9,13 @@
 //! Rules are asked when a frame belongs to no connection that is known, and only then. Directions are the guest's, as
 //! in OpenStack: ingress is towards it.
 
+pub mod answer;
 pub mod classify;
 pub mod connections;
+pub mod hits;
+pub mod interface;
+pub mod mend;
 pub mod policies;
 pub mod policy;
 pub mod tuple;
+pub mod words;

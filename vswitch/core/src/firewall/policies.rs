@@ -4,7 +4,7 @@
 
 use super::{
     classify::{Classifier, CompileError, Decision, Members, RulePlace, Source, Uncompilable},
-    policy::{Direction, GroupId, Rule, SecurityGroup},
+    policy::{Action, Direction, GroupId, Rule, SecurityGroup},
     tuple::Tuple,
 };
 use std::{collections::HashMap, sync::Arc};
@@ -134,6 +134,13 @@ impl Policy {
     #[inline]
     pub fn decide(&self, direction: Direction, tuple: &Tuple) -> Decision {
         self.classifier(direction).decide(tuple)
+    }
+
+    /// The same of a frame that is not IP: only a rule lets it pass, for what the default would allow may be anything.
+    pub fn decide_not_ip(&self, direction: Direction, tuple: &Tuple) -> Decision {
+        let decision = self.decide(direction, tuple);
+        let action = if decision.rule.is_some() { decision.action } else { Action::Drop };
+        Decision { action, ..decision }
     }
 
     /// The rule in this place of a [`Decision`].

@@ -1,6 +1,9 @@
 //! What of a frame rules are asked about.
 
-use super::policy::Direction;
+use super::{
+    connections::{Ends, Key},
+    policy::Direction,
+};
 use crate::head::{Head, Network, Transport, Unparsed};
 use std::net::IpAddr;
 
@@ -67,6 +70,29 @@ impl Tuple {
         };
         Ok(Self::Ip(IpTuple { src, dst, protocol, service: Service::of(head.transport) }))
     }
+
+    /// That of a frame which opens the connection with this key and goes that way.
+    pub fn opening(key: &Key, opener: Direction) -> Self {
+        let (inside, outside) = key.hosts().pair();
+        let (src, dst) = match opener {
+            Direction::Egress => (inside, outside),
+            Direction::Ingress => (outside, inside),
+        };
+        let protocol = key.protocol();
+        let service = match (key.ends(), opener) {
+            // Others that have ports are not asked for them (see `Service::of`).
+            (Ends::Ports { .. }, _) if !matches!(protocol, 6 | 17 | 132) => Service::None,
+            (Ends::Ports { inside, outside }, Direction::Egress) => {
+                Service::Ports { src: inside, dst: outside }
+            }
+            (Ends::Ports { inside, outside }, Direction::Ingress) => {
+                Service::Ports { src: outside, dst: inside }
+            }
+            (Ends::Query { kind, .. }, _) => Service::Icmp { kind, code: 0 },
+            (Ends::Pair, _) => Service::None,
+        };
+        Self::Ip(IpTuple { src, dst, protocol, service })
+    }
 }
 
 impl IpTuple {
@@ -81,7 +107,8 @@ impl IpTuple {
 }
 
 impl Service {
-    const fn of(transport: Transport) -> Self {
+    /// That of a frame with this transport header.
+    pub const fn of(transport: Transport) -> Self {
         match transport {
             Transport::Tcp { src, dst, .. } | Transport::Udp { src, dst } | Transport::Sctp { src, dst } => {
                 Self::Ports { src, dst }

@@ -3,11 +3,18 @@
 use super::{Domain, Hop, HopId, MAX_PORTS, MAX_SWITCHES, Port, Role, Switch, World};
 use crate::{
     description::{self, Description, Link, Membership},
+    firewall::{
+        hits::RuleHits,
+        interface::{Firewall, Identity, PolicyFault},
+        policies::{Policies, PolicyError},
+        policy::GroupId,
+    },
     id::SwitchId,
     mac::MacAddr,
     vlan::{VlanId, VlanSet},
 };
-use std::{collections::BTreeMap, fmt};
+use ipnet::IpNet;
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// A description that cannot be a World.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,6 +90,19 @@ impl World {
     /// # Errors
     /// The first thing that does not fit together.
     pub fn compile(description: &Description) -> Result<Self, CompileError> {
+        Self::compile_with(description, None)
+    }
+
+    /// As [`Self::compile`], of what is to replace `old`: rules that did not change are taken over, with the
+    /// [epoch](Firewall::epoch) that they had, so that connections which they allowed are not judged anew.
+    ///
+    /// # Errors
+    /// The first thing that does not fit together.
+    pub fn compile_after(description: &Description, old: &Self) -> Result<Self, CompileError> {
+        Self::compile_with(description, Some(old))
+    }
+
+    fn compile_with(description: &Description, old: Option<&Self>) -> Result<Self, CompileError> {
         let lab = |fault| CompileError { who: format!("lab {}", description.lab), line: None, fault };
         if description.ports.len() > MAX_PORTS {
             return Err(lab(Fault::TooManyPorts));
@@ -92,9 +112,16 @@ impl World {
         }
         let vlans = existing_vlans(description)?;
         check_switches(description)?;
+        let policies = compile_policies(description, old);
+        let hits = RuleHits::of(&description.groups, old.map(|old| (&old.description.groups[..], &old.hits)));
         let mut ports = (description.ports.iter().enumerate())
             .map(|(place, port)| {
-                port.as_ref().map(|port| compile_port(description, &vlans, place, port)).transpose()
+                let port = port.as_ref().map(|port| compile_port(description, &vlans, place, port));
+                let mut port = port.transpose()?;
+                if let Some(port) = &mut port {
+                    guard(port, description, &policies, old);
+                }
+                Ok(port)
             })
             .collect::<Result<Vec<_>, _>>()?;
         tell_node_macs(description, &mut ports);
@@ -107,7 +134,7 @@ impl World {
                 domains: domains.into_iter().collect(),
             })
             .collect();
-        Ok(Self { description: description.clone(), ports, switches, hops })
+        Ok(Self { description: description.clone(), ports, switches, hops, policies, hits })
     }
 }
 
@@ -182,6 +209,8 @@ fn compile_port(
     Ok(Port {
         id: port.id,
         up: port.up,
+        firewall: None,
+        is_plain: port.up,
         mtu: port.mtu,
         mac_limit: port.mac_limit,
         role,
@@ -203,6 +232,87 @@ fn tell_node_macs(description: &Description, ports: &mut [Option<Port>]) {
         let (Some(said), Some(port)) = (said, port) else { continue };
         let macs = by_node.get(said.node.as_str()).filter(|macs| macs.len() > 1);
         port.node_macs = macs.into_iter().flatten().copied().collect();
+    }
+}
+
+/// The policies of all interfaces that have a firewall.
+fn compile_policies(description: &Description, old: Option<&World>) -> Policies {
+    let firewalls = || description.ports.iter().flatten().filter_map(|port| port.firewall.as_ref());
+    let mut members = vec![Vec::new(); description.groups.len()];
+    for firewall in firewalls() {
+        for group in &firewall.groups {
+            // A group that is not there is the fault of whoever names it.
+            if let Some(members) = members.get_mut(usize::from(group.index())) {
+                members.extend(firewall.addresses.iter().copied().map(IpNet::from));
+            }
+        }
+    }
+    // In an order that does not depend on where interfaces stand in the file.
+    let members: Vec<Arc<[IpNet]>> = (members.into_iter())
+        .map(|mut members| {
+            members.sort();
+            members.dedup();
+            members.into()
+        })
+        .collect();
+    let lists = firewalls().map(|firewall| &firewall.groups[..]);
+    let none = Policies::default();
+    Policies::compile(&description.groups, &members, lists, old.map_or(&none, |old| &old.policies))
+}
+
+/// Gives a port the firewall that the description says. If its policy cannot be compiled, the port is down (DESIGN §2, law 7).
+fn guard(port: &mut Port, description: &Description, policies: &Policies, old: Option<&World>) {
+    let said = description.ports.get(usize::from(port.id.index())).and_then(Option::as_ref);
+    let Some(said) = said.and_then(|port| port.firewall.as_ref()) else { return };
+    let policy = match policies.of(&said.groups) {
+        Some(Ok(policy)) => Ok(policy.clone()),
+        Some(Err(error)) => Err(fault(description, policies, said, *error)),
+        None => unreachable!("the policies of all lists were compiled"),
+    };
+    port.up &= policy.is_ok();
+    let name = |group: &GroupId| {
+        let group = description.groups.get(usize::from(group.index()))?;
+        Some(group.name.clone())
+    };
+    let mut firewall = Firewall {
+        policy,
+        epoch: description.epoch,
+        identity: said.identity.as_ref().map(Identity::new),
+        dhcp_server: said.dhcp_server,
+        router: said.router,
+        groups: said.groups.iter().filter_map(name).collect(),
+        defaults: Arc::default(),
+        origin: said.origin,
+    };
+    let before = old.and_then(|old| old.port(port.id.index())).filter(|before| before.id == port.id);
+    if let Some(before) = before.and_then(|before| before.firewall.as_ref()) {
+        firewall.defaults = before.defaults.clone();
+        if firewall.has_rules_of(before) {
+            firewall.epoch = before.epoch;
+        }
+    }
+    port.firewall = Some(Box::new(firewall));
+    port.is_plain = false;
+}
+
+/// The error in the file's words.
+fn fault(
+    description: &Description,
+    policies: &Policies,
+    said: &description::Firewall,
+    PolicyError { rule, why }: PolicyError,
+) -> PolicyFault {
+    let place = rule.and_then(|rule| policies.place(rule));
+    let found = place.and_then(|(group, place)| {
+        let group = description.groups.get(usize::from(group.index()))?;
+        Some((group, group.rules.get(place)?))
+    });
+    match found {
+        Some((group, rule)) => PolicyFault {
+            line: rule.origin.line,
+            what: format!("a rule of security group `{}` {why}", group.name),
+        },
+        None => PolicyFault { line: said.origin.line, what: format!("its security groups: {why}") },
     }
 }
 

@@ -6,6 +6,15 @@ pub use compile::{CompileError, Fault};
 
 use crate::{
     description::{Description, Membership, Origin},
+    firewall::{
+        classify::{Decision, RulePlace},
+        hits::RuleHits,
+        interface::{Firewall, PolicyFault},
+        mend,
+        policies::{Policies, Policy},
+        policy::Direction,
+        tuple::Tuple,
+    },
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
     vlan::VlanId,
@@ -24,15 +33,22 @@ pub struct World {
     ports: Vec<Option<Port>>,
     switches: Vec<Switch>,
     hops: Vec<Hop>,
+    /// Of all interfaces that have a firewall.
+    policies: Policies,
+    hits: RuleHits,
 }
 
 /// The switch's end of one interface.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Port {
     /// Its id.
     pub id: PortId,
-    /// Administrative state.
+    /// Administrative state; down also if its [policy cannot be compiled](Self::fault).
     pub up: bool,
+    /// What may enter and leave; none: anything.
+    pub firewall: Option<Box<Firewall>>,
+    /// Whether it is up and has no firewall: one question where each frame asks it.
+    pub(crate) is_plain: bool,
     /// The largest frame payload, in bytes; none: no limit.
     pub mtu: Option<u16>,
     /// How many addresses may be learned on it at most.
@@ -137,6 +153,41 @@ impl World {
         &self.switches
     }
 
+    /// How many interfaces have a firewall.
+    pub fn guarded(&self) -> usize {
+        self.ports().filter(|port| port.firewall.is_some()).count()
+    }
+
+    /// The name of the group and the line of the rule in this place of a policy of this World.
+    pub(crate) fn rule(&self, policy: &Policy, place: RulePlace) -> Option<(&str, u32)> {
+        let (group, place) = self.policies.place(policy.rule(place))?;
+        let group = self.description.groups.get(usize::from(group.index()))?;
+        Some((&group.name, group.rules.get(place)?.origin.line))
+    }
+
+    /// How often rules decided.
+    pub(crate) const fn hits(&self) -> &RuleHits {
+        &self.hits
+    }
+
+    /// How often each rule decided, group by group in the order of the description: since the first World of those that followed one another.
+    pub fn rule_hits(&self) -> impl Iterator<Item = u64> {
+        self.hits.counts()
+    }
+
+    /// What would let a frame pass that the rules of an interface drop by `decision`.
+    pub(crate) fn mend(
+        &self,
+        (port, firewall, policy): (&Port, &Firewall, &Policy),
+        direction: Direction,
+        tuple: &Tuple,
+        decision: &Decision,
+    ) -> Option<String> {
+        let line = decision.rule.and_then(|place| self.rule(policy, place)).map(|(_, line)| line);
+        let place = mend::Place { interface: &port.name, groups: &firewall.groups, line };
+        mend::words(policy, direction, tuple, decision, &place)
+    }
+
     /// A VLAN's name.
     pub fn vlan_name(&self, id: VlanId) -> Option<&str> {
         self.description.vlans.iter().find(|vlan| vlan.id == id).map(|vlan| vlan.name.as_str())
@@ -186,6 +237,11 @@ impl Port {
     /// Whether the address may move here from another interface of its node.
     pub fn is_nodes(&self, mac: MacAddr) -> bool {
         self.node_macs.contains(&mac)
+    }
+
+    /// Why its rules cannot be compiled, if that is so: then it is down.
+    pub fn fault(&self) -> Option<&PolicyFault> {
+        self.firewall.as_ref()?.policy.as_ref().err()
     }
 
     /// How frames of `vlan` on `switch` leave here; none if the port is no member (IEEE 802.1Q-2018 §8.8.10).

@@ -4,9 +4,11 @@ use crate::support::lab::{Bench, Lab, access, frame, mac, trunk, vlan};
 use proptest::prelude::*;
 use std::{collections::BTreeSet, time::Duration};
 use vswitch_core::{
-    decide::{Copy, Fate, Ingress, Rows, Switch, TagEdit},
-    description::{Description, Link, Membership},
+    decide::{Copy, Fate, Ingress, Rows, TagEdit},
+    description::{Description, Link, Membership, Origin, Port},
     drop_reason::{DropReason, Side},
+    firewall::policy::{Action, Direction, Family, Match, Rule},
+    head::HEAD_BYTES,
     id::SwitchId,
     mac::MacAddr,
     vlan::{Tci, VlanId},
@@ -22,20 +24,54 @@ fn membership() -> impl Strategy<Value = Membership> {
     ]
 }
 
+/// What guards a port against the frames that are sent here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    None,
+    /// They are allowed in both directions.
+    Open,
+    /// They are not.
+    Closed,
+}
+
+/// It may call itself anything.
+fn anonymous(port: &mut Port) {
+    port.firewall.as_mut().expect("it has one").identity = None;
+}
+
+fn is_closed(port: &Port) -> bool {
+    port.firewall.as_ref().is_some_and(|firewall| firewall.groups[0].index() == 1)
+}
+
 /// A tree of up to five switches, with up to eight ports anywhere on it.
 fn labs() -> impl Strategy<Value = Lab> {
-    let ports = prop::collection::vec((0u16..5, membership(), prop::bool::weighted(0.9)), 2..8);
+    let guard = prop::sample::select(&[Guard::None, Guard::None, Guard::Open, Guard::Closed][..]);
+    let ports = prop::collection::vec((0u16..5, membership(), prop::bool::weighted(0.9), guard), 2..8);
     let trunks = prop::collection::vec((any::<u16>(), membership(), prop::bool::weighted(0.8)), 0..4);
     (ports, trunks).prop_map(|(ports, trunks)| {
         let switches = trunks.len() as u16 + 1;
-        let mut lab = (0..switches).fold(Lab::new(), |lab, n| lab.switch(&format!("s{n}")));
+        let experiment = |direction| Rule {
+            direction,
+            action: Action::Allow,
+            stateful: true,
+            matches: Match { family: Family::EtherType(0x88b5), ..Match::default() },
+            origin: Origin { line: 1, column: 1 },
+        };
+        let open = [Direction::Egress, Direction::Ingress].map(experiment);
+        let lab = Lab::new().group("open", &open).group("closed", &[]);
+        let mut lab = (0..switches).fold(lab, |lab, n| lab.switch(&format!("s{n}")));
         for (n, (parent, vlans, joined)) in (1..).zip(trunks) {
             if joined {
                 lab = lab.join(n, parent % n, vlans);
             }
         }
-        for (n, (switch, vlans, up)) in ports.into_iter().enumerate() {
+        for (n, (switch, vlans, up, guard)) in ports.into_iter().enumerate() {
             lab = lab.port(&format!("n{n}"), switch % switches, vlans).but(|port| port.up = up);
+            lab = match guard {
+                Guard::None => lab,
+                Guard::Open => lab.guarded(0, &[0]).but(anonymous),
+                Guard::Closed => lab.guarded(0, &[1]).but(anonymous),
+            };
         }
         lab
     })
@@ -115,6 +151,17 @@ fn check(
         prop_assert!(copies.is_empty(), "not admitted, and yet copied");
         return Ok(());
     };
+    if is_closed(said) {
+        let admitted = !dst.is_reserved_group();
+        prop_assert!(!admitted || fate == Fate::Dropped(DropReason::PolicyEgress));
+        return Ok(());
+    }
+    for copy in &copies {
+        let receiver = lab.description.ports[usize::from(copy.to)].as_ref().expect("every place has a port");
+        let expected = if is_closed(receiver) { Some(DropReason::PolicyIngress) } else { None };
+        let expected = if receiver.up { expected } else { Some(DropReason::PortDown) };
+        prop_assert_eq!(copy.outcome.err(), expected);
+    }
     let mut audience = audience(&lab.description, switch.index(), id);
     audience.remove(&port);
     prop_assert!(to.is_subset(&audience), "VLAN {} leaked: {:?} beyond {:?}", id, to, audience);
@@ -169,6 +216,7 @@ proptest! {
         }
         prop_assert_eq!(single.fdb.counts(single.now), batched.fdb.counts(batched.now));
         prop_assert_eq!(learned(&single), learned(&batched), "seen by both at the same times");
+        prop_assert_eq!(single.connections.counts(), batched.connections.counts());
     }
 
     /// A frame that is only imagined leaves no mark, and has the same fate as one that is real.
@@ -201,14 +249,16 @@ fn wild(src: u8, dst: u8, len: usize, tag: Option<u16>, behind: Option<u16>) -> 
 }
 
 /// The fates of a batch that is decided at one go, and the places of those that were decided by themselves.
-fn fates(bench: &Bench, port: u16, frames: &[Vec<u8>]) -> (Vec<(Fate, Vec<Copy>)>, Vec<usize>) {
-    let switch = Switch { world: &bench.world, fdb: &bench.fdb, now: bench.now, learning: true };
-    let (mut ingress, mut rows) = (Ingress::new(switch, port), Rows::default());
+pub(crate) fn fates(bench: &Bench, port: u16, frames: &[Vec<u8>]) -> (Vec<(Fate, Vec<Copy>)>, Vec<usize>) {
+    let (mut ingress, mut rows) = (Ingress::new(bench.switch(), port), Rows::default());
     ingress.read(|at| frames[at..].iter().map(|frame| (frame.first_chunk(), frame.len() as u32)), &mut rows);
     ingress.place(&mut rows);
     let (mut fates, mut single) = (vec![], vec![]);
     loop {
-        ingress.ways(&mut rows, |way, places| {
+        let from = |at: usize| {
+            frames[at..].iter().map(|frame| (&frame[..frame.len().min(HEAD_BYTES)], frame.len() as u32))
+        };
+        ingress.ways(&mut rows, from, |way, places| {
             assert_eq!(places.start, fates.len(), "in order");
             let copy = Copy { to: way.to, outcome: Ok(way.edit) };
             fates.extend(places.map(|_| (Fate::Unicast, vec![copy])));

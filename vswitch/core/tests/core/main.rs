@@ -7,6 +7,7 @@ mod fdb_growth;
 mod filter;
 mod firewall;
 mod flow;
+mod guarded;
 mod head;
 mod offload;
 mod story;

@@ -1,8 +1,8 @@
 //! The asking side of the control socket: one request, one reply, each before a deadline.
 
 use super::protocol::{
-    Attachment, CaptureSettings, DatapathSettings, FdbTable, Journey, Records, RecordsWanted, Reply, Request,
-    Sighting, Snapshot, VERSION, Watch,
+    Attachment, CaptureSettings, ConnectionTable, DatapathSettings, FdbTable, Journey, Records,
+    RecordsWanted, Reply, Request, RuleHits, Sighting, Snapshot, VERSION, Watch,
 };
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
@@ -120,6 +120,28 @@ impl Client {
         }
     }
 
+    /// How often rules decided.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn rule_hits(&mut self) -> Result<RuleHits, ClientError> {
+        match self.ask(&Request::RuleHits, &[])? {
+            Reply::RuleHits(hits) => Ok(hits),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The connections that the firewalls of these ports have allowed; of all, if there are none.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn connections(&mut self, ports: Vec<PortId>) -> Result<ConnectionTable, ClientError> {
+        match self.ask(&Request::Connections { ports }, &[])? {
+            Reply::Connections(table) => Ok(table),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// What would become of `frame` if it came in on `port` now.
     ///
     /// # Errors
@@ -159,6 +181,15 @@ impl Client {
     /// Refused, or the connection failed.
     pub fn unwatch(&mut self, watch: u32) -> Result<(), ClientError> {
         self.done(&Request::Unwatch { watch }, &[])
+    }
+
+    /// Says, before the first lab, that a switch before this one had it: connections that run already are picked up for a while, if the rules allow
+    /// them to be opened.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn resume(&mut self) -> Result<(), ClientError> {
+        self.done(&Request::Resume, &[])
     }
 
     /// Captures frames of a port, as pcapng, into the stream socket `to`, until [`Client::end_capture`], or until the other end
@@ -347,6 +378,7 @@ mod tests {
             vlans: vec![],
             switches: vec![],
             ports: vec![],
+            groups: Vec::new(),
             trunks: vec![],
         };
         let sent = description.clone();

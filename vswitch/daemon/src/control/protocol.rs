@@ -5,11 +5,16 @@
 
 use crate::recorder::Record;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 use vswitch_core::{
     clock::Instant,
     drop_reason::DropReason,
     filter::Filter,
+    firewall::{
+        connections::{Ends, State},
+        hits::DefaultCounts,
+        policy::Direction,
+    },
     id::{Epoch, PortId},
     mac::MacAddr,
     trace::Step,
@@ -36,12 +41,21 @@ pub enum Request {
         /// Workers, CPUs, polling.
         datapath: DatapathSettings,
     },
+    /// Before the first lab: a switch before this one had it, so that connections run already.
+    Resume,
     /// Everything countable: of each worker at a moment between two of its turns.
     Snapshot,
     /// The learned and static addresses.
     Fdb {
         /// Only those at this port.
         port: Option<PortId>,
+    },
+    /// How often rules decided.
+    RuleHits,
+    /// The connections that firewalls have allowed.
+    Connections {
+        /// Only those of these ports; empty: of all.
+        ports: Vec<PortId>,
     },
     /// What would become of this frame if it came in on that port now. Nothing is learned or sent.
     Trace {
@@ -93,6 +107,10 @@ pub enum Reply {
     Snapshot(Snapshot),
     /// To `Fdb`.
     Fdb(FdbTable),
+    /// To `RuleHits`.
+    RuleHits(RuleHits),
+    /// To `Connections`.
+    Connections(ConnectionTable),
     /// To `Trace`.
     Trace(Journey),
     /// To `Watch`.
@@ -273,7 +291,7 @@ pub enum PortState {
 ///
 /// The accounting law holds for each port's `from_port` and, summed over all ports, for the copies:
 /// `frames = unicast + flooded + consumed + Σ dropped`;
-/// `Σ copies = Σ (unicast + flood fan-out) = Σ delivered + Σ to_port.dropped`.
+/// `Σ copies = Σ (unicast + flood fan-out + originated) = Σ delivered + Σ to_port.dropped`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PortCounters {
     /// What came in.
@@ -299,6 +317,8 @@ pub struct FromPort {
     pub flood_copies: u64,
     /// For the switch itself.
     pub consumed: u64,
+    /// Frames that the switch made for this port in answer to these: what it says of those that it rejects.
+    pub originated: u64,
     /// Dropped, by reason; reasons that did not happen are left out.
     pub dropped: BTreeMap<DropReason, u64>,
 }
@@ -382,6 +402,53 @@ pub struct FdbRow {
     pub is_static: bool,
     /// Seconds since it was last seen; 0 for static entries.
     pub age_secs: u64,
+}
+
+/// How often rules decided. They are asked where no connection is known: once a connection, and of each frame that is no connection's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleHits {
+    /// The configuration whose rules these are. What was counted under the ones before is in it, of rules that said the same.
+    pub epoch: Epoch,
+    /// Of each rule, group by group in the order of the description.
+    pub rules: Vec<u64>,
+    /// Of each port that has a firewall: how often it was no rule that decided.
+    pub defaults: Vec<(PortId, DefaultCounts)>,
+}
+
+/// The connections that firewalls have allowed, or as many of them as one answer shows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ConnectionTable {
+    /// How many there are.
+    pub entries: u64,
+    /// Those that are shown: by interface, and of each the one with the latest frame first.
+    pub rows: Vec<ConnectionRow>,
+}
+
+/// One connection of one interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionRow {
+    /// `node:interface`, whose firewall tracks it.
+    pub interface: String,
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// Protocol number.
+    pub protocol: u8,
+    /// The address of the end on the interface's side: the guest's, or of somebody behind it.
+    pub inside: IpAddr,
+    /// The address of the other end.
+    pub outside: IpAddr,
+    /// What tells it from others between these hosts.
+    pub ends: Ends,
+    /// Which way its first frame went, seen from the guest.
+    pub opener: Direction,
+    /// Where it stands.
+    pub state: State,
+    /// Seconds since it was opened.
+    pub age_secs: u32,
+    /// Seconds since its last frame.
+    pub idle_secs: u32,
+    /// Seconds after which it is forgotten, if no frame comes.
+    pub left_secs: u32,
 }
 
 /// What became of one frame, step by step.

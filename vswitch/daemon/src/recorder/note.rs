@@ -82,6 +82,15 @@ impl Folded {
         Self([a, b, c, d])
     }
 
+    /// The address, if all of it was kept.
+    pub const fn whole(self, version: Version) -> Option<IpAddr> {
+        let [a, b, c, d] = self.0;
+        match version {
+            Version::V4 => Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d))),
+            Version::V6 => None,
+        }
+    }
+
     /// As it is shown: `10.0.0.1`, or `…:a00:1`.
     pub fn words(self, version: Version) -> String {
         let [a, b, c, d] = self.0;

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 use vhost_net_backend::device::ring::RunningRing;
-use vswitch_core::{clock::Instant, id::PortId, world::World};
+use vswitch_core::{clock::Instant, firewall::connections::Connections, id::PortId, world::World};
 
 /// How long a worker may take to answer. One that does not is stuck in our own bug: the process gives up, and is
 /// started anew by the controller (DESIGN §4).
@@ -27,8 +27,8 @@ pub(crate) enum Message {
     Attach { port: PortId, ring: RunningRing },
     /// Give that ring back.
     Detach { port: PortId, index: u16, answer: Sender<Option<RunningRing>> },
-    /// Decide by this World, which has these ports, from the next turn on.
-    Adopt { world: Arc<World>, healths: Healths, answer: Sender<()> },
+    /// Decide by this World, which has these ports, with these connections, from the next turn on.
+    Adopt { world: Arc<World>, connections: Arc<Connections>, healths: Healths, answer: Sender<()> },
     /// What was counted so far.
     Count { answer: Sender<Tally> },
     /// Note frames like these.

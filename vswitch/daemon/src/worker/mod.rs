@@ -20,6 +20,7 @@ mod watches;
 
 use crate::control::protocol::PortCounters;
 use crate::recorder::{Event, Moment, Record, Recorder, WORKER_RECORDS};
+use crate::tracking;
 use batch::Batch;
 use captures::Captures;
 use mailbox::{Mailbox, Message, Tally};
@@ -36,7 +37,8 @@ use vhost_net_backend::{
     device::{fault::PortFault, ring::RunningRing},
 };
 use vswitch_core::{
-    clock::Instant, decide::Switch, drop_reason::DropReason, fdb::Fdb, id::PortId, world::World,
+    clock::Instant, decide::Switch, drop_reason::DropReason, fdb::Fdb, firewall::connections::Connections,
+    id::PortId, world::World,
 };
 use watches::Watches;
 
@@ -62,6 +64,7 @@ pub struct Worker {
     mailbox: Arc<Mailbox>,
     world: Arc<World>,
     fdb: Arc<Fdb>,
+    connections: Arc<Connections>,
     ports: Ports,
     batch: Batch,
     watches: Watches,
@@ -84,12 +87,14 @@ impl Worker {
         registry: mio::Registry,
         world: Arc<World>,
         fdb: Arc<Fdb>,
+        connections: Arc<Connections>,
         origin: std::time::Instant,
     ) -> Self {
         Self {
             mailbox,
             world,
             fdb,
+            connections,
             ports: Ports::new(registry),
             batch: Batch::default(),
             watches: Watches::new(origin),
@@ -107,12 +112,13 @@ impl Worker {
     }
 
     /// A worker without a thread, for whoever takes its turns: tests, fuzzing, counting of instructions. Fails if
-    /// the process has no descriptor left.
+    /// the process has no descriptor left, or there is no randomness.
     pub fn alone(world: Arc<World>, fdb: Arc<Fdb>) -> io::Result<Self> {
         let poll = mio::Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(&poll, thread::WAKE)?);
-        let mut worker =
-            Self::new(mailbox, poll.registry().try_clone()?, world.clone(), fdb, std::time::Instant::now());
+        let connections = Arc::new(tracking::of(&world)?);
+        let (registry, origin) = (poll.registry().try_clone()?, std::time::Instant::now());
+        let mut worker = Self::new(mailbox, registry, world.clone(), fdb, connections, origin);
         let healths = world.ports().map(|port| (port.id, Arc::default())).collect();
         worker.adopt(world, healths);
         Ok(worker)
@@ -208,7 +214,13 @@ impl Worker {
 
     /// One batch; a panic in it is caught, counted, and stops the port whose frames these were (DESIGN §2, law 5).
     fn batch(&mut self, now: Instant, which: usize) -> Result<usize, PortFault> {
-        let switch = Switch { world: &self.world, fdb: &self.fdb, now, learning: true };
+        let switch = Switch {
+            world: &self.world,
+            fdb: &self.fdb,
+            connections: &self.connections,
+            now,
+            learning: true,
+        };
         let Self { batch, ports, watches, captures, recorder, .. } = self;
         let outcome =
             catch_unwind(AssertUnwindSafe(|| batch.run(&switch, ports, which, watches, captures, recorder)));
@@ -247,7 +259,8 @@ impl Worker {
                 Message::Detach { port, index, answer } => {
                     let _ = answer.send(self.ports.detach(port, index));
                 }
-                Message::Adopt { world, healths, answer } => {
+                Message::Adopt { world, connections, healths, answer } => {
+                    self.connections = connections;
                     self.adopt(world, healths);
                     let _ = answer.send(());
                 }

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use vhost_net_backend::device::alarm::Alarm;
-use vswitch_core::{clock, fdb::Fdb, world::World};
+use vswitch_core::{clock, fdb::Fdb, firewall::connections::Connections, world::World};
 
 pub(super) const WAKE: Token = Token(0);
 
@@ -43,11 +43,13 @@ impl WorkerThread {
         mode: PollMode,
         world: Arc<World>,
         fdb: Arc<Fdb>,
+        connections: Arc<Connections>,
         origin: Instant,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(&poll, WAKE)?);
-        let worker = Worker::new(mailbox.clone(), poll.registry().try_clone()?, world, fdb, origin);
+        let registry = poll.registry().try_clone()?;
+        let worker = Worker::new(mailbox.clone(), registry, world, fdb, connections, origin);
         let (tell, told) = mpsc::channel();
         let handle = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             // Whoever started it waits for that.

@@ -22,7 +22,7 @@ use std::{
     time::Instant,
 };
 use vhost_net_backend::device::ring::RunningRing;
-use vswitch_core::{clock, fdb::Fdb, id::PortId, world::World};
+use vswitch_core::{clock, fdb::Fdb, firewall::connections::Connections, id::PortId, world::World};
 
 /// How many sightings one answer has at most.
 const SIGHTINGS: usize = 64;
@@ -47,11 +47,13 @@ impl Workers {
         settings: &DatapathSettings,
         world: &Arc<World>,
         fdb: &Arc<Fdb>,
+        connections: &Arc<Connections>,
         origin: Instant,
     ) -> io::Result<Self> {
         let start = |number: u16| {
             let cpu = settings.cpus.get(usize::from(number)).copied();
-            WorkerThread::start(number, cpu, settings.poll, world.clone(), fdb.clone(), origin)
+            let (world, fdb, connections) = (world.clone(), fdb.clone(), connections.clone());
+            WorkerThread::start(number, cpu, settings.poll, world, fdb, connections, origin)
         };
         let threads = (0..settings.workers).map(start).collect::<io::Result<Vec<_>>>()?;
         let spread = Mutex::new(Spread::new(threads.len()));
@@ -101,9 +103,14 @@ impl Workers {
         self.spread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets every worker decide by `world`, which has these ports.
-    pub(crate) fn adopt(&self, world: &Arc<World>, healths: &Healths) {
-        self.ask_all(|answer| Message::Adopt { world: world.clone(), healths: healths.clone(), answer });
+    /// Lets every worker decide by `world`, which has these ports, with these connections.
+    pub(crate) fn adopt(&self, world: &Arc<World>, connections: &Arc<Connections>, healths: &Healths) {
+        self.ask_all(|answer| Message::Adopt {
+            world: world.clone(),
+            connections: connections.clone(),
+            healths: healths.clone(),
+            answer,
+        });
     }
 
     /// What was counted. Each worker's part is taken between two of its turns and obeys the accounting law by itself, since a frame

@@ -22,6 +22,7 @@ pub(crate) fn description(ports: &[Link]) -> Description {
         mac: None,
         mtu: None,
         queues: 1,
+        firewall: None,
         mac_limit: 1024,
         sealed_memory: false,
         up: true,
@@ -42,6 +43,7 @@ pub(crate) fn description(ports: &[Link]) -> Description {
             origin: HERE,
         }],
         ports: ports.iter().enumerate().map(|(place, link)| Some(port(place, link))).collect(),
+        groups: Vec::new(),
         trunks: Vec::<Trunk>::new(),
     }
 }

@@ -3,6 +3,7 @@
 mod capture;
 mod churn;
 mod description;
+mod firewall;
 mod forward;
 mod hostile;
 mod idle;

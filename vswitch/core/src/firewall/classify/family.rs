@@ -19,6 +19,8 @@ pub(super) struct Family<N> {
     /// By protocol, its cell in each class. The first is that of protocols that no rule names.
     columns: [u16; 256],
     cells: Box<[Cell]>,
+    /// By cell, a bit: whether a rule that names ports stands before the first that names none.
+    named_first: Box<[u64]>,
 }
 
 /// The rules for one class and protocol.
@@ -69,12 +71,24 @@ impl<N: Address> Family<N> {
     /// The first rule that matches the packet, whose remote end is `address`.
     #[inline]
     pub(super) fn first(&self, address: N, ip: &IpTuple, ranges: &Ranges) -> Mark {
-        let column = usize::from(self.columns[usize::from(ip.protocol)]);
-        let cell = &self.cells[self.classes.value(address) as usize + column];
+        let cell = &self.cells[self.cell(address, ip)];
         match ip.service.number() {
             Some(number) => cell.whole.min(ranges.first(cell.ranges, number)),
             None => cell.whole,
         }
+    }
+
+    /// The first rule that matches the packet whatever its ports or ICMP type are; none if a rule that names such stands before it.
+    pub(super) fn first_of_any(&self, address: N, ip: &IpTuple) -> Option<Mark> {
+        let cell = self.cell(address, ip);
+        let is_named_first = self.named_first[cell / 64] >> (cell % 64) & 1 != 0;
+        (!is_named_first).then(|| self.cells[cell].whole)
+    }
+
+    #[inline(always)]
+    fn cell(&self, address: N, ip: &IpTuple) -> usize {
+        let column = usize::from(self.columns[usize::from(ip.protocol)]);
+        self.classes.value(address) as usize + column
     }
 
     pub(super) fn compile(
@@ -84,8 +98,14 @@ impl<N: Address> Family<N> {
     ) -> Result<Self, CompileError> {
         let (columns, width) = columns::<N>(source);
         let rules = Additions::of_remotes::<N>(source, &columns);
-        let mut classes =
-            Classes { width, cells: vec![Cell::EMPTY; width], known: HashMap::new(), ranges, steps };
+        let mut classes = Classes {
+            width,
+            cells: vec![Cell::EMPTY; width],
+            named: vec![Mark::NONE; width],
+            known: HashMap::new(),
+            ranges,
+            steps,
+        };
         // Rules for any address are in every class.
         let [anybody, remotes @ ..] = &rules[..] else { unreachable!("there is one more list than remotes") };
         classes.change(0, anybody)?;
@@ -98,11 +118,12 @@ impl<N: Address> Family<N> {
         let networks = Networks::new(named, remotes.len());
         let intervals =
             networks.intervals(|class, remote| classes.add(class, remote, &remotes[remote as usize]))?;
-        Ok(Self { classes: Intervals::new(&intervals), columns, cells: classes.cells.into() })
+        let named_first = classes.named_first();
+        Ok(Self { classes: Intervals::new(&intervals), columns, cells: classes.cells.into(), named_first })
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.classes.bytes() + size_of_val(&self.cells[..])
+        self.classes.bytes() + size_of_val(&self.cells[..]) + size_of_val(&self.named_first[..])
     }
 }
 
@@ -178,6 +199,8 @@ const TOO_COMPLEX: CompileError = CompileError { rule: None, why: Uncompilable::
 struct Classes<'a> {
     width: usize,
     cells: Vec<Cell>,
+    /// By cell, the first of the rules that name ports.
+    named: Vec<Mark>,
     /// What another class and one remote more make.
     known: HashMap<(u32, Remote), u32>,
     ranges: &'a mut Ranges,
@@ -194,6 +217,7 @@ impl Classes<'_> {
         let begin = class as usize;
         let added = self.cells.len() as u32;
         self.cells.extend_from_within(begin..begin + self.width);
+        self.named.extend_from_within(begin..begin + self.width);
         self.known.insert((class, remote), added);
         self.change(added, rules)?;
         Ok(added)
@@ -218,7 +242,18 @@ impl Classes<'_> {
             // Behind a rule for all ports, ranges never decide.
             let used = ranges.partition_point(|range| range.mark < cell.whole);
             cell.ranges = self.ranges.add(cell.ranges, &ranges[..used]);
+            // Rules come in order.
+            let first = ranges[..used].first().map_or(Mark::NONE, |range| range.mark);
+            self.named[begin + column] = self.named[begin + column].min(first);
         }
         Ok(())
+    }
+
+    fn named_first(&self) -> Box<[u64]> {
+        let mut bits = vec![0; self.cells.len().div_ceil(64)];
+        for (at, (cell, named)) in self.cells.iter().zip(&self.named).enumerate() {
+            bits[at / 64] |= u64::from(*named < cell.whole) << (at % 64);
+        }
+        bits.into()
     }
 }

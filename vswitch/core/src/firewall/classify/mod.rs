@@ -23,7 +23,7 @@ pub use source::{Members, Source};
 
 use super::{
     policy::{Action, Direction, Fault, GroupId},
-    tuple::Tuple,
+    tuple::{IpTuple, Tuple},
 };
 use family::Family;
 use mark::Mark;
@@ -149,7 +149,26 @@ impl Classifier {
                 }
             }
         };
+        self.decision(first)
+    }
+
+    /// The same of a packet whose ports, or ICMP type, stand in another frame: what is true of it whatever they are. None if the first rule
+    /// that may match names such.
+    pub fn decide_unread(&self, ip: &IpTuple) -> Option<Decision> {
+        let first = match ip.remote(self.direction) {
+            IpAddr::V4(address) => self.v4.first_of_any(address.to_bits(), ip),
+            IpAddr::V6(address) => self.v6.first_of_any(address.to_bits(), ip),
+        };
+        first.map(|first| self.decision(first))
+    }
+
+    fn decision(&self, first: Mark) -> Decision {
         first.decision().unwrap_or(Decision { action: self.default, stateful: true, rule: None })
+    }
+
+    /// What becomes of an IP packet that no rule matches.
+    pub const fn default_action(&self) -> Action {
+        self.default
     }
 
     /// How much memory it takes, in bytes.

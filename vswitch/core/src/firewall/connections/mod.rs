@@ -37,6 +37,7 @@ pub use key::{Ends, Hosts, Key, Scope};
 pub use room::{Opened, Opening, Refusal};
 pub use rows::{Counts, Row, Saved};
 pub use segment::Segment;
+pub use short::Common;
 pub use state::{State, Timeouts};
 
 use crate::{clock::Instant, firewall::policy::Direction, id::Epoch, world::MAX_PORTS};
@@ -45,7 +46,7 @@ use share::Share;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use table::Table;
 use tcp::Step;
-use track::Track;
+use track::{SynAgain, Track};
 use window::before;
 
 /// How large the table is, and how long what is in it lasts.
@@ -174,6 +175,36 @@ impl Connections {
         now: Instant,
     ) -> Answer {
         let now = second(now);
+        match self.at_once(digest, from, event, epoch, now) {
+            Some(answer) => answer,
+            None => self.look_up_slowly(digest, from, event, epoch, now),
+        }
+    }
+
+    /// Whether the frame is a plain segment of an established connection, or a datagram of one that was answered, as [`Self::look_up`] would find it near;
+    /// then it is noted there. If not, the frame has changed nothing.
+    #[inline(always)]
+    pub fn carries(
+        &self,
+        digest: Digest,
+        from: Direction,
+        event: &Event,
+        epoch: Epoch,
+        now: Instant,
+    ) -> bool {
+        self.at_once(digest, from, event, epoch, second(now)).is_some()
+    }
+
+    /// What is known of what nearly every frame is; none if that has to be looked up slowly.
+    #[inline(always)]
+    fn at_once(
+        &self,
+        digest: Digest,
+        from: Direction,
+        event: &Event,
+        epoch: Epoch,
+        now: u32,
+    ) -> Option<Answer> {
         if let Some(hot) = self.table.find_near(digest)
             && let seen = hot.seen()
             && seen.stamp.epoch == low(epoch)
@@ -188,7 +219,8 @@ impl Connections {
                     {
                         hot.set_side(from, &side);
                         hot.refresh(seen.stamp, now);
-                        return Answer::Known { state: State::Established, opener: seen.control.opener() };
+                        let opener = seen.control.opener();
+                        return Some(Answer::Known { state: State::Established, opener });
                     }
                 }
                 Event::Datagram
@@ -197,12 +229,12 @@ impl Connections {
                         && hot.stays(digest) =>
                 {
                     hot.refresh(seen.stamp, now);
-                    return Answer::Known { state: State::Replied, opener: seen.control.opener() };
+                    return Some(Answer::Known { state: State::Replied, opener: seen.control.opener() });
                 }
                 _ => {}
             }
         }
-        self.look_up_slowly(digest, from, event, epoch, now)
+        None
     }
 
     /// The same for what is neither a plain segment of an established connection nor UDP that was answered.
@@ -227,12 +259,7 @@ impl Connections {
             if seen.stamp.epoch != low(epoch) {
                 return Answer::Stale { opener: track.control.opener() };
             }
-            let step = match event {
-                Event::Tcp(_) if !track.control.state().is_tcp() => Err(Invalid::State),
-                Event::Tcp(segment) => tcp::step(&track, again, from, segment),
-                Event::Query { .. } | Event::Datagram => Ok(Step::To(heard(track, from))),
-            };
-            match step {
+            match step(&track, again, from, event) {
                 Err(why) => return Answer::Invalid(why),
                 Ok(Step::Anew) => return Answer::New,
                 Ok(Step::Passes) => return known(track),
@@ -259,6 +286,35 @@ impl Connections {
         }
         // Others have just changed it as often, and the frame fits it: it passes, and what it said is not noted.
         known(hot.track(hot.seen().control))
+    }
+
+    /// What [`Self::look_up`] would say. Nothing is noted: for a frame that is only imagined.
+    pub fn foresee(
+        &self,
+        digest: Digest,
+        from: Direction,
+        event: &Event,
+        epoch: Epoch,
+        now: Instant,
+    ) -> Answer {
+        let now = second(now);
+        let Some(number) = self.table.find(digest) else { return self.unknown(event, now) };
+        let hot = self.table.hot(number);
+        let seen = hot.seen();
+        let track = hot.track(seen.control);
+        let again = self.table.cold(number).again();
+        if !hot.is(digest) || self.is_over(seen, now) {
+            return self.unknown(event, now);
+        }
+        if seen.stamp.epoch != low(epoch) {
+            return Answer::Stale { opener: track.control.opener() };
+        }
+        match step(&track, again, from, event) {
+            Err(why) => Answer::Invalid(why),
+            Ok(Step::Anew) => Answer::New,
+            Ok(Step::Passes | Step::Asks(_)) => known(track),
+            Ok(Step::To(after)) => known(after),
+        }
     }
 
     /// What is known of the connection that an ICMP error is about; it goes `from` one of the ends. Such a message changes nothing: it
@@ -320,6 +376,16 @@ impl Connections {
     #[inline]
     fn is_over(&self, seen: Seen, now: u32) -> bool {
         now.saturating_sub(seen.stamp.seen) > self.timeouts.of(seen.control.state())
+    }
+}
+
+/// What a frame that goes `from` one of the ends does to a connection; `again` is what its cold line says of a second SYN.
+#[inline(always)]
+fn step(track: &Track, again: SynAgain, from: Direction, event: &Event) -> Result<Step, Invalid> {
+    match event {
+        Event::Tcp(_) if !track.control.state().is_tcp() => Err(Invalid::State),
+        Event::Tcp(segment) => tcp::step(track, again, from, segment),
+        Event::Query { .. } | Event::Datagram => Ok(Step::To(heard(*track, from))),
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Row {
     pub state: State,
     /// Seconds since it was opened.
     pub age_secs: u32,
+    /// Seconds since its last frame.
+    pub idle_secs: u32,
     /// Seconds after which it is forgotten, if no frame comes.
     pub left_secs: u32,
     /// The low half of the epoch of the policy that it was last judged under.
@@ -41,7 +43,6 @@ pub struct Row {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
     row: Row,
-    idle_secs: u32,
     control: u64,
     sides: [[u64; 2]; 2],
 }
@@ -146,10 +147,11 @@ impl Connections {
             opener: track.control.opener(),
             state,
             age_secs: now.saturating_sub(since),
+            idle_secs,
             left_secs: self.timeouts.of(state).saturating_sub(idle_secs),
             epoch: seen.stamp.epoch,
         };
-        Some(Saved { row, idle_secs, control: track.control.0, sides: track.sides.map(Side::words) })
+        Some(Saved { row, control: track.control.0, sides: track.sides.map(Side::words) })
     }
 
     /// Takes over a connection that another table [exported](Self::export). It counts as judged under `epoch`; with one that no policy has,
@@ -181,7 +183,7 @@ impl Connections {
         let now = super::second(now);
         let control = Control::new(row.port, row.state, row.opener).seen_by(Control(saved.control));
         let track = Track { control, sides: saved.sides.map(Side::from_words) };
-        let stamp = Stamp { seen: now.saturating_sub(saved.idle_secs), epoch: super::low(epoch) };
+        let stamp = Stamp { seen: now.saturating_sub(row.idle_secs), epoch: super::low(epoch) };
         let since = now.saturating_sub(row.age_secs);
         let put = self.put(&guard, number, (&key, digest), &track, (stamp, since));
         put.then_some(()).ok_or(Refusal::TableFull)

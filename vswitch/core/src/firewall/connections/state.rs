@@ -73,6 +73,26 @@ impl State {
         Self::ALL[(bits as usize & 0xf).min(Self::ALL.len() - 1)]
     }
 
+    /// Its name, as `docs/connections.md` and JSON have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SynSent => "syn-sent",
+            Self::SynBoth => "syn-both",
+            Self::SynReceived => "syn-received",
+            Self::Established => "established",
+            Self::HalfClosed => "half-closed",
+            Self::Closing => "closing",
+            Self::TimeWait => "time-wait",
+            Self::Reset => "reset",
+            Self::Unreplied => "unreplied",
+            Self::Replied => "replied",
+            Self::Asked => "asked",
+            Self::Answered => "answered",
+            Self::OtherUnreplied => "other-unreplied",
+            Self::OtherReplied => "other-replied",
+        }
+    }
+
     /// Whether it is one of TCP's.
     pub const fn is_tcp(self) -> bool {
         (self as u8) <= Self::Reset as u8
@@ -137,6 +157,7 @@ mod tests {
             assert_eq!(state as usize, number);
             assert_eq!(State::from_bits(number as u64), state);
             assert!(Timeouts::DEFAULT.of(state) > 0);
+            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{}\"", state.name()));
         }
     }
 }

@@ -89,7 +89,11 @@ impl Tcp {
     /// What becomes of a segment; one that may open a connection does.
     pub(crate) fn sees(&self, from: Direction, segment: Segment) -> Result<State, Invalid> {
         let event = Event::Tcp(segment);
-        match look_up(&self.table, &self.key, from, &event, at(self.now)) {
+        let digest = self.table.digest(&self.key);
+        let foreseen = self.table.foresee(digest, from, &event, EPOCH, at(self.now));
+        let answer = look_up(&self.table, &self.key, from, &event, at(self.now));
+        assert_eq!(foreseen, answer, "what would be said of an imagined frame is said of a real one");
+        match answer {
             Answer::Known { state, .. } => Ok(state),
             Answer::Invalid(why) => Err(why),
             Answer::New => {

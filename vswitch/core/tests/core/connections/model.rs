@@ -101,7 +101,9 @@ proptest! {
             let key = connection(n).0;
             let digest = table.digest(&key);
             let expected = model.look_up(n, from, &event, epoch, now);
+            let foreseen = table.foresee(digest, from, &event, Epoch::new(epoch), at(now));
             let answer = table.look_up(digest, from, &event, Epoch::new(epoch), at(now));
+            prop_assert_eq!(foreseen, answer);
             prop_assert_eq!(answer, expected);
             match answer {
                 Answer::New => {

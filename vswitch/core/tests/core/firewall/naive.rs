@@ -19,10 +19,34 @@ pub(super) fn decide(
 ) -> Decision {
     for (place, rule) in rules.iter().enumerate() {
         if rule.direction == direction && matches(&rule.matches, members, direction, head) {
-            let place = RulePlace::new(place as u32);
-            return Decision { action: rule.action, stateful: rule.stateful, rule: Some(place) };
+            return by_rule(place, rule);
         }
     }
+    by_default(rules, direction)
+}
+
+/// The same of an IP packet whose ports or ICMP type are not known: none if it depends on them.
+pub(super) fn decide_unread(
+    rules: &[Rule],
+    members: &[Arc<[IpNet]>],
+    direction: Direction,
+    head: &Head,
+) -> Option<Decision> {
+    for (place, rule) in rules.iter().enumerate() {
+        let whole = Match { ports: vec![], icmp: None, ..rule.matches.clone() };
+        if rule.direction == direction && matches(&whole, members, direction, head) {
+            return (whole == rule.matches).then(|| by_rule(place, rule));
+        }
+    }
+    Some(by_default(rules, direction))
+}
+
+fn by_rule(place: usize, rule: &Rule) -> Decision {
+    let place = RulePlace::new(place as u32);
+    Decision { action: rule.action, stateful: rule.stateful, rule: Some(place) }
+}
+
+fn by_default(rules: &[Rule], direction: Direction) -> Decision {
     let allows = |rule: &Rule| rule.direction == Direction::Egress && rule.action == Action::Allow;
     let action = match direction {
         Direction::Ingress => Action::Drop,

@@ -7,6 +7,10 @@ use vswitch_core::{
     description::{self, Description, Link, Membership, Origin, Port, Trunk, Vlan},
     drop_reason::DropReason,
     fdb::Fdb,
+    firewall::{
+        connections::{Config, Connections, Secret, Timeouts},
+        policy::{GroupId, Rule, SecurityGroup},
+    },
     head::{FrameView, HEAD_BYTES, LinkHeader},
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
@@ -14,6 +18,9 @@ use vswitch_core::{
     vlan::{Tci, VlanId, VlanSet},
     world::World,
 };
+
+use ipnet::IpNet;
+use std::net::IpAddr;
 
 /// A VLAN's id.
 pub(crate) fn vlan(number: u16) -> VlanId {
@@ -61,6 +68,7 @@ impl Lab {
             vlans: vlans.into(),
             switches: vec![],
             ports: vec![],
+            groups: Vec::new(),
             trunks: vec![],
         };
         Self { description, line: 0 }
@@ -95,6 +103,7 @@ impl Lab {
             mac: None,
             mtu: None,
             queues: 1,
+            firewall: None,
             mac_limit: 1000,
             sealed_memory: false,
             up: true,
@@ -103,6 +112,34 @@ impl Lab {
             link_origin: Some(origin),
         }));
         self
+    }
+
+    /// One more security group.
+    pub(crate) fn group(mut self, name: &str, rules: &[Rule]) -> Self {
+        let origin = self.next_line();
+        let rules = rules.iter().map(|rule| Rule { origin: self.next_line(), ..rule.clone() }).collect();
+        self.description.groups.push(SecurityGroup { name: name.into(), rules, origin });
+        self
+    }
+
+    /// The port that was said last has these groups, and is the `n`th station with the addresses 10.0.0.n and fd00::n.
+    pub(crate) fn guarded(self, n: u8, groups: &[u16]) -> Self {
+        let addresses = [IpAddr::from([10, 0, 0, n]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, n.into()])];
+        let groups = groups.iter().copied().map(GroupId::new).collect();
+        self.but(|port| {
+            port.firewall = Some(description::Firewall {
+                groups,
+                addresses: addresses.into(),
+                identity: Some(description::Identity {
+                    mac: mac(n),
+                    addresses: addresses.map(IpNet::from).into(),
+                    others: vec![],
+                }),
+                dhcp_server: false,
+                router: false,
+                origin: port.origin,
+            });
+        })
     }
 
     /// Changes the port that was said last.
@@ -128,7 +165,8 @@ impl Lab {
         let world = World::compile(&self.description).expect("the lab is sound");
         let fdb = Fdb::new(42, buckets);
         fdb.install(&world);
-        Bench { world, fdb, now: Instant::ZERO, learning: true, steps: vec![] }
+        let connections = connections(&world);
+        Bench { world, fdb, connections, now: Instant::ZERO, learning: true, steps: vec![] }
     }
 }
 
@@ -136,13 +174,34 @@ impl Lab {
 pub(crate) struct Bench {
     pub(crate) world: World,
     pub(crate) fdb: Fdb,
+    pub(crate) connections: Connections,
     pub(crate) now: Instant,
     pub(crate) learning: bool,
     /// The last frame's way, in words.
     pub(crate) steps: Vec<String>,
 }
 
+/// A table in which each port may have 100 connections.
+pub(crate) fn connections(world: &World) -> Connections {
+    let config = Config { capacity: 4096, ports: 64, timeouts: Timeouts::DEFAULT };
+    let connections = Connections::new(config, Secret::new([7; 16]));
+    world.ports().for_each(|port| connections.admit(port.id, 100));
+    connections
+}
+
 impl Bench {
+    /// The switch at this moment.
+    pub(crate) fn switch(&self) -> Switch<'_> {
+        let Self { world, fdb, connections, now, learning, .. } = self;
+        Switch { world, fdb, connections, now: *now, learning: *learning }
+    }
+
+    /// Goes on with another World, as a datapath does that applies a changed file.
+    pub(crate) fn adopt(&mut self, lab: &Lab) {
+        self.world = World::compile_after(&lab.description, &self.world).expect("the lab is sound");
+        self.fdb.install(&self.world);
+    }
+
     /// What becomes of `frame` if it comes in on that port.
     pub(crate) fn send(&mut self, port: u16, frame: &[u8]) -> (Fate, Vec<Copy>) {
         let len = frame.len() as u32;
@@ -151,7 +210,7 @@ impl Bench {
             Ok(link) => link,
             Err(reason) => return (Fate::Dropped(reason), vec![]),
         };
-        let switch = Switch { world: &self.world, fdb: &self.fdb, now: self.now, learning: self.learning };
+        let switch = self.switch();
         let (mut copies, mut recorder) = (vec![], Recorder::default());
         let fate = switch.decide(
             port,

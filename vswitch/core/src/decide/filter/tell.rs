@@ -1,0 +1,48 @@
+//! What decided in a firewall: counted, and told to who traces.
+
+use super::{By, Examined, Verdict};
+use crate::{
+    firewall::{interface::Firewall, policies::Policy, policy::Direction, tuple::Tuple},
+    trace::{FilteredBy, Step},
+    world::{Port, World},
+};
+
+/// Counts what rules decided, or what holds where none does.
+#[inline(never)]
+pub(super) fn count(world: &World, (firewall, policy): (&Firewall, &Policy), direction: Direction, by: By) {
+    match by {
+        By::Rules(decision) | By::RulesOfOpener(decision) => match decision.rule {
+            Some(place) => world.hits().count(policy.rule(place)),
+            None => firewall.defaults.default_of(direction, decision.action).count(),
+        },
+        By::Basic => firewall.defaults.basic(direction).count(),
+        By::Connection { .. } | By::NoConnection | By::Full | By::Fragment | By::Unparsed => {}
+    }
+}
+
+/// The step of a frame that has this verdict, with what would let it pass if rules drop it.
+pub(super) fn step(
+    world: &World,
+    (port, firewall, policy): (&Port, &Firewall, &Policy),
+    direction: Direction,
+    frame: &Examined<'_>,
+    verdict: &Verdict,
+) -> Step {
+    let mut mend = None;
+    let by = match verdict.by {
+        By::Connection { state, opener } => FilteredBy::Connection { state, opener },
+        By::NoConnection => FilteredBy::NoConnection,
+        By::Full => FilteredBy::Full,
+        By::Rules(decision) => {
+            if let Ok(tuple) = Tuple::of(frame.head()) {
+                mend = world.mend((port, firewall, policy), direction, &tuple, &decision);
+            }
+            FilteredBy::rules(world, policy, decision)
+        }
+        By::RulesOfOpener(decision) => FilteredBy::rules(world, policy, decision),
+        By::Basic => FilteredBy::Basic,
+        By::Fragment => FilteredBy::Fragment,
+        By::Unparsed => FilteredBy::Unparsed,
+    };
+    Step::filtered(port, direction, by, verdict.outcome.is_ok(), mend)
+}

@@ -1,0 +1,146 @@
+//! The table of connections: made with the first lab that has a firewall, one for all workers, and swept by a thread of its own.
+//! It stays for as long as the process: a changed lab goes on with the connections of the one before.
+
+use anyhow::Context;
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+use vswitch_core::{
+    clock,
+    firewall::connections::{Config, Connections, Secret, Timeouts},
+    id::PortId,
+    world::{MAX_PORTS, World},
+};
+
+/// Connections of all interfaces together, in about 37 MiB.
+const CAPACITY: usize = 1 << 18;
+
+/// How long connections that run already may be picked up: those of before a restart, or of before there was a firewall.
+const PICK_UP: Duration = Duration::from_secs(300);
+
+/// How often entries are swept, and the part of all that is swept then.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const SWEEP_PART: usize = 16;
+
+/// The table, who may use it, and its sweeper.
+pub(crate) struct Tracking {
+    table: Arc<Connections>,
+    /// Ports that have a share of it.
+    admitted: BTreeSet<PortId>,
+    /// None: no lab had a firewall yet, and the table has room for nothing.
+    sweeper: Option<Sweeper>,
+}
+
+impl Tracking {
+    /// For labs without firewalls.
+    pub(crate) fn none() -> Self {
+        Self { table: Arc::new(nothing()), admitted: BTreeSet::new(), sweeper: None }
+    }
+
+    pub(crate) const fn table(&self) -> &Arc<Connections> {
+        &self.table
+    }
+
+    /// Gives each interface of `world` that has a firewall its share, before workers decide by that World. Moments count from `origin`. If the
+    /// first of them comes when connections `run_already`, these may be picked up.
+    pub(crate) fn admit(&mut self, world: &World, origin: Instant, run_already: bool) -> anyhow::Result<()> {
+        if world.guarded() == 0 {
+            return Ok(());
+        }
+        if self.sweeper.is_none() {
+            let table = Arc::new(table().context("no random secret for the table of connections")?);
+            if run_already {
+                table.pick_up_until(clock::Instant::ZERO + origin.elapsed() + PICK_UP);
+            }
+            self.sweeper =
+                Some(Sweeper::start(&table, origin).context("a thread for the table of connections")?);
+            self.table = table;
+        }
+        self.admitted.extend(admit(&self.table, world));
+        Ok(())
+    }
+
+    /// Forgets the connections of what `world` has not, once all workers decide by it.
+    pub(crate) fn forget_others(&mut self, world: &World) {
+        let stays = |id: &PortId| {
+            world.port(id.index()).is_some_and(|port| port.id == *id && port.firewall.is_some())
+        };
+        let has_place = |id: &PortId| world.port(id.index()).is_some_and(|port| port.firewall.is_some());
+        self.admitted.retain(|id| {
+            // Where another port has its place, that was admitted, and this one's connections are forgotten.
+            if !has_place(id) {
+                self.table.forget(id.index());
+            }
+            stays(id)
+        });
+    }
+}
+
+/// Of a whole lab that never changes.
+pub(crate) fn of(world: &World) -> io::Result<Connections> {
+    if world.guarded() == 0 {
+        return Ok(nothing());
+    }
+    let table = table()?;
+    admit(&table, world);
+    Ok(table)
+}
+
+fn table() -> io::Result<Connections> {
+    let mut bytes = [0; 128];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    let (words, _) = bytes.as_chunks::<8>();
+    let secret = Secret::new(std::array::from_fn(|n| u64::from_ne_bytes(words[n])));
+    Ok(Connections::new(Config { capacity: CAPACITY, ports: MAX_PORTS, timeouts: Timeouts::DEFAULT }, secret))
+}
+
+fn nothing() -> Connections {
+    Connections::new(Config { capacity: 0, ports: 0, timeouts: Timeouts::DEFAULT }, Secret::new([0; 16]))
+}
+
+/// Gives each interface with a firewall an equal part, so that none can take another's room; returns which.
+fn admit(table: &Connections, world: &World) -> Vec<PortId> {
+    let guarded: Vec<PortId> =
+        world.ports().filter(|port| port.firewall.is_some()).map(|port| port.id).collect();
+    let each = CAPACITY / guarded.len().max(1);
+    guarded.iter().for_each(|port| table.admit(*port, each as u32));
+    guarded
+}
+
+/// Sweeps the table until it is dropped.
+struct Sweeper {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sweeper {
+    fn start(table: &Arc<Connections>, origin: Instant) -> io::Result<Self> {
+        let over = Arc::new(AtomicBool::new(false));
+        let (end, table) = (over.clone(), table.clone());
+        let thread = thread::Builder::new().name("sweeper".into()).spawn(move || {
+            while !end.load(Ordering::Acquire) {
+                table.sweep(clock::Instant::ZERO + origin.elapsed(), CAPACITY / SWEEP_PART);
+                thread::park_timeout(SWEEP_EVERY);
+            }
+        })?;
+        Ok(Self { over, thread: Some(thread) })
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // Had it panicked, that was printed; there is nothing left to end.
+            let _ = thread.join();
+        }
+    }
+}

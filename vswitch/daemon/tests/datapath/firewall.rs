@@ -1,0 +1,234 @@
+//! Interfaces with firewalls from driver to driver: what was opened by one worker is known to the other, what is dropped is counted, and a
+//! changed policy holds from the moment on that it was applied.
+
+use crate::lab::{Lab, access, description, mac, receive, send};
+use std::{fs::File, net::IpAddr, os::fd::OwnedFd, time::Instant};
+use vhost_net_backend::driver::{Config, Driver};
+use vswitch_core::{
+    build::{self, Addresses, Ethernet},
+    description::{Description, Firewall, Origin},
+    drop_reason::DropReason,
+    firewall::{
+        connections::{Ends, State},
+        hits::DefaultCounts,
+        policy::{Action, Direction, GroupId, Match, PortRange, Protocol, Rule, SecurityGroup},
+    },
+    id::{Epoch, PortId},
+    mac::MacAddr,
+};
+use vswitchd::control::protocol::{
+    Attachment, AttachmentKind, ConnectionTable, DatapathSettings, PollMode, PortState,
+};
+
+const HERE: Origin = Origin { line: 7, column: 1 };
+
+/// Two ports in one VLAN; the second lets in UDP to `ports` only.
+fn guarded(ports: PortRange, epoch: u64) -> Description {
+    let mut lab = description(&[access(10), access(10)]);
+    let matches = Match { protocol: Protocol::Number(17), ports: vec![ports], ..Match::default() };
+    let rule =
+        Rule { direction: Direction::Ingress, action: Action::Allow, stateful: true, matches, origin: HERE };
+    lab.groups = vec![SecurityGroup { name: "dns".into(), rules: vec![rule], origin: HERE }];
+    lab.epoch = Epoch::new(epoch);
+    let firewall = Firewall {
+        groups: vec![GroupId::new(0)],
+        addresses: vec![],
+        identity: None,
+        dhcp_server: false,
+        router: false,
+        origin: HERE,
+    };
+    lab.ports[1].as_mut().unwrap().firewall = Some(firewall);
+    lab
+}
+
+fn one(port: u16) -> PortRange {
+    PortRange { first: port, last: port }
+}
+
+fn apply(lab: &mut Lab, now: &Description) {
+    let attachment = |port| Attachment { port, kind: AttachmentKind::VhostUserListen, reopened: 0 };
+    let attachments = now.ports.iter().flatten().map(|port| attachment(port.id)).collect();
+    let some: Vec<OwnedFd> = (0..2).map(|_| File::open("/dev/null").unwrap().into()).collect();
+    let settings = DatapathSettings { workers: 2, cpus: vec![], poll: PollMode::Adaptive };
+    lab.datapath.apply(now, attachments, some, settings).unwrap();
+}
+
+/// From one guest to the other, or to all.
+fn udp(from: usize, to: Option<usize>, ports: (u16, u16)) -> Vec<u8> {
+    let link = Ethernet { src: mac(from), dst: to.map_or(MacAddr::BROADCAST, mac), tag: None };
+    let ip = |n: usize| [10, 0, 0, n as u8 + 1].into();
+    build::udp(link, Addresses::V4(ip(from), to.map_or([10, 0, 0, 255].into(), ip)), ports, &[0; 18])
+}
+
+/// Both guests, each known to the switch.
+fn guests(lab: &Lab) -> [Driver; 2] {
+    let mut guests = [0, 1].map(|place| lab.attach(place, &Config::default()));
+    for (place, guest) in guests.iter_mut().enumerate() {
+        let link = Ethernet { src: mac(place), dst: MacAddr::BROADCAST, tag: None };
+        send(guest, &build::arp_request(link, [10, 0, 0, 9].into(), [10, 0, 0, 8].into()));
+        lab.wait(|seen| seen.ports[1 - place].counters.to_port.delivered == 1);
+    }
+    guests
+}
+
+fn dropped(lab: &Lab, place: usize, reason: DropReason) -> u64 {
+    lab.lawful().ports[place].counters.to_port.dropped.get(&reason).copied().unwrap_or(0)
+}
+
+#[test]
+fn what_one_worker_opened_the_other_knows_and_what_was_not_opened_is_dropped_and_counted() {
+    let mut lab = Lab::with_workers(&guarded(one(53), 1), 2);
+    let [mut outside, mut inside] = guests(&lab);
+    receive(&mut outside, 1);
+    receive(&mut inside, 1);
+    // Each guest is another worker's.
+    let deliver = |from: &mut Driver, to: &mut Driver, frame: &[u8]| {
+        send(from, frame);
+        assert_eq!(receive(to, 1), [frame]);
+    };
+    let reached = |lab: &Lab, count| lab.wait(|seen| seen.ports[0].counters.from_port.frames == count);
+    send(&mut outside, &udp(0, Some(1), (9, 99)));
+    reached(&lab, 2);
+    assert_eq!(dropped(&lab, 1, DropReason::PolicyIngress), 1);
+    deliver(&mut inside, &mut outside, &udp(1, Some(0), (99, 9)));
+    deliver(&mut outside, &mut inside, &udp(0, Some(1), (9, 99)));
+    deliver(&mut outside, &mut inside, &udp(0, Some(1), (7, 53)));
+    deliver(&mut inside, &mut outside, &udp(1, Some(0), (53, 7)));
+    // What is imagined opens nothing.
+    let port = |place| PortId::new(place, 0);
+    let journey = lab.datapath.trace(port(1), &udp(1, Some(0), (5, 5))).unwrap();
+    assert_eq!((journey.dropped, journey.copies.len()), (None, 1));
+    send(&mut outside, &udp(0, Some(1), (5, 5)));
+    reached(&lab, 5);
+    assert_eq!(dropped(&lab, 1, DropReason::PolicyIngress), 2);
+    // Port 53 is closed: what it opened ends, what the guest opened goes on.
+    apply(&mut lab, &guarded(one(54), 2));
+    send(&mut outside, &udp(0, Some(1), (7, 53)));
+    reached(&lab, 6);
+    assert_eq!(dropped(&lab, 1, DropReason::PolicyIngress), 3);
+    deliver(&mut outside, &mut inside, &udp(0, Some(1), (9, 99)));
+    deliver(&mut outside, &mut inside, &udp(0, Some(1), (7, 54)));
+    // A flood has a copy for each, and that one is dropped.
+    send(&mut outside, &udp(0, None, (9, 98)));
+    reached(&lab, 9);
+    assert_eq!(dropped(&lab, 1, DropReason::PolicyIngress), 4);
+}
+
+#[test]
+fn an_interface_whose_rules_cannot_be_meant_is_down_until_they_can() {
+    let backwards = PortRange { first: 9, last: 8 };
+    let lab = Lab::of(&guarded(backwards, 1));
+    let seen = lab.lawful();
+    assert_eq!([seen.ports[0].state, seen.ports[1].state], [PortState::Waiting, PortState::Down]);
+    assert_eq!(
+        seen.ports[1].detail,
+        "down: its firewall cannot be compiled (line 7: a rule of security group `dns` names ports 9-8, a range that ends before it begins)"
+    );
+    // One that ran and is broken by a change is closed, too, and back when it is mended.
+    let mut lab = Lab::with_workers(&guarded(one(53), 1), 2);
+    let [mut outside, mut inside] = guests(&lab);
+    receive(&mut inside, 1);
+    apply(&mut lab, &guarded(backwards, 2));
+    assert_eq!(lab.lawful().ports[1].state, PortState::Down);
+    send(&mut outside, &udp(0, Some(1), (7, 53)));
+    let seen = lab.wait(|seen| seen.ports[0].counters.from_port.frames == 2);
+    assert_eq!(seen.ports[0].counters.from_port.dropped.get(&DropReason::NoReceiver), Some(&1));
+    assert_eq!(seen.ports[1].counters.to_port.delivered, 1, "what came before");
+    apply(&mut lab, &guarded(one(53), 3));
+    send(&mut outside, &udp(0, Some(1), (7, 53)));
+    assert_eq!(receive(&mut inside, 1), [udp(0, Some(1), (7, 53))]);
+    lab.lawful();
+}
+
+/// An answer is a copy like any other: made for the sender, delivered to its ring or lost there, and counted.
+#[test]
+fn who_sends_what_a_rule_rejects_is_told_in_its_own_ring() {
+    let mut now = guarded(one(53), 1);
+    now.groups[0].rules[0].action = Action::Reject;
+    let lab = Lab::with_workers(&now, 1);
+    let [mut outside, mut inside] = guests(&lab);
+    receive(&mut outside, 1);
+    receive(&mut inside, 1);
+    let frame = udp(0, Some(1), (9, 53));
+    send(&mut outside, &frame);
+    let answer = &receive(&mut outside, 1)[0];
+    assert_eq!(answer[..14], [&mac(0).octets()[..], &mac(1).octets(), &[8, 0]].concat());
+    assert_eq!((answer[23], answer[34], answer[35]), (1, 3, 13), "administratively prohibited");
+    assert_eq!(answer[42..], frame[14..], "what it is about");
+    let seen = lab.lawful();
+    let [from, to] = [0, 1].map(|place| &seen.ports[place].counters);
+    assert_eq!((from.from_port.originated, from.to_port.copies, from.to_port.delivered), (1, 2, 2));
+    assert_eq!(to.to_port.dropped.get(&DropReason::RejectIngress), Some(&1));
+    let journey = lab.datapath.trace(PortId::new(0, 0), &frame).unwrap();
+    let said = journey.steps.last().map(ToString::to_string).unwrap_or_default();
+    assert!(said.contains("with an ICMP error"), "{said}");
+    // Far more than it may be told, and none of it read: what finds no buffer is lost there, like any copy.
+    let began = Instant::now();
+    for batch in 1..=30 {
+        (0..100).for_each(|_| send(&mut outside, &frame));
+        lab.wait(|seen| seen.ports[0].counters.from_port.frames == 2 + 100 * batch);
+    }
+    let may = 101 + began.elapsed().as_millis() as u64 + 1;
+    let from = &lab.lawful().ports[0].counters;
+    assert!((101..=may).contains(&from.from_port.originated), "{from:?}, and may be {may}");
+    assert_eq!(from.to_port.copies, 1 + from.from_port.originated);
+}
+
+#[test]
+fn what_rules_decided_and_what_they_allowed_is_shown() {
+    let mut lab = Lab::with_workers(&guarded(one(53), 1), 2);
+    let [mut outside, mut inside] = guests(&lab);
+    receive(&mut outside, 1);
+    receive(&mut inside, 1);
+    let deliver = |from: &mut Driver, to: &mut Driver, frame: &[u8]| {
+        send(from, frame);
+        assert_eq!(receive(to, 1), [frame]);
+    };
+    let port = |place| PortId::new(place, 0);
+    let shown = |lab: &Lab| {
+        let hits = lab.datapath.rule_hits().unwrap();
+        let [(of, defaults)] = hits.defaults[..] else { panic!("not one firewall: {hits:?}") };
+        assert_eq!(of, port(1));
+        (hits.rules, defaults)
+    };
+    let asked = DefaultCounts { ingress_basic: 1, egress_basic: 1, ..DefaultCounts::default() };
+    assert_eq!(shown(&lab), (vec![0], asked), "ARP needs no rule");
+    for from in [7, 8] {
+        for _ in 0..3 {
+            deliver(&mut outside, &mut inside, &udp(0, Some(1), (from, 53)));
+            deliver(&mut inside, &mut outside, &udp(1, Some(0), (53, from)));
+        }
+    }
+    deliver(&mut inside, &mut outside, &udp(1, Some(0), (99, 9)));
+    send(&mut outside, &udp(0, Some(1), (9, 98)));
+    lab.wait(|seen| seen.ports[0].counters.from_port.frames == 8);
+    // Nothing is counted of what is imagined.
+    lab.datapath.trace(port(0), &udp(0, Some(1), (5, 53))).unwrap();
+    let defaults = DefaultCounts { ingress_dropped: 1, egress_allowed: 1, ..asked };
+    assert_eq!(shown(&lab), (vec![2], defaults));
+
+    let table = lab.datapath.connections(&[port(1)]).unwrap();
+    assert_eq!((table.entries, lab.datapath.connections(&[]).unwrap().entries), (3, 3));
+    assert_eq!(lab.datapath.connections(&[port(0)]).unwrap(), ConnectionTable::default());
+    let mut rows: Vec<_> = table.rows.iter().map(|row| (row.ends, row.opener, row.state)).collect();
+    rows.sort_by_key(|(ends, ..)| format!("{ends:?}"));
+    let ends = |inside, outside| Ends::Ports { inside, outside };
+    let expected = [
+        (ends(53, 7), Direction::Ingress, State::Replied),
+        (ends(53, 8), Direction::Ingress, State::Replied),
+        (ends(99, 9), Direction::Egress, State::Unreplied),
+    ];
+    assert_eq!(rows, expected);
+    let row = &table.rows[0];
+    assert_eq!((row.interface.as_str(), row.protocol, row.vlan.number()), ("n1:eth0", 17, 10));
+    assert_eq!([row.inside, row.outside], [[10, 0, 0, 2], [10, 0, 0, 1]].map(IpAddr::from));
+    assert!(row.idle_secs + row.left_secs == if row.state == State::Replied { 120 } else { 30 });
+
+    // A rule that stays goes on, one that changed begins anew; the interface is the same one.
+    apply(&mut lab, &guarded(one(53), 2));
+    deliver(&mut outside, &mut inside, &udp(0, Some(1), (10, 53)));
+    assert_eq!(shown(&lab), (vec![3], defaults));
+    apply(&mut lab, &guarded(one(54), 3));
+    assert_eq!(shown(&lab), (vec![0], defaults));
+}
