@@ -175,7 +175,7 @@ struct Receiver {
     /// Bytes that a frame may have.
     longest: u32,
     way: Way,
-    /// Whether it has a firewall.
+    /// Whether it has a firewall, or the port that they come from.
     is_guarded: bool,
 }
 
@@ -312,8 +312,10 @@ impl<'a> Ingress<'a> {
     {
         let Some(home) = &self.home else { return };
         let (mut receiver, mut begin) = (Receiver::NOBODY, rows.decided());
-        for at in rows.done..rows.held {
-            let row = &rows.rows[at];
+        // Where a row ends of which only the first frames pass firewalls.
+        let mut cut = None;
+        let left = rows.rows.get(rows.done..rows.held).unwrap_or_default();
+        for (at, row) in left.iter().enumerate() {
             let Some(found) = home.find(row) else { break };
             if !receiver.is_of(found, row.tag) {
                 let way = receiver.way;
@@ -330,16 +332,19 @@ impl<'a> Ingress<'a> {
             if row.longest > receiver.longest {
                 break;
             }
-            if receiver.is_guarded || !home.port.is_plain {
-                let (first, end) = (row.begin, rows.begin(at + 1));
+            if receiver.is_guarded {
+                let (first, end) = (row.begin, left.get(at + 1).map_or(rows.frames, |next| next.begin));
                 let frames = from(first as usize).take((end - first) as usize);
                 let passed = first + self.through(home, row, receiver.way.to, frames) as u32;
                 if passed < end {
-                    rows.rows[at].begin = passed;
+                    cut = Some(passed);
                     break;
                 }
             }
             rows.done += 1;
+        }
+        if let Some(begin) = cut {
+            rows.rows[rows.done].begin = begin;
         }
         let end = rows.decided();
         if begin < end {
@@ -384,7 +389,13 @@ impl<'a> Ingress<'a> {
         let longest =
             port.mtu.map_or(MAX_FRAME_LEN, |mtu| u32::from(mtu) + link_len as u32).min(MAX_FRAME_LEN);
         let way = Way { to: port.id.index(), edit };
-        *receiver = Receiver { found, tag: row.tag, longest, way, is_guarded: !port.is_plain };
+        *receiver = Receiver {
+            found,
+            tag: row.tag,
+            longest,
+            way,
+            is_guarded: !(port.is_plain && home.port.is_plain),
+        };
         true
     }
 
