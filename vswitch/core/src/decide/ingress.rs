@@ -333,9 +333,8 @@ impl<'a> Ingress<'a> {
                 break;
             }
             if receiver.is_guarded {
-                let (first, end) = (row.begin, left.get(at + 1).map_or(rows.frames, |next| next.begin));
-                let frames = from(first as usize).take((end - first) as usize);
-                let passed = first + self.through(home, row, receiver.way.to, frames) as u32;
+                let end = left.get(at + 1).map_or(rows.frames, |next| next.begin);
+                let passed = self.through(home, row, end, receiver.way.to, &from);
                 if passed < end {
                     cut = Some(passed);
                     break;
@@ -352,21 +351,21 @@ impl<'a> Ingress<'a> {
         }
     }
 
-    /// How many of these frames of `row`, from the first on, the firewalls at both ends of their way let pass at once.
+    /// Where the frames of `row`, which ends before the one in place `end`, stop passing at once through the firewalls at both ends of their way: the
+    /// place of the first that does not, or `end`. Kept apart, so that frames without firewalls pay nothing for it.
+    #[cold]
     #[inline(never)]
-    fn through<'f>(
-        &self,
-        home: &Home<'_>,
-        row: &Row,
-        to: u16,
-        frames: impl Iterator<Item = (&'f [u8], u32)>,
-    ) -> usize {
+    fn through<'f, I>(&self, home: &Home<'_>, row: &Row, end: u32, to: u16, from: &impl Fn(usize) -> I) -> u32
+    where
+        I: Iterator<Item = (&'f [u8], u32)>,
+    {
+        let frames = from(row.begin as usize).take((end - row.begin) as usize);
         let src = MacAddr::new(std::array::from_fn(|n| (row.src >> (56 - 8 * n)) as u8));
         let ends = self.switch.world.port(to).map(|to| (home.port, to));
         let vlan = row.place.and_then(Place::vlan);
         let gates = vlan.zip(ends).and_then(|(vlan, ends)| Gates::between(&self.switch, vlan, src, ends));
         let at = ETHERNET_LEN + if row.tag == Tag::NONE { 0 } else { TAG_LEN };
-        gates.map_or(0, |gates| gates.pass(at, frames))
+        row.begin + gates.map_or(0, |gates| gates.pass(at, frames)) as u32
     }
 
     /// Makes `receiver` what frames of `row` meet at the port where their destination was `found`; not if that is no other port of
