@@ -175,7 +175,7 @@ struct Receiver {
     /// Bytes that a frame may have.
     longest: u32,
     way: Way,
-    /// Whether it has a firewall.
+    /// Whether it has a firewall, or the port that they come from.
     is_guarded: bool,
 }
 
@@ -312,8 +312,10 @@ impl<'a> Ingress<'a> {
     {
         let Some(home) = &self.home else { return };
         let (mut receiver, mut begin) = (Receiver::NOBODY, rows.decided());
-        for at in rows.done..rows.held {
-            let row = &rows.rows[at];
+        // Where a row ends of which only the first frames pass firewalls.
+        let mut cut = None;
+        let left = rows.rows.get(rows.done..rows.held).unwrap_or_default();
+        for (at, row) in left.iter().enumerate() {
             let Some(found) = home.find(row) else { break };
             if !receiver.is_of(found, row.tag) {
                 let way = receiver.way;
@@ -330,16 +332,18 @@ impl<'a> Ingress<'a> {
             if row.longest > receiver.longest {
                 break;
             }
-            if receiver.is_guarded || !home.port.is_plain {
-                let (first, end) = (row.begin, rows.begin(at + 1));
-                let frames = from(first as usize).take((end - first) as usize);
-                let passed = first + self.through(home, row, receiver.way.to, frames) as u32;
+            if receiver.is_guarded {
+                let end = left.get(at + 1).map_or(rows.frames, |next| next.begin);
+                let passed = self.through(home, row, end, receiver.way.to, &from);
                 if passed < end {
-                    rows.rows[at].begin = passed;
+                    cut = Some(passed);
                     break;
                 }
             }
             rows.done += 1;
+        }
+        if let Some(begin) = cut {
+            rows.rows[rows.done].begin = begin;
         }
         let end = rows.decided();
         if begin < end {
@@ -347,21 +351,21 @@ impl<'a> Ingress<'a> {
         }
     }
 
-    /// How many of these frames of `row`, from the first on, the firewalls at both ends of their way let pass at once.
+    /// Where the frames of `row`, which ends before the one in place `end`, stop passing at once through the firewalls at both ends of their way: the
+    /// place of the first that does not, or `end`. Kept apart, so that frames without firewalls pay nothing for it.
+    #[cold]
     #[inline(never)]
-    fn through<'f>(
-        &self,
-        home: &Home<'_>,
-        row: &Row,
-        to: u16,
-        frames: impl Iterator<Item = (&'f [u8], u32)>,
-    ) -> usize {
+    fn through<'f, I>(&self, home: &Home<'_>, row: &Row, end: u32, to: u16, from: &impl Fn(usize) -> I) -> u32
+    where
+        I: Iterator<Item = (&'f [u8], u32)>,
+    {
+        let frames = from(row.begin as usize).take((end - row.begin) as usize);
         let src = MacAddr::new(std::array::from_fn(|n| (row.src >> (56 - 8 * n)) as u8));
         let ends = self.switch.world.port(to).map(|to| (home.port, to));
         let vlan = row.place.and_then(Place::vlan);
         let gates = vlan.zip(ends).and_then(|(vlan, ends)| Gates::between(&self.switch, vlan, src, ends));
         let at = ETHERNET_LEN + if row.tag == Tag::NONE { 0 } else { TAG_LEN };
-        gates.map_or(0, |gates| gates.pass(at, frames))
+        row.begin + gates.map_or(0, |gates| gates.pass(at, frames)) as u32
     }
 
     /// Makes `receiver` what frames of `row` meet at the port where their destination was `found`; not if that is no other port of
@@ -384,7 +388,13 @@ impl<'a> Ingress<'a> {
         let longest =
             port.mtu.map_or(MAX_FRAME_LEN, |mtu| u32::from(mtu) + link_len as u32).min(MAX_FRAME_LEN);
         let way = Way { to: port.id.index(), edit };
-        *receiver = Receiver { found, tag: row.tag, longest, way, is_guarded: !port.is_plain };
+        *receiver = Receiver {
+            found,
+            tag: row.tag,
+            longest,
+            way,
+            is_guarded: !(port.is_plain && home.port.is_plain),
+        };
         true
     }
 
