@@ -3,8 +3,8 @@
 //!
 //! `cargo bench -p vswitchd --bench guarded -- [--connections 1] [--rules 1] [--ends 1|2] [--udp] [--batch 32] [--turns 20000]`: so many connections
 //! to as many ports and hosts of the first guest, of which each turn's frames belong to others, in an order without pattern; so many rules in the
-//! group of the guarded interfaces, of which the last lets them in; one guarded interface (the second), or both. `--only plain|guarded` takes the turns of one,
-//! for callgrind (`--toggle-collect='*Worker*turn*'`).
+//! group of the guarded interfaces, of which the last lets them in; one guarded interface (the second), or both. `--only plain|guarded`
+//! takes the turns of one, for callgrind (`--toggle-collect='*Worker*turn*'`).
 
 #[path = "../tests/datapath/description.rs"]
 mod description;

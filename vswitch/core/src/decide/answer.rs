@@ -25,16 +25,7 @@ impl Switch<'_> {
         let left = match fate {
             Fate::Dropped(DropReason::RejectEgress) => false,
             // Who merely overhears a flood has no say in whether its receiver is there.
-            Fate::Unicast | Fate::Flooded => {
-                let mut rejected =
-                    copies.iter().filter(|copy| copy.outcome == Err(DropReason::RejectIngress));
-                let is_receiver = |copy: &Copy| {
-                    let port = self.world.port(copy.to);
-                    fate == Fate::Unicast || port.is_some_and(|port| port.mac == Some(frame.link.dst))
-                };
-                rejected.find(|copy| is_receiver(copy))?;
-                true
-            }
+            Fate::Unicast if copies.iter().any(|copy| copy.outcome == Err(DropReason::RejectIngress)) => true,
             _ => return None,
         };
         let answer = Answer::to(frame, &frame.head())?;

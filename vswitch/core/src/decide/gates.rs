@@ -69,8 +69,8 @@ impl<'a> Gates<'a> {
         Some(Self { connections: switch.connections, now: switch.now, sender, from, to })
     }
 
-    /// How many of these frames, from the first on, pass because their connections are established. Each is given by its first bytes and its length; what
-    /// its EtherType announces is `at` that place.
+    /// How many of these frames, from the first on, pass because their connections are established. Each is given by its first bytes and its
+    /// length; what its EtherType announces is `at` that place.
     pub(super) fn pass<'f>(&self, at: usize, frames: impl Iterator<Item = (&'f [u8], u32)>) -> usize {
         frames.take_while(|(bytes, len)| self.passes(at, bytes, *len)).count()
     }

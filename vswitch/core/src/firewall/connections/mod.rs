@@ -116,6 +116,13 @@ pub enum Invalid {
     Unrelated,
 }
 
+/// What stands in a connection's entry, read at once.
+struct Noted {
+    seen: Seen,
+    track: Track,
+    again: SynAgain,
+}
+
 /// How often a change is tried that other workers' changes come before.
 const TRIES: usize = 4;
 
@@ -181,8 +188,8 @@ impl Connections {
         }
     }
 
-    /// Whether the frame is a plain segment of an established connection, or a datagram of one that was answered, as [`Self::look_up`] would find it near;
-    /// then it is noted there. If not, the frame has changed nothing.
+    /// Whether the frame is a plain segment of an established connection, or a datagram of one that was answered, and stands where
+    /// [`Self::look_up`] looks first; then it is noted there. If not, the frame has changed nothing.
     #[inline(always)]
     pub fn carries(
         &self,
@@ -250,15 +257,10 @@ impl Connections {
         let Some(number) = self.table.find(digest) else { return self.unknown(event, now) };
         let hot = self.table.hot(number);
         for _ in 0..TRIES {
-            let seen = hot.seen();
-            let track = hot.track(seen.control);
-            let again = self.table.cold(number).again();
-            if !hot.is(digest) || self.is_over(seen, now) {
-                return self.unknown(event, now);
-            }
-            if seen.stamp.epoch != low(epoch) {
-                return Answer::Stale { opener: track.control.opener() };
-            }
+            let Noted { seen, track, again } = match self.noted((number, digest), event, epoch, now) {
+                Ok(noted) => noted,
+                Err(answer) => return answer,
+            };
             match step(&track, again, from, event) {
                 Err(why) => return Answer::Invalid(why),
                 Ok(Step::Anew) => return Answer::New,
@@ -288,6 +290,27 @@ impl Connections {
         known(hot.track(hot.seen().control))
     }
 
+    /// What is noted in an entry of a connection that a frame belongs to; else the answer to the frame.
+    fn noted(
+        &self,
+        (number, digest): (u32, Digest),
+        event: &Event,
+        epoch: Epoch,
+        now: u32,
+    ) -> Result<Noted, Answer> {
+        let hot = self.table.hot(number);
+        let seen = hot.seen();
+        let track = hot.track(seen.control);
+        let again = self.table.cold(number).again();
+        if !hot.is(digest) || self.is_over(seen, now) {
+            return Err(self.unknown(event, now));
+        }
+        if seen.stamp.epoch != low(epoch) {
+            return Err(Answer::Stale { opener: track.control.opener() });
+        }
+        Ok(Noted { seen, track, again })
+    }
+
     /// What [`Self::look_up`] would say. Nothing is noted: for a frame that is only imagined.
     pub fn foresee(
         &self,
@@ -299,16 +322,10 @@ impl Connections {
     ) -> Answer {
         let now = second(now);
         let Some(number) = self.table.find(digest) else { return self.unknown(event, now) };
-        let hot = self.table.hot(number);
-        let seen = hot.seen();
-        let track = hot.track(seen.control);
-        let again = self.table.cold(number).again();
-        if !hot.is(digest) || self.is_over(seen, now) {
-            return self.unknown(event, now);
-        }
-        if seen.stamp.epoch != low(epoch) {
-            return Answer::Stale { opener: track.control.opener() };
-        }
+        let Noted { track, again, .. } = match self.noted((number, digest), event, epoch, now) {
+            Ok(noted) => noted,
+            Err(answer) => return answer,
+        };
         match step(&track, again, from, event) {
             Err(why) => Answer::Invalid(why),
             Ok(Step::Anew) => Answer::New,
