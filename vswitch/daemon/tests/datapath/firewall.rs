@@ -72,6 +72,12 @@ fn guests(lab: &Lab) -> [Driver; 2] {
     guests
 }
 
+/// The frame arrives, and as it was.
+fn deliver(from: &mut Driver, to: &mut Driver, frame: &[u8]) {
+    send(from, frame);
+    assert_eq!(receive(to, 1), [frame]);
+}
+
 fn dropped(lab: &Lab, place: usize, reason: DropReason) -> u64 {
     lab.lawful().ports[place].counters.to_port.dropped.get(&reason).copied().unwrap_or(0)
 }
@@ -83,10 +89,6 @@ fn what_one_worker_opened_the_other_knows_and_what_was_not_opened_is_dropped_and
     receive(&mut outside, 1);
     receive(&mut inside, 1);
     // Each guest is another worker's.
-    let deliver = |from: &mut Driver, to: &mut Driver, frame: &[u8]| {
-        send(from, frame);
-        assert_eq!(receive(to, 1), [frame]);
-    };
     let reached = |lab: &Lab, count| lab.wait(|seen| seen.ports[0].counters.from_port.frames == count);
     send(&mut outside, &udp(0, Some(1), (9, 99)));
     reached(&lab, 2);
@@ -181,10 +183,6 @@ fn what_rules_decided_and_what_they_allowed_is_shown() {
     let [mut outside, mut inside] = guests(&lab);
     receive(&mut outside, 1);
     receive(&mut inside, 1);
-    let deliver = |from: &mut Driver, to: &mut Driver, frame: &[u8]| {
-        send(from, frame);
-        assert_eq!(receive(to, 1), [frame]);
-    };
     let port = |place| PortId::new(place, 0);
     let shown = |lab: &Lab| {
         let hits = lab.datapath.rule_hits().unwrap();
