@@ -6,8 +6,8 @@ use super::{
     problem::MEDIA_TYPE,
     server::{CLIENTS, OwnersOnly, Question, REQUEST, Service, router, serve as serve_until},
     types::{
-        CaptureRequest, ExecReply, ExecRequest, LabState, LabView, LookRequest, TopologyFile, TransferEnd, TransferReport,
-        TransferRequest,
+        CaptureRequest, ExecReply, ExecRequest, LabState, LabView, LookRequest, TopologyFile, TransferEnd,
+        TransferReport, TransferRequest,
     },
     why::{WhyRequest, WhySpan, WhyView},
 };
