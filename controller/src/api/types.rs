@@ -219,6 +219,8 @@ pub struct RuleRow {
     pub action: Action,
     /// Whether answers to what it allows need no rule.
     pub stateful: bool,
+    /// Whether what it decides is logged.
+    pub log: bool,
     /// How often it decided, since the switch process started: once a connection, or of each frame that is no connection's.
     pub hits: u64,
     /// Where the file says so: `file:line`.

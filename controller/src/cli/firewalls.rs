@@ -29,12 +29,13 @@ impl Show for RulesView {
 
 fn told(row: &RuleRow) -> [String; 7] {
     let stateless = if row.stateful { "" } else { " stateless" };
+    let log = if row.log { ", logged" } else { "" };
     let matches = if row.matches.is_empty() { "every frame" } else { &row.matches };
     [
         row.group.clone(),
         words::direction(row.direction).into(),
         matches.into(),
-        format!("{}{stateless}", words::action(row.action)),
+        format!("{}{stateless}{log}", words::action(row.action)),
         row.hits.to_string(),
         row.said.clone(),
         or_dash(Some(row.interfaces.join(" ")).filter(|names| !names.is_empty())),

@@ -77,6 +77,7 @@ pub(super) fn rules(plan: &Plan, hits: &RuleHits, said: Option<&str>) -> Result<
             matches: words::matches(&rule.matches, &description.groups),
             action: rule.action,
             stateful: rule.stateful,
+            log: rule.log,
             hits: *hits,
             said: format!("{}:{}", description.file, rule.origin.line),
             interfaces: interfaces.clone(),

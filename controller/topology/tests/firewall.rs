@@ -121,7 +121,9 @@ fn a_rule_says_what_it_says() {
         assert_eq!(meaning.check(), Ok(()), "{said}");
         told_again(&rule(said));
     }
-    for said in ["direction: egress, action: drop", "direction: ingress, stateful: false, protocol: 99"] {
+    for said in
+        ["direction: egress, action: drop", "direction: ingress, stateful: false, protocol: 99, log: true"]
+    {
         told_again(&line(&format!("{{ {said} }}")));
     }
 }

@@ -3,7 +3,11 @@
 
 use crate::common::{Lab, topology};
 use serde_json::Value;
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, Instant},
+};
 
 fn rows<'v>(view: &'v Value, key: &str) -> &'v [Value] {
     view[key].as_array().unwrap_or_else(|| panic!("no rows `{key}` in {view}"))
@@ -103,4 +107,28 @@ fn the_line_that_why_and_trace_name_lets_the_frame_pass() {
     let mended = lab.write("mended.vnet.yaml", &text);
     lab.expect(0, &["test", mended.to_str().unwrap()]);
     lab.assert_gone();
+}
+
+#[test]
+fn a_rule_that_logs_is_read_in_the_log_of_the_switch() {
+    let lab = Lab::new();
+    let text = fs::read_to_string(topology("web-tier.vnet.yaml")).unwrap();
+    let ssh = "- { direction: ingress, protocol: tcp, port: 22, remote-group: admin }";
+    assert!(text.contains(ssh));
+    let text = text.replace(ssh, &ssh.replace(" }", ", log: true }"));
+    let file = lab.write("logs.vnet.yaml", &text);
+    lab.expect(0, &["up", "-d", file.to_str().unwrap()]);
+    lab.expect(0, &["test", "--running"]);
+    let end = Instant::now() + Duration::from_secs(20);
+    let wanted = "rule: db1:eth0 to its guest: group managed allows it (line ";
+    loop {
+        let (log, _) = lab.expect(0, &["logs", "switch"]);
+        let own: Vec<_> = log.lines().filter(|line| line.contains("rule: ")).collect();
+        if own.len() >= 2 {
+            assert!(own.len() == 2 && own.iter().all(|line| line.contains(wanted)), "{log}");
+            assert!(own[0].contains("10.0.10.99 > 10.0.10.31 TCP") && own[1].contains("> 22 SYN"), "{log}");
+            break;
+        }
+        assert!(Instant::now() < end, "it is not logged: {log}");
+    }
 }

@@ -74,6 +74,7 @@ impl Course {
             direction: Direction::Ingress,
             action: Action::Allow,
             stateful: true,
+            log: false,
             matches,
             origin: HERE,
         };

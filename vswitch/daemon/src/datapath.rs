@@ -15,6 +15,7 @@ use crate::{
         peers::Meeting,
     },
     recorder::{PIECE, Record, journal::Journal},
+    rule_log::RuleLog,
     tracking::Tracking,
     worker::{
         mailbox::{Message, PortTally},
@@ -81,6 +82,7 @@ struct Running {
     /// Goes with it.
     _grower: Grower,
     tracking: Tracking,
+    rule_log: RuleLog,
     settings: DatapathSettings,
     workers: Arc<Workers>,
     /// Of all ports of the World.
@@ -188,6 +190,9 @@ impl Datapath {
         let healths: Healths = world.ports().map(|port| (port.id, health(port.id))).collect();
         running.workers.adopt(&world, running.tracking.table(), &healths);
         running.tracking.forget_others(&world);
+        if let Err(why) = running.rule_log.follow(&world) {
+            tracing::error!("what rules decide is not logged: no thread for it: {why}");
+        }
         self.journal.apply(world.epoch(), world.ports().map(|port| port.id));
         self.running = Some(Running { world, healths, ..running });
         let mut descriptors = descriptors.into_iter();
@@ -219,6 +224,7 @@ impl Datapath {
             fdb,
             _grower: grower,
             tracking,
+            rule_log: RuleLog::none(self.origin),
             settings,
             workers: Arc::new(workers),
             healths: Healths::new(),

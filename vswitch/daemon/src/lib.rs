@@ -14,6 +14,7 @@ mod grower;
 mod host;
 pub mod ports;
 pub mod recorder;
+mod rule_log;
 mod tracking;
 pub mod worker;
 mod workers;

@@ -40,6 +40,7 @@ pub(crate) fn check(rule: &Rule, span: Span, groups: &GroupNames, sink: &mut Sin
         direction,
         action,
         stateful: rule.stateful.as_ref().is_none_or(|stateful| stateful.value),
+        log: rule.log.as_ref().is_some_and(|log| log.value),
         matches,
         origin: span.origin,
     })

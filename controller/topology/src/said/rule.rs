@@ -40,7 +40,9 @@ said_map! {
         remote_ip_prefix: Said<OneOrMany<Network>> = "remote-ip-prefix";
         /// The other end is an interface with this security group.
         remote_group: Said<String> = "remote-group";
-    } not yet ["log", "rate"]
+        /// Whether what it decides is logged, some of it each second: `vnet logs switch`.
+        log: Said<bool> = "log";
+    } not yet ["rate"]
 }
 
 said_map! {

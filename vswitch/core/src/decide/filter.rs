@@ -164,7 +164,7 @@ impl Switch<'_> {
             Verdict::UNPARSED
         };
         if self.learning && !matches!(verdict.by, By::Connection { .. }) {
-            tell::count(self.world, (firewall, policy), direction, verdict.by);
+            tell::count(self, (port, firewall, policy), direction, frame, verdict.by);
         }
         tracer.step(|| tell::step(self.world, (port, firewall, policy), direction, frame, &verdict));
         verdict.outcome.map_err(|why| why.reason(direction))

@@ -5,9 +5,11 @@
 //! Rules are asked on a miss only, so no frame of a connection that is known comes here.
 
 use super::{
+    log::Sample,
     policies::RuleId,
     policy::{Action, Direction, Match, Remote, Rule, SecurityGroup},
 };
+use crate::clock::Instant;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{HashMap, VecDeque},
@@ -33,7 +35,15 @@ impl Hits {
 
 /// Those of all rules of a World.
 #[derive(Debug, Default)]
-pub(crate) struct RuleHits(Box<[Arc<Hits>]>);
+pub(crate) struct RuleHits(Box<[Counter]>);
+
+/// That of one rule.
+#[derive(Debug)]
+struct Counter {
+    hits: Arc<Hits>,
+    /// Whether what it decides is logged, and how often that may be.
+    log: Option<Arc<Sample>>,
+}
 
 impl RuleHits {
     /// For the rules of `groups`. `old` are the groups until now, with what was counted of them: a rule of a group of the same name that says the
@@ -41,25 +51,47 @@ impl RuleHits {
     pub(crate) fn of(groups: &[SecurityGroup], old: Option<(&[SecurityGroup], &Self)>) -> Self {
         let mut known = HashMap::<_, VecDeque<_>>::new();
         if let Some((groups, hits)) = old {
-            for (said, hits) in said(groups).zip(&hits.0) {
-                known.entry(said).or_default().push_back(hits.clone());
+            for (said, counter) in said(groups).zip(&hits.0) {
+                known.entry(said).or_default().push_back(counter.hits.clone());
             }
         }
         // Of rules that are twice in a group the first goes on as the first.
         let hits = said(groups).map(|said| known.get_mut(&said).and_then(VecDeque::pop_front));
-        Self(hits.map(Option::unwrap_or_default).collect())
+        let hits = hits.map(Option::unwrap_or_default);
+        let logs = groups.iter().flat_map(|group| &group.rules).map(|rule| rule.log.then(Arc::default));
+        Self(hits.zip(logs).map(|(hits, log)| Counter { hits, log }).collect())
     }
 
     /// A rule decided.
     pub(crate) fn count(&self, rule: RuleId) {
-        if let Some(hits) = self.0.get(rule.index() as usize) {
-            hits.count();
+        if let Some(counter) = self.counter(rule) {
+            counter.hits.count();
         }
+    }
+
+    fn counter(&self, rule: RuleId) -> Option<&Counter> {
+        self.0.get(rule.index() as usize)
+    }
+
+    /// Whether any rule logs.
+    pub(crate) fn any_log(&self) -> bool {
+        self.0.iter().any(|counter| counter.log.is_some())
+    }
+
+    /// The limit of what a rule logs; none: it logs nothing.
+    pub(crate) fn sample(&self, rule: RuleId) -> Option<&Sample> {
+        self.counter(rule)?.log.as_deref()
+    }
+
+    /// Of rules that log nothing now, how many of their decisions were not logged since this was asked.
+    pub(crate) fn unlogged(&self, now: Instant) -> impl Iterator<Item = (RuleId, u64)> {
+        let rest = move |counter: &Counter| counter.log.as_ref().map_or(0, |sample| sample.rest(now));
+        (0..).map(RuleId::new).zip(self.0.iter().map(rest)).filter(|(_, count)| *count > 0)
     }
 
     /// Of each rule, in the order of their ids.
     pub(crate) fn counts(&self) -> impl Iterator<Item = u64> {
-        self.0.iter().map(|hits| hits.get())
+        self.0.iter().map(|counter| counter.hits.get())
     }
 }
 
@@ -78,7 +110,7 @@ struct Said<'a> {
 /// What each rule says, in the order of their ids.
 fn said(groups: &[SecurityGroup]) -> impl Iterator<Item = Said<'_>> {
     groups.iter().flat_map(move |group| {
-        group.rules.iter().map(move |Rule { direction, action, stateful, matches, origin: _ }| {
+        group.rules.iter().map(move |Rule { direction, action, stateful, matches, .. }| {
             let mut said = Said {
                 group: &group.name,
                 direction: *direction,

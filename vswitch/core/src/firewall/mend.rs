@@ -39,7 +39,14 @@ pub fn rule(direction: Direction, tuple: &Tuple) -> Rule {
 }
 
 fn allow(direction: Direction, matches: Match) -> Rule {
-    Rule { direction, action: Action::Allow, stateful: true, matches, origin: Origin { line: 0, column: 0 } }
+    Rule {
+        direction,
+        action: Action::Allow,
+        stateful: true,
+        log: false,
+        matches,
+        origin: Origin { line: 0, column: 0 },
+    }
 }
 
 /// What would let a frame pass that the rules of `policy`, or their default, drop by `decision`.

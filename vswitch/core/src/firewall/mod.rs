@@ -14,6 +14,7 @@ pub mod classify;
 pub mod connections;
 pub mod hits;
 pub mod interface;
+pub mod log;
 pub mod mend;
 pub mod policies;
 pub mod policy;

@@ -14,6 +14,10 @@ use std::{collections::HashMap, sync::Arc};
 pub struct RuleId(u32);
 
 impl RuleId {
+    pub(super) const fn new(index: u32) -> Self {
+        Self(index)
+    }
+
     /// Its place.
     pub const fn index(self) -> u32 {
         self.0

@@ -45,10 +45,18 @@ pub struct Rule {
     pub action: Action,
     /// Whether frames of the connection that an allowed one begins need no rule, in both directions.
     pub stateful: bool,
+    /// Whether what it decides is logged.
+    #[serde(default, skip_serializing_if = "is_silent")]
+    pub log: bool,
     /// Which frames match.
     pub matches: Match,
     /// Where it was said.
     pub origin: Origin,
+}
+
+/// Whether a rule logs nothing, which need not be said.
+const fn is_silent(log: &bool) -> bool {
+    !*log
 }
 
 /// A frame's way, seen from the guest.

@@ -64,6 +64,9 @@ pub fn rule(rule: &Rule, groups: &[SecurityGroup]) -> String {
         parts.push("stateful: false".into());
     }
     parts.extend(parts_of(&rule.matches, groups));
+    if rule.log {
+        parts.push("log: true".into());
+    }
     format!("{{ {} }}", parts.join(", "))
 }
 

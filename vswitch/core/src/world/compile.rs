@@ -6,6 +6,7 @@ use crate::{
     firewall::{
         hits::RuleHits,
         interface::{Firewall, Identity, PolicyFault},
+        log::Log,
         policies::{Policies, PolicyError},
         policy::GroupId,
     },
@@ -134,7 +135,15 @@ impl World {
                 domains: domains.into_iter().collect(),
             })
             .collect();
-        Ok(Self { description: description.clone(), ports, switches, hops, policies, hits })
+        Ok(Self {
+            description: description.clone(),
+            ports,
+            switches,
+            hops,
+            policies,
+            log: hits.any_log().then(Log::new),
+            hits,
+        })
     }
 }
 

@@ -5,13 +5,15 @@ mod compile;
 pub use compile::{CompileError, Fault};
 
 use crate::{
+    clock::Instant,
     description::{Description, Membership, Origin},
     firewall::{
         classify::{Decision, RulePlace},
         hits::RuleHits,
         interface::{Firewall, PolicyFault},
+        log::Log,
         mend,
-        policies::{Policies, Policy},
+        policies::{Policies, Policy, RuleId},
         policy::Direction,
         tuple::Tuple,
     },
@@ -36,6 +38,7 @@ pub struct World {
     /// Of all interfaces that have a firewall.
     policies: Policies,
     hits: RuleHits,
+    log: Option<Log>,
 }
 
 /// The switch's end of one interface.
@@ -160,7 +163,12 @@ impl World {
 
     /// The name of the group and the line of the rule in this place of a policy of this World.
     pub(crate) fn rule(&self, policy: &Policy, place: RulePlace) -> Option<(&str, u32)> {
-        let (group, place) = self.policies.place(policy.rule(place))?;
+        self.rule_said(policy.rule(place))
+    }
+
+    /// The same of a rule by its id.
+    pub(crate) fn rule_said(&self, rule: RuleId) -> Option<(&str, u32)> {
+        let (group, place) = self.policies.place(rule)?;
         let group = self.description.groups.get(usize::from(group.index()))?;
         Some((&group.name, group.rules.get(place)?.origin.line))
     }
@@ -173,6 +181,16 @@ impl World {
     /// How often each rule decided, group by group in the order of the description: since the first World of those that followed one another.
     pub fn rule_hits(&self) -> impl Iterator<Item = u64> {
         self.hits.counts()
+    }
+
+    /// What rules decided that log it; none: no rule does.
+    pub const fn log(&self) -> Option<&Log> {
+        self.log.as_ref()
+    }
+
+    /// Of rules that log, and have not within this second, how many decisions were not logged since this was asked.
+    pub fn unlogged(&self, now: Instant) -> impl Iterator<Item = (RuleId, u64)> {
+        self.hits.unlogged(now)
     }
 
     /// What would let a frame pass that the rules of an interface drop by `decision`.

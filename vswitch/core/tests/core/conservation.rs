@@ -54,6 +54,7 @@ fn labs() -> impl Strategy<Value = Lab> {
             direction,
             action: Action::Allow,
             stateful: true,
+            log: false,
             matches: Match { family: Family::EtherType(0x88b5), ..Match::default() },
             origin: Origin { line: 1, column: 1 },
         };

@@ -26,8 +26,14 @@ const HERE: Origin = Origin { line: 7, column: 1 };
 fn guarded(ports: PortRange, epoch: u64) -> Description {
     let mut lab = description(&[access(10), access(10)]);
     let matches = Match { protocol: Protocol::Number(17), ports: vec![ports], ..Match::default() };
-    let rule =
-        Rule { direction: Direction::Ingress, action: Action::Allow, stateful: true, matches, origin: HERE };
+    let rule = Rule {
+        direction: Direction::Ingress,
+        action: Action::Allow,
+        stateful: true,
+        log: false,
+        matches,
+        origin: HERE,
+    };
     lab.groups = vec![SecurityGroup { name: "dns".into(), rules: vec![rule], origin: HERE }];
     lab.epoch = Epoch::new(epoch);
     let firewall = Firewall {

@@ -1,18 +1,36 @@
-//! What decided in a firewall: counted, and told to who traces.
+//! What decided in a firewall: counted, logged where rules say so, and told to who traces.
 
-use super::{By, Examined, Verdict};
+use super::{By, Examined, Switch, Verdict};
 use crate::{
-    firewall::{interface::Firewall, policies::Policy, policy::Direction, tuple::Tuple},
+    firewall::{interface::Firewall, log::Entry, policies::Policy, policy::Direction, tuple::Tuple},
     trace::{FilteredBy, Step},
     world::{Port, World},
 };
 
-/// Counts what rules decided, or what holds where none does.
+/// Counts, and logs, what rules decided, or what holds where none does.
 #[inline(never)]
-pub(super) fn count(world: &World, (firewall, policy): (&Firewall, &Policy), direction: Direction, by: By) {
+pub(super) fn count(
+    switch: &Switch<'_>,
+    (port, firewall, policy): (&Port, &Firewall, &Policy),
+    direction: Direction,
+    frame: &Examined<'_>,
+    by: By,
+) {
     match by {
         By::Rules(decision) | By::RulesOfOpener(decision) => match decision.rule {
-            Some(place) => world.hits().count(policy.rule(place)),
+            Some(place) => {
+                let rule = policy.rule(place);
+                switch.world.hits().count(rule);
+                if let Some((log, sample)) = switch.world.log().zip(switch.world.hits().sample(rule))
+                    && let Some(unlogged) = sample.admit(switch.now)
+                {
+                    let (head, len, action) = (*frame.head(), frame.view.len, decision.action);
+                    let entry = Entry { port: port.id, rule, direction, action, head, len, unlogged };
+                    if !log.push(entry) {
+                        sample.missed(1 + unlogged);
+                    }
+                }
+            }
             None => firewall.defaults.default_of(direction, decision.action).count(),
         },
         By::Basic => firewall.defaults.basic(direction).count(),

@@ -120,6 +120,7 @@ impl Universe {
             direction: random.pick(&[Direction::Ingress, Direction::Egress]),
             action: random.pick(&[Action::Allow, Action::Allow, Action::Drop, Action::Reject]),
             stateful: random.below(2) == 0,
+            log: false,
             matches,
             origin: Origin { line: 1, column: 1 },
         }

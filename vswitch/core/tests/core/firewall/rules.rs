@@ -16,7 +16,7 @@ use vswitch_core::{
 /// An ingress rule that lets in what matches.
 pub(super) fn allow(matches: Match) -> Rule {
     let origin = Origin { line: 1, column: 1 };
-    Rule { direction: Direction::Ingress, action: Action::Allow, stateful: true, matches, origin }
+    Rule { direction: Direction::Ingress, action: Action::Allow, stateful: true, log: false, matches, origin }
 }
 
 /// The first frame of a connection from there, or to there.

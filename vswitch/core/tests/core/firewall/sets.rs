@@ -43,6 +43,7 @@ fn set(count: usize, matches: impl Fn(usize) -> Match) -> Set {
         direction: Direction::Ingress,
         action: action(n),
         stateful: n % 3 != 0,
+        log: false,
         matches: matches(n),
         origin: Origin { line: n as u32 + 1, column: 1 },
     };

@@ -26,7 +26,7 @@ const UDP: u8 = 17;
 /// A rule that allows what matches and opens connections.
 fn allow(direction: Direction, matches: Match) -> Rule {
     let origin = Origin { line: 1, column: 1 };
-    Rule { direction, action: Action::Allow, stateful: true, matches, origin }
+    Rule { direction, action: Action::Allow, stateful: true, log: false, matches, origin }
 }
 
 fn to_port(protocol: u8, port: u16) -> Match {

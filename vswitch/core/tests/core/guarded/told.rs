@@ -6,12 +6,13 @@ use super::{
 };
 use crate::support::lab::{Bench, Lab, access};
 use ipnet::IpNet;
+use std::time::Duration;
 use vswitch_core::{
     build::{self, Echo},
     drop_reason::DropReason,
     firewall::{
         hits::DefaultCounts,
-        mend,
+        log, mend,
         policy::{Action, Direction, Family, GroupId, Match, Protocol, Remote, Rule},
         tuple::Tuple,
         words,
@@ -258,4 +259,52 @@ fn rules_are_told_in_words_of_the_file() {
         ..allow(Direction::Ingress, Match { protocol: Protocol::Icmp, ..Match::default() })
     };
     assert_eq!(words::rule(&stateless, &groups), "{ direction: ingress, stateful: false, protocol: icmp }");
+}
+
+#[test]
+fn what_rules_log_is_bounded_a_second_and_says_what_it_leaves_out() {
+    let mut lab = office();
+    assert!(lab.bench().world.log().is_none());
+    let rules = &mut lab.description.groups[0].rules;
+    rules[0].log = true;
+    rules.push(Rule { log: true, action: Action::Drop, ..allow(Direction::Ingress, to_port(TCP, 81)) });
+    let mut bench = lab.bench();
+    meet(&mut bench);
+    let logged = |bench: &Bench| -> Vec<String> {
+        let entries = bench.world.log().expect("rules log").take();
+        entries.iter().map(|entry| entry.words(&bench.world)).collect()
+    };
+    assert_eq!(outcome(bench.send(H1, &syn(3, 1, (4000, 80)))), Ok(()));
+    assert_eq!(
+        outcome(bench.send(H1, &segment(syn(3, 1, (4000, 80)), ACK, 1001, 5001))),
+        Err(DropReason::InvalidIngress)
+    );
+    assert_eq!(outcome(bench.send(PC1, &syn(2, 1, (4000, 22)))), Ok(()), "logs nothing");
+    let frame =
+        "02:00:00:00:00:03 -> 02:00:00:00:00:01, IPv4 10.0.0.3 > 10.0.0.1 TCP 4000 > 80 SYN, 54 bytes";
+    assert_eq!(logged(&bench), [format!("web1:eth0 to its guest: group web allows it (line 2): {frame}")]);
+    // The limit of one rule is not the other's.
+    for port in 0..25 {
+        assert_eq!(outcome(bench.send(H1, &syn(3, 1, (5000 + port, 81)))), Err(DropReason::PolicyIngress));
+    }
+    assert_eq!(outcome(bench.send(H1, &syn(3, 1, (6000, 80)))), Ok(()));
+    bench.learning = false;
+    bench.send(H1, &syn(3, 1, (6001, 80)));
+    bench.learning = true;
+    let lines = logged(&bench);
+    assert_eq!(lines.iter().filter(|line| line.contains("group web drops it")).count(), log::RATE as usize);
+    assert_eq!(lines.len(), log::RATE as usize + 1);
+    assert_eq!(bench.world.unlogged(bench.now).count(), 0, "the next one may say it");
+    bench.now = bench.now + Duration::from_secs(1);
+    assert!(outcome(bench.send(H1, &syn(3, 1, (7000, 81)))).is_err());
+    let lines = logged(&bench);
+    assert!(lines.len() == 1 && lines[0].ends_with("; 15 more before it were not logged"), "{lines:?}");
+    for port in 0..25 {
+        assert!(outcome(bench.send(H1, &syn(3, 1, (8000 + port, 81)))).is_err());
+    }
+    bench.now = bench.now + Duration::from_secs(1);
+    let rest: Vec<_> = bench.world.unlogged(bench.now).collect();
+    let [(rule, 16)] = rest[..] else { panic!("{rest:?}") };
+    assert_eq!(log::unlogged_words(&bench.world, rule, 16), "group web, line 1: 16 more were not logged");
+    assert_eq!(bench.world.unlogged(bench.now).count(), 0, "it is said once");
 }
