@@ -80,18 +80,12 @@ impl Facts {
 
     /// Those of a frame that goes `from` one of its ends; `bytes` are what `head` was read from.
     pub fn read(head: &Head, bytes: &[u8], scope: Scope, from: Direction) -> Self {
-        let (hosts, protocol, end) = match head.network {
-            Network::Ipv4(ip) => (
-                v4(ip.src, ip.dst, from),
-                ip.protocol,
-                usize::from(head.link.len) + usize::from(ip.total_len),
-            ),
-            Network::Ipv6(ip) => {
-                let end = usize::from(head.link.len) + 40 + usize::from(ip.payload_len);
-                (v6(ip.src, ip.dst, from), ip.protocol, end)
-            }
-            _ => return Self::Untracked(Untracked::NotIp),
+        let Some((hosts, protocol, len)) = datagram(&head.network, from) else {
+            return Self::Untracked(Untracked::NotIp);
         };
+        let end = usize::from(head.link.len) + len;
+        // What pads the frame behind the datagram is not a part of what it says.
+        let bytes = &bytes[..bytes.len().min(end)];
         let at = head.transport_at.map(usize::from);
         let key = |ends| Key::new(scope, hosts, protocol, ends);
         match (head.transport, at) {
@@ -162,6 +156,16 @@ pub(super) const fn ports(src: u16, dst: u16, from: Direction) -> Ends {
     match from {
         Direction::Egress => Ends::Ports { inside: src, outside: dst },
         Direction::Ingress => Ends::Ports { inside: dst, outside: src },
+    }
+}
+
+/// The hosts of a datagram that goes `from` one of them, what it carries, and its bytes; none if it is not IP.
+#[inline]
+pub(in crate::firewall) const fn datagram(network: &Network, from: Direction) -> Option<(Hosts, u8, usize)> {
+    match network {
+        Network::Ipv4(ip) => Some((v4(ip.src, ip.dst, from), ip.protocol, ip.total_len as usize)),
+        Network::Ipv6(ip) => Some((v6(ip.src, ip.dst, from), ip.protocol, 40 + ip.payload_len as usize)),
+        Network::Other | Network::Arp(_) | Network::Unparsed(_) => None,
     }
 }
 
