@@ -1,7 +1,10 @@
 //! Interfaces with firewalls: what the switch lets from them and to them.
 
+mod fragments;
 mod frames;
 mod guards;
+mod model;
+mod pieces;
 mod policies;
 mod states;
 mod story;
