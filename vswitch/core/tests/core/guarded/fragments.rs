@@ -335,6 +335,10 @@ fn the_first_fragment_alone_says_what_an_ipv6_datagram_carries() {
     let sender = sender.id(9);
     assert_eq!(send(&mut bench, H1, &first(&sender)), OK);
     assert_eq!(send(&mut bench, H1, &Sender { protocol: 6, ..sender }.piece(48, true, &[0; 16])), OK);
+    // One that rules let pass by what it calls itself lets no other pass.
+    let sender = sender.id(10);
+    assert_eq!(send(&mut bench, H1, &Sender { protocol: 47, ..sender }.piece(48, true, &[0; 8])), OK);
+    assert_eq!(send(&mut bench, H1, &sender.piece(56, true, &[0; 8])), Err(FragmentIngress));
     // In IPv4 it is another datagram (RFC 791 §3.2).
     let sender = Sender::v4(3, 4, UDP);
     assert_eq!(send(&mut bench, H1, &first(&sender)), OK);
@@ -463,8 +467,10 @@ fn the_same_number_in_another_vlan_is_another_datagram() {
 /// K14: however many datagrams are begun and never completed, the memory stays as large as it is, and who floods pushes out its own.
 #[test]
 fn a_flood_of_fragments_pushes_out_nobody_elses() {
-    let mut lab = lab_with(&[let_in(UDP, 53)], 1);
-    lab.description.groups[1].rules = vec![let_in(UDP, 53)];
+    // Without rules for ports egress would let any fragment out.
+    let rules = [let_in(UDP, 53), allow(Direction::Egress, to_port(UDP, 53))];
+    let mut lab = lab_with(&rules, 1);
+    lab.description.groups[1].rules = rules.to_vec();
     let mut bench = lab.bench();
     meet(&mut bench);
     let room = bench.connections.fragments().room(PortId::new(PC2, 0));
