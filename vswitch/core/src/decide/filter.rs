@@ -20,7 +20,6 @@ use crate::{
         connections::{
             Answer, Digest, Event, Facts, Invalid, Key, Opened, Opening, Refusal, Scope, State, Untracked,
         },
-        fragments::Piece,
         interface::Firewall,
         policies::Policy,
         policy::{Action, Direction},
@@ -204,13 +203,9 @@ pub(super) fn vlan_on_wire(link: &LinkHeader) -> VlanId {
 }
 
 impl Case<'_> {
+    #[inline(always)]
     fn judge(&self) -> Verdict {
-        match Piece::of(self.head, self.scope, self.direction) {
-            Piece::Whole => self.of_whole(),
-            Piece::First(first) => self.of_first(&first),
-            Piece::Later(later) => self.of_later(&later),
-            Piece::Malformed => Verdict::MALFORMED_FRAGMENT,
-        }
+        if self.head.network.fragment().is_some() { self.of_piece() } else { self.of_whole() }
     }
 
     /// A whole datagram, or the first fragment of one, which has all that is judged.

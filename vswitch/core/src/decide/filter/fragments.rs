@@ -3,14 +3,13 @@
 use super::{By, Case, Verdict, Why};
 use crate::firewall::{
     connections::{Answer, Facts, Invalid},
-    fragments::{At, Begun, Follows, Fragment},
+    fragments::{At, Begun, Follows, Fragment, Piece},
     policy::{Action, Direction},
     tuple::Tuple,
 };
 
 impl Verdict {
-    pub(super) const MALFORMED_FRAGMENT: Self =
-        Self { outcome: Err(Why::FragmentMalformed), by: By::MalformedFragment };
+    const MALFORMED_FRAGMENT: Self = Self { outcome: Err(Why::FragmentMalformed), by: By::MalformedFragment };
     const OVERLAPPING_FRAGMENT: Self =
         Self { outcome: Err(Why::FragmentOverlap), by: By::OverlappingFragment };
     const LONE_FRAGMENT: Self = Self { outcome: Err(Why::Fragment), by: By::Fragment };
@@ -18,9 +17,19 @@ impl Verdict {
 }
 
 impl Case<'_> {
-    /// The first fragment of a datagram.
+    /// A frame with what makes it a fragment.
     #[cold]
-    pub(super) fn of_first(&self, first: &Fragment) -> Verdict {
+    pub(super) fn of_piece(&self) -> Verdict {
+        match Piece::of(self.head, self.scope, self.direction) {
+            Piece::Whole => self.of_whole(),
+            Piece::First(first) => self.of_first(&first),
+            Piece::Later(later) => self.of_later(&later),
+            Piece::Malformed => Verdict::MALFORMED_FRAGMENT,
+        }
+    }
+
+    /// The first fragment of a datagram.
+    fn of_first(&self, first: &Fragment) -> Verdict {
         let verdict = self.of_whole();
         if verdict.outcome.is_err() {
             return verdict;
@@ -33,8 +42,7 @@ impl Case<'_> {
     }
 
     /// Any other fragment.
-    #[cold]
-    pub(super) fn of_later(&self, later: &Fragment) -> Verdict {
+    fn of_later(&self, later: &Fragment) -> Verdict {
         match self.switch.connections.fragments().follow(&self.at(later), later.part) {
             Follows::First(Some(begun)) => self.of_segment(&begun, later),
             Follows::First(None) => Verdict::FOLLOWS,

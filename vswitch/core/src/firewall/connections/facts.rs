@@ -84,8 +84,6 @@ impl Facts {
             return Self::Untracked(Untracked::NotIp);
         };
         let end = usize::from(head.link.len) + len;
-        // What pads the frame behind the datagram is not a part of what it says.
-        let bytes = &bytes[..bytes.len().min(end)];
         let at = head.transport_at.map(usize::from);
         let key = |ends| Key::new(scope, hosts, protocol, ends);
         match (head.transport, at) {
@@ -95,10 +93,10 @@ impl Facts {
             },
             (Transport::Udp { src, dst }, _) => Self::Of(key(ports(src, dst, from)), Event::Datagram),
             (Transport::Icmpv4 { kind, .. }, Some(at)) if protocol == ICMP => {
-                of_icmp(icmp::v4(kind), (bytes, at), key, scope, hosts, from)
+                of_icmp(icmp::v4(kind), (within(bytes, end), at), key, scope, hosts, from)
             }
             (Transport::Icmpv6 { kind, .. }, Some(at)) if protocol == ICMPV6 => {
-                of_icmp(icmp::v6(kind), (bytes, at), key, scope, hosts, from)
+                of_icmp(icmp::v6(kind), (within(bytes, end), at), key, scope, hosts, from)
             }
             (Transport::Other, Some(at)) if has_ports(protocol) => match word(bytes, at) {
                 Some([a, b, c, d]) if end >= at + 4 => {
@@ -138,6 +136,11 @@ fn of_icmp(
         },
         Meaning::Other => Facts::Untracked(Untracked::Icmp),
     }
+}
+
+/// What was copied of a datagram that ends there: what pads the frame behind it is no part of what it says.
+fn within(bytes: &[u8], end: usize) -> &[u8] {
+    &bytes[..bytes.len().min(end)]
 }
 
 /// Four bytes of a frame, if they were copied.

@@ -51,13 +51,7 @@ pub(crate) struct Fragment {
 
 impl Piece {
     /// What the frame with this head is, that goes `from` one of the hosts.
-    #[inline]
     pub(crate) fn of(head: &Head, scope: Scope, from: Direction) -> Self {
-        if head.network.fragment().is_none() { Self::Whole } else { Self::of_fragment(head, scope, from) }
-    }
-
-    #[cold]
-    fn of_fragment(head: &Head, scope: Scope, from: Direction) -> Self {
         let (Some(fragment), Some((hosts, protocol, _))) =
             (head.network.fragment(), datagram(&head.network, from))
         else {
