@@ -1,11 +1,11 @@
 //! What is known of datagrams that come in fragments: the first one's verdict holds for the rest. Shared by all workers.
 //!
 //! ```text
-//! head -> Piece -> First -> rules or a connection let it pass -> begin     what it carries is noted
-//!             |--> Later -> follow -> First                                it passes
-//!             |                   |-> Nothing -> rules let it pass -> join  what it carries is noted
-//!             |                   `-> Overlap, Lost                        it does not
-//!             `--> Malformed                                               nobody is asked
+//! head -> Piece -> First -> rules or a connection let it pass -> join         what it carries is noted
+//!             |--> Later -> follow -> First                                   it passes
+//!             |                   |-> Nothing -> rules let it pass -> join    what it carries is noted
+//!             |                   `-> Overlap, Lost                           it does not
+//!             `--> Malformed                                                  nobody is asked
 //! ```
 //!
 //! Nothing is put together and no fragment waits: each passes, or does not, when it comes. Only what passed has a place, so that what is refused takes
