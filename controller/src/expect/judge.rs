@@ -402,7 +402,8 @@ const fn is_rejected(fate: &Fate) -> bool {
 const fn is_denial(reason: DropReason) -> bool {
     use DropReason::{
         AntiSpoof, BadDirection, BadNetHeader, BadSource, BufferTooSmall, ConnectionLimitEgress,
-        ConnectionLimitIngress, DhcpGuard, FragmentEgress, FragmentIngress, Internal, InvalidEgress,
+        ConnectionLimitIngress, DhcpGuard, FragmentEgress, FragmentIngress, FragmentMalformedEgress,
+        FragmentMalformedIngress, FragmentOverlapEgress, FragmentOverlapIngress, Internal, InvalidEgress,
         InvalidIngress, LinkDown, MtuExceeded, NdGuard, NoBuffer, NoReceiver, Oversize, PolicyEgress,
         PolicyIngress, PortDown, RaGuard, RejectEgress, RejectIngress, ReservedMulticast, Runt, SamePort,
         TaggedOnAccess, Unlinked, UnparsedEgress, UnparsedIngress, UntaggedOnTrunk, VlanNotMember,
@@ -410,9 +411,24 @@ const fn is_denial(reason: DropReason) -> bool {
     match reason {
         LinkDown | Unlinked | ReservedMulticast | TaggedOnAccess | UntaggedOnTrunk | VlanNotMember
         | SamePort | NoReceiver | MtuExceeded => true,
-        AntiSpoof | DhcpGuard | RaGuard | NdGuard | UnparsedEgress | UnparsedIngress | PolicyEgress
-        | PolicyIngress | RejectEgress | RejectIngress | InvalidEgress | InvalidIngress | FragmentEgress
-        | FragmentIngress => true,
+        AntiSpoof
+        | DhcpGuard
+        | RaGuard
+        | NdGuard
+        | UnparsedEgress
+        | UnparsedIngress
+        | PolicyEgress
+        | PolicyIngress
+        | RejectEgress
+        | RejectIngress
+        | InvalidEgress
+        | InvalidIngress
+        | FragmentEgress
+        | FragmentIngress
+        | FragmentMalformedEgress
+        | FragmentMalformedIngress
+        | FragmentOverlapEgress
+        | FragmentOverlapIngress => true,
         ConnectionLimitEgress | ConnectionLimitIngress => false,
         Runt | Oversize | BadNetHeader | BadDirection | BadSource | Internal | PortDown | NoBuffer
         | BufferTooSmall => false,

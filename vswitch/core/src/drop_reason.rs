@@ -121,9 +121,18 @@ drop_reasons! {
     /// The sender's interface has as many connections as it may have.
     ConnectionLimitEgress = "connection-limit-egress", Ingress, "the sender's interface has as many connections as it may have, and all are in use",
         "look at what opens so many; it can have another when one of them ends";
-    /// A fragment that no rule of the sender can judge.
-    FragmentEgress = "fragment-egress", Ingress, "a fragment other than the first has no ports, and the sender's rules ask for ports",
-        "avoid fragments (lower the MTU), or allow its protocol without ports";
+    /// A fragment that follows none which passed, and that no rule of the sender can judge.
+    FragmentEgress = "fragment-egress", Ingress,
+        "no first fragment of its datagram passed the sender's firewall in the last seconds, and without one its ports are not known",
+        "see what became of the first one; if fragments overtake each other, lower the MTU, or allow the protocol without ports";
+    /// A fragment that no honest sender makes (RFC 1858, RFC 3128, RFC 7112, RFC 8200 §4.5).
+    FragmentMalformedEgress = "fragment-malformed-egress", Ingress,
+        "the fragment is too short for its headers, lies within them or behind 65,535 bytes, has a length that none has, or is one of a fragment",
+        "look at what sends it; no honest station makes such fragments";
+    /// A fragment that touches what was seen of its datagram (RFC 5722).
+    FragmentOverlapEgress = "fragment-overlap-egress", Ingress,
+        "the fragment repeats, overlaps or contradicts another one of its datagram that passed the sender's firewall",
+        "look at what sends it; where a network doubles frames it does no harm";
     /// Our own bug: the turn that held this frame panicked.
     Internal = "internal", Ingress, "vnet failed inside (a panic was caught)",
         "report it, with the output of `vnet logs`; the port was stopped";
@@ -155,9 +164,18 @@ drop_reasons! {
     /// The receiver's interface has as many connections as it may have.
     ConnectionLimitIngress = "connection-limit-ingress", Egress, "the receiver's interface has as many connections as it may have, and all are in use",
         "look at what opens so many; it can have another when one of them ends";
-    /// A fragment that no rule of the receiver can judge.
-    FragmentIngress = "fragment-ingress", Egress, "a fragment other than the first has no ports, and the receiver's rules ask for ports",
-        "avoid fragments (lower the MTU), or allow its protocol without ports";
+    /// A fragment that follows none which passed, and that no rule of the receiver can judge.
+    FragmentIngress = "fragment-ingress", Egress,
+        "no first fragment of its datagram passed the receiver's firewall in the last seconds, and without one its ports are not known",
+        "see what became of the first one; if fragments overtake each other, lower the MTU, or allow the protocol without ports";
+    /// A fragment that no honest sender makes (RFC 1858, RFC 3128, RFC 7112, RFC 8200 §4.5).
+    FragmentMalformedIngress = "fragment-malformed-ingress", Egress,
+        "the fragment is too short for its headers, lies within them or behind 65,535 bytes, has a length that none has, or is one of a fragment",
+        "look at what sends it; no honest station makes such fragments";
+    /// A fragment that touches what was seen of its datagram (RFC 5722).
+    FragmentOverlapIngress = "fragment-overlap-ingress", Egress,
+        "the fragment repeats, overlaps or contradicts another one of its datagram that passed the receiver's firewall",
+        "look at what sends it; where a network doubles frames it does no harm";
 }
 
 impl DropReason {
@@ -185,8 +203,15 @@ impl DropReason {
     pub const fn is_firewall(self) -> bool {
         let guards = matches!(self, Self::AntiSpoof | Self::DhcpGuard | Self::RaGuard | Self::NdGuard);
         let limits = matches!(self, Self::ConnectionLimitEgress | Self::ConnectionLimitIngress);
-        let unparsed = matches!(self, Self::UnparsedEgress | Self::UnparsedIngress);
-        self.is_policy() || guards || limits || unparsed
+        let unparsed = matches!(
+            self,
+            Self::UnparsedEgress
+                | Self::UnparsedIngress
+                | Self::FragmentMalformedEgress
+                | Self::FragmentMalformedIngress
+        );
+        let overlaps = matches!(self, Self::FragmentOverlapEgress | Self::FragmentOverlapIngress);
+        self.is_policy() || guards || limits || unparsed || overlaps
     }
 
     /// Its place in [`DropReason::ALL`]: an index for tables of counters.

@@ -25,11 +25,7 @@ impl Flow {
     }
 
     fn of_head(head: &Head) -> Self {
-        let fragment = match head.network {
-            Network::Ipv4(ip) => ip.fragment,
-            Network::Ipv6(ip) => ip.fragment,
-            _ => None,
-        };
+        let fragment = head.network.fragment();
         let (src, dst, kind) = match head.transport {
             Transport::Tcp { src, dst, .. } if fragment.is_none() => (src, dst, 6),
             Transport::Udp { src, dst } if fragment.is_none() => (src, dst, 17),

@@ -27,6 +27,7 @@ pub mod firewall;
 pub mod flow;
 pub mod head;
 pub mod id;
+mod lock;
 pub mod mac;
 mod mix;
 pub mod offload;

@@ -196,8 +196,14 @@ pub enum FilteredBy {
     },
     /// It is on the list of what needs no rule.
     Basic,
-    /// What rules ask for stands in another frame.
+    /// The first fragment of its datagram passed.
+    FirstFragment,
+    /// What rules ask for stands in another frame, which did not pass or is forgotten.
     Fragment,
+    /// It is a fragment that no honest sender makes.
+    MalformedFragment,
+    /// It is a fragment that touches what was seen of its datagram.
+    OverlappingFragment,
     /// What rules ask for cannot be read.
     Unparsed,
 }
@@ -537,7 +543,14 @@ impl fmt::Display for FilteredBy {
             Self::Basic => f.write_str(
                 "what a link needs (ARP, neighbour discovery, group membership, DHCP) takes no rule",
             ),
-            Self::Fragment => f.write_str("its ports are in another fragment"),
+            Self::FirstFragment => f.write_str("it follows its datagram's first fragment, which passed"),
+            Self::Fragment => {
+                f.write_str("its ports are in another fragment, and none passed that it follows")
+            }
+            Self::MalformedFragment => f.write_str("it is a fragment that no honest sender makes"),
+            Self::OverlappingFragment => {
+                f.write_str("it repeats, overlaps or contradicts another fragment of its datagram")
+            }
             Self::Unparsed => f.write_str("its headers cannot be read"),
         }
     }

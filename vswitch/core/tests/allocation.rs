@@ -10,6 +10,7 @@ use vswitch_core::{
     clock::Instant,
     decide::Switch,
     description::Description,
+    drop_reason::DropReason,
     fdb::Fdb,
     firewall::{
         connections::{Answer, Config, Connections, Facts, Opened, Opening, Scope, Secret, Timeouts},
@@ -84,20 +85,27 @@ fn deciding_allocates_nothing() {
     let world = World::compile(&description()).expect("the lab is sound");
     let fdb = Fdb::new(1, 64);
     fdb.install(&world);
-    let config = Config { capacity: 64, ports: 4, timeouts: Timeouts::DEFAULT };
+    let config = Config { capacity: 512, ports: 4, timeouts: Timeouts::DEFAULT };
     let connections = Connections::new(config, Secret::new([3; 16]));
     world.ports().for_each(|port| connections.admit(port.id, 4));
+    connections.fragments().share(&[PortId::new(2, 0), PortId::new(3, 0)]);
     let mac = |n| MacAddr::new([2, 0, 0, 0, 0, n]);
-    let frames: Vec<(Vec<u8>, LinkHeader)> = (0..16u8)
+    let frames: Vec<(Vec<u8>, LinkHeader)> = (0..24u8)
         .map(|n| {
             let dst = if n % 4 == 0 { MacAddr::BROADCAST } else { mac(n % 5 + 1) };
             let link = Ethernet { src: mac(n % 4 + 1), dst, tag: None };
             let addresses = build::Addresses::V4([10, 0, 0, n % 4 + 1].into(), [10, 0, 0, n % 5 + 1].into());
-            let frame = match n / 4 {
+            let mut frame = match n / 4 {
                 0 => build::raw(link, 0x88b5, &[0; 46]),
-                _ => build::udp(link, addresses, (n.into(), 53), &[0; 18]),
+                _ => build::udp(link, addresses, (n.into(), 53), &[0; 16]),
             };
-            let link = LinkHeader::parse(&frame, 60).expect("a frame of 60 bytes");
+            // The first fragment of a broadcast datagram, and its second.
+            match n {
+                16 => frame[20] = 0x20,
+                20 => (frame[20], frame[21], frame[33]) = (0x20, 3, 2),
+                _ => {}
+            }
+            let link = LinkHeader::parse(&frame, frame.len() as u32).expect("a frame");
             (frame, link)
         })
         .collect();
@@ -108,13 +116,16 @@ fn deciding_allocates_nothing() {
         let switch = Switch { world: &world, fdb: &fdb, connections: &connections, now, learning: true };
         copies.clear();
         for (n, (bytes, link)) in frames.iter().enumerate() {
-            let frame = FrameView { link, bytes, len: 60, wire_len: 60 };
+            let len = bytes.len() as u32;
+            let frame = FrameView { link, bytes, len, wire_len: len };
             switch.decide((n % 4) as u16, &frame, &mut copies, &mut NoTrace);
         }
         assert!(!copies.is_empty());
     }
     let lost = copies.iter().filter(|copy| copy.outcome.is_err()).count();
     assert!(lost > 0 && lost < copies.len(), "some are let in: {copies:?}");
+    let doubled = copies.iter().any(|copy| copy.outcome == Err(DropReason::FragmentOverlapIngress));
+    assert!(doubled, "the fragments of a round before are remembered: {copies:?}");
     assert!(connections.counts().opened > 100);
     assert_eq!(ALLOCATIONS.with(Cell::get), before);
 }

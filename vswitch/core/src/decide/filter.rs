@@ -1,7 +1,8 @@
 //! What the firewalls of the interfaces on a frame's way say of it: of the one that it comes from, and of each that a copy goes to.
 //!
 //! ```text
-//! head -> guard (from a guest only) -> connections: known, it passes
+//! head -> guard (from a guest only) -> fragments: its first one passed, and it passes
+//!                                   -> connections: known, it passes
 //!                                          |- new: rules -> allow: the connection is opened, and it passes
 //!                                          |          `--> the default: only what a link needs passes
 //!                                          `- none: rules, of which only those that want no connection let it pass
@@ -9,6 +10,7 @@
 //!
 //! What cannot be read is dropped, whatever the rules say (DESIGN §2, law 7).
 
+mod fragments;
 mod tell;
 
 use super::{Switch, guard};
@@ -57,6 +59,8 @@ enum Why {
     Invalid,
     Limit,
     Fragment,
+    FragmentMalformed,
+    FragmentOverlap,
 }
 
 impl Why {
@@ -77,12 +81,16 @@ impl Why {
             (Direction::Egress, Self::Invalid) => DropReason::InvalidEgress,
             (Direction::Egress, Self::Limit) => DropReason::ConnectionLimitEgress,
             (Direction::Egress, Self::Fragment) => DropReason::FragmentEgress,
+            (Direction::Egress, Self::FragmentMalformed) => DropReason::FragmentMalformedEgress,
+            (Direction::Egress, Self::FragmentOverlap) => DropReason::FragmentOverlapEgress,
             (Direction::Ingress, Self::Unparsed) => DropReason::UnparsedIngress,
             (Direction::Ingress, Self::Policy) => DropReason::PolicyIngress,
             (Direction::Ingress, Self::Reject) => DropReason::RejectIngress,
             (Direction::Ingress, Self::Invalid) => DropReason::InvalidIngress,
             (Direction::Ingress, Self::Limit) => DropReason::ConnectionLimitIngress,
             (Direction::Ingress, Self::Fragment) => DropReason::FragmentIngress,
+            (Direction::Ingress, Self::FragmentMalformed) => DropReason::FragmentMalformedIngress,
+            (Direction::Ingress, Self::FragmentOverlap) => DropReason::FragmentOverlapIngress,
         }
     }
 }
@@ -100,7 +108,10 @@ enum By {
     /// The same, asked about the frame that opened the connection.
     RulesOfOpener(Decision),
     Basic,
+    FirstFragment,
     Fragment,
+    MalformedFragment,
+    OverlappingFragment,
     Unparsed,
 }
 
@@ -188,7 +199,13 @@ pub(super) fn vlan_on_wire(link: &LinkHeader) -> VlanId {
 }
 
 impl Case<'_> {
+    #[inline(always)]
     fn judge(&self) -> Verdict {
+        if self.head.network.fragment().is_some() { self.of_piece() } else { self.of_whole() }
+    }
+
+    /// A whole datagram, or the first fragment of one, which has all that is judged.
+    fn of_whole(&self) -> Verdict {
         let Ok(tuple) = Tuple::of(self.head) else { return Verdict::UNPARSED };
         if matches!(self.head.transport, Transport::Unparsed(_)) {
             return Verdict::UNPARSED;
@@ -203,8 +220,7 @@ impl Case<'_> {
                 self.answered(&key, digest, related, || self.without_connection(&tuple), &tuple)
             }
             Facts::Invalid(_) => self.without_connection(&tuple),
-            Facts::Untracked(Untracked::Unparsed) => Verdict::UNPARSED,
-            Facts::Untracked(Untracked::LaterFragment) => self.fragment(&tuple),
+            Facts::Untracked(Untracked::Unparsed | Untracked::LaterFragment) => Verdict::UNPARSED,
             Facts::Untracked(Untracked::NotIp) => {
                 self.or_basic(Verdict::rules(self.policy.decide_not_ip(self.direction, &tuple)))
             }
@@ -216,17 +232,20 @@ impl Case<'_> {
 
     /// A frame that belongs to a connection, or may open one.
     fn of_connection(&self, key: &Key, event: &Event, tuple: &Tuple) -> Verdict {
-        let Switch { connections, now, learning, .. } = *self.switch;
-        let digest = connections.digest(key);
-        let epoch = self.firewall.epoch;
-        let look_up = || {
-            if learning {
-                connections.look_up(digest, self.direction, event, epoch, now)
-            } else {
-                connections.foresee(digest, self.direction, event, epoch, now)
-            }
-        };
+        let digest = self.switch.connections.digest(key);
+        let look_up = || self.known_of(digest, event);
         self.answered(key, digest, look_up, || self.opening((key, digest), event, tuple), tuple)
+    }
+
+    /// What is known of the connection with this digest, which the frame says that to.
+    fn known_of(&self, digest: Digest, event: &Event) -> Answer {
+        let Switch { connections, now, learning, .. } = *self.switch;
+        let epoch = self.firewall.epoch;
+        if learning {
+            connections.look_up(digest, self.direction, event, epoch, now)
+        } else {
+            connections.foresee(digest, self.direction, event, epoch, now)
+        }
     }
 
     /// What follows from what `look_up` says is known of a connection; of a new one that is what `new` says.
@@ -300,18 +319,6 @@ impl Case<'_> {
             Verdict::rules(decision)
         } else {
             Verdict::INVALID
-        }
-    }
-
-    /// A fragment other than the first.
-    fn fragment(&self, tuple: &Tuple) -> Verdict {
-        let dropped = Verdict { outcome: Err(Why::Fragment), by: By::Fragment };
-        let Tuple::Ip(ip) = tuple else { return dropped };
-        match self.policy.classifier(self.direction).decide_unread(ip) {
-            Some(decision) if decision.action == Action::Allow || decision.rule.is_some() => {
-                Verdict::rules(decision)
-            }
-            _ => dropped,
         }
     }
 

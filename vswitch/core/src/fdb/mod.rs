@@ -8,7 +8,6 @@ mod entry;
 mod grow;
 mod hash;
 mod install;
-mod lock;
 mod reader;
 mod table;
 
@@ -21,13 +20,13 @@ pub(crate) use reader::{Reader, Seen};
 use crate::{
     clock::Instant,
     id::SwitchId,
+    lock::Locks,
     mac::MacAddr,
     vlan::VlanId,
     world::{MAX_PORTS, MAX_SWITCHES, Port, World},
 };
 use entry::{Slot, Stamp};
 use hash::LOCK_BITS;
-use lock::Locks;
 use std::{
     sync::{
         Mutex, OnceLock,

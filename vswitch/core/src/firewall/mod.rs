@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! file:  security-groups -> policy (said, checked) -> classify (compiled once a World)
-//! frame: head -> connections: known, and it passes
+//! frame: head -> fragments: its first one passed, and it passes
+//!            `-> connections: known, and it passes
 //!                `-> new: tuple -> classify::Classifier -> the first rule that matches, or the default
 //! ```
 //!
@@ -12,6 +13,7 @@
 pub mod answer;
 pub mod classify;
 pub mod connections;
+pub mod fragments;
 pub mod hits;
 pub mod interface;
 pub mod log;

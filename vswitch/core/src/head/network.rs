@@ -19,6 +19,17 @@ pub enum Network {
     Unparsed(Unparsed),
 }
 
+impl Network {
+    /// A fragment's place in its datagram; none if it is whole, and no IPv6 packet that has a fragment header all the same.
+    pub(crate) const fn fragment(&self) -> Option<Fragment> {
+        match self {
+            Self::Ipv4(ip) => ip.fragment,
+            Self::Ipv6(ip) => ip.fragment,
+            Self::Other | Self::Arp(_) | Self::Unparsed(_) => None,
+        }
+    }
+}
+
 /// An ARP message (RFC 826).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Arp {
@@ -79,6 +90,8 @@ pub struct Fragment {
     pub offset: u16,
     /// Whether more follow.
     pub more: bool,
+    /// Bytes of the datagram that it carries: of IPv6 those behind the fragment header.
+    pub len: u16,
     /// Identification.
     pub id: u32,
 }
@@ -113,6 +126,7 @@ impl Ipv4 {
         let fragment = Fragment {
             offset: (flags & 0x1fff) * 8,
             more: flags & 0x2000 != 0,
+            len: total_len - u16::from(header_len),
             id: u16::from_be_bytes([i0, i1]).into(),
         };
         let ipv4 = Self {
@@ -136,6 +150,9 @@ mod next_header {
     pub(super) const AUTHENTICATION: u8 = 51;
     pub(super) const DESTINATION_OPTIONS: u8 = 60;
 }
+
+/// Bytes of a fragment header (RFC 8200 §4.5).
+const FRAGMENT_LEN: usize = 8;
 
 /// How many extension headers are walked: a chain costs time that its sender does not pay.
 const MAX_EXTENSIONS: u8 = 8;
@@ -179,7 +196,7 @@ impl Ipv6 {
                 },
                 next_header::FRAGMENT => {
                     self.read_fragment(span)?;
-                    8
+                    FRAGMENT_LEN
                 }
                 _ => return Ok(span),
             };
@@ -207,6 +224,8 @@ impl Ipv6 {
         self.fragment = Some(Fragment {
             offset: word & 0xfff8,
             more: word & 1 != 0,
+            // Of a payload, which has 16 bits of length, less than the header that was just read.
+            len: (span.len() - FRAGMENT_LEN) as u16,
             id: u32::from_be_bytes([a, b, c, d]),
         });
         Ok(())

@@ -114,6 +114,18 @@ fn a_datagram_that_is_shorter_than_its_frame_is_not_cut() {
 fn fragments_and_what_is_no_ip_have_no_checksum_to_complete() {
     assert_eq!(judged(checksum(34, 16), &ipv4(6, 0x2000, &tcp(1000))), None);
     assert_eq!(judged(checksum(34, 16), &ipv4(6, 5, &tcp(1000))), None);
+    // Nor are they cut: a firewall would have judged one fragment, and the receiver put together many.
+    for (gso_type, frame, offset) in [
+        (1, ipv4(6, 0x2000, &tcp(1000)), 16),
+        (5, ipv4(17, 0x2000, &udp(1000)), 6),
+        (5, ipv4(17, 5, &udp(1000)), 6),
+        (3, ipv4(17, 0x2000, &udp(1000)), 6),
+        (3, ipv4(17, 0, &udp(1000)), 6),
+    ] {
+        let cut = Asked { gso_type, gso_size: 100, ..checksum(34, offset) };
+        assert_eq!(judged(cut, &frame), None, "{gso_type}");
+        assert_eq!(judged(Asked { needs_checksum: false, ..cut }, &frame), None, "{gso_type}");
+    }
     let mut arp = vec![2; 12];
     arp.extend([8, 6]);
     arp.resize(60, 0);

@@ -124,6 +124,45 @@ fn what_one_worker_opened_the_other_knows_and_what_was_not_opened_is_dropped_and
 }
 
 #[test]
+fn fragments_follow_their_first_one_also_across_an_apply() {
+    let mut lab = Lab::with_workers(&guarded(one(53), 1), 2);
+    let [mut outside, mut inside] = guests(&lab);
+    receive(&mut inside, 1);
+    // Of 24 bytes, in units of eight from `offset` on; what is behind them in the frame pads it.
+    let piece = |offset: u8, more: bool, port| {
+        let mut frame = udp(0, Some(1), (9, port));
+        (frame[17], frame[20], frame[21]) = (44, u8::from(more) << 5, offset);
+        frame
+    };
+    let mut deliver = |from: &mut Driver, frame: &[u8]| {
+        send(from, frame);
+        assert_eq!(receive(&mut inside, 1), [frame]);
+    };
+    deliver(&mut outside, &piece(0, true, 53));
+    deliver(&mut outside, &piece(3, true, 0));
+    // Nothing of the firewall changes: the memory is shared out as before.
+    apply(&mut lab, &guarded(one(53), 2));
+    deliver(&mut outside, &piece(6, true, 0));
+    send(&mut outside, &piece(3, true, 0));
+    deliver(&mut outside, &piece(9, false, 0));
+    send(&mut outside, &piece(9, false, 0));
+    send(&mut outside, &piece(0, true, 54));
+    send(&mut outside, &piece(1, true, 54));
+    lab.wait(|seen| seen.ports[0].counters.from_port.frames == 9);
+    for (reason, count) in [
+        (DropReason::FragmentOverlapIngress, 1),
+        (DropReason::FragmentIngress, 2),
+        (DropReason::PolicyIngress, 1),
+    ] {
+        assert_eq!(dropped(&lab, 1, reason), count, "{reason}");
+    }
+    // What is imagined says why.
+    let journey = lab.datapath.trace(PortId::new(0, 0), &piece(3, true, 0)).unwrap();
+    let story: Vec<String> = journey.steps.iter().map(ToString::to_string).collect();
+    assert!(story.concat().contains("none passed that it follows"), "{story:?}");
+}
+
+#[test]
 fn an_interface_whose_rules_cannot_be_meant_is_down_until_they_can() {
     let backwards = PortRange { first: 9, last: 8 };
     let lab = Lab::of(&guarded(backwards, 1));

@@ -34,7 +34,14 @@ pub(super) fn count(
             None => firewall.defaults.default_of(direction, decision.action).count(),
         },
         By::Basic => firewall.defaults.basic(direction).count(),
-        By::Connection { .. } | By::NoConnection | By::Full | By::Fragment | By::Unparsed => {}
+        By::Connection { .. }
+        | By::NoConnection
+        | By::Full
+        | By::FirstFragment
+        | By::Fragment
+        | By::MalformedFragment
+        | By::OverlappingFragment
+        | By::Unparsed => {}
     }
 }
 
@@ -59,7 +66,10 @@ pub(super) fn step(
         }
         By::RulesOfOpener(decision) => FilteredBy::rules(world, policy, decision),
         By::Basic => FilteredBy::Basic,
+        By::FirstFragment => FilteredBy::FirstFragment,
         By::Fragment => FilteredBy::Fragment,
+        By::MalformedFragment => FilteredBy::MalformedFragment,
+        By::OverlappingFragment => FilteredBy::OverlappingFragment,
         By::Unparsed => FilteredBy::Unparsed,
     };
     Step::filtered(port, direction, by, verdict.outcome.is_ok(), mend)

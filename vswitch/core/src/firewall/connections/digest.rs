@@ -60,9 +60,14 @@ pub struct Digest {
 }
 
 impl Digest {
+    /// All of it.
+    pub(in crate::firewall) const fn words(self) -> [u64; 2] {
+        [self.place, self.check]
+    }
+
     /// The number of its first line of the index, to be taken modulo their number.
     #[inline]
-    pub(super) const fn first(self) -> usize {
+    pub(in crate::firewall) const fn first(self) -> usize {
         self.place as usize
     }
 

@@ -80,18 +80,10 @@ impl Facts {
 
     /// Those of a frame that goes `from` one of its ends; `bytes` are what `head` was read from.
     pub fn read(head: &Head, bytes: &[u8], scope: Scope, from: Direction) -> Self {
-        let (hosts, protocol, end) = match head.network {
-            Network::Ipv4(ip) => (
-                v4(ip.src, ip.dst, from),
-                ip.protocol,
-                usize::from(head.link.len) + usize::from(ip.total_len),
-            ),
-            Network::Ipv6(ip) => {
-                let end = usize::from(head.link.len) + 40 + usize::from(ip.payload_len);
-                (v6(ip.src, ip.dst, from), ip.protocol, end)
-            }
-            _ => return Self::Untracked(Untracked::NotIp),
+        let Some((hosts, protocol, len)) = datagram(&head.network, from) else {
+            return Self::Untracked(Untracked::NotIp);
         };
+        let end = usize::from(head.link.len) + len;
         let at = head.transport_at.map(usize::from);
         let key = |ends| Key::new(scope, hosts, protocol, ends);
         match (head.transport, at) {
@@ -101,10 +93,10 @@ impl Facts {
             },
             (Transport::Udp { src, dst }, _) => Self::Of(key(ports(src, dst, from)), Event::Datagram),
             (Transport::Icmpv4 { kind, .. }, Some(at)) if protocol == ICMP => {
-                of_icmp(icmp::v4(kind), (bytes, at), key, scope, hosts, from)
+                of_icmp(icmp::v4(kind), (within(bytes, end), at), key, scope, hosts, from)
             }
             (Transport::Icmpv6 { kind, .. }, Some(at)) if protocol == ICMPV6 => {
-                of_icmp(icmp::v6(kind), (bytes, at), key, scope, hosts, from)
+                of_icmp(icmp::v6(kind), (within(bytes, end), at), key, scope, hosts, from)
             }
             (Transport::Other, Some(at)) if has_ports(protocol) => match word(bytes, at) {
                 Some([a, b, c, d]) if end >= at + 4 => {
@@ -146,6 +138,11 @@ fn of_icmp(
     }
 }
 
+/// What was copied of a datagram that ends there: what pads the frame behind it is no part of what it says.
+fn within(bytes: &[u8], end: usize) -> &[u8] {
+    &bytes[..bytes.len().min(end)]
+}
+
 /// Four bytes of a frame, if they were copied.
 pub(super) fn word(bytes: &[u8], at: usize) -> Option<[u8; 4]> {
     bytes.get(at..)?.first_chunk().copied()
@@ -162,6 +159,16 @@ pub(super) const fn ports(src: u16, dst: u16, from: Direction) -> Ends {
     match from {
         Direction::Egress => Ends::Ports { inside: src, outside: dst },
         Direction::Ingress => Ends::Ports { inside: dst, outside: src },
+    }
+}
+
+/// The hosts of a datagram that goes `from` one of them, what it carries, and its bytes; none if it is not IP.
+#[inline]
+pub(in crate::firewall) const fn datagram(network: &Network, from: Direction) -> Option<(Hosts, u8, usize)> {
+    match network {
+        Network::Ipv4(ip) => Some((v4(ip.src, ip.dst, from), ip.protocol, ip.total_len as usize)),
+        Network::Ipv6(ip) => Some((v6(ip.src, ip.dst, from), ip.protocol, 40 + ip.payload_len as usize)),
+        Network::Other | Network::Arp(_) | Network::Unparsed(_) => None,
     }
 }
 

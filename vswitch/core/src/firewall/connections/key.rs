@@ -75,12 +75,37 @@ pub struct Key {
 const PORTS: u64 = 0;
 const PAIR: u64 = 1;
 const QUERY: u64 = 2;
+/// Of a datagram in fragments: no connection's key has it.
+const FRAGMENTS: u64 = 4;
 const V6: u64 = 1;
 
 impl Key {
     /// That of `protocol` between `ends` of `hosts`.
     #[inline]
     pub const fn new(scope: Scope, hosts: Hosts, protocol: u8, ends: Ends) -> Self {
+        let (inside, outside, form) = match ends {
+            Ends::Ports { inside, outside } => (inside, outside, PORTS),
+            Ends::Query { id, kind, asked } => (id, kind as u16, QUERY | asked as u64),
+            Ends::Pair => (0, 0, PAIR),
+        };
+        Self::of_words(scope, hosts, protocol, (inside as u32) << 16 | outside as u32, form)
+    }
+
+    /// What all fragments of a datagram have in common that goes `from` one of the hosts: no connection, but found by a digest as well. In
+    /// IPv6 the protocol does not count (RFC 8200 §4.5).
+    pub(in crate::firewall) const fn of_fragments(
+        scope: Scope,
+        hosts: Hosts,
+        protocol: u8,
+        id: u32,
+        from: Direction,
+    ) -> Self {
+        let protocol = if matches!(hosts, Hosts::V4(..)) { protocol } else { 0 };
+        Self::of_words(scope, hosts, protocol, id, FRAGMENTS | from as u64)
+    }
+
+    #[inline(always)]
+    const fn of_words(scope: Scope, hosts: Hosts, protocol: u8, ends: u32, form: u64) -> Self {
         let (hosts, family) = match hosts {
             Hosts::V4(inside, outside) => {
                 ([(inside.to_bits() as u64) << 32 | outside.to_bits() as u64, 0, 0, 0], 0)
@@ -90,15 +115,10 @@ impl Key {
                 ([(inside >> 64) as u64, inside as u64, (outside >> 64) as u64, outside as u64], V6)
             }
         };
-        let (inside, outside, form) = match ends {
-            Ends::Ports { inside, outside } => (inside, outside, PORTS),
-            Ends::Query { id, kind, asked } => (id, kind as u16, QUERY | asked as u64),
-            Ends::Pair => (0, 0, PAIR),
-        };
         let owner = (scope.port.index() as u64) << 16 | scope.port.generation() as u64;
         Self {
             hosts,
-            ends: (inside as u64) << 48 | (outside as u64) << 32 | owner,
+            ends: (ends as u64) << 32 | owner,
             kind: (scope.vlan.number() as u64) << 20 | (protocol as u64) << 12 | form << 4 | family,
         }
     }

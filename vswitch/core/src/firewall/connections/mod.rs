@@ -32,6 +32,7 @@ mod track;
 mod window;
 
 pub use digest::{Digest, Secret};
+pub(in crate::firewall) use facts::datagram;
 pub use facts::{Event, Facts, Quoted, Untracked};
 pub use key::{Ends, Hosts, Key, Scope};
 pub use room::{Opened, Opening, Refusal};
@@ -40,7 +41,12 @@ pub use segment::Segment;
 pub use short::Common;
 pub use state::{State, Timeouts};
 
-use crate::{clock::Instant, firewall::policy::Direction, id::Epoch, world::MAX_PORTS};
+use crate::{
+    clock::Instant,
+    firewall::{fragments::Fragments, policy::Direction},
+    id::Epoch,
+    world::MAX_PORTS,
+};
 use entry::Seen;
 use share::Share;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -52,9 +58,10 @@ use window::before;
 /// How large the table is, and how long what is in it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Connections at most, of all ports together; at most 2^24 - 1. Each takes 136 to 144 bytes, from the start.
+    /// Connections at most, of all ports together; at most 2^24 - 1. Each takes 136 to 144 bytes, from the start, and another eight for one
+    /// [datagram in fragments](Fragments) to eight connections.
     pub capacity: usize,
-    /// Places of ports, at most [`MAX_PORTS`]: a port whose place is not among them tracks nothing. Each takes 128 bytes.
+    /// Places of ports, at most [`MAX_PORTS`]: a port whose place is not among them tracks nothing. Each takes 132 bytes.
     pub ports: usize,
     /// Seconds by state.
     pub timeouts: Timeouts,
@@ -65,6 +72,7 @@ pub struct Config {
 pub struct Connections {
     table: Table,
     shares: Box<[Share]>,
+    fragments: Fragments,
     secret: Secret,
     timeouts: Timeouts,
     /// The second from which on a connection can only begin at its beginning.
@@ -126,17 +134,27 @@ struct Noted {
 /// How often a change is tried that other workers' changes come before.
 const TRIES: usize = 4;
 
+/// How many connections there are for a datagram in fragments.
+const FOR_A_FRAGMENT: usize = 8;
+
 impl Connections {
     /// An empty table. It tracks nothing until ports are [admitted](Self::admit).
     pub fn new(config: Config, secret: Secret) -> Self {
         Self {
             table: Table::new(config.capacity),
             shares: std::iter::repeat_with(Share::default).take(config.ports.min(MAX_PORTS)).collect(),
+            fragments: Fragments::new(config.capacity / FOR_A_FRAGMENT, config.ports.min(MAX_PORTS)),
             secret,
             timeouts: config.timeouts,
             pick_up_until: AtomicU32::new(0),
             swept: AtomicUsize::new(0),
         }
+    }
+
+    /// What is known of datagrams in fragments.
+    #[inline]
+    pub const fn fragments(&self) -> &Fragments {
+        &self.fragments
     }
 
     /// What finds the connection with this key.

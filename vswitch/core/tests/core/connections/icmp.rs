@@ -140,6 +140,18 @@ fn an_error_comes_from_any_router_but_goes_to_the_sender() {
     );
 }
 
+/// What pads a frame is no part of the message: else it could say of what the error is, and later fragments something else.
+#[test]
+fn a_quotation_behind_the_datagram_is_none() {
+    let table = table(64, 64);
+    let udp = build::udp(LINK, Addresses::V4(A4, B4), (1000, 53), b"question");
+    sees(&table, OUT, &udp).unwrap();
+    let mut padded = error(Addresses::V4(B4, A4), 3, &udp, 28);
+    assert_eq!(sees(&table, IN, &padded), Ok(State::Unreplied));
+    padded[16..18].copy_from_slice(&(20u16 + 8 + 20).to_be_bytes());
+    assert_eq!(sees(&table, IN, &padded).unwrap_err(), UNRELATED);
+}
+
 #[test]
 fn an_error_about_tcp_quotes_what_was_sent() {
     // RFC 5927 §4.1.

@@ -111,7 +111,7 @@ fn a_fragment_passes_if_no_rule_would_ask_for_its_ports() {
     // A first fragment that is too short for its ports.
     let mut tiny = fragment(udp(3, 4, (9, 53)), UDP, 0);
     (tiny[17], tiny[20]) = (24, 0x20);
-    assert_eq!(outcome(bench.send(H1, &tiny)), Err(DropReason::UnparsedIngress));
+    assert_eq!(outcome(bench.send(H1, &tiny)), Err(DropReason::FragmentMalformedIngress));
 }
 
 #[test]

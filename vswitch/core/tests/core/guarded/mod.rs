@@ -2,8 +2,11 @@
 
 mod answers;
 mod batches;
+mod fragments;
 mod frames;
 mod guards;
+mod model;
+mod pieces;
 mod policies;
 mod states;
 mod story;

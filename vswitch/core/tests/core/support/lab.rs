@@ -181,11 +181,14 @@ pub(crate) struct Bench {
     pub(crate) steps: Vec<String>,
 }
 
-/// A table in which each port may have 100 connections.
+/// A table in which each port may have 100 connections, and those with a firewall have equal parts of 512 datagrams in fragments.
 pub(crate) fn connections(world: &World) -> Connections {
     let config = Config { capacity: 4096, ports: 64, timeouts: Timeouts::DEFAULT };
     let connections = Connections::new(config, Secret::new([7; 16]));
     world.ports().for_each(|port| connections.admit(port.id, 100));
+    let guarded: Vec<PortId> =
+        world.ports().filter(|port| port.firewall.is_some()).map(|port| port.id).collect();
+    connections.fragments().share(&guarded);
     connections
 }
 

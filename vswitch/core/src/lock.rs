@@ -4,24 +4,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A fixed number of locks, each for the buckets whose low bits it shares.
 #[derive(Debug)]
-pub(super) struct Locks(Box<[AtomicBool]>);
+pub(crate) struct Locks(Box<[AtomicBool]>);
 
 /// Holds one lock until it is dropped.
-pub(super) struct Guard<'a>(&'a AtomicBool);
+pub(crate) struct Guard<'a>(&'a AtomicBool);
 
 impl Locks {
     /// So many locks; a power of two.
-    pub(super) fn new(locks: usize) -> Self {
+    pub(crate) fn new(locks: usize) -> Self {
         Self(std::iter::repeat_with(AtomicBool::default).take(locks).collect())
     }
 
     /// All of them: nothing changes until they are given back. Only for the control thread, and for one at a time.
-    pub(super) fn all(&self) -> Vec<Guard<'_>> {
+    pub(crate) fn all(&self) -> Vec<Guard<'_>> {
         (0..self.0.len()).map(|number| self.lock(number)).collect()
     }
 
     /// The lock of a bucket, if nobody holds it.
-    pub(super) fn try_lock(&self, bucket: usize) -> Option<Guard<'_>> {
+    pub(crate) fn try_lock(&self, bucket: usize) -> Option<Guard<'_>> {
         let lock = &self.0[bucket & (self.0.len() - 1)];
         // Lazily: a guard that is made for nothing gives back, when it is dropped, what somebody else holds.
         (!lock.swap(true, Ordering::Acquire)).then(|| Guard(lock))
@@ -29,7 +29,7 @@ impl Locks {
 
     /// The lock of a bucket. Only for the control thread: it waits for a worker, which holds it for some
     /// nanoseconds. A worker never waits.
-    pub(super) fn lock(&self, bucket: usize) -> Guard<'_> {
+    pub(crate) fn lock(&self, bucket: usize) -> Guard<'_> {
         loop {
             if let Some(guard) = self.try_lock(bucket) {
                 return guard;
