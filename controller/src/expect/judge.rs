@@ -340,10 +340,12 @@ fn carries(port: &Port, vlan: VlanId) -> bool {
 /// Whether a drop is a rule of the lab that will hold another time too, not a want of room or a failure.
 const fn is_denial(reason: DropReason) -> bool {
     use DropReason::{
-        AntiSpoof, BadDirection, BadNetHeader, BadSource, BufferTooSmall, ConnectionLimitEgress,
-        ConnectionLimitIngress, DhcpGuard, FragmentEgress, FragmentIngress, Internal, InvalidEgress,
-        InvalidIngress, LinkDown, MtuExceeded, NdGuard, NoBuffer, NoReceiver, Oversize, PolicyEgress,
-        PolicyIngress, PortDown, RaGuard, RejectEgress, RejectIngress, ReservedMulticast, Runt, SamePort,
+        AntiSpoof, BadDirection, BadNetHeader, BadSource, BitRateEgress, BitRateIngress, BufferTooSmall,
+        ConnectionLimitEgress, ConnectionLimitIngress, ConnectionRateEgress, ConnectionRateIngress,
+        DhcpGuard, FragmentEgress, FragmentIngress, FrameRateEgress, FrameRateIngress, Internal,
+        InvalidEgress, InvalidIngress, LinkDown, MacLimit, MtuExceeded, NdGuard, NoBuffer, NoReceiver,
+        Oversize, PolicyEgress, PolicyIngress, PortDown, RaGuard, RejectEgress, RejectIngress,
+        ReservedMulticast, Runt, SamePort, StormBroadcast, StormMulticast, StormUnknownUnicast,
         TaggedOnAccess, Unlinked, UnparsedEgress, UnparsedIngress, UntaggedOnTrunk, VlanNotMember,
     };
     match reason {
@@ -352,6 +354,17 @@ const fn is_denial(reason: DropReason) -> bool {
         AntiSpoof | DhcpGuard | RaGuard | NdGuard | UnparsedEgress | UnparsedIngress | PolicyEgress
         | PolicyIngress | RejectEgress | RejectIngress | InvalidEgress | InvalidIngress | FragmentEgress
         | FragmentIngress => true,
+        // One address too many stays that; too much in one second is not too much in the next.
+        MacLimit => true,
+        BitRateEgress
+        | BitRateIngress
+        | FrameRateEgress
+        | FrameRateIngress
+        | ConnectionRateEgress
+        | ConnectionRateIngress
+        | StormBroadcast
+        | StormMulticast
+        | StormUnknownUnicast => false,
         ConnectionLimitEgress | ConnectionLimitIngress => false,
         Runt | Oversize | BadNetHeader | BadDirection | BadSource | Internal | PortDown | NoBuffer
         | BufferTooSmall => false,
@@ -409,6 +422,7 @@ mod tests {
                 mtu: None,
                 queues: 1,
                 firewall: None,
+                limits: None,
                 mac_limit: 64,
                 sealed_memory: false,
                 up: true,
@@ -473,7 +487,10 @@ mod tests {
 
     #[test]
     fn each_outcome_and_fate_has_its_judgement() {
-        use DropReason::{Internal, MtuExceeded, NoBuffer, NoReceiver, PortDown, VlanNotMember};
+        use DropReason::{
+            BitRateIngress, Internal, MacLimit, MtuExceeded, NoBuffer, NoReceiver, PortDown, StormBroadcast,
+            VlanNotMember,
+        };
         use Outcome::{Answered, Refused, Rejected, Resolved, Silent, Unanswerable};
         use Role::{Asks, Astray};
         const DENY: Verdict = Verdict::Deny(None);
@@ -532,6 +549,10 @@ mod tests {
             (WEB,  DENY,           Silent,         dropped(Internal),     Error, "that is no denial"),
             (WEB,  BY_US,          Silent,         dropped(Internal),     Error, "that is no denial"),
             (WEB,  DENY,           Silent,         lost(PortDown),        Error, "that is no denial"),
+            // Nor does a limit that lets the next one pass.
+            (WEB,  DENY,           Silent,         lost(BitRateIngress),  Error, "that is no denial"),
+            (WEB,  DENY,           Silent,         dropped(StormBroadcast), Error, "that is no denial"),
+            (WEB,  DENY,           Silent,         dropped(MacLimit),     Pass,  "mac-limit"),
         ];
         for (row, (dst, verdict, outcome, sightings, result, words)) in table.into_iter().enumerate() {
             let (judged, proof) = judged(dst, verdict, &of(outcome, &sightings));

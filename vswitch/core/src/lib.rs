@@ -9,7 +9,7 @@
 //! ```
 //!
 //! What the three kinds of state are (they are never mixed): the [`world::World`] is one compiled, immutable
-//! configuration; the [`fdb::Fdb`] and the [connections](firewall::connections::Connections) are what was learned; what is counted lives with the caller.
+//! configuration (but for what was taken from its [`limits`]); the [`fdb::Fdb`] and the [connections](firewall::connections::Connections) are what was learned; what is counted lives with the caller.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ pub mod firewall;
 pub mod flow;
 pub mod head;
 pub mod id;
+pub mod limits;
 pub mod mac;
 mod mix;
 pub mod offload;

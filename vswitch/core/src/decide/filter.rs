@@ -23,6 +23,7 @@ use crate::{
         tuple::Tuple,
     },
     head::{FrameView, Head, LinkHeader, TagKind, TcpFlags, Transport},
+    limits::Limits,
     trace::{FilteredBy, Step, Tracer},
     vlan::VlanId,
     world::Port,
@@ -54,6 +55,7 @@ enum Why {
     Reject,
     Invalid,
     Limit,
+    Rate,
     Fragment,
 }
 
@@ -74,12 +76,14 @@ impl Why {
             (Direction::Egress, Self::Reject) => DropReason::RejectEgress,
             (Direction::Egress, Self::Invalid) => DropReason::InvalidEgress,
             (Direction::Egress, Self::Limit) => DropReason::ConnectionLimitEgress,
+            (Direction::Egress, Self::Rate) => DropReason::ConnectionRateEgress,
             (Direction::Egress, Self::Fragment) => DropReason::FragmentEgress,
             (Direction::Ingress, Self::Unparsed) => DropReason::UnparsedIngress,
             (Direction::Ingress, Self::Policy) => DropReason::PolicyIngress,
             (Direction::Ingress, Self::Reject) => DropReason::RejectIngress,
             (Direction::Ingress, Self::Invalid) => DropReason::InvalidIngress,
             (Direction::Ingress, Self::Limit) => DropReason::ConnectionLimitIngress,
+            (Direction::Ingress, Self::Rate) => DropReason::ConnectionRateIngress,
             (Direction::Ingress, Self::Fragment) => DropReason::FragmentIngress,
         }
     }
@@ -91,6 +95,7 @@ enum By {
     Connection { state: State, opener: Direction },
     NoConnection,
     Full,
+    Rate,
     Rules(Decision),
     Basic,
     Fragment,
@@ -107,6 +112,7 @@ struct Verdict {
 impl Verdict {
     const UNPARSED: Self = Self { outcome: Err(Why::Unparsed), by: By::Unparsed };
     const FULL: Self = Self { outcome: Err(Why::Limit), by: By::Full };
+    const RATE: Self = Self { outcome: Err(Why::Rate), by: By::Rate };
     const INVALID: Self = Self { outcome: Err(Why::Invalid), by: By::NoConnection };
 
     const fn connection(state: State, opener: Direction) -> Self {
@@ -121,6 +127,7 @@ impl Verdict {
 /// One frame before one firewall.
 struct Case<'a> {
     switch: &'a Switch<'a>,
+    limits: Option<&'a Limits>,
     firewall: &'a Firewall,
     policy: &'a Policy,
     view: &'a FrameView<'a>,
@@ -148,7 +155,8 @@ impl Switch<'_> {
                 guard::check(firewall, frame.view, head)?;
             }
             let scope = Scope { port: port.id, vlan };
-            Case { switch: self, firewall, policy, view: frame.view, head, scope, direction }.judge()
+            let limits = port.limits.as_deref();
+            Case { switch: self, limits, firewall, policy, view: frame.view, head, scope, direction }.judge()
         } else {
             Verdict::UNPARSED
         };
@@ -157,6 +165,7 @@ impl Switch<'_> {
                 By::Connection { state, opener } => FilteredBy::Connection { state, opener },
                 By::NoConnection => FilteredBy::NoConnection,
                 By::Full => FilteredBy::Full,
+                By::Rate => FilteredBy::Rate,
                 By::Rules(decision) => {
                     let rule = decision.rule.and_then(|place| self.world.rule(policy, place));
                     FilteredBy::rules(rule, decision)
@@ -284,7 +293,17 @@ impl Case<'_> {
         if verdict.outcome.is_err() {
             return self.or_basic(verdict);
         }
-        if !decision.stateful || !self.switch.learning {
+        if !decision.stateful {
+            return verdict;
+        }
+        // What is picked up is not new.
+        let is_new = !is_picked_up(event);
+        if let Some(limits) = self.limits.filter(|_| is_new)
+            && !limits.let_connection(self.direction, self.switch.asking())
+        {
+            return Verdict::RATE;
+        }
+        if !self.switch.learning {
             return verdict;
         }
         let opening =

@@ -33,7 +33,7 @@ pub struct Way {
 pub struct Ingress<'a> {
     switch: Switch<'a>,
     port_index: u16,
-    /// What is known of the port; none if its frames need more than one look: it is down, has no link, is a wire or has a firewall.
+    /// What is known of the port; none if its frames need more than one look: it is down, has no link, is a wire, has a firewall or a rate.
     home: Option<Home<'a>>,
 }
 
@@ -322,7 +322,7 @@ impl<'a> Ingress<'a> {
     }
 
     /// Makes `receiver` what frames of `row` meet at the port where their destination was `found`; not if that is no other port of
-    /// this switch that is up and has no firewall.
+    /// this switch that is up and has neither a firewall nor a rate.
     #[inline]
     fn meet(&self, receiver: &mut Receiver, home: &Home<'_>, row: &Row, found: Entry) -> bool {
         let tag = row.tag.tci();

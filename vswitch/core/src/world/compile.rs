@@ -9,6 +9,7 @@ use crate::{
         policy::GroupId,
     },
     id::SwitchId,
+    limits::Limits,
     mac::MacAddr,
     vlan::{VlanId, VlanSet},
 };
@@ -118,6 +119,7 @@ impl World {
                 let mut port = port.transpose()?;
                 if let Some(port) = &mut port {
                     guard(port, description, &policies, old);
+                    limit(port, description, old);
                 }
                 Ok(port)
             })
@@ -208,6 +210,7 @@ fn compile_port(
         id: port.id,
         up: port.up,
         firewall: None,
+        limits: None,
         is_plain: port.up,
         mtu: port.mtu,
         mac_limit: port.mac_limit,
@@ -281,14 +284,28 @@ fn guard(port: &mut Port, description: &Description, policies: &Policies, old: O
         groups: said.groups.iter().filter_map(name).collect(),
         origin: said.origin,
     };
-    let before = old.and_then(|old| old.port(port.id.index())).filter(|before| before.id == port.id);
-    if let Some(before) = before.and_then(|before| before.firewall.as_ref())
+    if let Some(before) = predecessor(port, old).and_then(|before| before.firewall.as_ref())
         && firewall.has_rules_of(before)
     {
         firewall.epoch = before.epoch;
     }
     port.firewall = Some(Box::new(firewall));
     port.is_plain = false;
+}
+
+/// Gives a port the limits that the description says; what was taken from those that are as they were stays taken.
+fn limit(port: &mut Port, description: &Description, old: Option<&World>) {
+    let said = description.ports.get(usize::from(port.id.index())).and_then(Option::as_ref);
+    let Some(said) = said.and_then(|port| port.limits.as_ref()) else { return };
+    let before = predecessor(port, old).and_then(|before| before.limits.as_deref());
+    let limits = Limits::new(said, before);
+    port.is_plain &= !limits.asks_each_frame();
+    port.limits = Some(Box::new(limits));
+}
+
+/// The same port in the World that is replaced.
+fn predecessor<'w>(port: &Port, old: Option<&'w World>) -> Option<&'w Port> {
+    old?.port(port.id.index()).filter(|before| before.id == port.id)
 }
 
 /// The error in the file's words.
