@@ -468,7 +468,6 @@ mod tests {
                 switches: vec![],
                 groups: vec![],
                 ports: vec![],
-                groups: vec![],
                 trunks: vec![],
             },
             datapath: topology::plan::Datapath { workers: 1, cpus: vec![], always_poll: false },
