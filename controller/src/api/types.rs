@@ -296,6 +296,9 @@ pub struct TestRow {
     pub proof: String,
     /// What to do where nothing can be proved.
     pub help: Option<String>,
+    /// Whether what became of the probe's frame was also judged from the file alone, and came to the same. If not, the file does not say
+    /// enough: an address that is not known, a port that is not up. Had it come to something else, the row would be an error.
+    pub foreseen: bool,
     /// The frame that decided it.
     pub trace: Option<TraceView>,
     /// How long it took, in milliseconds.

@@ -230,10 +230,8 @@ fn explain(code: &str) -> Result<Explanation, Failure> {
     }
     let known: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
     Err(Failure::invalid("unknown-code", format!("`{code}` is not a name of ours")).mend(format!(
-        "`vnet explain` lists what there is; say what stands in the brackets of an error[...] (like T0101), {}, {}, {}, or a drop reason: {}",
-        Because::VLAN,
-        Because::POLICY,
-        Because::FIREWALL,
+        "`vnet explain` lists what there is; say what stands in the brackets of an error[...] (like T0101), {}, or a drop reason: {}",
+        Because::CLASSES.map(|(name, _)| name).join(", "),
         known.join(", ")
     )))
 }

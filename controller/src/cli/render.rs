@@ -303,6 +303,8 @@ impl Show for TestReport {
                 let _ = write!(text, ", {unproved} could not be proved");
             }
         }
+        let foreseen = self.rows.iter().filter(|row| row.foreseen).count();
+        let _ = write!(text, "; the file alone says the same of {foreseen}");
         for row in &self.rows {
             let how = match row.result {
                 TestResult::Pass => continue,

@@ -5,7 +5,7 @@
 
 use super::frames::{Role, Seen};
 use crate::api::types::TestResult;
-use topology::plan::{Because, Expectation, Verdict};
+use topology::plan::{Because, Expectation, Probe, Verdict};
 use vswitch_core::{
     description::{Description, Link, Membership, Port},
     drop_reason::DropReason,
@@ -13,7 +13,7 @@ use vswitch_core::{
     mac::MacAddr,
     vlan::VlanId,
 };
-use vswitchd::control::protocol::{Journey, Sighting};
+use vswitchd::control::protocol::Journey;
 
 /// What the sender of the probe said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +75,7 @@ enum Fate {
     Elsewhere(Vec<PortId>),
 }
 
-fn fate(sighting: &Sighting, destination: PortId) -> Fate {
-    let journey = &sighting.journey;
+fn fate(journey: &Journey, destination: PortId) -> Fate {
     if let Some(reason) = journey.dropped {
         return Fate::Dropped(reason);
     }
@@ -87,6 +86,45 @@ fn fate(sighting: &Sighting, destination: PortId) -> Fate {
         },
         None => Fate::Elsewhere(journey.copies.clone()),
     }
+}
+
+/// Whether the switch did with the probe what the file alone says, `foreseen`; none: what it did depends on more than the file. The error
+/// says both.
+pub(super) fn is_foreseen(
+    description: &Description,
+    expectation: &Expectation,
+    foreseen: &Journey,
+    seen: &[Seen],
+) -> Option<Result<(), String>> {
+    let role = if expectation.probe == Probe::Arp { Role::Asks } else { Role::Direct };
+    let of_file = |fate: &Fate| match fate {
+        Fate::Delivered | Fate::Elsewhere(_) => true,
+        Fate::Dropped(reason) | Fate::Lost(reason) => is_denial(*reason),
+    };
+    let live = seen.iter().find(|seen| seen.role == role)?;
+    let [foreseen, live] = [foreseen, &live.sighting.journey].map(|journey| fate(journey, expectation.dst));
+    if !of_file(&live) || !of_file(&foreseen) {
+        return None;
+    }
+    let nothing = Evidence {
+        source_ready: true,
+        destination_up: true,
+        outcome: Outcome::Silent,
+        raw: false,
+        opened: false,
+        macs: &[],
+        seen: &[],
+    };
+    let case = Case { description, expectation, evidence: &nothing };
+    let agrees = match (&foreseen, &live) {
+        // Who else hears a flood depends on what was learned.
+        (Fate::Elsewhere(_), Fate::Elsewhere(_)) => true,
+        (foreseen, live) => foreseen == live,
+    };
+    let both = || {
+        format!("by the file the probe is {}; the switch said: {}", case.tell(&foreseen), case.tell(&live))
+    };
+    Some(if agrees { Ok(()) } else { Err(both()) })
 }
 
 /// Judges `expectation` in the lab that `description` describes.
@@ -132,6 +170,10 @@ impl Case<'_> {
         let last = self.last_fate();
         let place = last.as_ref().map(|last| last.0);
         match (self.evidence.outcome, last) {
+            // The switch itself said so, in the destination's name.
+            (Outcome::Refused | Outcome::Rejected, Some((place, fate))) if is_rejected(&fate) => {
+                fail(self.tell(&fate), Some(place))
+            }
             (Outcome::Answered(_) | Outcome::Resolved(_) | Outcome::Refused, _) if !self.is_its_own() => {
                 let (proof, place) = self.impostor();
                 fail(proof, place)
@@ -168,6 +210,11 @@ impl Case<'_> {
         };
         let told = self.tell(&fate);
         match (because, &fate) {
+            (Some(Because::Reject), fate)
+                if is_rejected(fate) && self.evidence.outcome == Outcome::Silent =>
+            {
+                fail(format!("{told}, and its sender was not told"), Some(place))
+            }
             // Our own failure forbids nothing, whatever was expected.
             (_, Fate::Dropped(DropReason::Internal) | Fate::Lost(DropReason::Internal)) => {
                 error(format!("{told}: that is no denial"), Some(place))
@@ -189,6 +236,7 @@ impl Case<'_> {
             Outcome::Silent | Outcome::Unanswerable => return None,
             // A router on the way may say it: then the frame's fate decides.
             Outcome::Rejected if !self.is_its_own() => return None,
+            Outcome::Refused if self.last_fate().is_some_and(|(_, fate)| is_rejected(&fate)) => return None,
             _ if !self.is_its_own() => {
                 let (proof, place) = self.impostor();
                 return Some(error(format!("{proof}: nothing can be proved"), place));
@@ -244,6 +292,7 @@ impl Case<'_> {
         use DropReason::{NoReceiver, TaggedOnAccess, UntaggedOnTrunk, VlanNotMember};
         match (because, fate) {
             (Because::Reason(wanted), Fate::Dropped(reason) | Fate::Lost(reason)) => wanted == *reason,
+            (Because::Reject, fate) => is_rejected(fate),
             (Because::Vlan, Fate::Dropped(TaggedOnAccess | UntaggedOnTrunk | VlanNotMember)) => true,
             (Because::Policy, Fate::Dropped(reason) | Fate::Lost(reason)) => reason.is_policy(),
             (Because::Firewall, Fate::Dropped(reason) | Fate::Lost(reason)) => reason.is_firewall(),
@@ -260,7 +309,7 @@ impl Case<'_> {
 
     fn fates(&self) -> impl DoubleEndedIterator<Item = (usize, Role, Fate)> {
         let seen = self.evidence.seen.iter().enumerate();
-        seen.map(|(place, seen)| (place, seen.role, fate(&seen.sighting, self.expectation.dst)))
+        seen.map(|(place, seen)| (place, seen.role, fate(&seen.sighting.journey, self.expectation.dst)))
     }
 
     fn last_fate(&self) -> Option<(usize, Fate)> {
@@ -337,6 +386,11 @@ fn carries(port: &Port, vlan: VlanId) -> bool {
     }
 }
 
+/// Whether a rule rejected the frame, so that the switch answered it.
+const fn is_rejected(fate: &Fate) -> bool {
+    matches!(fate, Fate::Dropped(reason) | Fate::Lost(reason) if reason.is_reject())
+}
+
 /// Whether a drop is a rule of the lab that will hold another time too, not a want of room or a failure.
 const fn is_denial(reason: DropReason) -> bool {
     use DropReason::{
@@ -354,8 +408,7 @@ const fn is_denial(reason: DropReason) -> bool {
         AntiSpoof | DhcpGuard | RaGuard | NdGuard | UnparsedEgress | UnparsedIngress | PolicyEgress
         | PolicyIngress | RejectEgress | RejectIngress | InvalidEgress | InvalidIngress | FragmentEgress
         | FragmentIngress => true,
-        // One address too many stays that; too much in one second is not too much in the next.
-        MacLimit => true,
+        // Too much in one second is not too much in the next, and which address was one too many the file does not say.
         BitRateEgress
         | BitRateIngress
         | FrameRateEgress
@@ -364,7 +417,8 @@ const fn is_denial(reason: DropReason) -> bool {
         | ConnectionRateIngress
         | StormBroadcast
         | StormMulticast
-        | StormUnknownUnicast => false,
+        | StormUnknownUnicast
+        | MacLimit => false,
         ConnectionLimitEgress | ConnectionLimitIngress => false,
         Runt | Oversize | BadNetHeader | BadDirection | BadSource | Internal | PortDown | NoBuffer
         | BufferTooSmall => false,
@@ -376,6 +430,7 @@ fn name_of(because: Because) -> &'static str {
         Because::Vlan => Because::VLAN,
         Because::Policy => Because::POLICY,
         Because::Firewall => Because::FIREWALL,
+        Because::Reject => Because::REJECT,
         Because::Reason(reason) => reason.name(),
     }
 }
@@ -496,6 +551,7 @@ mod tests {
         const DENY: Verdict = Verdict::Deny(None);
         const BY_VLAN: Verdict = Verdict::Deny(Some(Because::Vlan));
         const BY_US: Verdict = Verdict::Deny(Some(Because::Reason(Internal)));
+        const BY_MACS: Verdict = Verdict::Deny(Some(Because::Reason(MacLimit)));
         const BY_MTU: Verdict = Verdict::Deny(Some(Because::Reason(MtuExceeded)));
         let delivered = |port| vec![seen(None, &[(port, None)])];
         let lost = |reason| vec![seen(None, &[(WEB, Some(reason))])];
@@ -549,10 +605,11 @@ mod tests {
             (WEB,  DENY,           Silent,         dropped(Internal),     Error, "that is no denial"),
             (WEB,  BY_US,          Silent,         dropped(Internal),     Error, "that is no denial"),
             (WEB,  DENY,           Silent,         lost(PortDown),        Error, "that is no denial"),
-            // Nor does a limit that lets the next one pass.
+            // Nor does a limit, which may let the next one pass, unless it is what was expected.
             (WEB,  DENY,           Silent,         lost(BitRateIngress),  Error, "that is no denial"),
             (WEB,  DENY,           Silent,         dropped(StormBroadcast), Error, "that is no denial"),
-            (WEB,  DENY,           Silent,         dropped(MacLimit),     Pass,  "mac-limit"),
+            (WEB,  DENY,           Silent,         dropped(MacLimit),     Error, "that is no denial"),
+            (WEB,  BY_MACS,        Silent,         dropped(MacLimit),     Pass,  "mac-limit"),
         ];
         for (row, (dst, verdict, outcome, sightings, result, words)) in table.into_iter().enumerate() {
             let (judged, proof) = judged(dst, verdict, &of(outcome, &sightings));

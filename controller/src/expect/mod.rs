@@ -2,6 +2,7 @@
 
 mod ask;
 mod capture;
+mod foresight;
 mod frames;
 pub mod judge;
 pub mod run;

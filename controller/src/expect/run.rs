@@ -1,8 +1,9 @@
 //! Runs expectations in a lab that is up: watch, probe, gather what the switch saw, judge.
 
 use super::{
+    foresight::Foresight,
     frames::{DATAGRAM, ECHO_PAYLOAD, Probed, Role, Seen, raw_frame},
-    judge::{Evidence, Judgement, Outcome, judge},
+    judge::{Evidence, Judgement, Outcome, is_foreseen, judge},
     words,
 };
 use crate::{
@@ -26,7 +27,7 @@ use topology::plan::{Addresses, Expectation, Interface, Node, Plan, Probe};
 use vswitch_core::{head::Head, id::PortId, mac::MacAddr};
 use vswitchd::control::{
     client::{Client, ClientError},
-    protocol::{PortState, Sighting, Watch},
+    protocol::{Journey, PortState, Sighting, Watch},
 };
 
 /// How long a probe waits for its answer. A lab under emulation needs tens of milliseconds.
@@ -112,15 +113,30 @@ impl Running {
     /// The switch does not answer.
     pub async fn test(&self) -> Result<Vec<TestRow>, Failure> {
         let mut rows = Vec::new();
-        for expectation in &self.plan.expectations {
-            rows.push(self.test_one(expectation).await?);
+        let foreseen: Vec<Option<Journey>> = {
+            let foresight = Foresight::new(&self.plan);
+            let of = |expectation| foresight.as_ref().and_then(|foresight| foresight.of(expectation));
+            self.plan.expectations.iter().map(of).collect()
+        };
+        for (expectation, foreseen) in self.plan.expectations.iter().zip(foreseen) {
+            rows.push(self.test_one(expectation, foreseen).await?);
         }
         Ok(rows)
     }
 
-    async fn test_one(&self, expectation: &Expectation) -> Result<TestRow, Failure> {
+    async fn test_one(
+        &self,
+        expectation: &Expectation,
+        foreseen: Option<Journey>,
+    ) -> Result<TestRow, Failure> {
         let begin = Instant::now();
-        let Proof { judgement, seen, help, .. } = self.prove(expectation, NoWay::SendRaw).await?;
+        let Proof { mut judgement, seen, help, .. } = self.prove(expectation, NoWay::SendRaw).await?;
+        let agrees =
+            foreseen.and_then(|foreseen| is_foreseen(&self.plan.description, expectation, &foreseen, &seen));
+        if let Some(Err(both)) = &agrees {
+            judgement.result = TestResult::Error;
+            judgement.proof = format!("{both}: one of them is wrong, and that is a bug of vnet's");
+        }
         let trace = judgement
             .decided_by
             .filter(|_| judgement.result != TestResult::Pass)
@@ -131,6 +147,7 @@ impl Running {
             result: judgement.result,
             proof: judgement.proof,
             help,
+            foreseen: matches!(agrees, Some(Ok(()))),
             trace,
             millis: u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX),
         })

@@ -29,7 +29,7 @@ pub(super) struct Switch {
 }
 
 impl Switch {
-    /// Starts the switch, has it written down by `born`, and makes it become `plan`.
+    /// Starts the switch, has it written down by `born`, and makes it become `plan`; which another was before, if it `resumes`.
     ///
     /// # Errors
     /// It cannot be started, or refuses.
@@ -37,12 +37,13 @@ impl Switch {
         plan: &Arc<Plan>,
         ports: &Arc<Ports>,
         dir: &LabDir,
+        resumes: bool,
         born: impl FnOnce(&Child) -> Result<(), Failure>,
     ) -> Result<Self, Failure> {
         let (ours, theirs) = UnixStream::pair().context("switch", || "a control socket".into())?;
         let child = child::spawn_role("vswitchd", theirs.into(), dir)?;
         let told = match born(&child) {
-            Ok(()) => configure(ours, plan.clone(), ports.clone()).await,
+            Ok(()) => configure(ours, plan.clone(), ports.clone(), resumes).await,
             Err(failure) => Err(failure),
         };
         let (child, client) = child::kept(child, told).await?;
@@ -51,9 +52,17 @@ impl Switch {
 }
 
 /// Makes the switch at the other end of `ours` become `plan`.
-async fn configure(ours: UnixStream, plan: Arc<Plan>, ports: Arc<Ports>) -> Result<Client, Failure> {
+async fn configure(
+    ours: UnixStream,
+    plan: Arc<Plan>,
+    ports: Arc<Ports>,
+    resumes: bool,
+) -> Result<Client, Failure> {
     let applied = tokio::task::spawn_blocking(move || {
         let mut client = Client::new(ours, DEADLINE)?;
+        if resumes {
+            client.resume()?;
+        }
         apply(&mut client, &plan, &ports)?;
         Ok::<_, ClientError>(client)
     });

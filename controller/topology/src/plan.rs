@@ -322,6 +322,8 @@ pub enum Because {
     Policy,
     /// The firewall of an interface: its policy, or that it guards who the sender says it is and what it may serve.
     Firewall,
+    /// A rule rejects it, and its sender is told.
+    Reject,
     /// Exactly this drop reason.
     Reason(DropReason),
 }
@@ -333,15 +335,18 @@ impl Because {
     pub const POLICY: &str = "policy";
     /// How the file says [`Self::Firewall`].
     pub const FIREWALL: &str = "firewall";
+    /// How the file says [`Self::Reject`], as an outcome or as a cause.
+    pub const REJECT: &str = "reject";
 
     /// Names of all classes, and what each is in a few words.
-    pub const CLASSES: [(&str, &str); 3] = [
+    pub const CLASSES: [(&str, &str); 4] = [
         (Self::VLAN, "the destination is not in the frame's VLAN"),
         (Self::POLICY, "the rules of an interface's security groups do not let the frame pass"),
         (
             Self::FIREWALL,
             "the firewall of an interface does not let the frame pass: its rules, or what it may call itself",
         ),
+        (Self::REJECT, "a rule of an interface's security groups rejects the frame, and its sender is told"),
     ];
 
     /// What the class of that name is, and what to do about it; none if there is no such class.
@@ -364,6 +369,10 @@ impl Because {
                  address that is not its own (anti-spoof), or serves what its interface may not",
                 "add a rule, or `allowed-addresses`, `dhcp-server` or `router-advertisements` to the interface, or expect \
                  `deny because firewall`; `vnet trace` says which of these it was",
+            )),
+            Self::REJECT => Some((
+                "a rule with `action: reject` stopped the frame, and its sender was told: by a TCP RST, or by an ICMP error",
+                "change the rule, or expect `reject`; `vnet trace` names the rule that decided",
             )),
             _ => None,
         }

@@ -33,8 +33,8 @@ impl Lab {
         Some(rows.iter().find(|row| row.port == port)?.counters.to_port.delivered)
     }
 
-    fn transfer(&self) -> TransferReport {
-        let report = self.json(&["transfer", "vm1", "vm2", "--size", SIZE]);
+    fn transfer(&self, src: &str, dst: &str) -> TransferReport {
+        let report = self.json(&["transfer", src, dst, "--size", SIZE]);
         serde_json::from_value(report).expect("a report")
     }
 
@@ -64,7 +64,7 @@ fn transfers_go_on_with_the_next_switch_when_theirs_is_killed() {
         eventually("the switch has lived for long", || (seen.elapsed() > LONG_LIFE).then_some(()));
         let before = lab.delivered("vm2:eth0").expect("a switch");
         thread::scope(|scope| {
-            let transfer = scope.spawn(|| lab.transfer());
+            let transfer = scope.spawn(|| lab.transfer("vm1", "vm2"));
             eventually("a transfer is under way", || {
                 (lab.delivered("vm2:eth0")? > before + UNDER_WAY).then_some(())
             });
@@ -115,6 +115,45 @@ fn a_link_that_is_down_stays_down_when_qemu_finds_the_next_switch() {
     lab.expect(0, &["link", "vm1", "up"]);
     eventually("the guest sees it up", || (carrier() == "1\n").then_some(()));
     eventually("it hears", || lab.vnet(&["pingall"]).status.success().then_some(()));
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+/// What rules allowed to begin goes on through firewalls that have forgotten it, whichever end has one; what they did not allow is not let in by that.
+#[test]
+fn connections_through_firewalls_go_on_when_the_switch_is_killed() {
+    if !kvm("bundled guests behind firewalls whose switch is killed") {
+        return;
+    }
+    let lab = Lab::new();
+    let text = "version: 1\nname: guarded\nsecurity-groups:\n  \
+                client: []\n  \
+                server: [{ direction: ingress, protocol: tcp, remote-ip-prefix: 10.0.0.0/24 }]\n\
+                switches: { sw1: {} }\nnodes:\n  \
+                client: { kind: vm, addresses: [10.0.0.1/24], security-groups: [client] }\n  \
+                server: { kind: vm, addresses: [10.0.0.2/24], security-groups: [server] }\n  \
+                anybody: { kind: vm, addresses: [10.0.0.3/24] }\n\
+                links: [[client, sw1], [server, sw1], [anybody, sw1]]\n\
+                expect:\n  - client -> server tcp/7 allow\n  - server -> client tcp/7 deny because policy-ingress\n  \
+                - anybody -> client tcp/7 deny because policy-ingress\n  - anybody -> server udp/7 deny because policy-ingress\n";
+    lab.expect(0, &["up", "-d", &lab.write("guarded.vnet.yaml", text).display().to_string()]);
+    for (src, dst) in [("client", "server"), ("client", "anybody"), ("anybody", "server")] {
+        let (switch, seen, port) = (lab.switch(), Instant::now(), format!("{dst}:eth0"));
+        eventually("the switch has lived for long", || (seen.elapsed() > LONG_LIFE).then_some(()));
+        let before = lab.delivered(&port).expect("a switch");
+        let report = thread::scope(|scope| {
+            let transfer = scope.spawn(|| lab.transfer(src, dst));
+            eventually("a transfer is under way", || {
+                (lab.delivered(&port)? > before + UNDER_WAY).then_some(())
+            });
+            kill(switch);
+            assert!(!transfer.is_finished(), "the switch was killed too late");
+            transfer.join().expect("the transfer ends well")
+        });
+        assert_eq!(report.sent, report.received, "{src} -> {dst}");
+        // Of what is picked up, nothing is let in that begins.
+        lab.expect(0, &["test", "--running"]);
+    }
     lab.expect(0, &["down"]);
     lab.assert_gone();
 }

@@ -207,6 +207,11 @@ impl DropReason {
         )
     }
 
+    /// Whether a rule rejects it, so that its sender is told.
+    pub const fn is_reject(self) -> bool {
+        matches!(self, Self::RejectEgress | Self::RejectIngress)
+    }
+
     /// Whether a firewall dropped it, for whatever cause: `because firewall`.
     pub const fn is_firewall(self) -> bool {
         let guards = matches!(self, Self::AntiSpoof | Self::DhcpGuard | Self::RaGuard | Self::NdGuard);

@@ -6,6 +6,7 @@ use crate::{
     drop_reason::DropReason,
     fdb::{Former, Learned, Refusal, Target},
     firewall::{
+        answer::AnswerKind,
         classify,
         connections::State,
         interface::PolicyFault,
@@ -89,6 +90,13 @@ pub enum Step {
         by: FilteredBy,
         /// Whether it passes.
         passes: bool,
+    },
+    /// Its sender is told that a rule rejects it.
+    Answered {
+        /// The port that it came from.
+        port: Place,
+        /// What it is told.
+        kind: AnswerKind,
     },
     /// Its source address was not where it was known.
     Learned {
@@ -319,6 +327,11 @@ impl Step {
         Self::Lost { port: Place::of(port), reason }
     }
 
+    /// The sender of the frame, at `port`, is told.
+    pub fn answered(port: &Port, kind: AnswerKind) -> Self {
+        Self::Answered { port: Place::of(port), kind }
+    }
+
     /// `place` is where the frame came in, if that port exists.
     pub(crate) fn dropped(reason: DropReason, place: Option<(&World, &Port)>) -> Self {
         let rule = place.and_then(|(world, port)| rule(reason, world, port)).map(|rule| rule.to_string());
@@ -420,6 +433,7 @@ impl fmt::Display for Step {
                 };
                 write!(f, "{done} the firewall of {port} {way}: {by}")
             }
+            Self::Answered { port, kind } => write!(f, "answered at {port} with {kind}"),
             Self::Learned { switch, mac, at, what } => match what {
                 LearnedStep::New => write!(f, "{switch} learned {mac} on {at}"),
                 LearnedStep::Moved { from } => write!(f, "{switch} saw {mac} move from {from} to {at}"),

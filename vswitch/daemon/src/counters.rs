@@ -48,6 +48,8 @@ pub struct Counters {
     pub flood_copies: u64,
     /// For the switch itself.
     pub consumed: u64,
+    /// Frames of the switch's own that these led to, all for this port.
+    pub originated: u64,
     /// Dropped on the way in.
     pub dropped_in: Drops,
     /// Copies decided for the port.
@@ -91,6 +93,7 @@ impl Counters {
         self.flooded += other.flooded;
         self.flood_copies += other.flood_copies;
         self.consumed += other.consumed;
+        self.originated += other.originated;
         self.dropped_in.add(&other.dropped_in);
         self.copies += other.copies;
         self.delivered += other.delivered;
@@ -111,6 +114,7 @@ impl Counters {
                 flooded: self.flooded,
                 flood_copies: self.flood_copies,
                 consumed: self.consumed,
+                originated: self.originated,
                 dropped: self.dropped_in.to_map(),
             },
             to_port: ToPort {
@@ -141,7 +145,7 @@ pub fn check_law<'a>(ports: impl IntoIterator<Item = &'a PortCounters>) -> Resul
         if to.copies != out {
             return Err(format!("port {place}: {} copies were decided, but {out} have a fate", to.copies));
         }
-        decided += from.unicast + from.flood_copies;
+        decided += from.unicast + from.flood_copies + from.originated;
         copies += to.copies;
         ended += out;
     }

@@ -62,6 +62,8 @@ pub struct Datapath {
     /// Closed before the workers end: a port that closes asks them for its rings.
     ports: BTreeMap<PortId, Attached>,
     running: Option<Running>,
+    /// Whether another switch had the first lab before.
+    resumes: bool,
     journal: Arc<Journal>,
     watches: u32,
     captures: Captures,
@@ -127,6 +129,7 @@ impl Datapath {
             origin,
             ports: BTreeMap::new(),
             running: None,
+            resumes: false,
             journal: Arc::new(Journal::new(origin)),
             watches: 0,
             captures: Captures::default(),
@@ -160,6 +163,7 @@ impl Datapath {
         check(&settings)?;
         let wanted: usize = attachments.iter().map(|new| new.kind.descriptors()).sum();
         ensure!(wanted <= descriptors.len(), "an attachment came without its descriptor");
+        let run_already = self.resumes || self.running.is_some();
         let mut running = match self.running.take() {
             Some(running) if running.settings != settings => {
                 self.running = Some(running);
@@ -168,7 +172,7 @@ impl Datapath {
             Some(running) => running,
             None => self.start(world.clone(), settings)?,
         };
-        if let Err(why) = running.tracking.admit(&world, self.origin) {
+        if let Err(why) = running.tracking.admit(&world, self.origin, run_already) {
             self.running = Some(running);
             return Err(why);
         }
@@ -189,6 +193,11 @@ impl Datapath {
             }
         }
         Ok(())
+    }
+
+    /// The first lab was another switch's before: connections run already.
+    pub const fn resume(&mut self) {
+        self.resumes = true;
     }
 
     fn start(&self, world: Arc<World>, settings: DatapathSettings) -> anyhow::Result<Running> {
@@ -376,7 +385,13 @@ impl Datapath {
         let fate = match LinkHeader::parse(head, len) {
             Ok(link) => {
                 let frame = FrameView { link: &link, bytes: head, len, wire_len: len };
-                switch.decide(port.index(), &frame, &mut copies, &mut recorder)
+                let fate = switch.decide(port.index(), &frame, &mut copies, &mut recorder);
+                let answer = switch.answer(port.index(), &frame, fate, &copies);
+                let sender = running.world.port(port.index());
+                recorder
+                    .steps
+                    .extend(answer.zip(sender).map(|(answer, to)| Step::answered(to, answer.kind())));
+                fate
             }
             Err(reason) => Fate::Dropped(reason),
         };

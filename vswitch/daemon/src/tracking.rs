@@ -48,14 +48,17 @@ impl Tracking {
         &self.table
     }
 
-    /// Gives each interface of `world` that has a firewall its share, before workers decide by that World. Moments count from `origin`.
-    pub(crate) fn admit(&mut self, world: &World, origin: Instant) -> anyhow::Result<()> {
+    /// Gives each interface of `world` that has a firewall its share, before workers decide by that World. Moments count from `origin`. If the
+    /// first of them comes when connections `run_already`, these may be picked up.
+    pub(crate) fn admit(&mut self, world: &World, origin: Instant, run_already: bool) -> anyhow::Result<()> {
         if world.guarded() == 0 {
             return Ok(());
         }
         if self.sweeper.is_none() {
             let table = Arc::new(table().context("no random secret for the table of connections")?);
-            table.pick_up_until(clock::Instant::ZERO + origin.elapsed() + PICK_UP);
+            if run_already {
+                table.pick_up_until(clock::Instant::ZERO + origin.elapsed() + PICK_UP);
+            }
             self.sweeper =
                 Some(Sweeper::start(&table, origin).context("a thread for the table of connections")?);
             self.table = table;

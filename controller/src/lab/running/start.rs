@@ -94,7 +94,7 @@ impl Lab {
             }
         }
         let born = |child: &Child| self.record(SWITCH, child);
-        let started = Switch::start(&plan, &ports, &self.inner.dir, born).await?;
+        let started = Switch::start(&plan, &ports, &self.inner.dir, false, born).await?;
         self.tell(What::SwitchReady { pid: started.pid });
         {
             let mut state = self.state();

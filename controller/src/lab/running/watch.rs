@@ -67,7 +67,7 @@ impl Lab {
             (plan.clone(), ports.clone(), shared.clone())
         };
         let born = |child: &Child| self.record(SWITCH, child);
-        let started = Switch::start(&plan, &ports, &self.inner.dir, born).await?;
+        let started = Switch::start(&plan, &ports, &self.inner.dir, true, born).await?;
         self.state().switch_pid = Some(started.pid);
         self.tell(What::SwitchReady { pid: started.pid });
         switch::replace(&shared, started.client);

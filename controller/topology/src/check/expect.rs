@@ -134,7 +134,7 @@ fn parse_probe(word: &str, line: &Said<String>, sink: &mut Sink) -> Option<Probe
 fn parse_verdict(word: &str, reason: Option<&str>, line: &Said<String>, sink: &mut Sink) -> Option<Verdict> {
     match (word, reason) {
         ("allow", None) => Some(Verdict::Allow),
-        ("allow", Some(_)) => {
+        ("allow" | "reject", Some(_)) => {
             sink.error(Code::ExpectReason, line.span, "`because` stands behind `deny` only");
             None
         }
@@ -142,27 +142,23 @@ fn parse_verdict(word: &str, reason: Option<&str>, line: &Said<String>, sink: &m
         ("deny", Some(Because::VLAN)) => Some(Verdict::Deny(Some(Because::Vlan))),
         ("deny", Some(Because::POLICY)) => Some(Verdict::Deny(Some(Because::Policy))),
         ("deny", Some(Because::FIREWALL)) => Some(Verdict::Deny(Some(Because::Firewall))),
+        ("reject", None) | ("deny", Some(Because::REJECT)) => Some(Verdict::Deny(Some(Because::Reject))),
         ("deny", Some(reason)) => {
             if let Ok(reason) = reason.parse() {
                 return Some(Verdict::Deny(Some(Because::Reason(reason))));
             }
             let what = format!("there is no reason `{}`", visible(reason));
-            let known = DropReason::ALL.iter().map(|reason| reason.name()).chain([
-                Because::VLAN,
-                Because::POLICY,
-                Because::FIREWALL,
-            ]);
+            let classes = Because::CLASSES.map(|(name, _)| name);
+            let known = DropReason::ALL.iter().map(|reason| reason.name()).chain(classes.iter().copied());
             sink.error(Code::ExpectReason, line.span, what)
-                .help("`vlan`, `policy`, `firewall`, or a drop reason as `vnet show drops` names it")
+                .help(
+                    "`vlan`, `policy`, `firewall`, `reject`, or a drop reason as `vnet show drops` names it",
+                )
                 .did_you_mean(reason, known);
             None
         }
-        ("reject", _) => {
-            sink.error(Code::NotSupportedYet, line.span, "`reject` is not supported yet").help("use `deny`");
-            None
-        }
         _ => {
-            bad_form(line, format!("`{}` is no outcome: allow and deny are", visible(word)), sink);
+            bad_form(line, format!("`{}` is no outcome: allow, deny and reject are", visible(word)), sink);
             None
         }
     }

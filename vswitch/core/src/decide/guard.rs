@@ -51,13 +51,9 @@ pub(super) fn check(firewall: &Firewall, frame: &FrameView<'_>, head: &Head) -> 
         return Err(DropReason::AntiSpoof);
     }
     match (head.network, head.transport) {
-        (Network::Ipv4(_), Transport::Udp { src, dst })
-            if !firewall.dhcp_server && (src == dhcp::SERVER || dst == dhcp::CLIENT) =>
-        {
-            Err(DropReason::DhcpGuard)
-        }
-        (Network::Ipv6(_), Transport::Udp { src, dst })
-            if !firewall.dhcp_server && (src == dhcp::V6_SERVER || dst == dhcp::V6_CLIENT) =>
+        (Network::Ipv4(_) | Network::Ipv6(_), Transport::Udp { src, dst })
+            if !firewall.dhcp_server
+                && is_of_dhcp_server(matches!(head.network, Network::Ipv4(_)), src, dst) =>
         {
             Err(DropReason::DhcpGuard)
         }
@@ -71,6 +67,16 @@ pub(super) fn check(firewall: &Firewall, frame: &FrameView<'_>, head: &Head) -> 
             _ => Ok(()),
         },
         _ => Ok(()),
+    }
+}
+
+/// Whether a datagram between these ports is one of a DHCP server's.
+#[inline]
+pub(super) const fn is_of_dhcp_server(is_v4: bool, src: u16, dst: u16) -> bool {
+    if is_v4 {
+        src == dhcp::SERVER || dst == dhcp::CLIENT
+    } else {
+        src == dhcp::V6_SERVER || dst == dhcp::V6_CLIENT
     }
 }
 

@@ -1,12 +1,13 @@
 //! A batch's frames from one port. What nearly every frame is, a frame between two stations that are known, is decided here in two
 //! steps, each over the whole batch; whatever is unlike that is decided by [`Switch::decide`], which is the rule that this must equal.
 
-use super::{Copy, Decision, Fate, Switch, TagEdit};
+use super::{Copy, Decision, Fate, Switch, TagEdit, gates::Gates};
 use crate::{
     description::Membership,
     fdb::{Entry, Hash, Place, Reader, Seen},
     head::{ETHERNET_LEN, FrameView, LinkHeader, MAX_FRAME_LEN, TAG_LEN, ethertype},
     id::SwitchId,
+    mac::MacAddr,
     trace::NoTrace,
     vlan::{Tci, VlanId},
     world::{Port, Role},
@@ -33,7 +34,7 @@ pub struct Way {
 pub struct Ingress<'a> {
     switch: Switch<'a>,
     port_index: u16,
-    /// What is known of the port; none if its frames need more than one look: it is down, has no link, is a wire, has a firewall or a rate.
+    /// What is known of the port; none if its frames need more than one look: it is down, has no link, is a wire or has a rate.
     home: Option<Home<'a>>,
 }
 
@@ -174,12 +175,19 @@ struct Receiver {
     /// Bytes that a frame may have.
     longest: u32,
     way: Way,
+    /// Whether it has a firewall.
+    is_guarded: bool,
 }
 
 impl Receiver {
     /// Of no entry: none is free.
-    const NOBODY: Self =
-        Self { found: Entry::FREE, tag: Tag::NONE, longest: 0, way: Way { to: 0, edit: TagEdit::Keep } };
+    const NOBODY: Self = Self {
+        found: Entry::FREE,
+        tag: Tag::NONE,
+        longest: 0,
+        way: Way { to: 0, edit: TagEdit::Keep },
+        is_guarded: false,
+    };
 
     /// Whether a frame with this tag whose destination was `found` meets the same.
     #[inline(always)]
@@ -209,7 +217,7 @@ impl<'a> Ingress<'a> {
     pub fn new(switch: Switch<'a>, port_index: u16) -> Self {
         // To look a station up is to note that it was seen.
         let port = switch.world.port(port_index);
-        let port = port.filter(|port| port.is_plain && switch.learning);
+        let port = port.filter(|port| port.takes_rows && switch.learning);
         let home = port.and_then(|port| match &port.role {
             Role::Switched { switch: own, vlans } => {
                 let fdb = switch.fdb.reader(*own, switch.now);
@@ -290,13 +298,22 @@ impl<'a> Ingress<'a> {
     }
 
     /// The third step: tells `run` which frames have which way, one after the other, for rows between two stations of one switch
-    /// that are known: the fate of their frames is [`Fate::Unicast`], and they teach nothing. It ends before the first row that is
-    /// unlike that, whose first frame is to be [decided](Self::decide) and [skipped](Rows::skip); then the rest can be tried again.
+    /// that are known, and where there are firewalls, for frames of connections that they know: the fate of these is [`Fate::Unicast`], and
+    /// they teach nothing. It ends before the first frame that is unlike that, which is to be [decided](Self::decide) and
+    /// [skipped](Rows::skip); then the rest can be tried again. `from` gives the frames from a place on: how each begins, and its length.
     #[inline(always)]
-    pub fn ways(&self, rows: &mut Rows, mut run: impl FnMut(Way, Range<usize>)) {
+    pub fn ways<'f, I>(
+        &self,
+        rows: &mut Rows,
+        from: impl Fn(usize) -> I,
+        mut run: impl FnMut(Way, Range<usize>),
+    ) where
+        I: Iterator<Item = (&'f [u8], u32)>,
+    {
         let Some(home) = &self.home else { return };
         let (mut receiver, mut begin) = (Receiver::NOBODY, rows.decided());
-        for row in rows.rows.get(rows.done..rows.held).unwrap_or_default() {
+        for at in rows.done..rows.held {
+            let row = &rows.rows[at];
             let Some(found) = home.find(row) else { break };
             if !receiver.is_of(found, row.tag) {
                 let way = receiver.way;
@@ -313,6 +330,15 @@ impl<'a> Ingress<'a> {
             if row.longest > receiver.longest {
                 break;
             }
+            if receiver.is_guarded || !home.port.is_plain {
+                let (first, end) = (row.begin, rows.begin(at + 1));
+                let frames = from(first as usize).take((end - first) as usize);
+                let passed = first + self.through(home, row, receiver.way.to, frames) as u32;
+                if passed < end {
+                    rows.rows[at].begin = passed;
+                    break;
+                }
+            }
             rows.done += 1;
         }
         let end = rows.decided();
@@ -321,8 +347,25 @@ impl<'a> Ingress<'a> {
         }
     }
 
+    /// How many of these frames of `row`, from the first on, the firewalls at both ends of their way let pass at once.
+    #[inline(never)]
+    fn through<'f>(
+        &self,
+        home: &Home<'_>,
+        row: &Row,
+        to: u16,
+        frames: impl Iterator<Item = (&'f [u8], u32)>,
+    ) -> usize {
+        let src = MacAddr::new(std::array::from_fn(|n| (row.src >> (56 - 8 * n)) as u8));
+        let ends = self.switch.world.port(to).map(|to| (home.port, to));
+        let vlan = row.place.and_then(Place::vlan);
+        let gates = vlan.zip(ends).and_then(|(vlan, ends)| Gates::between(&self.switch, vlan, src, ends));
+        let at = ETHERNET_LEN + if row.tag == Tag::NONE { 0 } else { TAG_LEN };
+        gates.map_or(0, |gates| gates.pass(at, frames))
+    }
+
     /// Makes `receiver` what frames of `row` meet at the port where their destination was `found`; not if that is no other port of
-    /// this switch that is up and has neither a firewall nor a rate.
+    /// this switch that is up and has no rate.
     #[inline]
     fn meet(&self, receiver: &mut Receiver, home: &Home<'_>, row: &Row, found: Entry) -> bool {
         let tag = row.tag.tci();
@@ -333,14 +376,15 @@ impl<'a> Ingress<'a> {
             let vlan = place.vlan()?;
             let egress = port.egress(home.switch, vlan)?;
             let edit = || (found, port, TagEdit::on_egress(egress, vlan, tag, false));
-            (port.id != home.port.id && port.is_plain).then(edit)
+            (port.id != home.port.id && port.takes_rows).then(edit)
         };
         // What was found is of the frames' VLAN now, so that no other row of another VLAN is taken to meet the same.
         let Some((found, port, edit)) = met() else { return false };
         let link_len = ETHERNET_LEN + if tag.is_some() { TAG_LEN } else { 0 };
         let longest =
             port.mtu.map_or(MAX_FRAME_LEN, |mtu| u32::from(mtu) + link_len as u32).min(MAX_FRAME_LEN);
-        *receiver = Receiver { found, tag: row.tag, longest, way: Way { to: port.id.index(), edit } };
+        let way = Way { to: port.id.index(), edit };
+        *receiver = Receiver { found, tag: row.tag, longest, way, is_guarded: !port.is_plain };
         true
     }
 

@@ -1,7 +1,9 @@
 //! What becomes of a frame: admit, firewall, learn, then forward or flood, from switch to switch, and each copy's firewall.
 
 mod admit;
+mod answer;
 mod filter;
+mod gates;
 mod guard;
 mod ingress;
 mod relay;

@@ -70,7 +70,7 @@ pub struct Identity {
 
 /// The addresses that go with a MAC address: disjoint networks, rising.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Networks {
+pub(crate) struct Networks {
     v4: Box<[Ipv4Net]>,
     v6: Box<[Ipv6Net]>,
 }
@@ -86,7 +86,8 @@ impl Identity {
         Self { names: all.into_iter().map(|(mac, networks)| (mac, Networks::new(&networks))).collect() }
     }
 
-    fn networks(&self, mac: MacAddr) -> Option<&Networks> {
+    /// The addresses that go with that MAC address; none if it is not one of its own.
+    pub(crate) fn networks(&self, mac: MacAddr) -> Option<&Networks> {
         let place = self.names.binary_search_by_key(&mac, |(mac, _)| *mac).ok()?;
         Some(&self.names[place].1)
     }
@@ -98,19 +99,12 @@ impl Identity {
 
     /// Whether the address goes with that MAC address.
     pub fn has_v4(&self, mac: MacAddr, address: Ipv4Addr) -> bool {
-        self.networks(mac).is_some_and(|networks| {
-            let behind = networks.v4.partition_point(|network| network.network() <= address);
-            behind.checked_sub(1).is_some_and(|at| networks.v4[at].contains(&address))
-        })
+        self.networks(mac).is_some_and(|networks| networks.has_v4(address))
     }
 
     /// Whether the address goes with that MAC address. Link-local ones (RFC 4291 §2.5.6) go with all that it has.
     pub fn has_v6(&self, mac: MacAddr, address: Ipv6Addr) -> bool {
-        self.networks(mac).is_some_and(|networks| {
-            let behind = networks.v6.partition_point(|network| network.network() <= address);
-            address.is_unicast_link_local()
-                || behind.checked_sub(1).is_some_and(|at| networks.v6[at].contains(&address))
-        })
+        self.networks(mac).is_some_and(|networks| networks.has_v6(address))
     }
 }
 
@@ -127,6 +121,17 @@ impl Networks {
         v4.sort();
         v6.sort();
         Self { v4: v4.into(), v6: v6.into() }
+    }
+
+    pub(crate) fn has_v4(&self, address: Ipv4Addr) -> bool {
+        let behind = self.v4.partition_point(|network| network.network() <= address);
+        behind.checked_sub(1).is_some_and(|at| self.v4[at].contains(&address))
+    }
+
+    pub(crate) fn has_v6(&self, address: Ipv6Addr) -> bool {
+        let behind = self.v6.partition_point(|network| network.network() <= address);
+        address.is_unicast_link_local()
+            || behind.checked_sub(1).is_some_and(|at| self.v6[at].contains(&address))
     }
 }
 

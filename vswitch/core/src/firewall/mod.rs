@@ -9,6 +9,7 @@
 //! Rules are asked when a frame belongs to no connection that is known, and only then. Directions are the guest's, as
 //! in OpenStack: ingress is towards it.
 
+pub mod answer;
 pub mod classify;
 pub mod connections;
 pub mod interface;

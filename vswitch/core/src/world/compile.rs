@@ -212,6 +212,7 @@ fn compile_port(
         firewall: None,
         limits: None,
         is_plain: port.up,
+        takes_rows: port.up,
         mtu: port.mtu,
         mac_limit: port.mac_limit,
         role,
@@ -291,6 +292,7 @@ fn guard(port: &mut Port, description: &Description, policies: &Policies, old: O
     }
     port.firewall = Some(Box::new(firewall));
     port.is_plain = false;
+    port.takes_rows = port.up;
 }
 
 /// Gives a port the limits that the description says; what was taken from those that are as they were stays taken.
@@ -300,6 +302,7 @@ fn limit(port: &mut Port, description: &Description, old: Option<&World>) {
     let before = predecessor(port, old).and_then(|before| before.limits.as_deref());
     let limits = Limits::new(said, before);
     port.is_plain &= !limits.asks_each_frame();
+    port.takes_rows &= !limits.asks_each_frame();
     port.limits = Some(Box::new(limits));
 }
 

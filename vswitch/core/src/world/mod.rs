@@ -48,6 +48,8 @@ pub struct Port {
     pub limits: Option<Box<Limits>>,
     /// Whether it is up and has neither a firewall nor a limit that each frame is held against: one question where each frame asks it.
     pub(crate) is_plain: bool,
+    /// Whether it is up and has no limit that each frame is held against: then frames that are alike may be decided together.
+    pub(crate) takes_rows: bool,
     /// The largest frame payload, in bytes; none: no limit.
     pub mtu: Option<u16>,
     /// How many addresses may be learned on it at most.

@@ -8,6 +8,7 @@ use vswitch_core::{
     description::{Description, Link, Membership, Origin, Port, Rates},
     drop_reason::{DropReason, Side},
     firewall::policy::{Action, Direction, Family, Match, Rule},
+    head::HEAD_BYTES,
     id::SwitchId,
     mac::MacAddr,
     vlan::{Tci, VlanId},
@@ -269,13 +270,16 @@ fn wild(src: u8, dst: u8, len: usize, tag: Option<u16>, behind: Option<u16>) -> 
 }
 
 /// The fates of a batch that is decided at one go, and the places of those that were decided by themselves.
-fn fates(bench: &Bench, port: u16, frames: &[Vec<u8>]) -> (Vec<(Fate, Vec<Copy>)>, Vec<usize>) {
+pub(crate) fn fates(bench: &Bench, port: u16, frames: &[Vec<u8>]) -> (Vec<(Fate, Vec<Copy>)>, Vec<usize>) {
     let (mut ingress, mut rows) = (Ingress::new(bench.switch(), port), Rows::default());
     ingress.read(|at| frames[at..].iter().map(|frame| (frame.first_chunk(), frame.len() as u32)), &mut rows);
     ingress.place(&mut rows);
     let (mut fates, mut single) = (vec![], vec![]);
     loop {
-        ingress.ways(&mut rows, |way, places| {
+        let from = |at: usize| {
+            frames[at..].iter().map(|frame| (&frame[..frame.len().min(HEAD_BYTES)], frame.len() as u32))
+        };
+        ingress.ways(&mut rows, from, |way, places| {
             assert_eq!(places.start, fates.len(), "in order");
             let copy = Copy { to: way.to, outcome: Ok(way.edit) };
             fates.extend(places.map(|_| (Fate::Unicast, vec![copy])));

@@ -1,7 +1,7 @@
 //! The worker's side of a capture: which frames it wants, and how they are copied.
 
 use super::record::{Direction, FACTS_BYTES, Facts, Sender};
-use vhost_net_backend::device::ring::Frame;
+use vhost_net_backend::device::ring::Payload;
 use vswitch_core::{
     decide::TagEdit,
     drop_reason::DropReason,
@@ -15,8 +15,10 @@ pub(crate) struct Taken<'a> {
     /// When its turn began, in nanoseconds since the worker's origin.
     pub(crate) at_nanos: u64,
     pub(crate) direction: Direction,
-    /// As the guest sent it.
-    pub(crate) frame: Frame<'a>,
+    /// As it was sent: its first bytes, those behind them, and how many there are in all.
+    pub(crate) head: &'a [u8],
+    pub(crate) payload: Payload<'a>,
+    pub(crate) len: u32,
     /// What becomes of its tag on the way out.
     pub(crate) edit: TagEdit,
     /// Why the switch dropped it, if it did.
@@ -48,16 +50,16 @@ impl Intake {
 
     /// Copies the frame, if it is wanted and there is room.
     pub(crate) fn take(&mut self, taken: &Taken<'_>) {
-        let Taken { frame, edit, .. } = taken;
+        let Taken { head, payload, edit, .. } = *taken;
         let mut edited = [0; HEAD_BYTES + TAG_LEN];
         let head = match edit {
-            TagEdit::Keep => frame.head(),
+            TagEdit::Keep => head,
             edit => {
-                let length = edit.apply(frame.head(), &mut edited);
+                let length = edit.apply(head, &mut edited);
                 &edited[..length]
             }
         };
-        let len = edit.frame_len(frame.len());
+        let len = edit.frame_len(taken.len);
         if !self.filter.matches(&head[..head.len().min(HEAD_BYTES)], len) {
             return;
         }
@@ -75,7 +77,7 @@ impl Intake {
         self.record.extend_from_slice(&facts.to_bytes());
         self.record.extend_from_slice(&head[..head.len().min(captured as usize)]);
         let left = end - self.record.len();
-        frame.payload().append_to(&mut self.record, left);
+        payload.append_to(&mut self.record, left);
         // A chain that is no frame (its net header cut) can hold less than it says.
         self.record.resize(end, 0);
         self.sender.send(&self.record);

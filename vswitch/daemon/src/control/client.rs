@@ -161,6 +161,15 @@ impl Client {
         self.done(&Request::Unwatch { watch }, &[])
     }
 
+    /// Says, before the first lab, that a switch before this one had it: connections that run already are picked up for a while, if the rules allow
+    /// them to be opened.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn resume(&mut self) -> Result<(), ClientError> {
+        self.done(&Request::Resume, &[])
+    }
+
     /// Captures frames of a port, as pcapng, into the stream socket `to`, until [`Client::end_capture`], or until the other end
     /// of `to` is closed; returns the capture's number.
     ///

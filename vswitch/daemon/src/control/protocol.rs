@@ -36,6 +36,8 @@ pub enum Request {
         /// Workers, CPUs, polling.
         datapath: DatapathSettings,
     },
+    /// Before the first lab: a switch before this one had it, so that connections run already.
+    Resume,
     /// Everything countable: of each worker at a moment between two of its turns.
     Snapshot,
     /// The learned and static addresses.
@@ -273,7 +275,7 @@ pub enum PortState {
 ///
 /// The accounting law holds for each port's `from_port` and, summed over all ports, for the copies:
 /// `frames = unicast + flooded + consumed + Σ dropped`;
-/// `Σ copies = Σ (unicast + flood fan-out) = Σ delivered + Σ to_port.dropped`.
+/// `Σ copies = Σ (unicast + flood fan-out + originated) = Σ delivered + Σ to_port.dropped`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PortCounters {
     /// What came in.
@@ -299,6 +301,8 @@ pub struct FromPort {
     pub flood_copies: u64,
     /// For the switch itself.
     pub consumed: u64,
+    /// Frames that the switch made for this port in answer to these: what it says of those that it rejects.
+    pub originated: u64,
     /// Dropped, by reason; reasons that did not happen are left out.
     pub dropped: BTreeMap<DropReason, u64>,
 }

@@ -51,6 +51,10 @@ fn answer(datapath: &mut Datapath, request: Request, descriptors: Vec<OwnedFd>) 
         Request::Snapshot => Reply::Snapshot(datapath.snapshot()?),
         Request::Fdb { port } => Reply::Fdb(datapath.fdb(port)?),
         Request::Trace { port, frame } => Reply::Trace(datapath.trace(port, &frame)?),
+        Request::Resume => {
+            datapath.resume();
+            Reply::Done
+        }
         Request::Watch(watch) => Reply::Watching { watch: datapath.watch(&watch)? },
         Request::Sightings { watch } => sightings(datapath, watch, false)?,
         Request::Unwatch { watch } => sightings(datapath, watch, true)?,

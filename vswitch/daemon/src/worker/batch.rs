@@ -2,6 +2,7 @@
 //!
 //! The counters are computed last, from what the stages left, so that a batch is counted wholly or not at all.
 
+mod answers;
 mod captured;
 mod offloads;
 mod spread;
@@ -14,6 +15,8 @@ use super::{
     watches::Watches,
 };
 use crate::recorder::Recorder;
+use answers::Answers;
+pub(super) use answers::Errors;
 use offloads::Offloads;
 use std::{ops::Range, sync::Arc};
 use vhost_net_backend::device::{
@@ -53,6 +56,8 @@ struct Fates {
     flooded: u64,
     flood_copies: u64,
     consumed: u64,
+    /// Frames of the switch's own that it led to.
+    originated: u64,
 }
 
 impl Fates {
@@ -130,6 +135,7 @@ pub(super) struct Batch {
     delivered: Vec<Delivered>,
     rooms: Rooms,
     losses: Losses,
+    answers: Answers,
     /// Ports that turned out to be broken.
     faults: Vec<(u16, PortFault)>,
     untold: Vec<Untold>,
@@ -166,6 +172,10 @@ impl Batch {
         super::injection::panic_if_asked(&mut ports.lives, port);
         self.decide(switch, port, &source.ring, watches, budget);
         self.deliver(port, &source.ring, &ports.destinations, captures, switch.now);
+        if !self.answers.is_empty() {
+            let sender = (port, source.ring.index());
+            self.answer(sender, (&mut ports.lives, &ports.destinations), captures, switch.now);
+        }
         if watches.any() {
             watches.close(&self.copies);
         }
@@ -245,6 +255,7 @@ impl Batch {
         }
         self.delivered.clear();
         self.losses.clear();
+        self.answers.clear();
     }
 
     /// Decides about the batch, until a budget is used up, and puts each copy on its destination's heap.
@@ -295,7 +306,8 @@ impl Batch {
     ) {
         let mut copied = 0;
         while copied < budget.bytes && self.copies.len() < budget.copies {
-            ingress.ways(rows, |way, frames| self.follow(way, frames));
+            let frames = |at| ring.frames(at..ring.batch_len()).map(|frame| (frame.head(), frame.len()));
+            ingress.ways(rows, frames, |way, frames| self.follow(way, frames));
             if rows.is_done() {
                 break;
             }
@@ -327,6 +339,7 @@ impl Batch {
         if let Some(lesson) = lesson {
             self.losses.learn(at, lesson);
         }
+        self.answers.ask((switch, port), (at, frame, lens.1), fate, &self.copies[before..]);
         if let Fate::Dropped(reason) = fate {
             self.losses.lose(at, port, reason);
             return 0;
@@ -409,7 +422,8 @@ impl Batch {
         }
         self.losses.count(lives);
         let Some(Some(life)) = lives.get_mut(usize::from(port)) else { return };
-        let Fates { frames, bytes, unicast, flooded, flood_copies, consumed, cost: _ } = &self.fates;
+        let Fates { frames, bytes, unicast, flooded, flood_copies, consumed, originated, cost: _ } =
+            &self.fates;
         life.counters.frames += *frames as u64;
         life.counters.through(ring, *frames as u64);
         life.counters.bytes += bytes;
@@ -417,6 +431,7 @@ impl Batch {
         life.counters.flooded += flooded;
         life.counters.flood_copies += flood_copies;
         life.counters.consumed += consumed;
+        life.counters.originated += originated;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The rings and counters of each port, as one worker holds them.
 
-use super::{health::Health, mailbox::PortTally, sources::Sources};
+use super::{batch::Errors, health::Health, mailbox::PortTally, sources::Sources};
 use crate::counters::Counters;
 use mio::{Interest, Registry, Token, unix::SourceFd};
 use std::{collections::BTreeMap, os::fd::AsRawFd, sync::Arc};
@@ -34,6 +34,8 @@ pub(super) struct Life {
     /// What this worker counted.
     pub(super) counters: Counters,
     pub(super) health: Arc<Health>,
+    /// What it may still be told of frames that were rejected.
+    pub(super) errors: Errors,
     /// Rings that the worker no longer serves and that were not fetched yet.
     pub(super) parked: Vec<RunningRing>,
     /// Fail inside at the next frame (a test's wish).
@@ -47,6 +49,7 @@ impl Life {
             id,
             counters: Counters::default(),
             health,
+            errors: Errors::default(),
             parked: Vec::new(),
             #[cfg(feature = "injection")]
             panic: false,

@@ -2,7 +2,7 @@
 //! changed policy holds from the moment on that it was applied.
 
 use crate::lab::{Lab, access, description, mac, receive, send};
-use std::{fs::File, os::fd::OwnedFd};
+use std::{fs::File, os::fd::OwnedFd, time::Instant};
 use vhost_net_backend::driver::{Config, Driver};
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
@@ -133,4 +133,38 @@ fn an_interface_whose_rules_cannot_be_meant_is_down_until_they_can() {
     send(&mut outside, &udp(0, Some(1), (7, 53)));
     assert_eq!(receive(&mut inside, 1), [udp(0, Some(1), (7, 53))]);
     lab.lawful();
+}
+
+/// An answer is a copy like any other: made for the sender, delivered to its ring or lost there, and counted.
+#[test]
+fn who_sends_what_a_rule_rejects_is_told_in_its_own_ring() {
+    let mut now = guarded(one(53), 1);
+    now.groups[0].rules[0].action = Action::Reject;
+    let lab = Lab::with_workers(&now, 1);
+    let [mut outside, mut inside] = guests(&lab);
+    receive(&mut outside, 1);
+    receive(&mut inside, 1);
+    let frame = udp(0, Some(1), (9, 53));
+    send(&mut outside, &frame);
+    let answer = &receive(&mut outside, 1)[0];
+    assert_eq!(answer[..14], [&mac(0).octets()[..], &mac(1).octets(), &[8, 0]].concat());
+    assert_eq!((answer[23], answer[34], answer[35]), (1, 3, 13), "administratively prohibited");
+    assert_eq!(answer[42..], frame[14..], "what it is about");
+    let seen = lab.lawful();
+    let [from, to] = [0, 1].map(|place| &seen.ports[place].counters);
+    assert_eq!((from.from_port.originated, from.to_port.copies, from.to_port.delivered), (1, 2, 2));
+    assert_eq!(to.to_port.dropped.get(&DropReason::RejectIngress), Some(&1));
+    let journey = lab.datapath.trace(PortId::new(0, 0), &frame).unwrap();
+    let said = journey.steps.last().map(ToString::to_string).unwrap_or_default();
+    assert!(said.contains("with an ICMP error"), "{said}");
+    // Far more than it may be told, and none of it read: what finds no buffer is lost there, like any copy.
+    let began = Instant::now();
+    for batch in 1..=30 {
+        (0..100).for_each(|_| send(&mut outside, &frame));
+        lab.wait(|seen| seen.ports[0].counters.from_port.frames == 2 + 100 * batch);
+    }
+    let may = 101 + began.elapsed().as_millis() as u64 + 1;
+    let from = &lab.lawful().ports[0].counters;
+    assert!((101..=may).contains(&from.from_port.originated), "{from:?}, and may be {may}");
+    assert_eq!(from.to_port.copies, 1 + from.from_port.originated);
 }

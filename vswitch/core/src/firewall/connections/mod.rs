@@ -37,6 +37,7 @@ pub use key::{Ends, Hosts, Key, Scope};
 pub use room::{Opened, Opening, Refusal};
 pub use rows::{Counts, Row, Saved};
 pub use segment::Segment;
+pub use short::Common;
 pub use state::{State, Timeouts};
 
 use crate::{clock::Instant, firewall::policy::Direction, id::Epoch, world::MAX_PORTS};
@@ -174,6 +175,36 @@ impl Connections {
         now: Instant,
     ) -> Answer {
         let now = second(now);
+        match self.at_once(digest, from, event, epoch, now) {
+            Some(answer) => answer,
+            None => self.look_up_slowly(digest, from, event, epoch, now),
+        }
+    }
+
+    /// Whether the frame is a plain segment of an established connection, or a datagram of one that was answered, as [`Self::look_up`] would find it near;
+    /// then it is noted there. If not, the frame has changed nothing.
+    #[inline(always)]
+    pub fn carries(
+        &self,
+        digest: Digest,
+        from: Direction,
+        event: &Event,
+        epoch: Epoch,
+        now: Instant,
+    ) -> bool {
+        self.at_once(digest, from, event, epoch, second(now)).is_some()
+    }
+
+    /// What is known of what nearly every frame is; none if that has to be looked up slowly.
+    #[inline(always)]
+    fn at_once(
+        &self,
+        digest: Digest,
+        from: Direction,
+        event: &Event,
+        epoch: Epoch,
+        now: u32,
+    ) -> Option<Answer> {
         if let Some(hot) = self.table.find_near(digest)
             && let seen = hot.seen()
             && seen.stamp.epoch == low(epoch)
@@ -188,7 +219,8 @@ impl Connections {
                     {
                         hot.set_side(from, &side);
                         hot.refresh(seen.stamp, now);
-                        return Answer::Known { state: State::Established, opener: seen.control.opener() };
+                        let opener = seen.control.opener();
+                        return Some(Answer::Known { state: State::Established, opener });
                     }
                 }
                 Event::Datagram
@@ -197,12 +229,12 @@ impl Connections {
                         && hot.stays(digest) =>
                 {
                     hot.refresh(seen.stamp, now);
-                    return Answer::Known { state: State::Replied, opener: seen.control.opener() };
+                    return Some(Answer::Known { state: State::Replied, opener: seen.control.opener() });
                 }
                 _ => {}
             }
         }
-        self.look_up_slowly(digest, from, event, epoch, now)
+        None
     }
 
     /// The same for what is neither a plain segment of an established connection nor UDP that was answered.

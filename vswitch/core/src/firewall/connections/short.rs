@@ -12,12 +12,75 @@ use super::{
 use crate::head::{LinkHeader, TcpFlags, ethertype};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+/// A TCP segment other than a SYN, or a UDP datagram, in a whole IP datagram without options or extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Common {
+    /// Source and destination, as for a frame that goes from inside to outside.
+    hosts: Hosts,
+    protocol: u8,
+    /// Source above destination.
+    ports: u32,
+    event: Event,
+}
+
 /// IP addresses, protocol, and where the datagram's payload starts and ends, from the IP header on.
 struct Datagram {
     hosts: Hosts,
     protocol: u8,
     at: usize,
     end: usize,
+}
+
+impl Common {
+    /// That in a frame of `frame_len` bytes which begins with `bytes` and has what this EtherType announces `at` that place; none if it is not of
+    /// the common kind.
+    #[inline(always)]
+    pub fn read(ethertype: u16, at: usize, bytes: &[u8], frame_len: u32) -> Option<Self> {
+        let ip = bytes.get(at..)?;
+        let datagram = match ethertype {
+            ethertype::IPV4 => v4(ip)?,
+            ethertype::IPV6 => v6(ip)?,
+            _ => return None,
+        };
+        if at + datagram.end > frame_len as usize {
+            return None;
+        }
+        let payload = ip.get(datagram.at..)?;
+        let len = datagram.end.checked_sub(datagram.at)?;
+        let (event, ports) = match datagram.protocol {
+            facts::TCP => tcp(payload, len)?,
+            facts::UDP => udp(payload, len)?,
+            _ => return None,
+        };
+        Some(Self { hosts: datagram.hosts, protocol: datagram.protocol, ports, event })
+    }
+
+    /// The key of its connection where it goes `from` one of the ends.
+    #[inline(always)]
+    pub fn key(&self, scope: Scope, from: Direction) -> Key {
+        let (src, dst) = self.ports();
+        let hosts = match (from, self.hosts) {
+            (Direction::Egress, hosts) => hosts,
+            (Direction::Ingress, Hosts::V4(src, dst)) => Hosts::V4(dst, src),
+            (Direction::Ingress, Hosts::V6(src, dst)) => Hosts::V6(dst, src),
+        };
+        Key::new(scope, hosts, self.protocol, facts::ports(src, dst, from))
+    }
+
+    /// What it says to its connection.
+    pub const fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// Its source and destination address.
+    pub const fn hosts(&self) -> Hosts {
+        self.hosts
+    }
+
+    /// Its source and destination port.
+    pub const fn ports(&self) -> (u16, u16) {
+        ((self.ports >> 16) as u16, self.ports as u16)
+    }
 }
 
 /// Facts of a frame of `frame_len` bytes that begins with `bytes`; none if it is not of the common kind.
@@ -29,45 +92,29 @@ pub(super) fn facts(
     scope: Scope,
     from: Direction,
 ) -> Option<Facts> {
-    let ip = bytes.get(usize::from(link.len)..)?;
-    let datagram = match link.ethertype {
-        ethertype::IPV4 => v4(ip, from)?,
-        ethertype::IPV6 => v6(ip, from)?,
-        _ => return None,
-    };
-    if usize::from(link.len) + datagram.end > frame_len as usize {
-        return None;
-    }
-    let payload = ip.get(datagram.at..)?;
-    let len = datagram.end.checked_sub(datagram.at)?;
-    let (event, ports) = match datagram.protocol {
-        facts::TCP => tcp(payload, len)?,
-        facts::UDP => udp(payload, len)?,
-        _ => return None,
-    };
-    let ends = facts::ports((ports >> 16) as u16, ports as u16, from);
-    Some(Facts::Of(Key::new(scope, datagram.hosts, datagram.protocol, ends), event))
+    let common = Common::read(link.ethertype, usize::from(link.len), bytes, frame_len)?;
+    Some(Facts::Of(common.key(scope, from), common.event))
 }
 
 #[inline(always)]
-fn v4(ip: &[u8], from: Direction) -> Option<Datagram> {
+fn v4(ip: &[u8]) -> Option<Datagram> {
     let &[vihl, _, l0, l1, _, _, f0, f1, _, protocol, _, _, a, b, c, d, e, f, g, h] = ip.first_chunk()?;
     // Whole: neither "more fragments" nor an offset.
     if vihl != 0x45 || u16::from_be_bytes([f0, f1]) & 0x3fff != 0 {
         return None;
     }
-    let hosts = facts::v4(Ipv4Addr::new(a, b, c, d), Ipv4Addr::new(e, f, g, h), from);
+    let hosts = Hosts::V4(Ipv4Addr::new(a, b, c, d), Ipv4Addr::new(e, f, g, h));
     Some(Datagram { hosts, protocol, at: 20, end: u16::from_be_bytes([l0, l1]).into() })
 }
 
 #[inline(always)]
-fn v6(ip: &[u8], from: Direction) -> Option<Datagram> {
+fn v6(ip: &[u8]) -> Option<Datagram> {
     let header = ip.first_chunk::<40>()?;
     if header[0] >> 4 != 6 {
         return None;
     }
     let address = |at: usize| header[at..].first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets));
-    let hosts = facts::v6(address(8)?, address(24)?, from);
+    let hosts = Hosts::V6(address(8)?, address(24)?);
     let end = 40 + usize::from(u16::from_be_bytes([header[4], header[5]]));
     Some(Datagram { hosts, protocol: header[6], at: 40, end })
 }

@@ -1,5 +1,7 @@
 //! Interfaces with firewalls: what the switch lets from them and to them.
 
+mod answers;
+mod batches;
 mod frames;
 mod guards;
 mod policies;

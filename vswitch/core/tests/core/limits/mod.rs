@@ -2,7 +2,7 @@
 
 mod bucket;
 
-use crate::support::lab::{Bench, Lab, access, copy, dropped, frame, mac, trunk, vlan};
+use crate::support::lab::{Bench, Lab, access, copy, dropped, frame, mac, no_limits, trunk, vlan};
 use std::{num::NonZeroU64, time::Duration};
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
@@ -328,7 +328,8 @@ fn a_sticky_address_is_decided_the_short_way_and_does_not_change() {
         ingress.read(|at| (at..1).map(move |_| (Some(first), len)), &mut batch);
         ingress.place(&mut batch);
         let mut ways = 0;
-        ingress.ways(&mut batch, |way, frames| {
+        let from = |at| (at..1).map(|_| (&one[..], len));
+        ingress.ways(&mut batch, from, |way, frames| {
             assert_eq!(way.to, SERVER);
             ways += frames.len();
         });
@@ -488,4 +489,60 @@ fn what_rules_keep_away_takes_nothing_from_what_is_let_in() {
     }
     assert_eq!(datagram(&mut bench, 3, 1, (1, 9)), Ok(()));
     assert_eq!(datagram(&mut bench, 3, 1, (1, 9)), Err(DropReason::FrameRateIngress));
+}
+
+/// How many of a batch's frames to one station are delivered, if they are decided together.
+fn passing_together(bench: &Bench, port: u16, frames: &[Vec<u8>]) -> usize {
+    let (mut ingress, mut rows) = (Ingress::new(bench.switch(), port), Rows::default());
+    let lens = |frame: &Vec<u8>| frame.len() as u32;
+    ingress.read(|at| frames[at..].iter().map(|frame| (frame.first_chunk(), lens(frame))), &mut rows);
+    ingress.place(&mut rows);
+    let mut passed = 0;
+    loop {
+        let from = |at: usize| frames[at..].iter().map(|frame| (&frame[..], lens(frame)));
+        ingress.ways(&mut rows, from, |_, places| passed += places.len());
+        let Some(frame) = frames.get(rows.decided()) else { return passed };
+        let mut copies = vec![];
+        let fate = ingress.decide(frame, (lens(frame), lens(frame)), &mut copies).fate;
+        passed += usize::from(outcome((fate, copies)).is_ok());
+        rows.skip();
+    }
+}
+
+#[test]
+fn a_limit_holds_for_frames_that_are_decided_together_also_in_connections() {
+    let open = |direction| Rule {
+        direction,
+        action: Action::Allow,
+        stateful: true,
+        matches: Match { protocol: Protocol::Number(17), ..Match::default() },
+        origin: Origin { line: 1, column: 1 },
+    };
+    let five = Rates { burst_micros: 5_000_000, ..frames(1) };
+    for (guarded, limited) in [(false, 0), (false, 1), (true, 0), (true, 1), (false, 9), (true, 9)] {
+        let mut lab =
+            Lab::new().group("udp", &[open(Direction::Egress), open(Direction::Ingress)]).switch("sw1");
+        for place in 0..2 {
+            lab = lab.port(&format!("n{place}"), 0, access(10));
+            if guarded {
+                lab = lab.guarded(place + 1, &[0]);
+            }
+        }
+        if let Some(Some(port)) = lab.description.ports.get_mut(limited) {
+            let mut limits = no_limits(port.origin);
+            let way = if limited == 0 { &mut limits.egress } else { &mut limits.ingress };
+            *way = five;
+            port.limits = Some(limits);
+        }
+        let mut bench = known(&lab);
+        // There, back, and there: then a connection is established, and three tokens are left.
+        for (from, to, ports) in [(1, 2, (7, 9)), (2, 1, (9, 7)), (1, 2, (7, 9))] {
+            assert_eq!(datagram(&mut bench, from, to, ports), Ok(()));
+        }
+        let link = Ethernet { src: mac(1), dst: mac(2), tag: None };
+        let addresses = Addresses::V4([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let batch = vec![build::udp(link, addresses, (7, 9), b"hello"); 20];
+        let expected = if limited < 2 { 3 } else { 20 };
+        assert_eq!(passing_together(&bench, 0, &batch), expected, "{guarded} {limited}");
+    }
 }

@@ -20,10 +20,13 @@ impl Fates {
         for intake in captures {
             let mut dropped = losses.dropped().peekable();
             for place in 0..self.frames {
+                let frame = ring.frame(place);
                 intake.take(&Taken {
                     at_nanos: now.as_nanos(),
                     direction: Direction::FromPort,
-                    frame: ring.frame(place),
+                    head: frame.head(),
+                    payload: frame.payload(),
+                    len: frame.len(),
                     edit: TagEdit::Keep,
                     dropped: dropped.next_if(|(at, _)| *at == place).map(|(_, reason)| reason),
                 });
@@ -46,10 +49,13 @@ impl Heap {
         for intake in captures {
             let frames = self.runs.iter().flat_map(|run| run.frames.clone().map(|frame| (frame, run.edit)));
             for (_, (frame, edit)) in frames.enumerate().filter(|(room, _)| rooms.got(*room)) {
+                let frame = ring.frame(frame);
                 intake.take(&Taken {
                     at_nanos: now.as_nanos(),
                     direction: Direction::ToPort,
-                    frame: ring.frame(frame),
+                    head: frame.head(),
+                    payload: frame.payload(),
+                    len: frame.len(),
                     edit,
                     dropped: None,
                 });
