@@ -162,7 +162,11 @@ impl Show for FdbTable {
         let rows = table(
             ["SWITCH", "VLAN", "MAC", "PORT", "AGE"],
             self.rows.iter().map(|row| {
-                let age = if row.is_static { "static".into() } else { format!("{}s", row.age_secs) };
+                let age = match (row.is_static, row.is_sticky) {
+                    (true, _) => "static".into(),
+                    (_, true) => "sticky".into(),
+                    _ => format!("{}s", row.age_secs),
+                };
                 [row.switch.clone(), row.vlan.to_string(), row.mac.to_string(), row.port.clone(), age]
             }),
         );

@@ -401,11 +401,13 @@ const fn is_rejected(fate: &Fate) -> bool {
 /// Whether a drop is a rule of the lab that will hold another time too, not a want of room or a failure.
 const fn is_denial(reason: DropReason) -> bool {
     use DropReason::{
-        AntiSpoof, BadDirection, BadNetHeader, BadSource, BufferTooSmall, ConnectionLimitEgress,
-        ConnectionLimitIngress, DhcpGuard, FragmentEgress, FragmentIngress, FragmentMalformedEgress,
-        FragmentMalformedIngress, FragmentOverlapEgress, FragmentOverlapIngress, Internal, InvalidEgress,
-        InvalidIngress, LinkDown, MtuExceeded, NdGuard, NoBuffer, NoReceiver, Oversize, PolicyEgress,
-        PolicyIngress, PortDown, RaGuard, RejectEgress, RejectIngress, ReservedMulticast, Runt, SamePort,
+        AntiSpoof, BadDirection, BadNetHeader, BadSource, BitRateEgress, BitRateIngress, BufferTooSmall,
+        ConnectionLimitEgress, ConnectionLimitIngress, ConnectionRateEgress, ConnectionRateIngress,
+        DhcpGuard, FragmentEgress, FragmentIngress, FragmentMalformedEgress, FragmentMalformedIngress,
+        FragmentOverlapEgress, FragmentOverlapIngress, FrameRateEgress, FrameRateIngress, Internal,
+        InvalidEgress, InvalidIngress, LinkDown, MacLimit, MtuExceeded, NdGuard, NoBuffer, NoReceiver,
+        Oversize, PolicyEgress, PolicyIngress, PortDown, RaGuard, RejectEgress, RejectIngress,
+        ReservedMulticast, Runt, SamePort, StormBroadcast, StormMulticast, StormUnknownUnicast,
         TaggedOnAccess, Unlinked, UnparsedEgress, UnparsedIngress, UntaggedOnTrunk, VlanNotMember,
     };
     match reason {
@@ -429,6 +431,17 @@ const fn is_denial(reason: DropReason) -> bool {
         | FragmentMalformedIngress
         | FragmentOverlapEgress
         | FragmentOverlapIngress => true,
+        // Too much in one second is not too much in the next, and which address was one too many the file does not say.
+        BitRateEgress
+        | BitRateIngress
+        | FrameRateEgress
+        | FrameRateIngress
+        | ConnectionRateEgress
+        | ConnectionRateIngress
+        | StormBroadcast
+        | StormMulticast
+        | StormUnknownUnicast
+        | MacLimit => false,
         ConnectionLimitEgress | ConnectionLimitIngress => false,
         Runt | Oversize | BadNetHeader | BadDirection | BadSource | Internal | PortDown | NoBuffer
         | BufferTooSmall => false,
@@ -488,6 +501,7 @@ mod tests {
                 mtu: None,
                 queues: 1,
                 firewall: None,
+                limits: None,
                 mac_limit: 64,
                 sealed_memory: false,
                 up: true,
@@ -552,12 +566,16 @@ mod tests {
 
     #[test]
     fn each_outcome_and_fate_has_its_judgement() {
-        use DropReason::{Internal, MtuExceeded, NoBuffer, NoReceiver, PortDown, VlanNotMember};
+        use DropReason::{
+            BitRateIngress, Internal, MacLimit, MtuExceeded, NoBuffer, NoReceiver, PortDown, StormBroadcast,
+            VlanNotMember,
+        };
         use Outcome::{Answered, Refused, Rejected, Resolved, Silent, Unanswerable};
         use Role::{Asks, Astray};
         const DENY: Verdict = Verdict::Deny(None);
         const BY_VLAN: Verdict = Verdict::Deny(Some(Because::Vlan));
         const BY_US: Verdict = Verdict::Deny(Some(Because::Reason(Internal)));
+        const BY_MACS: Verdict = Verdict::Deny(Some(Because::Reason(MacLimit)));
         const BY_MTU: Verdict = Verdict::Deny(Some(Because::Reason(MtuExceeded)));
         let delivered = |port| vec![seen(None, &[(port, None)])];
         let lost = |reason| vec![seen(None, &[(WEB, Some(reason))])];
@@ -611,6 +629,11 @@ mod tests {
             (WEB,  DENY,           Silent,         dropped(Internal),     Error, "that is no denial"),
             (WEB,  BY_US,          Silent,         dropped(Internal),     Error, "that is no denial"),
             (WEB,  DENY,           Silent,         lost(PortDown),        Error, "that is no denial"),
+            // Nor does a limit, which may let the next one pass, unless it is what was expected.
+            (WEB,  DENY,           Silent,         lost(BitRateIngress),  Error, "that is no denial"),
+            (WEB,  DENY,           Silent,         dropped(StormBroadcast), Error, "that is no denial"),
+            (WEB,  DENY,           Silent,         dropped(MacLimit),     Error, "that is no denial"),
+            (WEB,  BY_MACS,        Silent,         dropped(MacLimit),     Pass,  "mac-limit"),
         ];
         for (row, (dst, verdict, outcome, sightings, result, words)) in table.into_iter().enumerate() {
             let (judged, proof) = judged(dst, verdict, &of(outcome, &sightings));

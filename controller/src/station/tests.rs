@@ -157,6 +157,7 @@ fn description(ids: &[PortId]) -> Description {
         mtu: None,
         queues: 1,
         firewall: None,
+        limits: None,
         mac_limit: 64,
         sealed_memory: false,
         up: true,

@@ -276,6 +276,9 @@ fn mend(group: &Group) -> Option<String> {
         Event::Learned { what: LearnedStep::IsStatic, .. } => {
             "let no other station use the address, or state `mac:` where it is"
         }
+        Event::Learned { what: LearnedStep::IsSticky, .. } => {
+            "let no other station use the address, or leave `sticky-macs` out where it was learned"
+        }
         Event::Learned { what: LearnedStep::PortLimit, .. } => {
             "look at what sends under so many addresses; frames to those that are not learned are flooded"
         }

@@ -81,7 +81,8 @@ codes! {
          reserves 0 and 4095.",
         mend "write a number within these bounds, in plain decimal digits";
     NoUnit = "T0116", "a number without a unit",
-        "Memory takes K, M or G (powers of 1024), time takes us, ms, s, m or h. A bare number would have to be guessed.",
+        "Memory takes K, M or G (powers of 1024), time takes us, ms, s, m or h, a rate kbit, Mbit or Gbit (powers of 1000), frames a \
+         second pps, kpps or Mpps, connections /s. A bare number would have to be guessed.",
         mend "append the unit, without a blank";
     Malformed = "T0117", "a value that cannot be read",
         "The text does not have the form that this key needs: a MAC address is six pairs of hexadecimal digits joined by \
@@ -260,6 +261,10 @@ codes! {
         "The rules of one interface may be 16,384, and name 262,144 networks and members of groups in one direction; networks and groups \
          that overlap in very many ways in rules with very many ports do not fit either. The message says which it is.",
         mend "name fewer groups at the interface, or fewer networks and ports in their rules";
+    LimitsOnWire = "T0815", "a limit that a wire does not have",
+        "A link of two nodes is a transparent wire: no address is learned there, and nothing is flooded. Of `limits` it has the rates \
+         in bits and frames only. For the others, put a switch between the two.",
+        mend "remove the key, or put a switch between";
 }
 
 /// The explanation of the code of that name, if there is one; upper and lower case are the same.

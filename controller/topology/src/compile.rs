@@ -6,6 +6,7 @@ use crate::{
         groups::Groups,
         guards::{self, Guard},
         interfaces::{self, NodeInterface},
+        limits,
         links::{self, Checked},
         models,
         names::{self, Names},
@@ -57,6 +58,7 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     let groups = Groups::of(lab, sink);
     let scope = guards::Scope { lab, links: &links, kinds: &kinds, groups: &groups, all_read };
     let guards = guards::check(&interfaces, &scope, sink);
+    limits::check(&interfaces, &guards, &scope, sink);
     if lab.nodes.as_ref().is_some_and(|nodes| nodes.0.is_empty()) {
         sink.error(Code::MissingKey, start, "the lab has no nodes")
             .help("add one: `pc1: { kind: station, addresses: [10.0.0.1/24] }` under `nodes:`");
@@ -268,11 +270,12 @@ fn ports(
                 mtu: interface.mtu,
                 queues: interface.queues,
                 firewall: guard.as_ref().map(|guard| guard.firewall(interface.mac, &interface.addresses)),
+                limits: found.said.limits.as_ref().and_then(limits::compile),
                 mac_limit: found
                     .said
                     .limits
                     .as_ref()
-                    .and_then(|limits| limits.macs.as_ref())
+                    .and_then(|limits| limits.value.macs.as_ref())
                     .map_or(MAC_LIMIT, |macs| macs.value.0),
                 sealed_memory: interface.sealed_memory,
                 // Of a virtual machine that we start the link is down, and its port serves its VMM.

@@ -5,7 +5,7 @@ use std::path::Path;
 use topology::{load, report::MAX_ERRORS};
 use vswitch_core::{description::Description, world::World};
 
-const GOOD: [&str; 7] = [
+const GOOD: [&str; 8] = [
     include_str!("../../../topologies/hello.vnet.yaml"),
     include_str!("../../../topologies/linux.vnet.yaml"),
     include_str!("../../../topologies/trunk.vnet.yaml"),
@@ -13,6 +13,7 @@ const GOOD: [&str; 7] = [
     include_str!("../../../topologies/attach.vnet.yaml"),
     include_str!("../../../topologies/web-tier.vnet.yaml"),
     include_str!("../../../topologies/appliance.vnet.yaml"),
+    include_str!("../../../topologies/limits.vnet.yaml"),
 ];
 
 /// What a slip of the hand, or an attacker, puts into a file.

@@ -31,6 +31,11 @@ fn web_tier() {
 }
 
 #[test]
+fn limits() {
+    expectations_hold("limits");
+}
+
+#[test]
 fn vms() {
     if kvm("the example vms") {
         expectations_hold("vms");

@@ -12,7 +12,7 @@ use crate::{
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::{net::IpAddr, num::NonZeroU64};
 
 /// Where in the topology file a thing was said: both count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,12 +83,15 @@ pub struct Port {
     pub mtu: Option<u16>,
     /// Queue pairs offered to the guest.
     pub queues: u16,
-    /// How many addresses may be learned on this port at most.
+    /// How many addresses may be learned on this port at most; what becomes of frames from others is said by [`Limits::drops_other_macs`].
     pub mac_limit: u32,
     /// Whether guest memory must be sealed against shrinking (`guest-memory: sealed`).
     pub sealed_memory: bool,
     /// What may enter and leave; none: anything.
     pub firewall: Option<Firewall>,
+    /// How much may enter and leave; none: as much as there is room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// Administrative state.
     pub up: bool,
     /// What it is linked to.
@@ -121,6 +124,54 @@ pub struct Firewall {
     pub router: bool,
     /// Where it was said.
     pub origin: Origin,
+}
+
+/// How much an interface may send and get.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// From the guest.
+    pub egress: Rates,
+    /// To the guest.
+    pub ingress: Rates,
+    /// Frames from the guest that go to many.
+    pub storm: Storm,
+    /// Whether frames from addresses that are too many to be learned are dropped; else they pass.
+    pub drops_other_macs: bool,
+    /// Whether an address that was learned stays: it neither ages nor moves.
+    pub sticky_macs: bool,
+    /// Where they were said.
+    pub origin: Origin,
+}
+
+impl Limits {
+    /// Whether `other` says the same, wherever.
+    pub fn is_like(&self, other: &Self) -> bool {
+        *self == Self { origin: self.origin, ..other.clone() }
+    }
+}
+
+/// What may go in one direction; none: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rates {
+    /// Bits a second, of whole frames as they stand in rings.
+    pub bits: Option<NonZeroU64>,
+    /// Frames a second.
+    pub frames: Option<NonZeroU64>,
+    /// Connections that are opened in a second.
+    pub connections: Option<NonZeroU64>,
+    /// What may go at once after a pause: as many bits and frames as in so many microseconds.
+    pub burst_micros: u32,
+}
+
+/// Frames a second that go to many; none: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Storm {
+    /// To all.
+    pub broadcast: Option<NonZeroU64>,
+    /// To a group.
+    pub multicast: Option<NonZeroU64>,
+    /// To one of whom nobody knows where it is.
+    pub unknown_unicast: Option<NonZeroU64>,
 }
 
 /// What an interface may call itself (anti-spoof).

@@ -93,6 +93,28 @@ drop_reasons! {
     /// Nobody else is in the VLAN.
     NoReceiver = "no-receiver", Ingress, "no other port carries the frame's VLAN",
         "check that the other interface is in the same VLAN: `vnet show vlans`";
+    /// More bits than the sender's interface may send in a second.
+    BitRateEgress = "bit-rate-egress", Ingress, "the guest sends more bits a second than its interface may",
+        "raise `limits: { egress: { rate: ... } }` of its interface, or let it send less";
+    /// More frames than the sender's interface may send in a second.
+    FrameRateEgress = "frame-rate-egress", Ingress, "the guest sends more frames a second than its interface may",
+        "raise `limits: { egress: { frame-rate: ... } }` of its interface, or let it send less";
+    /// More connections than the sender's interface may open in a second.
+    ConnectionRateEgress = "connection-rate-egress", Ingress, "the guest opens more connections a second than its interface may",
+        "raise `limits: { egress: { new-connections: ... } }` of its interface, or look at what opens so many";
+    /// More broadcasts than the sender's interface may send in a second.
+    StormBroadcast = "storm-broadcast", Ingress, "the guest sends more broadcasts a second than its interface may",
+        "look for a loop behind it; else raise `limits: { storm-control: { broadcast: ... } }`";
+    /// More multicasts than the sender's interface may send in a second.
+    StormMulticast = "storm-multicast", Ingress, "the guest sends more frames to groups a second than its interface may",
+        "look at what sends them; else raise `limits: { storm-control: { multicast: ... } }`";
+    /// More frames to unknown stations than the sender's interface may send in a second.
+    StormUnknownUnicast = "storm-unknown-unicast", Ingress,
+        "the guest sends more frames a second to stations that the switch does not know than its interface may",
+        "see why they are not known (`vnet show fdb`); else raise `limits: { storm-control: { unknown-unicast: ... } }`";
+    /// From an address that its interface may not have besides those that it has.
+    MacLimit = "mac-limit", Ingress, "the source MAC address is one too many for its interface, or is another interface's",
+        "look at what sends under so many addresses (`vnet show fdb`); else raise `limits: { macs: ... }`";
     /// It calls itself what its interface may not (anti-spoof).
     AntiSpoof = "anti-spoof", Ingress, "the frame names a MAC or IP address as its sender's that is not the interface's",
         "if the guest may use it, add it to the interface's `allowed-addresses`, or set `anti-spoof: false`";
@@ -148,6 +170,15 @@ drop_reasons! {
     /// Longer than the MTU that the file gives the destination.
     MtuExceeded = "mtu-exceeded", Egress, "the frame is longer than the destination interface's `mtu`",
         "raise `mtu` on the destination, or lower the sender's";
+    /// More bits than the receiver's interface may get in a second.
+    BitRateIngress = "bit-rate-ingress", Egress, "more bits a second are sent to the receiver than its interface may get",
+        "raise `limits: { ingress: { rate: ... } }` of the receiver's interface, or slow the sender";
+    /// More frames than the receiver's interface may get in a second.
+    FrameRateIngress = "frame-rate-ingress", Egress, "more frames a second are sent to the receiver than its interface may get",
+        "raise `limits: { ingress: { frame-rate: ... } }` of the receiver's interface, or slow the sender";
+    /// More connections than may be opened to the receiver in a second.
+    ConnectionRateIngress = "connection-rate-ingress", Egress, "more connections a second are opened to the receiver than its interface may get",
+        "raise `limits: { ingress: { new-connections: ... } }` of the receiver's interface, or look at what opens so many";
     /// What a filter would have to read of it cannot be read.
     UnparsedIngress = "unparsed-ingress", Egress,
         "a header that the receiver's firewall has to read is cut, malformed, too far behind, or hidden by LLC or a second tag",
@@ -212,6 +243,23 @@ impl DropReason {
         );
         let overlaps = matches!(self, Self::FragmentOverlapEgress | Self::FragmentOverlapIngress);
         self.is_policy() || guards || limits || unparsed || overlaps
+    }
+
+    /// Whether `limits` of an interface dropped it.
+    pub const fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Self::BitRateEgress
+                | Self::BitRateIngress
+                | Self::FrameRateEgress
+                | Self::FrameRateIngress
+                | Self::ConnectionRateEgress
+                | Self::ConnectionRateIngress
+                | Self::StormBroadcast
+                | Self::StormMulticast
+                | Self::StormUnknownUnicast
+                | Self::MacLimit
+        )
     }
 
     /// Its place in [`DropReason::ALL`]: an index for tables of counters.

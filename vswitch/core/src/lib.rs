@@ -9,7 +9,8 @@
 //! ```
 //!
 //! What the three kinds of state are (they are never mixed): the [`world::World`] is one compiled, immutable
-//! configuration; the [`fdb::Fdb`] and the [connections](firewall::connections::Connections) are what was learned; what is counted
+//! configuration (but for what was taken from its [`limits`]); the [`fdb::Fdb`] and the
+//! [connections](firewall::connections::Connections) are what was learned; what is counted
 //! lives with the caller, but for [how often rules decided](firewall::hits), which goes from World to World.
 
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ pub mod firewall;
 pub mod flow;
 pub mod head;
 pub mod id;
+pub mod limits;
 mod lock;
 pub mod mac;
 mod mix;

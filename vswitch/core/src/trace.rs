@@ -180,6 +180,8 @@ pub enum FilteredBy {
     NoConnection,
     /// Rules allow it, but there is no room for its connection.
     Full,
+    /// Rules allow it, but connections are opened faster than they may be.
+    Rate,
     /// A rule.
     Rule {
         /// The security group.
@@ -230,6 +232,8 @@ pub enum LearnedStep<P> {
     },
     /// Not learned: the topology file says that it is elsewhere.
     IsStatic,
+    /// Not learned: it stays where it was learned.
+    IsSticky,
     /// Not learned: the port has as many as it may have.
     PortLimit,
     /// Not learned: there was no room.
@@ -375,6 +379,10 @@ pub fn rule(reason: DropReason, world: &World, port: &Port) -> Option<Rule> {
         return Some(Rule { line: *line, does: format!("keeps it down: {what}") });
     }
     let interface = |does: String| Some(Rule { line: port.origin.line, does });
+    if let Some(limits) = port.limits.as_ref().filter(|_| reason.is_limit()) {
+        let does = format!("gives it `{}`", limits.words(reason, port.mac_limit)?);
+        return Some(Rule { line: limits.said.origin.line, does });
+    }
     let said = match (reason, &port.role) {
         (DropReason::LinkDown, _) => return interface("sets it down".into()),
         (DropReason::PortDown, _) if !port.up => return interface("sets it down".into()),
@@ -530,6 +538,7 @@ impl fmt::Display for FilteredBy {
             Self::Full => {
                 f.write_str("rules allow it, but the interface has as many connections as it may have")
             }
+            Self::Rate => f.write_str("rules allow it, but too many connections are opened in a second"),
             Self::Rule { group, line, action } => {
                 let does = match action {
                     Action::Allow => "allows",
@@ -562,6 +571,7 @@ impl From<Learned> for LearnedStep<Former> {
             Learned::New | Learned::Known => Self::New,
             Learned::Moved { from } => Self::Moved { from },
             Learned::Refused(Refusal::Static) => Self::IsStatic,
+            Learned::Refused(Refusal::Sticky) => Self::IsSticky,
             Learned::Refused(Refusal::PortLimit) => Self::PortLimit,
             Learned::Refused(Refusal::TableFull) => Self::TableFull,
             Learned::Refused(Refusal::Busy) => Self::Busy,
@@ -576,6 +586,7 @@ impl<P> LearnedStep<P> {
             Self::New => LearnedStep::New,
             Self::Moved { from } => LearnedStep::Moved { from: tell(from) },
             Self::IsStatic => LearnedStep::IsStatic,
+            Self::IsSticky => LearnedStep::IsSticky,
             Self::PortLimit => LearnedStep::PortLimit,
             Self::TableFull => LearnedStep::TableFull,
             Self::Busy => LearnedStep::Busy,
@@ -587,6 +598,7 @@ impl<P> LearnedStep<P> {
         match self {
             Self::New | Self::Moved { .. } => "",
             Self::IsStatic => "the topology file says that it is elsewhere",
+            Self::IsSticky => "it was learned elsewhere, and is sticky there",
             Self::PortLimit => "the port has as many addresses as it may have",
             Self::TableFull => "there is no room in the table where it would stand",
             Self::Busy => "another worker was at it",

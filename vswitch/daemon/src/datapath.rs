@@ -563,6 +563,7 @@ fn fdb_row(world: &World, row: Row) -> FdbRow {
             Target::Trunk(neighbour) => switch(neighbour),
         },
         is_static: row.is_static,
+        is_sticky: row.is_sticky,
         age_secs: row.age_secs,
     }
 }

@@ -20,12 +20,13 @@ use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     io,
+    num::NonZeroU64,
     sync::atomic::{AtomicI32, AtomicU8, Ordering},
 };
 use vhost_net_backend::driver::Config;
 use vswitch_core::{
     build::{self, Ethernet},
-    description::{Link, Membership},
+    description::{Limits, Link, Membership, Origin, Rates, Storm},
     id::{PortId, SwitchId},
     mac::MacAddr,
     vlan::{Tci, VlanSet},
@@ -98,8 +99,9 @@ fn first_system_call(work: impl FnOnce()) -> io::Result<Option<i32>> {
     Ok(Some(CAUGHT.load(Ordering::Relaxed)).filter(|number| *number >= 0))
 }
 
-/// The ports: two stations in VLAN 10, a trunk, and one who gives no buffer back.
+/// The ports: two stations in VLAN 10, of which one has limits, a trunk, and one who gives no buffer back.
 const PORTS: usize = 4;
+const LIMITED: usize = 1;
 const STALLED: usize = 3;
 
 /// Frames that each port sends in a turn.
@@ -109,11 +111,28 @@ fn station(place: usize) -> MacAddr {
     MacAddr::new([2, 0, 0, 0, 0, place as u8])
 }
 
+/// Of each kind some: a turn, which is a microsecond, has 32 frames, of which 20 pass.
+fn limits() -> Limits {
+    let rate = NonZeroU64::new;
+    let rates =
+        Rates { bits: rate(100_000_000_000), frames: rate(20_000_000), burst_micros: 1, ..Rates::default() };
+    Limits {
+        egress: rates,
+        ingress: rates,
+        storm: Storm { broadcast: rate(100), ..Storm::default() },
+        drops_other_macs: true,
+        sticky_macs: true,
+        origin: Origin { line: 1, column: 1 },
+    }
+}
+
 fn lab() -> Rig {
     let mut vlans = VlanSet::empty();
     vlans.insert(vlan(10));
     let trunk = Link::Switch { switch: SwitchId::new(0), vlans: Membership::Trunk { vlans, native: None } };
-    let mut rig = Rig::new(&description(&[access(10), access(10), trunk, access(10)]), &Config::default());
+    let mut lab = description(&[access(10), access(10), trunk, access(10)]);
+    lab.ports[LIMITED].as_mut().expect("it was said").limits = Some(limits());
+    let mut rig = Rig::new(&lab, &Config::default());
     (0..PORTS).for_each(|place| rig.teach(place as u16, vlan(10), station(place)));
     rig
 }

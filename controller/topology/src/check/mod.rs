@@ -6,6 +6,7 @@ pub(crate) mod expect;
 pub(crate) mod groups;
 pub(crate) mod guards;
 pub(crate) mod interfaces;
+pub(crate) mod limits;
 pub(crate) mod links;
 pub(crate) mod models;
 pub(crate) mod names;

@@ -7,8 +7,8 @@ use crate::{
         read::{Entries, Read, Said, Sound, said_map},
         rule::{Allowed, Rule},
         scalar::{
-            Address, Age, BootWord, Count, GuestMemory, Image, Kind, Mac, Memory, Mode, ModelWord, Pace,
-            PolicyWord, Poll, State, VlanName, VmmWord, Whole,
+            Address, Age, BitRate, BootWord, Burst, ConnectionRate, Count, FrameRate, GuestMemory, Image,
+            Kind, Mac, Memory, Mode, ModelWord, Pace, PolicyWord, Poll, State, VlanName, VmmWord, Whole,
         },
         tree::{Tree, Value},
     },
@@ -141,8 +141,8 @@ said_map! {
         dhcp_server: Said<bool> = "dhcp-server";
         /// Whether the only interface, which has security groups, may advertise itself as an IPv6 router.
         router_advertisements: Said<bool> = "router-advertisements";
-        /// How much the only interface may take.
-        limits: Limits = "limits";
+        /// How much the only interface may send and get.
+        limits: Said<Limits> = "limits";
         /// Whether the only interface's link is up.
         state: Said<State> = "state";
     } not yet ["console"]
@@ -173,18 +173,52 @@ said_map! {
         dhcp_server: Said<bool> = "dhcp-server";
         /// Whether it, which has security groups, may advertise itself as an IPv6 router.
         router_advertisements: Said<bool> = "router-advertisements";
-        /// How much it may take.
-        limits: Limits = "limits";
+        /// How much it may send and get.
+        limits: Said<Limits> = "limits";
         /// Whether the link is up.
         state: Said<State> = "state";
     } not yet []
 }
 
 said_map! {
-    /// How much an interface may take of what all share.
+    /// How much an interface may send and get; what is more is dropped.
     Limits is "`limits`" {
-        /// Addresses that may be learned there, of all VLANs together.
+        /// What comes from the guest.
+        egress: Rates = "egress";
+        /// What goes to the guest.
+        ingress: Rates = "ingress";
+        /// Frames a second from the guest that go to many.
+        storm_control: Storm = "storm-control";
+        /// MAC addresses that may be learned there, of all VLANs together; frames from others are dropped. 4096 if nothing is said, and then others pass.
         macs: Said<Count<{ 1 << 20 }>> = "macs";
+        /// Whether these addresses, once learned, neither age nor move.
+        sticky_macs: Said<bool> = "sticky-macs";
+    } not yet []
+}
+
+said_map! {
+    /// What may go in one direction.
+    Rates is "a direction of `limits`" {
+        /// Bits a second, like 10Mbit.
+        rate: Said<BitRate> = "rate";
+        /// Frames a second, like 5kpps.
+        frame_rate: Said<FrameRate> = "frame-rate";
+        /// Connections that are opened in a second, like 50/s; the interface has security groups.
+        new_connections: Said<ConnectionRate> = "new-connections";
+        /// What may go at once after a pause: as much as in this time; 100ms if nothing is said.
+        burst: Said<Burst> = "burst";
+    } not yet []
+}
+
+said_map! {
+    /// Frames a second that go to many.
+    Storm is "`storm-control`" {
+        /// To all, like 100pps.
+        broadcast: Said<FrameRate> = "broadcast";
+        /// To groups, like 1kpps.
+        multicast: Said<FrameRate> = "multicast";
+        /// To stations of which the switch does not know where they are, like 1kpps.
+        unknown_unicast: Said<FrameRate> = "unknown-unicast";
     } not yet []
 }
 

@@ -146,7 +146,7 @@ pub(crate) fn refuse_others(
 }
 
 /// Other programs' words for keys of ours.
-const SYNONYMS: [(&str, &str); 8] = [
+const SYNONYMS: [(&str, &str); 14] = [
     ("remote-cidr", "remote-ip-prefix"),
     ("remote-prefix", "remote-ip-prefix"),
     ("remote-group-id", "remote-group"),
@@ -155,6 +155,12 @@ const SYNONYMS: [(&str, &str); 8] = [
     ("port-range-max", "port"),
     ("allowed-address-pairs", "allowed-addresses"),
     ("port-security", "anti-spoof"),
+    ("bandwidth", "rate"),
+    ("average", "rate"),
+    ("packet-rate", "frame-rate"),
+    ("pps", "frame-rate"),
+    ("mac-limit", "macs"),
+    ("sticky", "sticky-macs"),
 ];
 
 /// The key that is elsewhere called `word`.

@@ -10,7 +10,7 @@ use crate::{
 };
 use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use std::{borrow::Cow, fmt::Display, str::FromStr};
+use std::{borrow::Cow, fmt::Display, num::NonZeroU64, str::FromStr};
 use vswitch_core::mac::MacAddr;
 
 impl Read for String {
@@ -198,6 +198,97 @@ impl Form for Memory {
     }
 }
 
+/// Bits a second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BitRate(pub(crate) NonZeroU64);
+
+impl Form for BitRate {
+    const UNIT: &'static str = "Mbit";
+    const FORM: &'static str =
+        "a rate from 1kbit to 100Gbit, like 10Mbit (bits a second; kbit, Mbit or Gbit: powers of 1000)";
+    const PATTERN: &'static str = "^[0-9]+[kMG]bit(/s)?$";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = quantity(text)?;
+        let bits = number.checked_mul(match unit.strip_suffix("/s").unwrap_or(unit) {
+            "kbit" => 1_000,
+            "Mbit" => 1_000_000,
+            "Gbit" => 1_000_000_000,
+            _ => return None,
+        })?;
+        NonZeroU64::new(bits).filter(|bits| bits.get() <= 100_000_000_000).map(Self)
+    }
+}
+
+/// Frames a second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FrameRate(pub(crate) NonZeroU64);
+
+impl Form for FrameRate {
+    const UNIT: &'static str = "pps";
+    const FORM: &'static str =
+        "a frame rate from 1pps to 100Mpps, like 5kpps (frames a second; pps, kpps or Mpps: powers of 1000)";
+    const PATTERN: &'static str = "^[0-9]+[kM]?pps$";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = quantity(text)?;
+        let frames = number.checked_mul(match unit {
+            "pps" => 1,
+            "kpps" => 1_000,
+            "Mpps" => 1_000_000,
+            _ => return None,
+        })?;
+        NonZeroU64::new(frames).filter(|frames| frames.get() <= 100_000_000).map(Self)
+    }
+}
+
+/// Connections a second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConnectionRate(pub(crate) NonZeroU64);
+
+impl Form for ConnectionRate {
+    const UNIT: &'static str = "/s";
+    const FORM: &'static str = "a number of connections a second from 1/s to 1000000/s, like 50/s";
+    const PATTERN: &'static str = "^[0-9]+/s$";
+
+    fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = quantity(text)?;
+        let in_range = |rate: &NonZeroU64| unit == "/s" && rate.get() <= 1_000_000;
+        NonZeroU64::new(number).filter(in_range).map(Self)
+    }
+}
+
+/// How long a burst is, in microseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Burst(pub(crate) u32);
+
+impl Form for Burst {
+    const UNIT: &'static str = "ms";
+    const FORM: &'static str = "a time from 1ms to 10s, like 100ms (us, ms or s)";
+    const PATTERN: &'static str = TIME;
+
+    fn parse(text: &str) -> Option<Self> {
+        let micros = u32::try_from(micros(text)?).ok()?;
+        (1_000..=10_000_000).contains(&micros).then_some(Self(micros))
+    }
+}
+
+/// What a time looks like.
+const TIME: &str = "^[0-9]+(us|ms|s|m|h)$";
+
+/// A time, in microseconds.
+fn micros(text: &str) -> Option<u64> {
+    let (number, unit) = quantity(text)?;
+    number.checked_mul(match unit {
+        "us" => 1,
+        "ms" => 1_000,
+        "s" => 1_000_000,
+        "m" => 60_000_000,
+        "h" => 3_600_000_000,
+        _ => return None,
+    })
+}
+
 /// An age, in whole seconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Age(pub(crate) u32);
@@ -205,19 +296,11 @@ pub(crate) struct Age(pub(crate) u32);
 impl Form for Age {
     const UNIT: &'static str = "s";
     const FORM: &'static str = "a time from 10s to 1000000s, like 300s (s, m or h)";
-    const PATTERN: &'static str = "^[0-9]+(us|ms|s|m|h)$";
+    const PATTERN: &'static str = TIME;
 
     /// The bounds are those of IEEE 802.1Q-2018 table 8-6.
     fn parse(text: &str) -> Option<Self> {
-        let (number, unit) = quantity(text)?;
-        let micros = number.checked_mul(match unit {
-            "us" => 1,
-            "ms" => 1_000,
-            "s" => 1_000_000,
-            "m" => 60_000_000,
-            "h" => 3_600_000_000,
-            _ => return None,
-        })?;
+        let micros = micros(text)?;
         let seconds = u32::try_from(micros / 1_000_000).ok()?;
         (micros % 1_000_000 == 0 && (10..=1_000_000).contains(&seconds)).then_some(Self(seconds))
     }
@@ -295,6 +378,10 @@ macro_rules! forms {
 forms! {
     Memory by read_quantity;
     Age by read_quantity;
+    BitRate by read_quantity;
+    FrameRate by read_quantity;
+    ConnectionRate by read_quantity;
+    Burst by read_quantity;
     Mac by read_form;
     Address by read_form;
     Mode by read_form;

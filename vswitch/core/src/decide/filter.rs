@@ -27,6 +27,7 @@ use crate::{
         tuple::Tuple,
     },
     head::{FrameView, Head, LinkHeader, TagKind, TcpFlags, Transport},
+    limits::Limits,
     trace::Tracer,
     vlan::VlanId,
     world::Port,
@@ -58,6 +59,7 @@ enum Why {
     Reject,
     Invalid,
     Limit,
+    Rate,
     Fragment,
     FragmentMalformed,
     FragmentOverlap,
@@ -80,6 +82,7 @@ impl Why {
             (Direction::Egress, Self::Reject) => DropReason::RejectEgress,
             (Direction::Egress, Self::Invalid) => DropReason::InvalidEgress,
             (Direction::Egress, Self::Limit) => DropReason::ConnectionLimitEgress,
+            (Direction::Egress, Self::Rate) => DropReason::ConnectionRateEgress,
             (Direction::Egress, Self::Fragment) => DropReason::FragmentEgress,
             (Direction::Egress, Self::FragmentMalformed) => DropReason::FragmentMalformedEgress,
             (Direction::Egress, Self::FragmentOverlap) => DropReason::FragmentOverlapEgress,
@@ -88,6 +91,7 @@ impl Why {
             (Direction::Ingress, Self::Reject) => DropReason::RejectIngress,
             (Direction::Ingress, Self::Invalid) => DropReason::InvalidIngress,
             (Direction::Ingress, Self::Limit) => DropReason::ConnectionLimitIngress,
+            (Direction::Ingress, Self::Rate) => DropReason::ConnectionRateIngress,
             (Direction::Ingress, Self::Fragment) => DropReason::FragmentIngress,
             (Direction::Ingress, Self::FragmentMalformed) => DropReason::FragmentMalformedIngress,
             (Direction::Ingress, Self::FragmentOverlap) => DropReason::FragmentOverlapIngress,
@@ -104,6 +108,7 @@ enum By {
     },
     NoConnection,
     Full,
+    Rate,
     Rules(Decision),
     /// The same, asked about the frame that opened the connection.
     RulesOfOpener(Decision),
@@ -125,6 +130,7 @@ struct Verdict {
 impl Verdict {
     const UNPARSED: Self = Self { outcome: Err(Why::Unparsed), by: By::Unparsed };
     const FULL: Self = Self { outcome: Err(Why::Limit), by: By::Full };
+    const RATE: Self = Self { outcome: Err(Why::Rate), by: By::Rate };
     const INVALID: Self = Self { outcome: Err(Why::Invalid), by: By::NoConnection };
 
     const fn connection(state: State, opener: Direction) -> Self {
@@ -143,6 +149,7 @@ impl Verdict {
 /// One frame before one firewall.
 struct Case<'a> {
     switch: &'a Switch<'a>,
+    limits: Option<&'a Limits>,
     firewall: &'a Firewall,
     policy: &'a Policy,
     view: &'a FrameView<'a>,
@@ -170,7 +177,8 @@ impl Switch<'_> {
                 guard::check(firewall, frame.view, head)?;
             }
             let scope = Scope { port: port.id, vlan };
-            Case { switch: self, firewall, policy, view: frame.view, head, scope, direction }.judge()
+            let limits = port.limits.as_deref();
+            Case { switch: self, limits, firewall, policy, view: frame.view, head, scope, direction }.judge()
         } else {
             Verdict::UNPARSED
         };
@@ -300,7 +308,17 @@ impl Case<'_> {
         if verdict.outcome.is_err() {
             return self.or_basic(verdict);
         }
-        if !decision.stateful || !self.switch.learning {
+        if !decision.stateful {
+            return verdict;
+        }
+        // What is picked up is not new.
+        let is_new = !is_picked_up(event);
+        if let Some(limits) = self.limits.filter(|_| is_new)
+            && !limits.let_connection(self.direction, self.switch.asking())
+        {
+            return Verdict::RATE;
+        }
+        if !self.switch.learning {
             return verdict;
         }
         let opening =

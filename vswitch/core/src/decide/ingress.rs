@@ -34,7 +34,7 @@ pub struct Way {
 pub struct Ingress<'a> {
     switch: Switch<'a>,
     port_index: u16,
-    /// What is known of the port; none if its frames need more than one look: it is down, has no link or is a wire.
+    /// What is known of the port; none if its frames need more than one look: it is down, has no link, is a wire or has a rate.
     home: Option<Home<'a>>,
 }
 
@@ -217,7 +217,7 @@ impl<'a> Ingress<'a> {
     pub fn new(switch: Switch<'a>, port_index: u16) -> Self {
         // To look a station up is to note that it was seen.
         let port = switch.world.port(port_index);
-        let port = port.filter(|port| port.up && switch.learning);
+        let port = port.filter(|port| port.takes_rows && switch.learning);
         let home = port.and_then(|port| match &port.role {
             Role::Switched { switch: own, vlans } => {
                 let fdb = switch.fdb.reader(*own, switch.now);
@@ -369,7 +369,7 @@ impl<'a> Ingress<'a> {
     }
 
     /// Makes `receiver` what frames of `row` meet at the port where their destination was `found`; not if that is no other port of
-    /// this switch that is up.
+    /// this switch that is up and has no rate.
     #[inline]
     fn meet(&self, receiver: &mut Receiver, home: &Home<'_>, row: &Row, found: Entry) -> bool {
         let tag = row.tag.tci();
@@ -380,7 +380,7 @@ impl<'a> Ingress<'a> {
             let vlan = place.vlan()?;
             let egress = port.egress(home.switch, vlan)?;
             let edit = || (found, port, TagEdit::on_egress(egress, vlan, tag, false));
-            (port.id != home.port.id && port.up).then(edit)
+            (port.id != home.port.id && port.takes_rows).then(edit)
         };
         // What was found is of the frames' VLAN now, so that no other row of another VLAN is taken to meet the same.
         let Some((found, port, edit)) = met() else { return false };

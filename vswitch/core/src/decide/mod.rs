@@ -21,6 +21,7 @@ use crate::{
     firewall::{connections::Connections, policy::Direction},
     head::FrameView,
     id::SwitchId,
+    limits::Asking,
     trace::{Step, Tracer},
     vlan::VlanId,
     world::{Port, World},
@@ -40,7 +41,7 @@ pub struct Switch<'a> {
     pub connections: &'a Connections,
     /// The moment.
     pub now: Instant,
-    /// Whether source addresses are learned and connections opened; not for a frame that is only imagined.
+    /// Whether source addresses are learned, connections opened and limits used up; not for a frame that is only imagined.
     pub learning: bool,
 }
 
@@ -159,7 +160,7 @@ impl Switch<'_> {
         Fate::Unicast
     }
 
-    /// Whether the firewall of the port where the frame came in lets it pass.
+    /// Whether the limits and the firewall of the port where the frame came in let it pass.
     #[inline(always)]
     fn lets_from<T: Tracer>(
         &self,
@@ -168,10 +169,48 @@ impl Switch<'_> {
         frame: &Examined<'_>,
         tracer: &mut T,
     ) -> Result<(), DropReason> {
+        if port.is_plain {
+            return Ok(());
+        }
+        // First: who sends too much takes no more of the switch than this.
+        self.within_limits(port, Direction::Egress, frame)?;
         match &port.firewall {
             None => Ok(()),
             Some(firewall) => self.filter((port, firewall), vlan, Direction::Egress, frame, tracer),
         }
+    }
+
+    /// Whether the firewall and the limits of a port let a copy go to it.
+    fn lets_to<T: Tracer>(
+        &self,
+        port: &Port,
+        vlan: VlanId,
+        frame: &Examined<'_>,
+        tracer: &mut T,
+    ) -> Result<(), DropReason> {
+        if let Some(firewall) = &port.firewall {
+            self.filter((port, firewall), vlan, Direction::Ingress, frame, tracer)?;
+        }
+        // Last: what rules keep away takes nothing from what is let in.
+        self.within_limits(port, Direction::Ingress, frame)
+    }
+
+    /// Whether the rates of a port let one more frame pass in that direction.
+    fn within_limits(
+        &self,
+        port: &Port,
+        direction: Direction,
+        frame: &Examined<'_>,
+    ) -> Result<(), DropReason> {
+        match &port.limits {
+            None => Ok(()),
+            Some(limits) => limits.let_frame(direction, frame.view.len, self.asking()),
+        }
+    }
+
+    /// How limits are asked: nothing is taken for a frame that is only imagined.
+    fn asking(&self) -> Asking {
+        Asking { now: self.now, takes: self.learning }
     }
 
     /// A copy for `port` of a frame in `vlan`, if the port takes it.
@@ -189,11 +228,11 @@ impl Switch<'_> {
             Err(DropReason::PortDown)
         } else if port.mtu.is_some_and(|mtu| payload > mtu.into()) {
             Err(DropReason::MtuExceeded)
-        } else if let Some(firewall) = &port.firewall {
-            // Last: a copy that is lost anyway opens no connection.
-            self.filter((port, firewall), vlan, Direction::Ingress, frame, tracer).map(|()| edit)
-        } else {
+        } else if port.is_plain {
             Ok(edit)
+        } else {
+            // Last: a copy that is lost anyway opens no connection.
+            self.lets_to(port, vlan, frame, tracer).map(|()| edit)
         };
         match outcome {
             Ok(TagEdit::Keep) => {}

@@ -28,6 +28,8 @@ enum Onward<'a> {
     Flood(Option<&'a Domain>),
     /// It is for where it came from.
     Back,
+    /// A limit of the port where it came in keeps it back.
+    Refused(DropReason),
 }
 
 /// What was decided so far.
@@ -35,6 +37,8 @@ enum Onward<'a> {
 struct Progress {
     flooded: bool,
     went_back: bool,
+    /// Why a limit keeps it back.
+    refused: Option<DropReason>,
     /// What the first switch that did not know the source there made of it.
     lesson: Option<Lesson>,
     /// The source address was refused at the port: no other switch may learn it either, else the port's cap and the
@@ -72,7 +76,7 @@ impl<'a> Relay<'a> {
             (true, true) => Fate::Flooded,
             (true, false) => Fate::Unicast,
             (false, _) if progress.went_back => Fate::Dropped(DropReason::SamePort),
-            (false, _) => Fate::Dropped(DropReason::NoReceiver),
+            (false, _) => Fate::Dropped(progress.refused.unwrap_or(DropReason::NoReceiver)),
         };
         Decision { fate, lesson: progress.lesson }
     }
@@ -87,13 +91,19 @@ impl<'a> Relay<'a> {
     ) -> Onward<'a> {
         let Switch { world, fdb, now, learning, .. } = *self.switch;
         let vlan = self.class.vlan;
+        let source = Key::new(switch, vlan, self.frame.view.link.src);
         if learning && !progress.unlearned {
-            let learned = fdb.learn(Key::new(switch, vlan, self.frame.view.link.src), from, self.port, now);
+            let learned = fdb.learn(source, from, self.port, now);
             progress.unlearned = matches!(learned, Learned::Refused(why) if why != Refusal::Busy);
             if learned != Learned::Known {
                 progress.lesson.get_or_insert(Lesson { switch, vlan, learned });
                 tracer.step(|| Step::learned(world, switch, self.frame.view.link.src, from, learned));
+                if self.is_kept_out(source, from, learned) {
+                    return Onward::Refused(DropReason::MacLimit);
+                }
             }
+        } else if !learning && self.is_kept_out(source, from, Learned::Refused(Refusal::Busy)) {
+            return Onward::Refused(DropReason::MacLimit);
         }
         let key = Key::new(switch, vlan, self.frame.view.link.dst);
         let found = if self.frame.view.link.dst.is_group() { None } else { fdb.lookup(world, key, now) };
@@ -110,7 +120,26 @@ impl<'a> Relay<'a> {
                 return onward;
             }
         }
+        // Once a frame, wherever on its way it is flooded first.
+        if !progress.flooded
+            && let Some(limits) = &self.port.limits
+            && let Err(reason) = limits.let_flood(self.frame.view.link.dst, self.switch.asking())
+        {
+            return Onward::Refused(reason);
+        }
         Onward::Flood(world.domain(switch, vlan))
+    }
+
+    /// Whether the port where the frame came in keeps it out for its source address, of which this was made where it was seen.
+    #[cold]
+    fn is_kept_out(&self, source: Key, seen: Target, learned: Learned) -> bool {
+        let refusal = match learned {
+            // Nothing was tried to be learned, or in vain: what would have come of it decides.
+            Learned::Refused(Refusal::Busy) => self.switch.fdb.would_refuse(source, self.port),
+            Learned::Refused(why) => Some(why),
+            Learned::Known | Learned::New | Learned::Moved { .. } => None,
+        };
+        seen == Target::Port(self.port.id) && refusal.is_some_and(|why| self.port.keeps_out(why))
     }
 
     /// Where the frame arrives behind a trunk.
@@ -133,6 +162,7 @@ impl<'a> Relay<'a> {
         match onward {
             Onward::Port(port) => self.send(port, switch, copies, tracer),
             Onward::Back => progress.went_back = true,
+            Onward::Refused(reason) => progress.refused = Some(reason),
             Onward::Flood(Some(domain)) => self.flood_here(switch, domain, progress, copies, tracer),
             Onward::Flood(None) | Onward::Trunk(_) => {}
         }

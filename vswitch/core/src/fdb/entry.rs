@@ -4,7 +4,8 @@
 //! first   63              16 15             0
 //!         |   MAC address   |    target     |    0: the slot is free
 //! second  63    52 51  40 39       32 31 30             0
-//!         | switch | VLAN | generation |S| last seen, s |    S: static; then "last seen" is the number of the install
+//!         | switch | VLAN | generation |S| last seen, s |    S: it does not age; then "last seen" is the number of the install that
+//!                                                               put it there, or 0: it was learned to stay
 //! ```
 //!
 //! **Why a torn pair cannot lead a frame astray.** An address and where it is stand in *one* word, so no reader ever
@@ -14,6 +15,7 @@
 //! entry and back to the very same address and port in between: then that address *is* on that port, and the caller
 //! admits the port only if it is a member of the VLAN that was asked for.
 
+use super::Refusal;
 use crate::{
     id::{PortId, SwitchId},
     mac::MacAddr,
@@ -143,8 +145,10 @@ impl Key {
 pub(super) enum Stamp {
     /// Learned, and last seen in this second.
     Seen(u64),
-    /// Put there by the install with this number.
+    /// Put there by the install with this number, which is 1 at least.
     Static(u64),
+    /// Learned to stay.
+    Sticky,
 }
 
 /// The word that binds an address to where it is.
@@ -182,15 +186,16 @@ impl First {
 pub(super) struct Second(pub(super) u64);
 
 impl Second {
-    const STATIC: u64 = 1 << 31;
-    const SECONDS: u64 = Self::STATIC - 1;
+    const FIXED: u64 = 1 << 31;
+    const SECONDS: u64 = Self::FIXED - 1;
 
     /// An entry's in `place`, were its address at `target`.
     #[inline]
     pub(super) const fn new(place: Place, target: Target, stamp: Stamp) -> Self {
         let (fixed, seconds) = match stamp {
             Stamp::Seen(second) => (0, second),
-            Stamp::Static(install) => (Self::STATIC, install),
+            Stamp::Static(install) => (Self::FIXED, install),
+            Stamp::Sticky => (Self::FIXED, 0),
         };
         let low = fixed | Self::clamped(seconds) as u64;
         Self(place.high() | (target.generation() as u64) << 32 | low)
@@ -211,7 +216,11 @@ impl Second {
 
     pub(super) const fn stamp(self) -> Stamp {
         let seconds = self.0 & Self::SECONDS;
-        if self.is_static() { Stamp::Static(seconds) } else { Stamp::Seen(seconds) }
+        match (self.is_fixed(), seconds) {
+            (false, _) => Stamp::Seen(seconds),
+            (true, 0) => Stamp::Sticky,
+            (true, _) => Stamp::Static(seconds),
+        }
     }
 
     /// Whether it says the same as `other`, but for when and why it stands.
@@ -222,19 +231,20 @@ impl Second {
     /// Whether it was last seen before this [noted](Self::clamped) second; never what does not age.
     #[inline]
     pub(super) const fn is_before(self, second: u32) -> bool {
-        // Static entries have the highest bit on top.
+        // What does not age has the highest bit on top.
         (self.0 as u32) < second
     }
 
-    pub(super) const fn is_static(self) -> bool {
-        self.0 & Self::STATIC != 0
+    /// Whether it does not age.
+    pub(super) const fn is_fixed(self) -> bool {
+        self.0 & Self::FIXED != 0
     }
 
     /// Seconds since it was seen; zero for what does not age.
     pub(super) const fn age(self, now: u64) -> u64 {
         match self.stamp() {
             Stamp::Seen(second) => now.saturating_sub(second),
-            Stamp::Static(_) => 0,
+            Stamp::Static(_) | Stamp::Sticky => 0,
         }
     }
 }
@@ -265,8 +275,24 @@ impl Entry {
         Former(self.first.number())
     }
 
-    pub(super) const fn is_static(self) -> bool {
-        self.second.is_static()
+    /// Whether it neither ages nor moves to another node.
+    pub(super) const fn is_fixed(self) -> bool {
+        self.second.is_fixed()
+    }
+
+    /// Whether the topology file says it.
+    pub(super) const fn is_stated(self) -> bool {
+        matches!(self.second.stamp(), Stamp::Static(_))
+    }
+
+    /// Whether it was learned to stay.
+    pub(super) const fn is_sticky(self) -> bool {
+        matches!(self.second.stamp(), Stamp::Sticky)
+    }
+
+    /// Why its address, which is fixed, is not learned elsewhere.
+    pub(super) const fn why_fixed(self) -> Refusal {
+        if self.is_sticky() { Refusal::Sticky } else { Refusal::Static }
     }
 }
 

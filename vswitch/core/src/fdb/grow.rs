@@ -65,7 +65,7 @@ impl Fdb {
     pub(super) fn uncount(&self, slot: &Slot) {
         let Some(entry) = slot.read() else { return };
         self.held.fetch_sub(1, Ordering::Relaxed);
-        if !entry.is_static()
+        if !entry.is_stated()
             && let Some(port) = entry.first.port_index()
         {
             self.learned_on[usize::from(port)].fetch_sub(1, Ordering::Relaxed);

@@ -85,7 +85,7 @@ impl Fdb {
         let slot = same
             .map(|(slot, _)| slot)
             .or_else(|| table.room(hash, |slot| slot.read().is_none()))
-            .or_else(|| held(&|entry| !entry.is_static()))
+            .or_else(|| held(&|entry| !entry.is_fixed()))
             .or_else(|| held(&|entry| !is_current(entry)));
         match slot {
             Some(slot) => self.replace(slot, key, target, Stamp::Static(install)),
@@ -100,11 +100,19 @@ impl Fdb {
 fn is_true(world: &World, entry: Entry, install: u64) -> bool {
     match entry.second.stamp() {
         Stamp::Static(number) => number == install,
+        Stamp::Sticky => learned_at(world, entry).is_some_and(world::Port::keeps_macs),
         // A port that goes down loses what was learned on it (IEEE 802.1Q-2018 §8.8.3 needs it to be reachable there).
         Stamp::Seen(_) => match resolve(world, entry) {
-            Some(Target::Port(id)) => world.port(id.index()).is_some_and(|port| port.up),
+            // Where addresses stay from now on they are learned anew, as such.
+            Some(Target::Port(_)) => learned_at(world, entry).is_some_and(|port| !port.keeps_macs()),
             Some(Target::Trunk(_)) => true,
             None => false,
         },
     }
+}
+
+/// The port on which the entry says that its address is, if it is up.
+fn learned_at(world: &World, entry: Entry) -> Option<&world::Port> {
+    let Some(Target::Port(id)) = resolve(world, entry) else { return None };
+    world.port(id.index()).filter(|port| port.up)
 }

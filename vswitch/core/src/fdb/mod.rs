@@ -82,6 +82,8 @@ pub enum Learned {
 pub enum Refusal {
     /// The topology file says that it is elsewhere.
     Static,
+    /// It was learned elsewhere, at an interface where addresses stay.
+    Sticky,
     /// The port has as many as it may have.
     PortLimit,
     /// There is no room where it would have to stand.
@@ -118,7 +120,9 @@ pub struct Row {
     pub target: Target,
     /// Whether the topology file put it there.
     pub is_static: bool,
-    /// Seconds since it was last seen; 0 for static entries.
+    /// Whether it was learned to stay.
+    pub is_sticky: bool,
+    /// Seconds since it was last seen; 0 for what does not age.
     pub age_secs: u64,
 }
 
@@ -153,7 +157,7 @@ impl Fdb {
 
     /// Whether the topology file says where the address is.
     pub fn is_static(&self, key: Key, now: Instant) -> bool {
-        self.find(key, now.as_secs()).is_some_and(|(_, entry)| entry.is_static())
+        self.find(key, now.as_secs()).is_some_and(|(_, entry)| entry.is_stated())
     }
 
     /// Notes that the address was seen at `target`. `port` is where the frame came in. Its cap holds if that is `target`; behind a trunk
@@ -163,9 +167,9 @@ impl Fdb {
     pub fn learn(&self, key: Key, target: Target, port: &Port, now: Instant) -> Learned {
         let second = now.as_secs();
         match self.find(key, second) {
-            Some((_, entry)) if entry.is_static() && entry.is_at(target) => Learned::Known,
-            Some((_, entry)) if entry.is_static() && !port.is_nodes(entry.first.mac()) => {
-                self.refuse(Refusal::Static)
+            Some((_, entry)) if entry.is_fixed() && entry.is_at(target) => Learned::Known,
+            Some((_, entry)) if entry.is_fixed() && !port.is_nodes(entry.first.mac()) => {
+                self.refuse(entry.why_fixed())
             }
             Some((slot, entry)) if entry.is_at(target) => {
                 if entry.second.stamp() != Stamp::Seen(second) {
@@ -174,6 +178,15 @@ impl Fdb {
                 Learned::Known
             }
             _ => self.learn_change(key, target, port, second),
+        }
+    }
+
+    /// Why an address that is seen at `port`, or would be, is not learned there, if [`Fdb::learn`] would say so now.
+    pub(crate) fn would_refuse(&self, key: Key, port: &Port) -> Option<Refusal> {
+        match self.tables.current().find(self.hash(key), key) {
+            Some((_, entry)) if entry.is_at(Target::Port(port.id)) => None,
+            Some((_, entry)) if entry.is_fixed() && !port.is_nodes(key.mac) => Some(entry.why_fixed()),
+            _ => (self.count_on(port.id.index()) >= port.mac_limit).then_some(Refusal::PortLimit),
         }
     }
 
@@ -209,7 +222,8 @@ impl Fdb {
                 vlan: entry.second.place().vlan()?,
                 mac: entry.first.mac(),
                 target: resolve(world, entry)?,
-                is_static: entry.is_static(),
+                is_static: entry.is_stated(),
+                is_sticky: entry.is_sticky(),
                 age_secs: entry.second.age(now.as_secs()),
             })
         };
@@ -263,9 +277,9 @@ impl Fdb {
         let Some(_lock) = self.locks.try_lock(hash.first()) else { return Learned::Refused(Refusal::Busy) };
         let table = self.tables.current();
         let known = table.find(hash, key);
-        if let Some((slot, entry)) = known.filter(|(_, entry)| entry.is_static()) {
+        if let Some((slot, entry)) = known.filter(|(_, entry)| entry.is_fixed()) {
             if !port.is_nodes(key.mac) {
-                return self.refuse(Refusal::Static);
+                return self.refuse(entry.why_fixed());
             }
             self.replace(slot, key, target, entry.second.stamp());
             self.moves.fetch_add(1, Ordering::Relaxed);
@@ -273,14 +287,22 @@ impl Fdb {
         }
         let stays = known.is_some_and(|(_, entry)| entry.is_at(target));
         let is_here = target == Target::Port(port.id);
-        if !stays && is_here && self.count_on(port.id.index()) >= port.mac_limit {
+        if !stays && is_here && !self.claim(port) {
             return self.refuse(Refusal::PortLimit);
         }
         let is_free = |slot: &Slot| slot.read().is_none_or(|entry| self.is_aged(entry, now));
         let Some(slot) = known.map(|(slot, _)| slot).or_else(|| table.room(hash, is_free)) else {
+            if !stays && is_here {
+                self.learned_on[usize::from(port.id.index())].fetch_sub(1, Ordering::Relaxed);
+            }
             return self.refuse(Refusal::TableFull);
         };
-        self.replace(slot, key, target, Stamp::Seen(now));
+        let stamp = if is_here && port.keeps_macs() { Stamp::Sticky } else { Stamp::Seen(now) };
+        if !stays && is_here {
+            self.put(slot, key, target, stamp);
+        } else {
+            self.replace(slot, key, target, stamp);
+        }
         match known {
             Some((_, entry)) if !self.is_aged(entry, now) && !stays => {
                 self.moves.fetch_add(1, Ordering::Relaxed);
@@ -303,15 +325,27 @@ impl Fdb {
         self.learned_on.get(usize::from(port)).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
+    /// Counts one more address on the port, if it may have one. Workers that learn in unlike buckets hold unlike locks, so this is one step.
+    fn claim(&self, port: &Port) -> bool {
+        let one_more = |count: u32| (count < port.mac_limit).then(|| count + 1);
+        let count = &self.learned_on[usize::from(port.id.index())];
+        count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
     /// Writes an entry over what the slot holds, and keeps the counts. Under the bucket's lock.
     fn replace(&self, slot: &Slot, key: Key, target: Target, stamp: Stamp) {
-        self.uncount(slot);
-        self.held.fetch_add(1, Ordering::Relaxed);
-        let first = key.first(target);
-        if let (Stamp::Seen(_), Some(port)) = (stamp, first.port_index()) {
+        let is_learned = !matches!(stamp, Stamp::Static(_));
+        if let Some(port) = key.first(target).port_index().filter(|_| is_learned) {
             self.learned_on[usize::from(port)].fetch_add(1, Ordering::Relaxed);
         }
-        slot.write(first, key.second(target, stamp));
+        self.put(slot, key, target, stamp);
+    }
+
+    /// The same for an address that its port has [claimed](Self::claim).
+    fn put(&self, slot: &Slot, key: Key, target: Target, stamp: Stamp) {
+        self.uncount(slot);
+        self.held.fetch_add(1, Ordering::Relaxed);
+        slot.write(key.first(target), key.second(target, stamp));
     }
 
     /// Frees a slot, and keeps the counts. Under the bucket's lock.

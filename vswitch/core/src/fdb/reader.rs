@@ -90,7 +90,7 @@ impl Reader<'_> {
         let fresh = Second(place.high() | seen.low);
         let Some(slot) = self.buckets.slot(hash, |found| found == first) else { return false };
         let second = slot.second();
-        second == fresh || second.is_static() && second.is_like(fresh) || self.note(first, fresh, hash)
+        second == fresh || second.is_fixed() && second.is_like(fresh) || self.note(first, fresh, hash)
     }
 
     /// What each address needs once a second: the entry was not seen yet in this one. And what one needs that stands behind its like of
@@ -103,7 +103,7 @@ impl Reader<'_> {
         let stood = |slot: &'_ _| Slot::read(slot).filter(stands);
         let found = self.buckets.candidates(hash).find_map(|slot| Some((slot, stood(slot)?)));
         let Some((slot, entry)) = found else { return false };
-        if !entry.is_static() && entry.second != fresh {
+        if !entry.is_fixed() && entry.second != fresh {
             slot.refresh(entry, self.second.into());
         }
         true

@@ -11,6 +11,7 @@ use crate::{
         policy::GroupId,
     },
     id::SwitchId,
+    limits::Limits,
     mac::MacAddr,
     vlan::{VlanId, VlanSet},
 };
@@ -121,6 +122,7 @@ impl World {
                 let mut port = port.transpose()?;
                 if let Some(port) = &mut port {
                     guard(port, description, &policies, old);
+                    limit(port, description, old);
                 }
                 Ok(port)
             })
@@ -219,7 +221,9 @@ fn compile_port(
         id: port.id,
         up: port.up,
         firewall: None,
+        limits: None,
         is_plain: port.up,
+        takes_rows: port.up,
         mtu: port.mtu,
         mac_limit: port.mac_limit,
         role,
@@ -293,8 +297,7 @@ fn guard(port: &mut Port, description: &Description, policies: &Policies, old: O
         defaults: Arc::default(),
         origin: said.origin,
     };
-    let before = old.and_then(|old| old.port(port.id.index())).filter(|before| before.id == port.id);
-    if let Some(before) = before.and_then(|before| before.firewall.as_ref()) {
+    if let Some(before) = predecessor(port, old).and_then(|before| before.firewall.as_ref()) {
         firewall.defaults = before.defaults.clone();
         if firewall.has_rules_of(before) {
             firewall.epoch = before.epoch;
@@ -302,6 +305,23 @@ fn guard(port: &mut Port, description: &Description, policies: &Policies, old: O
     }
     port.firewall = Some(Box::new(firewall));
     port.is_plain = false;
+    port.takes_rows = port.up;
+}
+
+/// Gives a port the limits that the description says; what was taken from those that are as they were stays taken.
+fn limit(port: &mut Port, description: &Description, old: Option<&World>) {
+    let said = description.ports.get(usize::from(port.id.index())).and_then(Option::as_ref);
+    let Some(said) = said.and_then(|port| port.limits.as_ref()) else { return };
+    let before = predecessor(port, old).and_then(|before| before.limits.as_deref());
+    let limits = Limits::new(said, before);
+    port.is_plain &= !limits.asks_each_frame();
+    port.takes_rows &= !limits.asks_each_frame();
+    port.limits = Some(Box::new(limits));
+}
+
+/// The same port in the World that is replaced.
+fn predecessor<'w>(port: &Port, old: Option<&'w World>) -> Option<&'w Port> {
+    old?.port(port.id.index()).filter(|before| before.id == port.id)
 }
 
 /// The error in the file's words.

@@ -7,6 +7,7 @@ pub use compile::{CompileError, Fault};
 use crate::{
     clock::Instant,
     description::{Description, Membership, Origin},
+    fdb::Refusal,
     firewall::{
         classify::{Decision, RulePlace},
         hits::RuleHits,
@@ -18,6 +19,7 @@ use crate::{
         tuple::Tuple,
     },
     id::{Epoch, PortId, SwitchId},
+    limits::Limits,
     mac::MacAddr,
     vlan::VlanId,
 };
@@ -50,8 +52,12 @@ pub struct Port {
     pub up: bool,
     /// What may enter and leave; none: anything.
     pub firewall: Option<Box<Firewall>>,
-    /// Whether it is up and has no firewall: one question where each frame asks it.
+    /// How much may enter and leave; none: as much as there is room for.
+    pub limits: Option<Box<Limits>>,
+    /// Whether it is up and has neither a firewall nor a limit that each frame is held against: one question where each frame asks it.
     pub(crate) is_plain: bool,
+    /// Whether it is up and has no limit that each frame is held against: then frames that are alike may be decided together.
+    pub(crate) takes_rows: bool,
     /// The largest frame payload, in bytes; none: no limit.
     pub mtu: Option<u16>,
     /// How many addresses may be learned on it at most.
@@ -255,6 +261,17 @@ impl Port {
     /// Whether the address may move here from another interface of its node.
     pub fn is_nodes(&self, mac: MacAddr) -> bool {
         self.node_macs.contains(&mac)
+    }
+
+    /// Whether addresses that are learned here stay.
+    pub(crate) fn keeps_macs(&self) -> bool {
+        self.limits.as_ref().is_some_and(|limits| limits.said.sticky_macs)
+    }
+
+    /// Whether a frame whose source was not learned for this reason is dropped.
+    pub(crate) fn keeps_out(&self, why: Refusal) -> bool {
+        matches!(why, Refusal::PortLimit | Refusal::Static | Refusal::Sticky)
+            && self.limits.as_ref().is_some_and(|limits| limits.said.drops_other_macs)
     }
 
     /// Why its rules cannot be compiled, if that is so: then it is down.

@@ -1,11 +1,11 @@
 //! Random labs, random frames: the laws that no frame escapes, against a naive switch written here.
 
-use crate::support::lab::{Bench, Lab, access, frame, mac, trunk, vlan};
+use crate::support::lab::{Bench, Lab, access, frame, mac, no_limits, trunk, vlan};
 use proptest::prelude::*;
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroU64, time::Duration};
 use vswitch_core::{
     decide::{Copy, Fate, Ingress, Rows, TagEdit},
-    description::{Description, Link, Membership, Origin, Port},
+    description::{Description, Link, Membership, Origin, Port, Rates},
     drop_reason::{DropReason, Side},
     firewall::policy::{Action, Direction, Family, Match, Rule},
     head::HEAD_BYTES,
@@ -73,6 +73,27 @@ fn labs() -> impl Strategy<Value = Lab> {
                 Guard::Open => lab.guarded(0, &[0]).but(anonymous),
                 Guard::Closed => lab.guarded(0, &[1]).but(anonymous),
             };
+        }
+        lab
+    })
+}
+
+/// The same, with limits at some ports that are so low that they are met.
+fn limited_labs() -> impl Strategy<Value = Lab> {
+    (labs(), prop::collection::vec(0u8..8, 8)).prop_map(|(mut lab, limits)| {
+        for (port, limit) in lab.description.ports.iter_mut().flatten().zip(limits) {
+            let mut limits = no_limits(port.origin);
+            let low = Rates { frames: NonZeroU64::new(1), burst_micros: 3_000_000, ..Rates::default() };
+            match limit {
+                0 => limits.egress = low,
+                1 => limits.ingress = Rates { bits: NonZeroU64::new(1000), ..low },
+                2 => limits.storm.broadcast = NonZeroU64::new(2),
+                3 => limits.storm.unknown_unicast = NonZeroU64::new(1),
+                4 => (limits.drops_other_macs, limits.sticky_macs, port.mac_limit) = (true, true, 2),
+                5 => (limits.drops_other_macs, port.mac_limit) = (true, 0),
+                _ => continue,
+            }
+            port.limits = Some(limits);
         }
         lab
     })
@@ -194,7 +215,7 @@ proptest! {
     /// A batch that is decided at one go has the fates that its frames have one by one, and teaches the same.
     #[test]
     fn a_batch_is_its_frames_one_by_one(
-        lab in labs(),
+        lab in limited_labs(),
         mtu in 60u16..120,
         known in any::<bool>(),
         buckets in prop::sample::select(&[1usize, 4, 1024][..]),
@@ -222,7 +243,7 @@ proptest! {
 
     /// A frame that is only imagined leaves no mark, and has the same fate as one that is real.
     #[test]
-    fn imagining_is_without_consequence(lab in labs(), port: u16, src in 1u8..6, dst in 1u8..6) {
+    fn imagining_is_without_consequence(lab in limited_labs(), port: u16, src in 1u8..6, dst in 1u8..6) {
         let mut bench = lab.bench();
         let port = port % lab.description.ports.len() as u16;
         bench.learning = false;

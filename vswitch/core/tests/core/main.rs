@@ -9,6 +9,7 @@ mod firewall;
 mod flow;
 mod guarded;
 mod head;
+mod limits;
 mod offload;
 mod story;
 mod support;

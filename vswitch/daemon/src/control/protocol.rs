@@ -400,7 +400,9 @@ pub struct FdbRow {
     pub port: String,
     /// Whether the topology file put it there.
     pub is_static: bool,
-    /// Seconds since it was last seen; 0 for static entries.
+    /// Whether it was learned to stay (`sticky-macs`).
+    pub is_sticky: bool,
+    /// Seconds since it was last seen; 0 for what does not age.
     pub age_secs: u64,
 }
 

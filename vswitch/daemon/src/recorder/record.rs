@@ -162,7 +162,7 @@ impl Event {
             Self::Learned { what, .. } => match what {
                 LearnedStep::New => 0,
                 LearnedStep::Moved { .. } => 1,
-                LearnedStep::IsStatic => 2,
+                LearnedStep::IsStatic | LearnedStep::IsSticky => 2,
                 LearnedStep::PortLimit => 3,
                 LearnedStep::TableFull | LearnedStep::Busy => 4,
             },

@@ -23,6 +23,7 @@ pub(crate) fn description(ports: &[Link]) -> Description {
         mtu: None,
         queues: 1,
         firewall: None,
+        limits: None,
         mac_limit: 1024,
         sealed_memory: false,
         up: true,

@@ -11,6 +11,7 @@ mod isolation;
 mod kills;
 mod lab;
 mod left_out;
+mod limits;
 mod offloads;
 mod process;
 mod queues;

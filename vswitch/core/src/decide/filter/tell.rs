@@ -37,6 +37,7 @@ pub(super) fn count(
         By::Connection { .. }
         | By::NoConnection
         | By::Full
+        | By::Rate
         | By::FirstFragment
         | By::Fragment
         | By::MalformedFragment
@@ -58,6 +59,7 @@ pub(super) fn step(
         By::Connection { state, opener } => FilteredBy::Connection { state, opener },
         By::NoConnection => FilteredBy::NoConnection,
         By::Full => FilteredBy::Full,
+        By::Rate => FilteredBy::Rate,
         By::Rules(decision) => {
             if let Ok(tuple) = Tuple::of(frame.head()) {
                 mend = world.mend((port, firewall, policy), direction, &tuple, &decision);

@@ -104,6 +104,7 @@ impl Lab {
             mtu: None,
             queues: 1,
             firewall: None,
+            limits: None,
             mac_limit: 1000,
             sealed_memory: false,
             up: true,
@@ -142,6 +143,15 @@ impl Lab {
         })
     }
 
+    /// The port that was said last has limits: none, but for what `change` says.
+    pub(crate) fn limited(self, change: impl FnOnce(&mut description::Limits)) -> Self {
+        self.but(|port| {
+            let mut limits = no_limits(port.origin);
+            change(&mut limits);
+            port.limits = Some(limits);
+        })
+    }
+
     /// Changes the port that was said last.
     pub(crate) fn but(mut self, change: impl FnOnce(&mut Port)) -> Self {
         change(self.description.ports.last_mut().and_then(Option::as_mut).expect("a port was said"));
@@ -167,6 +177,18 @@ impl Lab {
         fdb.install(&world);
         let connections = connections(&world);
         Bench { world, fdb, connections, now: Instant::ZERO, learning: true, steps: vec![] }
+    }
+}
+
+/// Limits that say nothing.
+pub(crate) fn no_limits(origin: Origin) -> description::Limits {
+    description::Limits {
+        egress: description::Rates::default(),
+        ingress: description::Rates::default(),
+        storm: description::Storm::default(),
+        drops_other_macs: false,
+        sticky_macs: false,
+        origin,
     }
 }
 
