@@ -5,15 +5,19 @@ use super::{Switch, guard};
 use crate::{
     clock::Instant,
     firewall::{
-        connections::{Common, Connections, Event, Hosts, Scope},
+        connections::{Common, Connections, Event, Flow, Hosts, Run, Scope, V4, V6, Version},
         interface::{Firewall, Networks},
         policy::Direction,
     },
+    head::ethertype,
     id::Epoch,
     mac::MacAddr,
     vlan::VlanId,
     world::Port,
 };
+
+/// Frames of one connection that are looked at together, at most.
+const RUN: usize = 16;
 
 /// Between two ports of a VLAN, of which one at least has a firewall.
 #[derive(Debug, Clone, Copy)]
@@ -69,41 +73,94 @@ impl<'a> Gates<'a> {
         Some(Self { connections: switch.connections, now: switch.now, sender, from, to })
     }
 
-    /// How many of these frames, from the first on, pass because their connections are established. Each is given by its first bytes and its
-    /// length; what its EtherType announces is `at` that place.
-    pub(super) fn pass<'f>(&self, at: usize, frames: impl Iterator<Item = (&'f [u8], u32)>) -> usize {
-        frames.take_while(|(bytes, len)| self.passes(at, bytes, *len)).count()
+    /// How many of these frames, from the first on, pass because their connections are established. They have one EtherType, and what it announces
+    /// `at` that place. Each is given by its first bytes and its length.
+    pub(super) fn pass<'f>(&self, at: usize, mut frames: impl Iterator<Item = (&'f [u8], u32)>) -> usize {
+        let Some(first) = frames.next() else { return 0 };
+        let ethertype = at.checked_sub(2).and_then(|at| first.0.get(at..)?.first_chunk());
+        match ethertype.map(|bytes| u16::from_be_bytes(*bytes)) {
+            Some(ethertype::IPV4) => self.pass_as::<V4>(at, first, frames),
+            Some(ethertype::IPV6) => self.pass_as::<V6>(at, first, frames),
+            _ => 0,
+        }
     }
 
     #[inline(always)]
-    fn passes(&self, at: usize, bytes: &[u8], len: u32) -> bool {
-        let Some(ethertype) = at.checked_sub(2).and_then(|at| bytes.get(at..)?.first_chunk()) else {
-            return false;
-        };
-        let Some(frame) = Common::read(u16::from_be_bytes(*ethertype), at, bytes, len) else { return false };
-        let carries = |gate: Option<Gate>, direction| match gate {
-            None => true,
-            Some(Gate { scope, epoch }) => {
-                let digest = self.connections.digest(&frame.key(scope, direction));
-                self.connections.carries(digest, direction, frame.event(), epoch, self.now)
+    fn pass_as<'f, V: Version>(
+        &self,
+        at: usize,
+        mut next: (&'f [u8], u32),
+        mut rest: impl Iterator<Item = (&'f [u8], u32)>,
+    ) -> usize {
+        let (mut passed, mut events) = (0, [Event::Datagram; RUN]);
+        loop {
+            let (first, len) = next;
+            let Some(frame) = Common::read::<V>(at, first, len) else { return passed };
+            events[0] = *frame.event();
+            let (begin, mut held, mut other) = (first.get(at..).unwrap_or_default(), 1, rest.next());
+            // Frames of one connection mostly follow each other.
+            while let (Some((bytes, len)), Some(event)) = (other, events.get_mut(held)) {
+                let Some(says) = Common::read_alike::<V>(begin, at, bytes, len) else { break };
+                *event = says;
+                held += 1;
+                other = rest.next();
             }
+            let carried = self.carries(frame.flow(), &events[..held]);
+            passed += carried;
+            match other {
+                Some(frame) if carried == held => next = frame,
+                _ => return passed,
+            }
+        }
+    }
+
+    /// How many frames of one flow, from the first on, pass as parts of their connection.
+    #[inline(always)]
+    fn carries(&self, flow: &Flow, events: &[Event]) -> usize {
+        if !self.sender.is_none_or(|sender| sender.may_send(flow)) {
+            return 0;
+        }
+        let from = self.from.as_ref().map(|gate| self.run(gate, flow, Direction::Egress));
+        let to = self.to.as_ref().map(|gate| self.run(gate, flow, Direction::Ingress));
+        let (from, to) = match (from, to) {
+            (None, None) => return events.len(),
+            (Some(Some(run)), None) | (None, Some(Some(run))) => {
+                let taken = run.takes(events);
+                // Whether it stands there still says nothing any more: its frames have passed.
+                run.note(&taken);
+                return taken.frames;
+            }
+            (Some(Some(from)), Some(Some(to))) => (from, to),
+            (Some(None), _) | (_, Some(None)) => return 0,
         };
-        self.sender.is_none_or(|sender| sender.may_send(&frame))
-            && carries(self.from, Direction::Egress)
-            && carries(self.to, Direction::Ingress)
+        let of_one = from.takes(events);
+        let of_both = to.takes(&events[..of_one.frames]);
+        // What only one of them takes is to be judged as if it had not been here.
+        let of_one =
+            if of_both.frames < of_one.frames { from.takes(&events[..of_both.frames]) } else { of_one };
+        from.note(&of_one);
+        to.note(&of_both);
+        of_both.frames
+    }
+
+    /// What is known of the connection at one end.
+    #[inline(always)]
+    fn run(&self, gate: &Gate, flow: &Flow, from: Direction) -> Option<Run<'a>> {
+        let digest = self.connections.digest(&flow.key(gate.scope, from));
+        self.connections.run(digest, from, gate.epoch, self.now)
     }
 }
 
 impl Sender<'_> {
     #[inline(always)]
-    fn may_send(&self, frame: &Common) -> bool {
-        let (is_v4, is_own) = match (frame.hosts(), self.networks) {
+    fn may_send(&self, flow: &Flow) -> bool {
+        let (is_v4, is_own) = match (flow.hosts(), self.networks) {
             (Hosts::V4(src, _), Some(networks)) => (true, networks.has_v4(src)),
             (Hosts::V6(src, _), Some(networks)) => (false, networks.has_v6(src)),
             (hosts, None) => (matches!(hosts, Hosts::V4(..)), true),
         };
-        let (src, dst) = frame.ports();
-        let serves = *frame.event() == Event::Datagram && guard::is_of_dhcp_server(is_v4, src, dst);
+        let (src, dst) = flow.ports();
+        let serves = flow.is_udp() && guard::is_of_dhcp_server(is_v4, src, dst);
         is_own && (self.dhcp_server || !serves)
     }
 }

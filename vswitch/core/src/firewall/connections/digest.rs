@@ -22,7 +22,7 @@ impl Secret {
     }
 
     /// The digest of a key.
-    #[inline]
+    #[inline(always)]
     pub(super) fn digest(&self, key: &Key) -> Digest {
         let [a, b, c, d, e, f, g, h, rest @ ..] = self.0;
         // Zero stands for "no connection"; one key in 2^64 has another's place, and its own check.

@@ -21,6 +21,7 @@ mod icmp;
 mod key;
 mod room;
 mod rows;
+mod run;
 mod segment;
 mod share;
 mod short;
@@ -37,8 +38,9 @@ pub use facts::{Event, Facts, Quoted, Untracked};
 pub use key::{Ends, Hosts, Key, Scope};
 pub use room::{Opened, Opening, Refusal};
 pub use rows::{Counts, Row, Saved};
+pub use run::Run;
 pub use segment::Segment;
-pub use short::Common;
+pub use short::{Common, Flow, V4, V6, Version};
 pub use state::{State, Timeouts};
 
 use crate::{
@@ -49,7 +51,10 @@ use crate::{
 };
 use entry::Seen;
 use share::Share;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::{
+    slice,
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering},
+};
 use table::Table;
 use tcp::Step;
 use track::{SynAgain, Track};
@@ -158,7 +163,7 @@ impl Connections {
     }
 
     /// What finds the connection with this key.
-    #[inline]
+    #[inline(always)]
     pub fn digest(&self, key: &Key) -> Digest {
         self.secret.digest(key)
     }
@@ -199,67 +204,9 @@ impl Connections {
         epoch: Epoch,
         now: Instant,
     ) -> Answer {
-        let now = second(now);
-        match self.at_once(digest, from, event, epoch, now) {
-            Some(answer) => answer,
-            None => self.look_up_slowly(digest, from, event, epoch, now),
-        }
-    }
-
-    /// Whether the frame is a plain segment of an established connection, or a datagram of one that was answered, and stands where
-    /// [`Self::look_up`] looks first; then it is noted there. If not, the frame has changed nothing.
-    #[inline(always)]
-    pub fn carries(
-        &self,
-        digest: Digest,
-        from: Direction,
-        event: &Event,
-        epoch: Epoch,
-        now: Instant,
-    ) -> bool {
-        self.at_once(digest, from, event, epoch, second(now)).is_some()
-    }
-
-    /// What is known of what nearly every frame is; none if that has to be looked up slowly.
-    #[inline(always)]
-    fn at_once(
-        &self,
-        digest: Digest,
-        from: Direction,
-        event: &Event,
-        epoch: Epoch,
-        now: u32,
-    ) -> Option<Answer> {
-        if let Some(hot) = self.table.find_near(digest)
-            && let seen = hot.seen()
-            && seen.stamp.epoch == low(epoch)
-        {
-            let age = now.saturating_sub(seen.stamp.seen);
-            match event {
-                Event::Tcp(segment)
-                    if seen.control.is(State::Established) && age <= self.timeouts.of(State::Established) =>
-                {
-                    if let Some(side) = window::plain(hot, seen.control, from, segment)
-                        && hot.stays(digest)
-                    {
-                        hot.set_side(from, &side);
-                        hot.refresh(seen.stamp, now);
-                        let opener = seen.control.opener();
-                        return Some(Answer::Known { state: State::Established, opener });
-                    }
-                }
-                Event::Datagram
-                    if seen.control.is(State::Replied)
-                        && age <= self.timeouts.of(State::Replied)
-                        && hot.stays(digest) =>
-                {
-                    hot.refresh(seen.stamp, now);
-                    return Some(Answer::Known { state: State::Replied, opener: seen.control.opener() });
-                }
-                _ => {}
-            }
-        }
-        None
+        let run = self.run(digest, from, epoch, now);
+        let at_once = run.and_then(|run| run.note(&run.takes(slice::from_ref(event))));
+        at_once.unwrap_or_else(|| self.look_up_slowly(digest, from, event, epoch, second(now)))
     }
 
     /// The same for what is neither a plain segment of an established connection nor UDP that was answered.

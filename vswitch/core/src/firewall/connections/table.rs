@@ -91,7 +91,7 @@ impl Table {
     }
 
     /// The slot of its first line that a digest is likely to be in.
-    #[inline]
+    #[inline(always)]
     fn likely(&self, digest: Digest) -> u32 {
         self.line(digest.first()).0[digest.slot() % SLOTS].load(Ordering::Acquire)
     }
@@ -117,8 +117,15 @@ impl Table {
     }
 
     /// The entry of a digest, if its first line names it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find_near(&self, digest: Digest) -> Option<&Hot> {
+        let likely = self.hot.get(number(self.likely(digest)) as usize);
+        likely.filter(|hot| hot.is(digest)).or_else(|| self.find_behind(digest))
+    }
+
+    /// The same where it is not in the slot of that line in which it is likely to be.
+    #[inline(never)]
+    fn find_behind(&self, digest: Digest) -> Option<&Hot> {
         let mut named = self.named(self.line(digest.first()), digest);
         named.find(|(_, hot)| hot.is(digest)).map(|(_, hot)| hot)
     }

@@ -2,7 +2,6 @@
 
 use super::{
     Direction, Invalid,
-    entry::Hot,
     segment::Segment,
     track::{Control, Side},
 };
@@ -68,15 +67,14 @@ const fn with(me: &Side, scale: u32, segment: &Segment, end: u32) -> Side {
     }
 }
 
-/// What an end has sent with what nearly all segments are, data or acknowledgements in the window of an established connection; none if
-/// this is another. What is read of the entry holds if it stays that connection's.
+/// What the end `me`, whose windows are shifted by `scale`, has sent to `peer` with what nearly all segments are, data or acknowledgements in the
+/// window of an established connection; none if this is another.
 #[inline(always)]
-pub(super) fn plain(hot: &Hot, control: Control, from: Direction, segment: &Segment) -> Option<Side> {
-    let (me, peer) = (hot.side(from), hot.side(from.opposite()));
+pub(super) fn plain(me: &Side, peer: &Side, scale: u32, segment: &Segment) -> Option<Side> {
     let end = segment.data_end();
-    let [ahead, behind, unsent, old] = distances(&me, &peer, segment, end);
+    let [ahead, behind, unsent, old] = distances(me, peer, segment, end);
     let fits = segment.is_plain() && ((ahead | behind | unsent | old) as i32) >= 0;
-    fits.then(|| with(&me, control.scale(from), segment, end))
+    fits.then(|| with(me, scale, segment, end))
 }
 
 /// Where a RST's sequence number is (RFC 5961 §3.2).

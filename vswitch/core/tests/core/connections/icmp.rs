@@ -6,7 +6,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use vswitch_core::{
     build::{self, Addresses, Echo, Ethernet},
     firewall::{
-        connections::{Answer, Connections, Event, Facts, Invalid, Opened, Opening, State, Untracked},
+        connections::{
+            Answer, Common, Connections, Event, Facts, Invalid, Opened, Opening, State, Untracked, V4, V6,
+            Version,
+        },
         policy::Direction,
     },
     head::{Head, LinkHeader},
@@ -232,4 +235,38 @@ proptest! {
         let parsed = Facts::read(&head, bytes, scope(PORT, 10), from);
         prop_assert_eq!(Facts::of(&link, bytes, frame.len() as u32, scope(PORT, 10), from), parsed);
     }
+
+    /// A frame that is read as one of a flow says what it says by itself, and of no other flow anything.
+    #[test]
+    fn frames_of_one_flow_are_alike_and_no_others(
+        v6: bool, tcp: bool, swap: bool, cut in prop_oneof![8 => Just(0), 1 => 1usize..20],
+        changes in proptest::collection::vec((14usize..60, 0u8..8), 0..3),
+    ) {
+        let addresses = families()[usize::from(v6)];
+        // Read as TCP, this data goes on a header that is one.
+        let mut first = build::udp(LINK, addresses, (1, 2), &[0x50; 24]);
+        if tcp {
+            first = build::tcp_syn(LINK, addresses, (1, 2), 3);
+            first[if v6 { 67 } else { 47 }] = ACK;
+        }
+        let mut other = first.clone();
+        other.truncate(other.len() - cut);
+        if swap {
+            other[if v6 { 20 } else { 23 }] = 6;
+        }
+        for (place, bit) in changes {
+            if let Some(byte) = other.get_mut(place) {
+                *byte ^= 1 << bit;
+            }
+        }
+        if v6 { alike::<V6>(&first, &other)? } else { alike::<V4>(&first, &other)? }
+    }
+}
+
+fn alike<V: Version>(first: &[u8], other: &[u8]) -> Result<(), TestCaseError> {
+    let read = |frame: &[u8]| Common::read::<V>(14, frame, frame.len() as u32);
+    let flow = *read(first).expect("it is of the common kind").flow();
+    let of_flow = read(other).filter(|other| *other.flow() == flow).map(|other| *other.event());
+    prop_assert_eq!(Common::read_alike::<V>(&first[14..], 14, other, other.len() as u32), of_flow);
+    Ok(())
 }
