@@ -170,10 +170,10 @@ impl Bench {
         }
     }
 
-    /// Takes so many turns; cycles a frame.
+    /// Takes so many turns; cycles a frame in the middle one of them, so that those in which another process had the CPU do not count.
     fn run(&mut self, turns: usize) -> f64 {
         let Course { batch, connections, .. } = self.course;
-        let (mut moved, mut spent) = (0, 0);
+        let (mut moved, mut spent) = (0, Vec::with_capacity(turns));
         for _ in 0..turns {
             for (frames, Unwired { pair, .. }) in self.frames.iter().zip(&mut self.rig.guests) {
                 for n in self.sent..self.sent + batch {
@@ -186,7 +186,7 @@ impl Bench {
             self.sent += batch;
             let begin = cycles::now();
             let done = self.rig.turn();
-            spent += cycles::now() - begin;
+            spent.push((cycles::now() - begin) as f64);
             assert_eq!(done, Turn::Busy(batch * 2));
             for guest in &mut self.rig.guests {
                 moved += guest.pair.receive(|_, _| {});
@@ -194,8 +194,13 @@ impl Bench {
         }
         let sent = turns * batch * 2;
         assert_eq!(moved, sent, "nothing was lost");
-        spent as f64 / sent as f64
+        median(spent) / (batch * 2) as f64
     }
+}
+
+fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
 }
 
 fn main() {
@@ -214,10 +219,6 @@ fn main() {
     }
     const ROUNDS: usize = 20;
     let (mut plain, mut guarded) = (Bench::new(course, 0), Bench::new(course, course.ends));
-    let median = |mut all: Vec<f64>| {
-        all.sort_by(f64::total_cmp);
-        all[all.len() / 2]
-    };
     let rounds: Vec<[f64; 2]> =
         (0..ROUNDS).map(|_| [plain.run(turns / ROUNDS), guarded.run(turns / ROUNDS)]).collect();
     let [one, other] = [0, 1].map(|column| median(rounds.iter().map(|round| round[column]).collect()));

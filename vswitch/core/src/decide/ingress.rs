@@ -359,13 +359,17 @@ impl<'a> Ingress<'a> {
     where
         I: Iterator<Item = (&'f [u8], u32)>,
     {
-        let frames = from(row.begin as usize).take((end - row.begin) as usize);
+        let frames = || from(row.begin as usize).take((end - row.begin) as usize);
         let src = MacAddr::new(std::array::from_fn(|n| (row.src >> (56 - 8 * n)) as u8));
         let ends = self.switch.world.port(to).map(|to| (home.port, to));
         let vlan = row.place.and_then(Place::vlan);
         let gates = vlan.zip(ends).and_then(|(vlan, ends)| Gates::between(&self.switch, vlan, src, ends));
         let at = ETHERNET_LEN + if row.tag == Tag::NONE { 0 } else { TAG_LEN };
-        row.begin + gates.map_or(0, |gates| gates.pass(at, frames)) as u32
+        let Some(gates) = gates else { return row.begin };
+        if self.switch.connections.is_cold() {
+            gates.warm(at, frames());
+        }
+        row.begin + gates.pass(at, frames()) as u32
     }
 
     /// Makes `receiver` what frames of `row` meet at the port where their destination was `found`; not if that is no other port of

@@ -60,6 +60,9 @@ pub struct Digest {
 }
 
 impl Digest {
+    /// That of no key.
+    pub(crate) const NONE: Self = Self { place: 0, check: 0 };
+
     /// All of it.
     pub(in crate::firewall) const fn words(self) -> [u64; 2] {
         [self.place, self.check]

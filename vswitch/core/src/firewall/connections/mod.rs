@@ -176,13 +176,13 @@ impl Connections {
 
     /// Loads a word of the index, where [`Self::warm`] will look, if the table [is cold](Self::is_cold). Loads for several frames are independent of each other, so that their
     /// cache misses overlap: safe code cannot prefetch. Give the results to [`std::hint::black_box`].
-    #[inline]
+    #[inline(always)]
     pub fn warm_index(&self, digest: Digest) -> u64 {
         self.table.touch_index(digest)
     }
 
     /// Loads a word of the connection's line, as it is likely to be found.
-    #[inline]
+    #[inline(always)]
     pub fn warm(&self, digest: Digest) -> u64 {
         self.table.touch_entry(digest)
     }

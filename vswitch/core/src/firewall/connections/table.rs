@@ -97,7 +97,7 @@ impl Table {
     }
 
     /// Loads a word of a digest's first line.
-    #[inline]
+    #[inline(always)]
     pub(super) fn touch_index(&self, digest: Digest) -> u64 {
         self.likely(digest).into()
     }
@@ -111,9 +111,9 @@ impl Table {
     }
 
     /// Loads a word of the entry that a digest's first line is likely to name for it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn touch_entry(&self, digest: Digest) -> u64 {
-        self.named(self.line(digest.first()), digest).next().map_or(0, |(_, hot)| hot.touch())
+        self.hot.get(number(self.likely(digest)) as usize).map_or(0, Hot::touch)
     }
 
     /// The entry of a digest, if its first line names it.
