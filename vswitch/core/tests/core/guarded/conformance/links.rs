@@ -110,6 +110,11 @@ fn arp_is_of_ethernet_and_ipv4_and_about_its_sender() {
         ("cut", unparsed(request[..41].to_vec())),
         ("another's address", spoof(with(28, &v4(1).octets()))),
         ("another's MAC address", spoof(with(22, &mac(1).octets()))),
+        ("a probe with another's MAC address", {
+            let mut probe = build::arp_request(to_all(2), super::NOBODY, v4(2));
+            probe[22..28].copy_from_slice(&mac(1).octets());
+            spoof(probe)
+        }),
         ("a group as its MAC address", spoof(with(22, &MacAddr::BROADCAST.octets()))),
         ("a group as its address", spoof(with(28, &[224, 0, 0, 1]))),
         ("the broadcast address as its own", spoof(with(28, &[255; 4]))),
