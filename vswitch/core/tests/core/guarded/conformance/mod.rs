@@ -14,7 +14,10 @@ mod truncation;
 mod vlans;
 
 use super::{TCP, UDP, allow, link, meet, office, to_port, v4, v6};
-use crate::support::lab::{Bench, Lab};
+use crate::{
+    conservation::fates,
+    support::lab::{Bench, Lab},
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vswitch_core::{
     build::{self, Ethernet},
@@ -47,7 +50,8 @@ impl Row {
     }
 }
 
-/// Each row on a bench of its own, also with the honest frame first: what it opened or taught must not help the other.
+/// Each row on a bench of its own, also with the honest frame first: what it opened or taught must not help the other. And in a batch, where
+/// frames of established connections pass without a decision: what comes of each is what comes of it by itself.
 fn hold(bench: impl Fn() -> Bench, rows: impl IntoIterator<Item = Row>) {
     let mut count = 0;
     for Row { what, ports, refused, because, honest } in rows {
@@ -63,6 +67,10 @@ fn hold(bench: impl Fn() -> Bench, rows: impl IntoIterator<Item = Row>) {
             let got = verdict(&mut bench, ports, &refused);
             assert_eq!(got, Err(because), "behind the honest one, {what}: {}", bench.story());
         }
+        let (mut single, batched) = (bench(), bench());
+        let batch = [&honest, &honest, &refused, &honest, &refused, &refused, &honest].map(Clone::clone);
+        let one_by_one: Vec<_> = batch.iter().map(|frame| single.send(ports.0, frame)).collect();
+        assert_eq!(fates(&batched, ports.0, &batch).0, one_by_one, "in a batch, {what}");
         count += 1;
     }
     assert!(count > 0, "there is a row");
