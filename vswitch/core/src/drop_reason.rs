@@ -129,7 +129,7 @@ drop_reasons! {
         "look at what sends on that interface; no honest station sends such messages";
     /// What a filter would have to read of it cannot be read.
     UnparsedEgress = "unparsed-egress", Ingress,
-        "a header that the sender's firewall has to read is cut, malformed, too far behind, or hidden by LLC or a second tag",
+        "a header that the sender's firewall has to read is cut, malformed, too far behind, hidden by LLC or a second tag, or names a route of its own",
         "look at what sends on that interface; without security groups such frames pass";
     /// No rule of the sender lets it leave.
     PolicyEgress = "policy-egress", Ingress, "the sender's security groups do not let the frame leave",
@@ -181,7 +181,7 @@ drop_reasons! {
         "raise `limits: { ingress: { new-connections: ... } }` of the receiver's interface, or look at what opens so many";
     /// What a filter would have to read of it cannot be read.
     UnparsedIngress = "unparsed-ingress", Egress,
-        "a header that the receiver's firewall has to read is cut, malformed, too far behind, or hidden by LLC or a second tag",
+        "a header that the receiver's firewall has to read is cut, malformed, too far behind, hidden by LLC or a second tag, or names a route of its own",
         "look at what sends it; to interfaces without security groups such frames pass";
     /// No rule of the receiver lets it enter.
     PolicyIngress = "policy-ingress", Egress, "the receiver's security groups do not let the frame enter",

@@ -560,7 +560,7 @@ impl fmt::Display for FilteredBy {
             Self::OverlappingFragment => {
                 f.write_str("it repeats, overlaps or contradicts another fragment of its datagram")
             }
-            Self::Unparsed => f.write_str("its headers cannot be read"),
+            Self::Unparsed => f.write_str("its headers cannot be read, or name a route of their own"),
         }
     }
 }

@@ -190,6 +190,12 @@ impl Switch<'_> {
     }
 }
 
+/// EtherTypes that some receivers look behind as behind a tag, or behind a length with LLC: the TPIDs that were in use before IEEE 802.1ad, and
+/// LLC encapsulation (IEEE 802.1AC-2016 Cor 1).
+const fn is_veil(ethertype: u16) -> bool {
+    matches!(ethertype, 0x8870 | 0x9100 | 0x9200 | 0x9300)
+}
+
 /// Whether a frame is what it looks like to every receiver: Ethernet II, behind one C-tag at most. What LLC or a second tag hides, some
 /// receivers find (VU#855201), and no rule could be asked of it.
 const fn is_plain(link: &LinkHeader) -> bool {
@@ -197,7 +203,7 @@ const fn is_plain(link: &LinkHeader) -> bool {
         Some(outer) => matches!(outer.kind, TagKind::Customer) && link.inner.is_none(),
         None => true,
     };
-    one_tag && link.ethertype >= 0x600
+    one_tag && link.ethertype >= 0x600 && !is_veil(link.ethertype)
 }
 
 /// The VLAN of a frame on a wire, which has none but in its own tag.
@@ -209,6 +215,10 @@ pub(super) fn vlan_on_wire(link: &LinkHeader) -> VlanId {
 impl Case<'_> {
     #[inline(always)]
     fn judge(&self) -> Verdict {
+        // Rules are asked for the destination that is read, and whoever follows the route sends it on to another (RFC 5095 §4.2, RFC 7126 §4.3).
+        if self.head.network.has_source_route() {
+            return Verdict::UNPARSED;
+        }
         if self.head.network.fragment().is_some() { self.of_piece() } else { self.of_whole() }
     }
 

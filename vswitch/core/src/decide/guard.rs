@@ -36,8 +36,16 @@ mod icmpv6 {
 }
 
 const IGMP: u8 = 2;
-/// IGMP membership query (RFC 3376 §4); all other types are a host's.
-const IGMP_QUERY: u8 = 0x11;
+
+/// IGMP types (RFC 3376 §4, RFC 2236 §2), and the length of the shortest message.
+mod igmp {
+    pub(super) const LEN: u16 = 8;
+    pub(super) const QUERY: u8 = 0x11;
+    pub(super) const REPORT_V1: u8 = 0x12;
+    pub(super) const REPORT_V2: u8 = 0x16;
+    pub(super) const LEAVE: u8 = 0x17;
+    pub(super) const REPORT_V3: u8 = 0x22;
+}
 
 /// ARP operations (RFC 826).
 const ARP_REQUEST: u16 = 1;
@@ -230,17 +238,24 @@ pub(super) fn is_basic(firewall: &Firewall, direction: Direction, bytes: &[u8], 
             is_dhcp(firewall.dhcp_server, leaves, (src, dst), (client, server))
         }
         (Network::Ipv4(ip), Transport::Other) if ip.protocol == IGMP => {
-            let kind = head.transport_at.and_then(|at| bytes.get(usize::from(at)));
+            let is_there = ip.total_len >= u16::from(ip.header_len) + igmp::LEN;
+            let kind = head.transport_at.and_then(|at| bytes.get(usize::from(at))).filter(|_| is_there);
             // A host tells its groups, and is asked for them.
-            kind.is_some_and(|kind| (*kind == IGMP_QUERY) != leaves)
+            match kind {
+                Some(&igmp::QUERY) => !leaves,
+                Some(&(igmp::REPORT_V1 | igmp::REPORT_V2 | igmp::LEAVE | igmp::REPORT_V3)) => leaves,
+                _ => false,
+            }
         }
+        // RFC 6980 §5 and, of multicast listeners, RFC 2710 §3 and RFC 3810 §5: a receiver must ignore what is a fragment, or comes from afar.
+        (Network::Ipv6(ip), Transport::Icmpv6 { .. }) if ip.fragment.is_some() => false,
         (Network::Ipv6(ip), Transport::Icmpv6 { kind, .. }) => match kind {
             icmpv6::NEIGHBOUR_SOLICITATION | icmpv6::NEIGHBOUR_ADVERTISEMENT => ip.hop_limit == 255,
             icmpv6::ROUTER_SOLICITATION => ip.hop_limit == 255 && (leaves || firewall.router),
             icmpv6::ROUTER_ADVERTISEMENT => ip.hop_limit == 255 && (!leaves || firewall.router),
-            icmpv6::LISTENER_QUERY => !leaves || firewall.router,
+            icmpv6::LISTENER_QUERY => ip.hop_limit == 1 && (!leaves || firewall.router),
             icmpv6::LISTENER_REPORT | icmpv6::LISTENER_DONE | icmpv6::LISTENER_REPORT_V2 => {
-                leaves || firewall.router
+                ip.hop_limit == 1 && (leaves || firewall.router)
             }
             _ => false,
         },

@@ -13,6 +13,8 @@
 pub mod answer;
 pub mod classify;
 pub mod connections;
+#[cfg(test)]
+mod flood;
 pub mod fragments;
 pub mod hits;
 pub mod interface;

@@ -28,6 +28,15 @@ impl Network {
             Self::Other | Self::Arp(_) | Self::Unparsed(_) => None,
         }
     }
+
+    /// Whether the sender names a route of its own, so that the packet may be for another than its destination address says.
+    pub(crate) const fn has_source_route(&self) -> bool {
+        match self {
+            Self::Ipv4(ip) => ip.source_route,
+            Self::Ipv6(ip) => ip.source_route,
+            Self::Other | Self::Arp(_) | Self::Unparsed(_) => false,
+        }
+    }
 }
 
 /// An ARP message (RFC 826).
@@ -62,6 +71,8 @@ pub struct Ipv4 {
     pub total_len: u16,
     /// Its place in a larger datagram; none if it is whole.
     pub fragment: Option<Fragment>,
+    /// Whether its options name a route of the sender's own (RFC 791 §3.1), so that its destination may be another, or cannot be read.
+    pub source_route: bool,
 }
 
 /// An IPv6 header and its extension headers (RFC 8200 §3, §4).
@@ -81,6 +92,8 @@ pub struct Ipv6 {
     pub payload_len: u16,
     /// From the fragment header (RFC 8200 §4.5), also of an atomic fragment.
     pub fragment: Option<Fragment>,
+    /// Whether a routing header of type 0 was passed (RFC 5095).
+    pub source_route: bool,
 }
 
 /// A fragment's place in its datagram.
@@ -137,8 +150,33 @@ impl Ipv4 {
             header_len,
             total_len,
             fragment: (fragment.more || fragment.offset != 0).then_some(fragment),
+            source_route: header_len > 20 && span.known(20, usize::from(header_len)).is_none_or(names_route),
         };
         Ok((ipv4, datagram.from(usize::from(header_len))))
+    }
+}
+
+/// Options that are looked for (RFC 791 §3.1): two have no length, two name a route.
+mod option {
+    pub(super) const END: u8 = 0;
+    pub(super) const NO_OPERATION: u8 = 1;
+    pub(super) const LOOSE_ROUTE: u8 = 131;
+    pub(super) const STRICT_ROUTE: u8 = 137;
+}
+
+/// Whether these options of IPv4 name a route, or cannot be read: what is behind a wrong length, receivers may find.
+fn names_route(mut options: &[u8]) -> bool {
+    loop {
+        options = match options {
+            [] | [option::END, ..] => return false,
+            [option::LOOSE_ROUTE | option::STRICT_ROUTE, ..] => return true,
+            [option::NO_OPERATION, rest @ ..] => rest,
+            [_, len, ..] if *len >= 2 => match options.get(usize::from(*len)..) {
+                Some(rest) => rest,
+                None => return true,
+            },
+            _ => return true,
+        };
     }
 }
 
@@ -150,6 +188,9 @@ mod next_header {
     pub(super) const AUTHENTICATION: u8 = 51;
     pub(super) const DESTINATION_OPTIONS: u8 = 60;
 }
+
+/// The routing type that lets a sender choose the way, which no node may follow any more (RFC 5095 §3).
+const SOURCE_ROUTE: u8 = 0;
 
 /// Bytes of a fragment header (RFC 8200 §4.5).
 const FRAGMENT_LEN: usize = 8;
@@ -173,6 +214,7 @@ impl Ipv6 {
             extensions: 0,
             payload_len,
             fragment: None,
+            source_route: false,
         };
         let payload = span.from(40).first(usize::from(payload_len))?;
         let behind = ipv6.walk(payload);
@@ -185,7 +227,12 @@ impl Ipv6 {
             let len = match self.protocol {
                 // RFC 8200 §4.1: Hop-by-Hop Options stand right behind the IPv6 header or nowhere.
                 next_header::HOP_BY_HOP if self.extensions > 0 => return Err(Unparsed::Malformed),
-                next_header::HOP_BY_HOP | next_header::ROUTING | next_header::DESTINATION_OPTIONS => {
+                next_header::ROUTING => {
+                    let &[_, units, kind] = span.read(0)?;
+                    self.source_route |= kind == SOURCE_ROUTE;
+                    (usize::from(units) + 1) * 8
+                }
+                next_header::HOP_BY_HOP | next_header::DESTINATION_OPTIONS => {
                     let &[_, units] = span.read(0)?;
                     (usize::from(units) + 1) * 8
                 }

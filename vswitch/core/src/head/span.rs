@@ -40,6 +40,11 @@ impl<'a> Span<'a> {
         if len > self.len() { Err(Unparsed::Truncated) } else { Ok(Self { end: self.start + len, ..self }) }
     }
 
+    /// What was copied of its bytes between these offsets; none if that is not all.
+    pub(super) fn known(self, from: usize, to: usize) -> Option<&'a [u8]> {
+        self.head.get(self.start + from..self.start + to)
+    }
+
     /// `N` bytes at `offset`.
     pub(super) fn read<const N: usize>(self, offset: usize) -> Result<&'a [u8; N], Unparsed> {
         if offset.saturating_add(N) > self.len() {

@@ -2,6 +2,7 @@
 
 mod answers;
 mod batches;
+mod conformance;
 mod fragments;
 mod frames;
 mod guards;
