@@ -1,8 +1,8 @@
 //! What a firewall costs a frame of an established connection: one worker's turns over two ports that have one, beside the same turns over two that
 //! have none, in turn in one thread.
 //!
-//! `cargo bench -p vswitchd --bench guarded -- [--connections 1] [--rules 1] [--ends 1|2] [--udp] [--batch 32] [--turns 20000]`: so many connections
-//! to as many ports and hosts of the first guest, of which each turn's frames belong to others, in an order without pattern; so many rules in the
+//! `cargo bench -p vswitchd --bench guarded -- [--connections 1] [--rules 1] [--ends 1|2] [--udp] [--burst 1] [--batch 32] [--turns 20000]`: so many connections
+//! to as many ports and hosts of the first guest, which have the frames in turn, `--burst` at a time, in an order without pattern; so many rules in the
 //! group of the guarded interfaces, of which the last lets them in; one guarded interface (the second), or both. `--only plain|guarded`
 //! takes the turns of one, for callgrind (`--toggle-collect='*Worker*turn*'`).
 
@@ -48,6 +48,8 @@ struct Course {
     rules: usize,
     ends: usize,
     udp: bool,
+    /// Frames of one connection that follow each other.
+    burst: usize,
     batch: usize,
 }
 
@@ -172,13 +174,13 @@ impl Bench {
 
     /// Takes so many turns; cycles a frame in the middle one of them, so that those in which another process had the CPU do not count.
     fn run(&mut self, turns: usize) -> f64 {
-        let Course { batch, connections, .. } = self.course;
+        let Course { batch, burst, connections, .. } = self.course;
         let (mut moved, mut spent) = (0, Vec::with_capacity(turns));
         for _ in 0..turns {
             for (frames, Unwired { pair, .. }) in self.frames.iter().zip(&mut self.rig.guests) {
                 for n in self.sent..self.sent + batch {
                     // An odd factor, and one that no number of connections has: each has its turn, far from its neighbour's.
-                    let n = (n as u64).wrapping_mul(0x9e37_79b1) % connections as u64;
+                    let n = ((n / burst) as u64).wrapping_mul(0x9e37_79b1) % connections as u64;
                     assert!(pair.transmit(&frames[n as usize]), "the ring has room");
                 }
                 pair.flush();
@@ -209,6 +211,7 @@ fn main() {
         rules: option("--rules", 1),
         ends: option("--ends", 1),
         udp: std::env::args().any(|word| word == "--udp"),
+        burst: option("--burst", 1),
         batch: option("--batch", 32),
     };
     let turns = option("--turns", 20_000);

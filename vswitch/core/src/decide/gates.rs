@@ -102,9 +102,14 @@ impl<'a> Gates<'a> {
     #[inline(always)]
     fn warm_as<'f, V: Version>(&self, at: usize, frames: impl Iterator<Item = (&'f [u8], u32)>) {
         let (mut digests, mut held) = ([Digest::NONE; WARM], 0);
-        let mut loaded = 0;
+        let (mut loaded, mut last) = (0, &[][..]);
         for (bytes, len) in frames {
+            let ip = bytes.get(at..).unwrap_or_default();
+            if V::is_alike(last, ip) {
+                continue;
+            }
             let Some(frame) = Common::read::<V>(at, bytes, len) else { break };
+            last = ip;
             for (gate, from) in [(&self.from, Direction::Egress), (&self.to, Direction::Ingress)] {
                 let (Some(gate), Some(place)) = (gate, digests.get_mut(held)) else { continue };
                 *place = self.connections.digest(&frame.flow().key(gate.scope, from));
