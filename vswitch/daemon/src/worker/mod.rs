@@ -145,6 +145,11 @@ impl Worker {
         self.ports.lives.iter().flatten().find(|life| life.id == port)?.health.fault()
     }
 
+    /// The connections that firewalls track.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
     /// What was recorded from `since` on, in order of time: at most some thousand records.
     pub fn records(&self, since: Instant) -> Vec<Record> {
         self.recorder.records(since)
