@@ -135,6 +135,19 @@ impl Worker {
         self.ports.attach(port, ring);
     }
 
+    /// Decides by `world` from the next turn on, with the connections that there are: what a datapath tells its workers, for a worker that is
+    /// alone. Ports that have a firewall only now have no room in the table of connections.
+    pub fn follow(&mut self, world: Arc<World>) {
+        let health = |id| self.ports.lives.iter().flatten().find(|life| life.id == id);
+        let healths = world
+            .ports()
+            .map(|port| (port.id, health(port.id).map(|life| life.health.clone()).unwrap_or_default()));
+        let (healths, connections) = (healths.collect(), self.connections.clone());
+        // Nobody waits for the answer.
+        let (answer, _) = std::sync::mpsc::channel();
+        self.mailbox.send(Message::Adopt { world, connections, healths, answer });
+    }
+
     /// What was counted of `port` so far. None if there is no such port.
     pub fn counters(&self, port: PortId) -> Option<PortCounters> {
         self.ports.lives.iter().flatten().find(|life| life.id == port).map(|life| life.counters.view())
@@ -143,6 +156,11 @@ impl Worker {
     /// Why `port` was stopped, if it was.
     pub fn fault(&self, port: PortId) -> Option<PortFault> {
         self.ports.lives.iter().flatten().find(|life| life.id == port)?.health.fault()
+    }
+
+    /// The connections that firewalls track.
+    pub const fn connections(&self) -> &Arc<Connections> {
+        &self.connections
     }
 
     /// What was recorded from `since` on, in order of time: at most some thousand records.

@@ -77,6 +77,10 @@ impl Lab {
 
     /// A lab whose ports are spread over so many workers.
     pub(crate) fn with_workers(description: &Description, workers: u16) -> Self {
+        Self::with_settings(description, DatapathSettings { workers, cpus: vec![], poll: PollMode::Adaptive })
+    }
+
+    pub(crate) fn with_settings(description: &Description, settings: DatapathSettings) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut datapath = Datapath::new();
         let (mut attachments, mut descriptors) = (Vec::new(), Vec::<OwnedFd>::new());
@@ -86,7 +90,6 @@ impl Lab {
             let port = port.as_ref().unwrap().id;
             attachments.push(Attachment::new(port, AttachmentKind::VhostUserListen));
         }
-        let settings = DatapathSettings { workers, cpus: vec![], poll: PollMode::Adaptive };
         datapath.apply(description, attachments, descriptors, settings).unwrap();
         Self { datapath, dir }
     }

@@ -1,5 +1,6 @@
 //! The datapath from driver to driver: through gate, daemon, rings, worker and switch.
 
+mod attacks;
 mod capture;
 mod churn;
 mod description;
@@ -13,6 +14,7 @@ mod lab;
 mod left_out;
 mod limits;
 mod offloads;
+mod policy_change;
 mod process;
 mod queues;
 mod quiet;

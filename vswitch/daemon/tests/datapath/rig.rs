@@ -18,8 +18,8 @@ use vswitchd::worker::{Turn, Worker};
 pub(crate) struct Rig {
     pub(crate) worker: Worker,
     pub(crate) guests: Vec<Unwired>,
-    world: Arc<World>,
-    fdb: Arc<Fdb>,
+    pub(crate) world: Arc<World>,
+    pub(crate) fdb: Arc<Fdb>,
     nanos: u64,
 }
 
