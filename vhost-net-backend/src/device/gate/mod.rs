@@ -196,8 +196,8 @@ impl Gate {
                 self.commit_memory(request, fds);
             }
             Request::VringNum { ring, size } => {
-                self.change(*ring, |shadow, _| {
-                    shadow.size = u16::try_from(*size).ok().and_then(RingSize::new);
+                self.change(*ring, |shadow, memory| {
+                    shadow.resize(u16::try_from(*size).ok().and_then(RingSize::new), memory);
                 });
             }
             Request::VringAddr { ring, at } => self.change(*ring, |shadow, memory| {
@@ -308,7 +308,7 @@ impl Gate {
         if shadow.started() {
             return Err(format!("ring {ring} is started; its size cannot change"));
         }
-        shadow.resize(size, &self.memory)
+        shadow.check_size(size, &self.memory)
     }
 
     fn vring_base(&self, ring: u32, base: u32) -> Result<(), String> {
@@ -333,7 +333,9 @@ impl Gate {
             Some(Descriptor::Eventfd) | None => {}
         }
         if notifier == Notifier::Kick && shadow.enabled == Some(true) && shadow.stale() {
-            return Err(format!("ring {ring} lies in memory that is gone; send SET_VRING_ADDR first"));
+            return Err(format!(
+                "ring {ring} lies in memory that is gone, or does not fit there any more; send SET_VRING_ADDR first"
+            ));
         }
         Ok(())
     }
@@ -344,7 +346,9 @@ impl Gate {
             return Err(format!("a ring is enabled by 1 and disabled by 0, not by {enable}"));
         }
         if enable == 1 && shadow.kicked && shadow.stale() {
-            return Err(format!("ring {ring} lies in memory that is gone; send SET_VRING_ADDR first"));
+            return Err(format!(
+                "ring {ring} lies in memory that is gone, or does not fit there any more; send SET_VRING_ADDR first"
+            ));
         }
         Ok(match self.features {
             Some(_) => Verdict::Forward(vec![enable_frame(ring, enable == 1)]),

@@ -20,7 +20,7 @@ pub(super) enum Addresses {
     Unset,
     /// Within guest memory.
     Set(Place),
-    /// They were, until the memory table changed.
+    /// They were, until the memory table or the size changed.
     Stale,
 }
 
@@ -43,7 +43,7 @@ impl RingShadow {
         self.kicked && self.size.is_some() && matches!(self.addresses, Addresses::Set(_))
     }
 
-    /// Whether enabling or kicking it now would start it on memory that is gone.
+    /// Whether enabling or kicking it now would start it where it does not fit.
     pub(super) fn stale(&self) -> bool {
         self.addresses == Addresses::Stale
     }
@@ -73,13 +73,27 @@ impl RingShadow {
         place.check_overlap(self.size).map(|()| place)
     }
 
-    /// Judges a size, against addresses that may have come first.
-    pub(super) fn resize(&self, size: RingSize, memory: &MemoryTable) -> Result<(), String> {
+    /// Judges a size, against addresses that may have come first: a ring that was kicked could start on them. Of one that was not they
+    /// are those of the driver before, as a rule: a frontend sends the size first.
+    pub(super) fn check_size(&self, size: RingSize, memory: &MemoryTable) -> Result<(), String> {
         let Addresses::Set(place) = self.addresses else { return Ok(()) };
-        if !place.within(Some(size), memory) {
-            return Err(format!("a ring of {} entries does not fit at its addresses", size.entries()));
+        if !self.kicked || place.fits(Some(size), memory) {
+            return Ok(());
         }
-        place.check_overlap(Some(size))
+        Err(format!(
+            "a ring of {} entries does not fit at its addresses, or its parts overlap there",
+            size.entries()
+        ))
+    }
+
+    /// Takes a size that was judged.
+    pub(super) fn resize(&mut self, size: Option<RingSize>, memory: &MemoryTable) {
+        self.size = size;
+        if let Addresses::Set(place) = self.addresses
+            && !place.fits(size, memory)
+        {
+            self.addresses = Addresses::Stale;
+        }
     }
 
     /// Follows a change of memory; false if the ring had to run and cannot any more.
@@ -102,6 +116,10 @@ impl Place {
 
     fn within(&self, size: Option<RingSize>, memory: &MemoryTable) -> bool {
         self.parts(size).iter().all(|&(at, bytes)| memory.holds_guest(at, bytes))
+    }
+
+    fn fits(&self, size: Option<RingSize>, memory: &MemoryTable) -> bool {
+        self.within(size, memory) && self.check_overlap(size).is_ok()
     }
 
     fn check_overlap(&self, size: Option<RingSize>) -> Result<(), String> {

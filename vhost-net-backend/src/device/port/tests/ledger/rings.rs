@@ -97,6 +97,40 @@ fn p15_a_ring_size_is_a_power_of_two_that_fits_and_stays_while_the_ring_is_start
     lab.exchange();
 }
 
+/// A guest's next driver may want larger rings elsewhere, and frontends send the size first.
+#[test]
+fn p15_a_larger_ring_than_before_needs_other_addresses_before_it_starts_and_no_sooner() {
+    let mut lab = Lab::new();
+    let guest = prepared(&mut lab);
+    let socket = &guest.socket;
+    let mut close_together = state_payload(0, 0);
+    [USER, USER + 0x100, USER + 0x200, 0]
+        .iter()
+        .for_each(|at: &u64| close_together.extend_from_slice(&at.to_ne_bytes()));
+    let kick = || ask(socket, code::SET_VRING_KICK, &0u64.to_ne_bytes(), &[event()]);
+    assert_eq!(ask(socket, code::SET_VRING_NUM, &state_payload(0, 16), &[]), 0);
+    assert_eq!(ask(socket, code::SET_VRING_ADDR, &close_together, &[]), 0);
+    assert_eq!(kick(), 0);
+    assert_eq!(ask(socket, code::SET_VRING_ENABLE, &state_payload(0, 1), &[]), 0);
+    assert_eq!(guest.host.rings(), 1);
+    ask(socket, code::GET_VRING_BASE, &state_payload(0, 0), &[]);
+    assert_eq!(guest.host.rings(), 0);
+    assert_eq!(ask(socket, code::SET_VRING_NUM, &state_payload(0, 256), &[]), 0);
+    refused(&guest, code::SET_VRING_KICK, &0u64.to_ne_bytes(), &[&event()], "send SET_VRING_ADDR first");
+    assert_eq!(guest.host.rings(), 0);
+    assert_eq!(ask(socket, code::SET_VRING_ADDR, &addresses(0), &[]), 0);
+    assert_eq!(kick(), 0);
+    assert_eq!(guest.host.rings(), 1);
+    // What was kicked could start where it does not fit.
+    let guest = prepared(&mut lab);
+    let socket = &guest.socket;
+    assert_eq!(ask(socket, code::SET_VRING_KICK, &0u64.to_ne_bytes(), &[event()]), 0);
+    assert_eq!(ask(socket, code::SET_VRING_ADDR, &close_together, &[]), 0);
+    refused(&guest, code::SET_VRING_NUM, &state_payload(0, 256), &[], "does not fit");
+    assert_eq!(guest.host.rings(), 0);
+    lab.exchange();
+}
+
 #[test]
 fn p16_the_parts_of_a_ring_are_aligned_apart_and_inside_one_region() {
     let mut lab = Lab::new();
