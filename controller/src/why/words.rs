@@ -280,7 +280,7 @@ fn mend(group: &Group) -> Option<String> {
             "let no other station use the address, or leave `sticky-macs` out where it was learned"
         }
         Event::Learned { what: LearnedStep::PortLimit, .. } => {
-            "look at what sends under so many addresses; frames to those that are not learned are flooded"
+            "look at what sends under so many addresses; frames to those that are not learned are flooded, and those from them dropped if the file says `macs`"
         }
         Event::Learned { what: LearnedStep::TableFull, .. } => {
             "nothing: frames to that address are flooded until there is room"

@@ -237,7 +237,8 @@ pub(super) fn is_basic(firewall: &Firewall, direction: Direction, bytes: &[u8], 
             let (client, server) = (dhcp::V6_CLIENT, dhcp::V6_SERVER);
             is_dhcp(firewall.dhcp_server, leaves, (src, dst), (client, server))
         }
-        (Network::Ipv4(ip), Transport::Other) if ip.protocol == IGMP => {
+        // Only a whole message: the rest would follow whatever it is.
+        (Network::Ipv4(ip), Transport::Other) if ip.protocol == IGMP && ip.fragment.is_none() => {
             let is_there = ip.total_len >= u16::from(ip.header_len) + igmp::LEN;
             let kind = head.transport_at.and_then(|at| bytes.get(usize::from(at))).filter(|_| is_there);
             // A host tells its groups, and is asked for them.

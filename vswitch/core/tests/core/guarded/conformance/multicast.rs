@@ -68,6 +68,10 @@ fn a_host_tells_its_igmp_groups_and_is_asked_for_them() {
     });
     let packet = |from: u8| Packet::new(group(from), v4(from).into(), v4(9).into(), IGMP).hops(1);
     let piece = |from: u8| Sender::v4(from, if from == 2 { 3 } else { 2 }, IGMP).piece(8, true, &[0x16; 8]);
+    let first = |from: u8, kind| {
+        let data = [[kind, 0, 0, 0, 0, 0, 0, 0], [0; 8]].concat();
+        Sender::v4(from, if from == 2 { 3 } else { 2 }, IGMP).piece(0, true, &data)
+    };
     let empty = |from: u8, kind| [packet(from).of(&[]), vec![kind; 26]].concat();
     let cut = |from: u8, kind| [packet(from).of(&[kind; 7]), vec![0; 19]].concat();
     let shapes = [
@@ -75,6 +79,8 @@ fn a_host_tells_its_igmp_groups_and_is_asked_for_them() {
         row("too short for a report".into(), FROM_PC1, cut(2, 0x16), PolicyEgress, igmp(2, 0x16)),
         row("a query in the padding".into(), TO_PC1, empty(3, QUERY), PolicyIngress, igmp(3, QUERY)),
         row("too short for a query".into(), TO_PC1, cut(3, QUERY), PolicyIngress, igmp(3, QUERY)),
+        row("the first fragment of a report".into(), FROM_PC1, first(2, 0x16), PolicyEgress, igmp(2, 0x16)),
+        row("that of a query".into(), TO_PC1, first(3, QUERY), PolicyIngress, igmp(3, QUERY)),
         row("a later fragment".into(), FROM_PC1, piece(2), FragmentEgress, igmp(2, 0x16)),
         row("a later fragment of a query".into(), TO_PC1, piece(3), FragmentIngress, igmp(3, QUERY)),
     ];
