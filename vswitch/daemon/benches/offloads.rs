@@ -6,6 +6,7 @@
 
 #[path = "../tests/datapath/description.rs"]
 mod description;
+#[expect(dead_code, reason = "tests need more of it")]
 #[path = "../tests/datapath/rig.rs"]
 mod rig;
 

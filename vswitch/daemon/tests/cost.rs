@@ -179,7 +179,7 @@ fn turn(rig: &mut Rig, number: usize, measure: impl FnOnce(&mut Rig)) {
 fn warm() -> (Rig, std::ops::Range<usize>) {
     let (mut rig, before) = (lab(), 200);
     for number in 0..before {
-        turn(&mut rig, number, |rig| assert_eq!(rig.turn(), Turn::Busy(PORTS * BATCH)));
+        turn(&mut rig, number, |rig| assert_eq!(rig.turns(), PORTS * BATCH));
     }
     let counters = |place| rig.worker.counters(PortId::new(place as u16, 0)).unwrap();
     for place in 0..PORTS {
@@ -197,9 +197,9 @@ fn a_turn_allocates_nothing_and_frees_nothing() {
     for number in turns {
         turn(&mut rig, number, |rig| {
             let before = ALLOCATIONS.with(Cell::get);
-            let done = rig.turn();
+            let done = rig.turns();
             let allocations = ALLOCATIONS.with(Cell::get) - before;
-            assert_eq!((done, allocations), (Turn::Busy(PORTS * BATCH), 0), "turn {number}");
+            assert_eq!((done, allocations), (PORTS * BATCH, 0), "turn {number}");
         });
     }
 }
@@ -221,8 +221,8 @@ fn a_turn_makes_no_system_call_unless_a_driver_asked_for_one() {
     for number in turns {
         turn(&mut rig, number, |rig| {
             let mut done = None;
-            let call = first_system_call(|| done = Some(rig.turn())).unwrap();
-            assert_eq!((done, call), (Some(Turn::Busy(PORTS * BATCH)), None), "turn {number}");
+            let call = first_system_call(|| done = Some(rig.turns())).unwrap();
+            assert_eq!((done, call), (Some(PORTS * BATCH), None), "turn {number}");
             // Also when there is nothing to do.
             assert_eq!(first_system_call(|| assert_eq!(rig.turn(), Turn::Idle)).unwrap(), None);
         });
@@ -235,19 +235,33 @@ fn a_turn_makes_no_system_call_unless_a_driver_asked_for_one() {
     });
 }
 
+/// How often the driver of the second port was called since it was asked last.
+fn heard(rig: &Rig) -> u64 {
+    let mut calls = [0; 8];
+    match rustix::io::read(rig.guests[1].pair.call_fd(), &mut calls) {
+        Ok(_) => u64::from_ne_bytes(calls),
+        Err(_) => 0,
+    }
+}
+
 #[test]
 fn a_driver_is_called_once_a_turn_and_ring_however_many_frames_there_are() {
     let (mut rig, turns) = warm();
     for number in turns {
         rig.guests[1].pair.drain_call();
-        rig.guests[1].pair.arm();
         turn(&mut rig, number, |rig| {
-            assert_eq!(rig.turn(), Turn::Busy(PORTS * BATCH));
+            let (mut done, mut calls) = (0, 0);
+            while done < PORTS * BATCH {
+                rig.guests[1].pair.arm();
+                let Turn::Busy(frames) = rig.turn() else { panic!("{done} frames were taken") };
+                done += frames;
+                let heard = heard(rig);
+                assert!(heard <= 2, "{heard} calls in a turn");
+                calls += heard;
+            }
             // What the last batch wrote is told in the next turn (decision 0015).
             assert_eq!(rig.turn(), Turn::Idle);
-            let mut calls = [0; 8];
-            rustix::io::read(rig.guests[1].pair.call_fd(), &mut calls).expect("it asked");
-            assert!((1..=2).contains(&u64::from_ne_bytes(calls)), "{calls:?}");
+            assert!(calls + heard(rig) > 0, "it asked");
         });
     }
 }

@@ -8,7 +8,7 @@ mod offloads;
 mod spread;
 
 use super::{
-    budget::Budget,
+    budget::{self, Budget},
     captures::Captures,
     losses::Losses,
     ports::{Life, Ports},
@@ -50,6 +50,8 @@ struct Fates {
     /// Frames that had one, the first of the batch, and their bytes.
     frames: usize,
     bytes: u64,
+    /// How many of them were decided by themselves.
+    alone: usize,
     /// What a copy of each counts in budgets.
     cost: u64,
     unicast: u64,
@@ -201,6 +203,12 @@ impl Batch {
         Ok(self.fates.frames)
     }
 
+    /// The work that it was.
+    #[inline(always)]
+    pub(super) fn work(&self) -> usize {
+        budget::work(self.fates.frames, self.fates.alone, self.copies.len())
+    }
+
     /// Whether what it made is more than a source takes that is not greedy.
     #[inline(always)]
     pub(super) fn was_much(&self) -> bool {
@@ -305,7 +313,10 @@ impl Batch {
         budget: Budget,
     ) {
         let mut copied = 0;
-        while copied < budget.bytes && self.copies.len() < budget.copies {
+        while copied < budget.bytes
+            && self.copies.len() < budget.copies
+            && budget::work(rows.decided(), self.fates.alone, self.copies.len()) < budget.work
+        {
             let frames = |at| ring.frames(at..ring.batch_len()).map(|frame| (frame.head(), frame.len()));
             ingress.ways(rows, frames, |way, frames| self.follow(way, frames));
             if rows.is_done() {
@@ -313,6 +324,7 @@ impl Batch {
             }
             let frame = rows.decided();
             copied += self.decide_one(ingress, at, frame, ring.frame(frame), watches);
+            self.fates.alone += 1;
             rows.skip();
         }
     }
@@ -422,7 +434,7 @@ impl Batch {
         }
         self.losses.count(lives);
         let Some(Some(life)) = lives.get_mut(usize::from(port)) else { return };
-        let Fates { frames, bytes, unicast, flooded, flood_copies, consumed, originated, cost: _ } =
+        let Fates { frames, bytes, unicast, flooded, flood_copies, consumed, originated, cost: _, alone: _ } =
             &self.fates;
         life.counters.frames += *frames as u64;
         life.counters.through(ring, *frames as u64);

@@ -2,6 +2,9 @@
 //!
 //! A worker that is never done with one sender's frames makes every other one wait for as many of them as it takes at a time. Taking
 //! many is what makes it fast, so it takes few only while somebody waits for it who left nothing behind.
+//!
+//! What is shared is work and not frames: one that is decided by itself, since it opens a connection, is flooded or is refused, takes
+//! as long as twenty that follow others, and who sends only such would have the worker for himself.
 
 use std::time::Duration;
 use vhost_net_backend::device::ring::MAX_BATCH;
@@ -12,6 +15,8 @@ use vswitch_core::clock::Instant;
 pub(super) struct Budget {
     /// Frames that are taken off the ring.
     pub(super) frames: usize,
+    /// The [work](work) that they are.
+    pub(super) work: usize,
     /// Copies that are made of them: 64 frames flooded to 512 ports would be 32,768.
     pub(super) copies: usize,
     /// Bytes of these copies.
@@ -21,6 +26,9 @@ pub(super) struct Budget {
 /// Frames that all greedy sources together may have in a turn in which others have some, and the least that each may.
 const GREEDY_FRAMES: usize = 32;
 const LEAST_FRAMES: usize = 8;
+/// The work of deciding about a frame by itself, and that of each copy of such a one, in frames that follow others and are decided with them.
+const ALONE: usize = 16;
+const COPY: usize = 16;
 /// Bytes that count as one frame.
 const FRAME_BYTES: u64 = 2048;
 
@@ -28,19 +36,31 @@ const FRAME_BYTES: u64 = 2048;
 const CONVINCING: Duration = Duration::from_millis(1);
 
 impl Budget {
-    /// What a batch may have: of bytes about 0.1 ms of copying.
-    pub(super) const FULL: Self = Self { frames: MAX_BATCH, copies: 2048, bytes: 1 << 20 };
+    /// What a batch may have where nobody else has frames: of bytes about 0.1 ms of copying, and of work as little as it can be without
+    /// the batch itself costing more than a hundredth, for somebody may begin to send meanwhile.
+    pub(super) const FULL: Self =
+        Self { frames: MAX_BATCH, work: 8 * MAX_BATCH, copies: 2048, bytes: 1 << 20 };
 
-    /// What one of so many `greedy` sources may have beside others.
+    /// What it may have where somebody else has: as much work as a batch of which all frames follow each other.
+    pub(super) const SHARED: Self = Self { work: MAX_BATCH, ..Self::FULL };
+
+    /// What one of so many `greedy` sources may have beside others. Of its work it has as much a turn in the long run: what a frame takes
+    /// more, it waits for in later turns.
     pub(super) fn beside_others(greedy: usize) -> Self {
         let frames = (GREEDY_FRAMES / greedy.max(1)).max(LEAST_FRAMES);
-        Self { frames, copies: 2 * frames, bytes: frames as u64 * FRAME_BYTES }
+        Self { frames, work: frames, copies: 2 * frames, bytes: frames as u64 * FRAME_BYTES }
     }
 
     /// Whether so many `copies` of so many `bytes` are more than a source takes that is not greedy.
     pub(super) fn is_much(copies: usize, bytes: u64) -> bool {
         copies > 4 * MAX_BATCH || bytes > MAX_BATCH as u64 * FRAME_BYTES
     }
+}
+
+/// The work of so many `frames`, of which so many were decided `alone` and led to that many `copies`.
+#[inline(always)]
+pub(super) fn work(frames: usize, alone: usize, copies: usize) -> usize {
+    frames + ALONE * alone + COPY * copies
 }
 
 /// Whether a source always has more than a batch takes.

@@ -51,7 +51,7 @@ const SWEEP_EVERY: Duration = Duration::from_micros(100);
 /// What a turn did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
-    /// It moved this many frames.
+    /// It moved this many frames: none, where all who may have some waited for their share.
     Busy(usize),
     /// There was nothing to move.
     Idle,
@@ -187,16 +187,22 @@ impl Worker {
                 return Turn::Stopped;
             }
         }
-        let mut frames = 0;
+        let (mut frames, mut waits) = (0, false);
         self.ports.sources.look_around();
         let mut which = 0;
         while which < self.ports.sources.active()
             && let Some(port) = self.ports.sources.get_mut(which).map(|source| source.port)
         {
+            if self.ports.sources.waits(which) {
+                waits = true;
+                which += 1;
+                continue;
+            }
             match self.batch(now, which) {
                 Ok(moved) => {
                     frames += moved;
-                    match self.ports.sources.note(which, moved, self.batch.was_much(), now) {
+                    let had = (moved, self.batch.work());
+                    match self.ports.sources.note(which, had, self.batch.was_much(), now) {
                         Due::Nothing => {}
                         Due::Tell => self.batch.tell_source(which),
                         Due::Quiet => {
@@ -217,7 +223,7 @@ impl Worker {
         }
         if frames == 0 {
             self.batch.tell(&mut self.ports);
-            return Turn::Idle;
+            return if waits { Turn::Busy(0) } else { Turn::Idle };
         }
         if now >= self.next_sweep {
             self.fdb.sweep(now, SWEEP);

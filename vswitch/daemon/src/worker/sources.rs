@@ -7,7 +7,7 @@ use super::{
     batch::Receiveq,
     budget::{Appetite, Budget},
 };
-use vhost_net_backend::device::ring::FromGuest;
+use vhost_net_backend::device::ring::{FromGuest, MAX_BATCH};
 use vswitch_core::clock::Instant;
 
 /// Turns in a row without a frame after which a driver that polls sees all of its completions: some microseconds.
@@ -23,6 +23,12 @@ const LOOKS: usize = 8;
 /// one look.
 const FRAMES_A_LOOK: usize = 16;
 
+/// Frames that are taken off a ring at least, if they are there.
+const LEAST_REACH: usize = 4;
+
+/// How much more work than others' frames those of a dear source are.
+const DEAR: usize = 4;
+
 /// A transmitq and the place of the port that it belongs to.
 pub(super) struct Source {
     pub(super) port: u16,
@@ -32,15 +38,23 @@ pub(super) struct Source {
     /// Turns in a row without a frame.
     idle: u16,
     appetite: Appetite,
+    /// Frames that are worth taking off the ring: what a batch was not to decide goes back, and was read in vain.
+    reach: usize,
+    /// Work that it has had beyond its share while it was greedy and others were not.
+    debt: usize,
 }
 
 /// Who had frames in a turn, and how many.
 #[derive(Debug, Clone, Copy, Default)]
 struct Attendance {
     frames: usize,
+    /// Sources that had some.
+    sources: usize,
     /// Greedy sources.
     greedy: usize,
-    /// Whether there was any other one.
+    /// Those among them whose frames take far longer than others'.
+    dear: usize,
+    /// Whether there was any that was not greedy.
     modest: bool,
 }
 
@@ -89,7 +103,8 @@ impl Sources {
     pub(super) fn push(&mut self, port: u16, ring: FromGuest) {
         // Another worker may have had it, armed.
         ring.disarm();
-        self.all.push(Source { port, ring, toward: (port, 0), idle: 0, appetite: Appetite::default() });
+        let (toward, appetite) = ((port, 0), Appetite::default());
+        self.all.push(Source { port, ring, toward, idle: 0, appetite, reach: MAX_BATCH, debt: 0 });
         let last = self.all.len() - 1;
         self.promote(last);
     }
@@ -144,20 +159,51 @@ impl Sources {
         self.active += 1;
     }
 
+    /// Whether the ring in place `at` waits in this turn, for it has a debt to others.
+    #[inline(always)]
+    pub(super) fn waits(&mut self, at: usize) -> bool {
+        self.all.get(at).is_some_and(|source| source.debt > 0) && self.pay(at)
+    }
+
+    /// A turn of its debt is over.
+    #[cold]
+    fn pay(&mut self, at: usize) -> bool {
+        let source = &mut self.all[at];
+        if !self.before.modest {
+            source.debt = 0;
+            return false;
+        }
+        source.debt = source.debt.saturating_sub(Budget::beside_others(self.before.greedy).work);
+        let waits = source.debt > 0;
+        self.now.greedy += usize::from(waits);
+        self.now.dear += usize::from(waits);
+        waits
+    }
+
     /// What the next batch of the ring in place `at` may take.
     #[inline(always)]
     pub(super) fn budget(&self, at: usize) -> Budget {
-        match self.all.get(at) {
-            Some(source) if self.before.modest && source.appetite.is_greedy() => {
-                Budget::beside_others(self.before.greedy)
-            }
-            _ => Budget::FULL,
-        }
+        let Some(source) = self.all.get(at) else { return Budget::FULL };
+        let own = usize::from(source.idle == 0);
+        let budget = if self.before.modest && source.appetite.is_greedy() {
+            Budget::beside_others(self.before.greedy)
+        } else if self.before.sources > own {
+            Budget::SHARED
+        } else {
+            Budget::FULL
+        };
+        Budget { frames: budget.frames.min(source.reach), ..budget }
     }
 
-    /// Notes whether the ring in place `at` had frames, and whether they were `much`; says what is due.
+    /// Notes how many frames the ring in place `at` had, what work they were, and whether they were `much`; says what is due.
     #[inline(always)]
-    pub(super) fn note(&mut self, at: usize, frames: usize, much: bool, now: Instant) -> Due {
+    pub(super) fn note(
+        &mut self,
+        at: usize,
+        (frames, work): (usize, usize),
+        much: bool,
+        now: Instant,
+    ) -> Due {
         let Some(source) = self.all.get_mut(at) else { return Due::Nothing };
         if frames == 0 {
             source.appetite.note(false, now);
@@ -169,10 +215,20 @@ impl Sources {
             };
         }
         source.idle = 0;
-        source.appetite.note(much || source.ring.left_some(), now);
+        let more = source.ring.left_some();
+        let is_dear = work > DEAR * frames;
+        source.reach = if more { (2 * frames).clamp(LEAST_REACH, MAX_BATCH) } else { MAX_BATCH };
+        // Who leaves frames since others' take so long is not greedy.
+        let excused = self.before.dear > 0 && !is_dear;
+        source.appetite.note(much || more && !excused, now);
         let greedy = source.appetite.is_greedy();
+        if greedy && self.before.modest {
+            source.debt += work.saturating_sub(Budget::beside_others(self.before.greedy).work);
+        }
         self.now.frames += frames;
+        self.now.sources += 1;
         self.now.greedy += usize::from(greedy);
+        self.now.dear += usize::from(greedy && is_dear);
         self.now.modest |= !greedy;
         Due::Nothing
     }

@@ -61,7 +61,7 @@ fn second(rig: &mut Rig) {
             (0..BATCH).for_each(|_| assert!(pair.transmit(&frame), "the ring has room"));
             pair.flush();
         }
-        rig.turn_after(TURN_NANOS);
+        rig.turns_after(TURN_NANOS);
         rig.guests.iter_mut().for_each(|guest| {
             guest.pair.receive(|_, _| {});
         });
@@ -131,7 +131,7 @@ fn a_storm_is_cut_at_its_door() {
         let pair = &mut rig.guests[LIMITED].pair;
         (0..BATCH).for_each(|_| assert!(pair.transmit(&frame), "the ring has room"));
         pair.flush();
-        rig.turn();
+        rig.turns();
         rig.guests.iter_mut().for_each(|guest| {
             guest.pair.receive(|_, _| {});
         });

@@ -71,4 +71,19 @@ impl Rig {
         self.nanos += nanos;
         self.worker.turn(Instant::from_nanos(self.nanos))
     }
+
+    /// Turns from the next moment on, until nothing is left to move; how many frames they moved.
+    pub(crate) fn turns(&mut self) -> usize {
+        self.turns_after(1000)
+    }
+
+    /// The same so many nanoseconds after the last turn. All of them are at that moment.
+    pub(crate) fn turns_after(&mut self, nanos: u64) -> usize {
+        let (mut moved, mut turn) = (0, self.turn_after(nanos));
+        while let Turn::Busy(frames) = turn {
+            moved += frames;
+            turn = self.turn_after(0);
+        }
+        moved
+    }
 }

@@ -1,7 +1,7 @@
 //! Rings that are rewritten at random while the switch serves them: descriptors, avail rings, used rings, event indices, tables.
 //! The guest is stopped, with the ring's name and what was wrong, or served; whatever it gets, its neighbours lose and notice nothing.
 
-use super::{ATTACKER, offer_burst};
+use super::{ATTACKER, BURST, offer_burst};
 use crate::{
     lab::{access, description, frame, mac, vlan},
     rig::Rig,
@@ -57,7 +57,11 @@ fn exchange(rig: &mut Rig, turn: u64) {
     let numbers = turn * EACH..(turn + 1) * EACH;
     if rig.fault_of(ATTACKER).is_none() {
         let [receive, transmit] = [0, 1].map(|ring| rig.guests[ATTACKER].raw_ring(ring).unwrap());
-        offer_burst(&transmit, 128);
+        // A worker may leave frames for a later turn, and a ring is no longer than it is.
+        let taken = rig.taken_from(ATTACKER) as u16;
+        if transmit.avail_index().wrapping_sub(taken) <= transmit.places().size.entries() - BURST {
+            offer_burst(&transmit, 128);
+        }
         receive.set_avail_index((rig.counters_of(ATTACKER).to_port.delivered as u16).wrapping_add(256));
     }
     for (from, to) in [(one, two), (two, one)] {
