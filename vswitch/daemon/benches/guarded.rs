@@ -4,7 +4,8 @@
 //! `cargo bench -p vswitchd --bench guarded -- [--connections 1] [--rules 1] [--ends 1|2] [--udp] [--burst 1] [--batch 32] [--turns 20000]`: so many connections
 //! to as many ports and hosts of the first guest, which have the frames in turn, `--burst` at a time, in an order without pattern; so many rules in the
 //! group of the guarded interfaces, of which the last lets them in; one guarded interface (the second), or both. `--only plain|guarded`
-//! takes the turns of one, for callgrind (`--toggle-collect='*Worker*turn*'`).
+//! takes the turns of one, for callgrind (`--toggle-collect='*Worker*turn*'`). `--opening`: what the first frame of each of so many connections
+//! takes instead, which never has an answer; more than the table holds end others.
 
 #[path = "../tests/datapath/description.rs"]
 mod description;
@@ -13,7 +14,7 @@ mod rig;
 
 use description::{access, description, vlan};
 use rig::Rig;
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Instant};
 use vhost_net_backend::{
     cycles,
     driver::{Config, unwired::Unwired},
@@ -31,6 +32,9 @@ use vswitchd::worker::Turn;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// Control bits of TCP.
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 const HERE: Origin = Origin { line: 1, column: 1 };
 
 fn option(name: &str, otherwise: usize) -> usize {
@@ -51,6 +55,8 @@ struct Course {
     /// Frames of one connection that follow each other.
     burst: usize,
     batch: usize,
+    /// Each frame is the first of its connection.
+    opening: bool,
 }
 
 fn station(place: usize) -> MacAddr {
@@ -152,12 +158,15 @@ impl Bench {
             (0..course.connections).map(|n| course.frame(place, n, segment)).collect()
         };
         let mut bench = Self { rig, course, frames: [vec![], vec![]], sent: 0 };
+        if course.opening {
+            bench.frames[0] = all(0, (SYN, 1000, 0));
+            return bench;
+        }
         // A handshake, then the same segment again and again; of UDP each end speaks once.
-        let (syn, ack) = (0x02, 0x10);
-        for (place, segment) in [(0, (syn, 1000, 0)), (1, (syn | ack, 5000, 1001)), (0, (ack, 1001, 5001))] {
+        for (place, segment) in [(0, (SYN, 1000, 0)), (1, (SYN | ACK, 5000, 1001)), (0, (ACK, 1001, 5001))] {
             bench.open(place, &all(place, segment));
         }
-        bench.frames = [all(0, (ack, 1001, 5001)), all(1, (ack, 5001, 1001))];
+        bench.frames = [all(0, (ACK, 1001, 5001)), all(1, (ACK, 5001, 1001))];
         bench
     }
 
@@ -200,6 +209,31 @@ impl Bench {
     }
 }
 
+/// What a frame takes in the middle batch.
+struct Taken {
+    cycles: f64,
+    nanos: f64,
+}
+
+impl Bench {
+    /// Sends each frame once.
+    fn opens(&mut self) -> Taken {
+        let (mut cycles, mut nanos) = (vec![], vec![]);
+        for frames in self.frames[0].chunks(self.course.batch) {
+            let first = &mut self.rig.guests[0].pair;
+            frames.iter().for_each(|frame| assert!(first.transmit(frame), "the ring has room"));
+            first.flush();
+            let (began, begin) = (Instant::now(), cycles::now());
+            let done = self.rig.turns();
+            cycles.push((cycles::now() - begin) as f64 / frames.len() as f64);
+            nanos.push(began.elapsed().as_nanos() as f64 / frames.len() as f64);
+            let came = self.rig.guests[1].pair.receive(|_, _| {});
+            assert_eq!((done, came), (frames.len(), frames.len()), "all pass");
+        }
+        Taken { cycles: median(cycles), nanos: median(nanos) }
+    }
+}
+
 fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
@@ -213,7 +247,20 @@ fn main() {
         udp: std::env::args().any(|word| word == "--udp"),
         burst: option("--burst", 1),
         batch: option("--batch", 32),
+        opening: std::env::args().any(|word| word == "--opening"),
     };
+    if course.opening {
+        let (mut plain, mut guarded) = (Bench::new(course, 0), Bench::new(course, course.ends));
+        let [alone, first] = [plain.opens(), guarded.opens()];
+        println!(
+            "{:.0} cycles a first frame, {:.0} ns, {:.0} thousand a second ({:.0} cycles without firewall)",
+            first.cycles,
+            first.nanos,
+            1e6 / first.nanos,
+            alone.cycles
+        );
+        return;
+    }
     let turns = option("--turns", 20_000);
     if let Some(only) = word("--only") {
         let guarded = if only == "guarded" { course.ends } else { 0 };
