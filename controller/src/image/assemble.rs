@@ -31,13 +31,14 @@ const fn card_drivers(name: Name) -> &'static [&'static str] {
 }
 
 /// What a guest's user and `test` need.
-const PACKAGES: [&str; 3] = ["busybox-static", "ethtool", "iperf3"];
+const PACKAGES: [&str; 4] = ["busybox-static", "ethtool", "iperf3", "nftables"];
 /// Programs out of [`PACKAGES`] that need shared libraries.
-const PROGRAMS: [&str; 2] = ["ethtool", "iperf3"];
+const PROGRAMS: [&str; 3] = ["ethtool", "iperf3", "nft"];
 /// Loaded at boot, with what they need.
 const DRIVERS: [&str; 3] = ["virtio_pci", "virtio_mmio", "virtio_net"];
 /// There for `modprobe`, with what they need.
-const MORE_MODULES: [&str; 2] = ["8021q", "bonding"];
+const MORE_MODULES: [&str; 7] =
+    ["8021q", "bonding", "nf_tables", "nft_ct", "nft_reject_inet", "nft_masq", "nft_nat"];
 /// The probe agent, static.
 pub(crate) const AGENT: &[u8] = include_bytes!(env!("VNET_AGENT"));
 /// The guest's scripts: path, permission bits, text.

@@ -21,7 +21,7 @@ use std::{
 /// The images that can be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Name {
-    /// Debian's cloud kernel with busybox, iperf3, ethtool and the probe agent.
+    /// Debian's cloud kernel with busybox, iperf3, ethtool, nft and the probe agent.
     Debian,
     /// The same with Debian's kernel for all machines, and drivers for emulated network cards.
     DebianGeneric,
