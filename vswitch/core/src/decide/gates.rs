@@ -87,14 +87,23 @@ impl<'a> Gates<'a> {
         }
     }
 
-    /// Loads what [`Self::pass`] will read of the connections of such frames, so that their cache misses overlap.
+    /// Loads what [`Self::pass`] will read of the connections of such frames, so that their cache misses overlap; nothing where the `last` of
+    /// them belongs to the same one as the first: then all of them mostly do.
     #[cold]
     #[inline(never)]
-    pub(super) fn warm<'f>(&self, at: usize, frames: impl Iterator<Item = (&'f [u8], u32)>) {
+    pub(super) fn warm<'f>(
+        &self,
+        at: usize,
+        frames: impl Iterator<Item = (&'f [u8], u32)>,
+        last: Option<(&'f [u8], u32)>,
+    ) {
         let mut frames = frames.peekable();
-        match frames.peek().and_then(|(bytes, _)| ethertype(at, bytes)) {
-            Some(ethertype::IPV4) => self.warm_as::<V4>(at, frames),
-            Some(ethertype::IPV6) => self.warm_as::<V6>(at, frames),
+        let ends = frames.peek().copied().zip(last).map(|((first, _), (last, _))| (first, last));
+        let Some((first, last)) = ends else { return };
+        let (from, to) = (first.get(at..).unwrap_or_default(), last.get(at..).unwrap_or_default());
+        match ethertype(at, first) {
+            Some(ethertype::IPV4) if !V4::is_alike(from, to) => self.warm_as::<V4>(at, frames),
+            Some(ethertype::IPV6) if !V6::is_alike(from, to) => self.warm_as::<V6>(at, frames),
             _ => {}
         }
     }

@@ -379,7 +379,8 @@ impl<'a> Ingress<'a> {
         let at = ETHERNET_LEN + if row.tag == Tag::NONE { 0 } else { TAG_LEN };
         let Some(gates) = gates else { return row.begin };
         if warms {
-            gates.warm(at, frames());
+            let last = from(end as usize - 1).next();
+            gates.warm(at, frames(), last);
         }
         row.begin + gates.pass(at, frames()) as u32
     }
