@@ -167,19 +167,14 @@ impl<'a> Gates<'a> {
         if !self.sender.is_none_or(|sender| sender.may_send(flow)) {
             return 0;
         }
-        let from = self.from.as_ref().map(|gate| self.run(gate, flow, Direction::Egress));
-        let to = self.to.as_ref().map(|gate| self.run(gate, flow, Direction::Ingress));
-        let (from, to) = match (from, to) {
+        let (from, to) = match (&self.from, &self.to) {
             (None, None) => return events.len(),
-            (Some(Some(run)), None) | (None, Some(Some(run))) => {
-                let taken = run.takes(events);
-                // Whether it stands there still says nothing any more: its frames have passed.
-                run.note(&taken);
-                return taken.frames;
-            }
-            (Some(Some(from)), Some(Some(to))) => (from, to),
-            (Some(None), _) | (_, Some(None)) => return 0,
+            (Some(gate), None) => return self.carries_at(gate, flow, Direction::Egress, events),
+            (None, Some(gate)) => return self.carries_at(gate, flow, Direction::Ingress, events),
+            (Some(from), Some(to)) => (from, to),
         };
+        let from = self.run(from, flow, Direction::Egress);
+        let Some((from, to)) = from.zip(self.run(to, flow, Direction::Ingress)) else { return 0 };
         let of_one = from.takes(events);
         let of_both = to.takes(&events[..of_one.frames]);
         // What only one of them takes is to be judged as if it had not been here.
@@ -188,6 +183,16 @@ impl<'a> Gates<'a> {
         from.note(&of_one);
         to.note(&of_both);
         of_both.frames
+    }
+
+    /// The same where one of the ends has a firewall.
+    #[inline(always)]
+    fn carries_at(&self, gate: &Gate, flow: &Flow, from: Direction, events: &[Event]) -> usize {
+        let Some(run) = self.run(gate, flow, from) else { return 0 };
+        let taken = run.takes(events);
+        // Whether it stands there still says nothing any more: its frames have passed.
+        run.note(&taken);
+        taken.frames
     }
 
     /// What is known of the connection at one end.
