@@ -8,6 +8,7 @@
 
 #[path = "../tests/datapath/description.rs"]
 mod description;
+#[expect(dead_code, reason = "tests need more of it")]
 #[path = "../tests/datapath/rig.rs"]
 mod rig;
 
@@ -22,8 +23,11 @@ use vhost_net_backend::{
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
     description::{Description, Firewall, Identity, Origin},
-    firewall::policy::{
-        Action, Direction, Family, GroupId, Match, PortRange, Protocol, Remote, Rule, SecurityGroup,
+    firewall::{
+        connections::DEFAULT_CAPACITY,
+        policy::{
+            Action, Direction, Family, GroupId, Match, PortRange, Protocol, Remote, Rule, SecurityGroup,
+        },
     },
     mac::MacAddr,
 };
@@ -31,6 +35,8 @@ use vswitchd::worker::Turn;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 const HERE: Origin = Origin { line: 1, column: 1 };
 
 fn option(name: &str, otherwise: usize) -> usize {
@@ -118,6 +124,20 @@ impl Course {
         lab
     }
 
+    /// Connections that the table has room for: those of each guarded end, and a quarter more, so that none is refused for lack of a slot.
+    fn room(&self) -> u32 {
+        let all = self.ends * self.connections * 5 / 4;
+        u32::try_from(all).expect("a number of connections").max(DEFAULT_CAPACITY)
+    }
+
+    /// What each guest sends again and again, of all connections.
+    fn frames(&self) -> [Frames; 2] {
+        [(0, (ACK, 1001, 5001)), (1, (ACK, 5001, 1001))].map(|(place, segment)| {
+            let all = (0..self.connections).flat_map(|n| self.frame(place, n, segment));
+            Frames { bytes: all.collect(), len: self.frame(place, 0, segment).len() }
+        })
+    }
+
     /// A frame of connection `n` from the guest at `place`; of TCP with these control bits and numbers.
     fn frame(&self, place: usize, n: usize, (flags, seq, ack): (u8, u32, u32)) -> Vec<u8> {
         let link = Ethernet { src: station(place), dst: station(1 - place), tag: None };
@@ -135,40 +155,51 @@ impl Course {
     }
 }
 
+/// Frames of one length, one behind the other: of a million connections each would else take twice its bytes.
+struct Frames {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Frames {
+    fn get(&self, n: usize) -> &[u8] {
+        &self.bytes[n * self.len..][..self.len]
+    }
+}
+
 /// A worker between two guests, and what they say.
 struct Bench {
     rig: Rig,
     course: Course,
-    frames: [Vec<Vec<u8>>; 2],
+    frames: [Frames; 2],
     sent: usize,
 }
 
 impl Bench {
     fn new(course: Course, guarded: usize) -> Self {
         let guest = Config { ring_size: RingSize::new(1024).expect("a power of two"), ..Config::default() };
-        let mut rig = Rig::new(&course.lab(guarded), &guest);
+        let mut rig = Rig::tracking(course.room(), &course.lab(guarded), &guest);
         (0..2).for_each(|place| rig.teach(place as u16, vlan(10), station(place)));
-        let all = |place, segment| -> Vec<Vec<u8>> {
-            (0..course.connections).map(|n| course.frame(place, n, segment)).collect()
-        };
-        let mut bench = Self { rig, course, frames: [vec![], vec![]], sent: 0 };
+        let mut bench = Self { rig, course, frames: course.frames(), sent: 0 };
         // A handshake, then the same segment again and again; of UDP each end speaks once.
-        let (syn, ack) = (0x02, 0x10);
-        for (place, segment) in [(0, (syn, 1000, 0)), (1, (syn | ack, 5000, 1001)), (0, (ack, 1001, 5001))] {
-            bench.open(place, &all(place, segment));
+        for (place, segment) in [(0, (SYN, 1000, 0)), (1, (SYN | ACK, 5000, 1001)), (0, (ACK, 1001, 5001))] {
+            bench.open(place, segment);
         }
-        bench.frames = [all(0, (ack, 1001, 5001)), all(1, (ack, 5001, 1001))];
         bench
     }
 
-    /// Sends these once.
-    fn open(&mut self, place: usize, frames: &[Vec<u8>]) {
-        for frames in frames.chunks(self.course.batch) {
+    /// Sends this once in each connection.
+    fn open(&mut self, place: usize, segment: (u8, u32, u32)) {
+        let Course { connections, batch, .. } = self.course;
+        for first in (0..connections).step_by(batch) {
             let pair = &mut self.rig.guests[place].pair;
-            frames.iter().for_each(|frame| assert!(pair.transmit(frame), "the ring has room"));
+            let numbers = first..connections.min(first + batch);
+            for n in numbers.clone() {
+                assert!(pair.transmit(&self.course.frame(place, n, segment)), "the ring has room");
+            }
             pair.flush();
-            assert_eq!(self.rig.turns(), frames.len());
-            assert_eq!(self.rig.guests[1 - place].pair.receive(|_, _| {}), frames.len(), "all pass");
+            assert_eq!(self.rig.turns(), numbers.len());
+            assert_eq!(self.rig.guests[1 - place].pair.receive(|_, _| {}), numbers.len(), "all pass");
         }
     }
 
@@ -181,7 +212,7 @@ impl Bench {
                 for n in self.sent..self.sent + batch {
                     // An odd factor, and one that no number of connections has: each has its turn, far from its neighbour's.
                     let n = ((n / burst) as u64).wrapping_mul(0x9e37_79b1) % connections as u64;
-                    assert!(pair.transmit(&frames[n as usize]), "the ring has room");
+                    assert!(pair.transmit(frames.get(n as usize)), "the ring has room");
                 }
                 pair.flush();
             }
