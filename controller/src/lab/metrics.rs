@@ -77,6 +77,7 @@ fn gather(
             up.with_label_values(&[lab, &port.node, &port.interface]).set(is_up);
         }
         count_ports(&all, lab, &snapshot.ports)?;
+        count_connections(&all, lab, &snapshot.ports)?;
         count_datapath(&all, lab, snapshot)?;
     }
     TextEncoder::new().encode_to_string(&all.0.gather())
@@ -99,7 +100,13 @@ fn count_ports(all: &All, lab: &str, ports: &[PortView]) -> prometheus::Result<(
         "Frames from an interface, or copies of frames for it, that were dropped; `vnet explain REASON` says why.",
         &["lab", "node", "interface", "direction", "reason"],
     )?;
+    let originated = all.counters(
+        "vnet_frames_originated_total",
+        "Frames that the switch itself sent to an interface, in answer to frames of its that it rejected.",
+        &INTERFACE,
+    )?;
     for PortView { node, interface, counters: PortCounters { from_port, to_port, .. }, .. } in ports {
+        originated.with_label_values(&[lab, node, interface]).inc_by(from_port.originated);
         let sides = [
             (FROM_PORT, Side::Ingress, from_port.frames, from_port.bytes, &from_port.dropped),
             (TO_PORT, Side::Egress, to_port.delivered, to_port.bytes, &to_port.dropped),
@@ -112,6 +119,35 @@ fn count_ports(all: &All, lab: &str, ports: &[PortView]) -> prometheus::Result<(
                 let labels = [lab, node, interface, direction, reason.name()];
                 drops.with_label_values(&labels).inc_by(count);
             }
+        }
+    }
+    Ok(())
+}
+
+/// The connections of each interface that has a firewall.
+fn count_connections(all: &All, lab: &str, ports: &[PortView]) -> prometheus::Result<()> {
+    let help = "Connections that the interface's firewall tracks, with those whose time is over but that were not swept yet.";
+    let held = all.gauges("vnet_connections", help, &INTERFACE)?;
+    let opened = "Connections of the interface that its rules allowed and that were opened.";
+    let opened = all.counters("vnet_connections_opened_total", opened, &INTERFACE)?;
+    let ended = "Connections of the interface that ended, for whatever reason.";
+    let ended = all.counters("vnet_connections_ended_total", ended, &INTERFACE)?;
+    let evicted = "Connections of the interface that were ended to make room for another one.";
+    let evicted = all.counters("vnet_connections_evicted_total", evicted, &INTERFACE)?;
+    let refused =
+        "Connections of the interface that its rules allowed and that were refused for want of room.";
+    let refused = all.counters("vnet_connections_refused_total", refused, &INTERFACE)?;
+    for port in ports {
+        let Some(counts) = &port.connections else { continue };
+        let labels = [lab, &port.node, &port.interface];
+        held.with_label_values(&labels).set(i64::try_from(counts.held).unwrap_or(i64::MAX));
+        for (counter, count) in [
+            (&opened, counts.opened),
+            (&ended, counts.ended),
+            (&evicted, counts.evicted),
+            (&refused, counts.refused),
+        ] {
+            counter.with_label_values(&labels).inc_by(count);
         }
     }
     Ok(())
@@ -173,7 +209,7 @@ impl All {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
-    use vswitch_core::id::PortId;
+    use vswitch_core::{firewall::connections::Counts, id::PortId};
     use vswitchd::control::protocol::{FdbView, FromPort, ToPort, WorkerView};
 
     /// A sample as another program reads it: name, labels, value.
@@ -231,6 +267,7 @@ mod tests {
             rings: BTreeMap::new(),
             ring_frames: BTreeMap::new(),
             counters,
+            connections: None,
         }
     }
 
@@ -239,6 +276,7 @@ mod tests {
             frames: 7,
             bytes: 700,
             unicast: 4,
+            originated: 2,
             dropped: [(DropReason::BadSource, 3)].into(),
             ..FromPort::default()
         };
@@ -256,11 +294,13 @@ mod tests {
             panics: 0,
             captures: 0,
         };
+        let tracked = Counts { held: 5, opened: 9, ended: 4, evicted: 3, refused: 1, busy: 8 };
+        let guarded = port(1, "h2", PortCounters { to_port: got, ..PortCounters::default() });
         Snapshot {
             epoch: None,
             ports: vec![
                 port(0, "h1", PortCounters { from_port: sent, ..PortCounters::default() }),
-                port(1, "h2", PortCounters { to_port: got, ..PortCounters::default() }),
+                PortView { connections: Some(tracked), ..guarded },
             ],
             workers: vec![worker],
             fdb: FdbView { entries: 5, by_switch: [("sw1".into(), 5)].into(), ..FdbView::default() },
@@ -285,9 +325,15 @@ mod tests {
             ("vnet_applies_total", "counter"),
             ("vnet_build_info", "gauge"),
             ("vnet_bytes_total", "counter"),
+            ("vnet_connections", "gauge"),
+            ("vnet_connections_ended_total", "counter"),
+            ("vnet_connections_evicted_total", "counter"),
+            ("vnet_connections_opened_total", "counter"),
+            ("vnet_connections_refused_total", "counter"),
             ("vnet_drops_total", "counter"),
             ("vnet_fdb_entries", "gauge"),
             ("vnet_frames_held", "gauge"),
+            ("vnet_frames_originated_total", "counter"),
             ("vnet_frames_total", "counter"),
             ("vnet_port_up", "gauge"),
             ("vnet_worker_busy_seconds_total", "counter"),
@@ -306,6 +352,20 @@ mod tests {
         assert_eq!(dropped(&from, "runt"), Some(0.0), "what may happen is there before it does");
         assert_eq!(dropped(&to, "no-buffer"), Some(1.0));
         assert_eq!(dropped(&to, "runt"), None, "no copy is ever dropped as a runt");
+        let of =
+            |name, node| value(&samples, name, &[("lab", "office"), ("node", node), ("interface", "eth0")]);
+        assert_eq!(of("vnet_frames_originated_total", "h1"), Some(2.0));
+        assert_eq!(of("vnet_frames_originated_total", "h2"), Some(0.0));
+        for (name, count) in [
+            ("vnet_connections", 5.0),
+            ("vnet_connections_opened_total", 9.0),
+            ("vnet_connections_ended_total", 4.0),
+            ("vnet_connections_evicted_total", 3.0),
+            ("vnet_connections_refused_total", 1.0),
+        ] {
+            assert_eq!(of(name, "h2"), Some(count), "{name}");
+            assert_eq!(of(name, "h1"), None, "without a firewall nothing is tracked: {name}");
+        }
         assert_eq!(value(&samples, "vnet_port_up", &[("node", "h1")]), Some(1.0));
         assert_eq!(value(&samples, "vnet_port_up", &[("node", "h2")]), Some(0.0));
         assert_eq!(value(&samples, "vnet_worker_busy_seconds_total", &[("worker", "0")]), Some(1.5));

@@ -470,7 +470,12 @@ mod tests {
                 ports: vec![],
                 trunks: vec![],
             },
-            datapath: topology::plan::Datapath { workers: 1, cpus: vec![], always_poll: false },
+            datapath: topology::plan::Datapath {
+                workers: 1,
+                cpus: vec![],
+                always_poll: false,
+                connections: 1024,
+            },
             nodes,
             expectations: vec![],
         }

@@ -17,6 +17,9 @@ use vswitchd::control::{
 /// How long the switch may take to answer one request.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How much longer for each connection that it has room for: the table's memory is written once, and a machine may have to find it first.
+const FOR_A_CONNECTION: Duration = Duration::from_micros(2);
+
 /// A switch process that took its configuration.
 #[derive(Debug)]
 pub(super) struct Switch {
@@ -59,7 +62,8 @@ async fn configure(
     resumes: bool,
 ) -> Result<Client, Failure> {
     let applied = tokio::task::spawn_blocking(move || {
-        let mut client = Client::new(ours, DEADLINE)?;
+        let deadline = DEADLINE + FOR_A_CONNECTION * plan.datapath.connections;
+        let mut client = Client::new(ours, deadline)?;
         if resumes {
             client.resume()?;
         }
@@ -90,5 +94,6 @@ fn settings(plan: &Plan) -> DatapathSettings {
         workers: plan.datapath.workers,
         cpus: plan.datapath.cpus.iter().map(|cpu| cpu.number).collect(),
         poll: if plan.datapath.always_poll { PollMode::Always } else { PollMode::Adaptive },
+        connections: plan.datapath.connections,
     }
 }

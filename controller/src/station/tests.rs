@@ -18,7 +18,7 @@ use vswitch_core::id::{Epoch, PortId, SwitchId};
 use vswitch_core::mac::MacAddr;
 use vswitch_core::vlan::VlanId;
 use vswitchd::control::client::Client;
-use vswitchd::control::protocol::{Attachment, AttachmentKind, DatapathSettings, PollMode};
+use vswitchd::control::protocol::{Attachment, AttachmentKind, DatapathSettings};
 
 /// How long anything may take here.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -134,7 +134,7 @@ impl SwitchProcess {
         let kind = AttachmentKind::VhostUserListen;
         let attachments = ids.iter().map(|port| Attachment::new(*port, kind.clone())).collect();
         let fds: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
-        let datapath = DatapathSettings { workers: 1, cpus: Vec::new(), poll: PollMode::Adaptive };
+        let datapath = DatapathSettings::default();
         client.apply(&description(&ids), attachments, &fds, datapath).expect("a lab");
         Self { client, thread }
     }

@@ -204,6 +204,10 @@ codes! {
     CpuTwice = "T0702", "a CPU for two workers",
         "Two workers that are pinned to one CPU take turns on it: each is slower than alone, and neither can go elsewhere.",
         mend "give each worker a CPU of its own, or leave `cpus` out";
+    TooFewConnections = "T0703", "too few connections",
+        "All interfaces with security groups share the connections of `datapath: { connections: N }` in equal parts, so that none can take \
+         another's. With fewer than 64 an interface could hardly be used. Left out, there are 262,144.",
+        mend "write at least 64 for each interface with security groups, or leave `connections` out";
     UnknownGroup = "T0801", "unknown security group",
         "Interfaces and rules name security groups by the names under `security-groups:` at the top of the file. Add the group \
          there (`NAME: []` is one without rules, which others can name as their `remote-group`), or mend the name.",

@@ -25,6 +25,7 @@ use crate::{
 use std::{collections::HashMap, path::Path};
 use vswitch_core::{
     description::{Description, Link, Port, Switch, Trunk},
+    firewall::connections::DEFAULT_CAPACITY,
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
 };
@@ -58,6 +59,7 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     let groups = Groups::of(lab, sink);
     let scope = guards::Scope { lab, links: &links, kinds: &kinds, groups: &groups, all_read };
     let guards = guards::check(&interfaces, &scope, sink);
+    datapath::check_room(lab, guards.iter().flatten().count(), sink);
     limits::check(&interfaces, &guards, &scope, sink);
     if lab.nodes.as_ref().is_some_and(|nodes| nodes.0.is_empty()) {
         sink.error(Code::MissingKey, start, "the lab has no nodes")
@@ -144,6 +146,7 @@ fn compile_datapath(lab: &Lab) -> Datapath {
             .map(|cpu| Cpu { number: cpu.value.0, origin: cpu.span.origin })
             .collect(),
         always_poll: said.poll.is_some_and(|poll| poll.value == Poll::Always),
+        connections: said.connections.map_or(DEFAULT_CAPACITY, |connections| connections.value.0),
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Datapath {
     pub cpus: Vec<Cpu>,
     /// True: never sleep (`poll: always`).
     pub always_poll: bool,
+    /// Connections that all firewalls track together.
+    pub connections: u32,
 }
 
 /// A CPU that a worker is pinned to. Whether a machine has it, only that machine knows.

@@ -57,6 +57,10 @@ fn assert_same(samples: &BTreeMap<String, f64>, ports: &BTreeMap<String, PortRow
         assert_eq!(of("vnet_bytes_total", "to_port"), to.bytes, "{node}");
         assert_eq!(of("vnet_drops_total", "from_port"), from.dropped.values().sum::<u64>(), "{node}");
         assert_eq!(of("vnet_drops_total", "to_port"), to.dropped.values().sum::<u64>(), "{node}");
+        let originated = format!(
+            "vnet_frames_originated_total{{interface=\"{interface}\",lab=\"hello\",node=\"{node}\"}}"
+        );
+        assert_eq!(samples[&originated] as u64, from.originated, "{node}");
     }
 }
 
@@ -79,6 +83,7 @@ fn a_scrape_says_what_the_ports_say_and_goes_back_only_with_the_switch() {
     assert_eq!(sum(&first, "vnet_port_up", ""), before.len() as f64);
     assert_eq!(sum(&first, "vnet_applies_total", "done"), 1.0);
     assert_eq!(sum(&first, "vnet_frames_held", ""), 0.0);
+    assert!(!first.keys().any(|series| series.starts_with("vnet_connections")), "nobody has a firewall");
     let known = lab.json(&["show", "fdb"])["entries"].as_u64().expect("entries");
     assert_eq!(sum(&first, "vnet_fdb_entries", ""), known as f64);
 

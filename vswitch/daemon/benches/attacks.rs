@@ -44,10 +44,7 @@ use vswitch_core::{
     mac::MacAddr,
     world::World,
 };
-use vswitchd::{
-    control::protocol::{DatapathSettings, PollMode},
-    worker::Turn,
-};
+use vswitchd::{control::protocol::DatapathSettings, worker::Turn};
 
 /// Connections of the victims.
 const STREAMS: u16 = 64;
@@ -157,7 +154,7 @@ struct Bench {
 
 impl Bench {
     fn new(rules: usize) -> Self {
-        let settings = DatapathSettings { workers: 1, cpus: vec![0], poll: PollMode::Adaptive };
+        let settings = DatapathSettings { cpus: vec![0], ..DatapathSettings::default() };
         let lab = Lab::with_settings(&stage::lab(rules, &[WEB], &[DNS]), settings);
         let mut guests: Vec<Driver> = (0..GUESTS).map(|place| lab.attach(place, &config())).collect();
         for (place, guest) in guests.iter_mut().enumerate() {

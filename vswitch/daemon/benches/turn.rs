@@ -25,6 +25,7 @@ use vswitch_core::{
     build::{self, Ethernet},
     description::{Description, Link, Membership, Vlan},
     fdb::Fdb,
+    firewall::connections::DEFAULT_CAPACITY,
     id::{PortId, SwitchId},
     mac::MacAddr,
     vlan::{Tci, VlanId, VlanSet},
@@ -107,7 +108,9 @@ impl Bench {
         let fdb = Arc::new(Fdb::new(1, 1 << 14));
         fdb.install(&world);
         let ports: Vec<PortId> = world.ports().map(|port| port.id).collect();
-        let rigs = ports.chunks(2).map(|ports| Rig::over(world.clone(), fdb.clone(), ports, &guest()));
+        let rigs = ports
+            .chunks(2)
+            .map(|ports| Rig::over(world.clone(), fdb.clone(), ports, &guest(), DEFAULT_CAPACITY));
         (0..).step_by(2).zip(rigs).map(|(first, rig)| Self::of(course, rig, first)).collect()
     }
 

@@ -42,7 +42,7 @@ use vswitch_core::{
     description::{Description, Port as PortDescription},
     drop_reason::DropReason,
     fdb::{Fdb, Row, Target},
-    firewall::connections,
+    firewall::connections::{self, MAX_CAPACITY, MIN_CAPACITY},
     head::{FrameView, HEAD_BYTES, LinkHeader},
     id::PortId,
     trace::{Recorder, Step},
@@ -216,7 +216,7 @@ impl Datapath {
             .context("no random seed for the FDB")?;
         let fdb = Arc::new(Fdb::new(u64::from_ne_bytes(seed), FDB_BUCKETS));
         let grower = Grower::start(&fdb).context("a thread for the FDB")?;
-        let tracking = Tracking::none();
+        let tracking = Tracking::none(settings.connections);
         let workers = Workers::start(&settings, &world, &fdb, tracking.table(), self.origin);
         let workers = workers.context("a worker")?;
         Ok(Running {
@@ -319,7 +319,7 @@ impl Datapath {
         let counted = running.workers.counted();
         let described = running.world.description().ports.iter().flatten();
         let ports =
-            described.map(|port| self.port_view(&running.world, port, counted.ports.get(&port.id))).collect();
+            described.map(|port| self.port_view(running, port, counted.ports.get(&port.id))).collect();
         let switches = &running.world.description().switches;
         let counts = running.fdb.counts(self.now());
         let names = switches.iter().map(|switch| switch.name.clone());
@@ -334,7 +334,12 @@ impl Datapath {
         Ok(Snapshot { epoch: Some(running.world.epoch()), ports, workers: counted.workers, fdb })
     }
 
-    fn port_view(&self, world: &World, described: &PortDescription, tally: Option<&PortTally>) -> PortView {
+    fn port_view(
+        &self,
+        Running { world, tracking, .. }: &Running,
+        described: &PortDescription,
+        tally: Option<&PortTally>,
+    ) -> PortView {
         let rings: BTreeMap<u16, u16> = tally.map(PortTally::rings).unwrap_or_default();
         // A frame flows both ways only with a ring for each direction.
         let both = rings.keys().any(|index| index % 2 == 0) && rings.keys().any(|index| index % 2 == 1);
@@ -359,6 +364,7 @@ impl Datapath {
             rings,
             ring_frames: tally.map(|tally| tally.counters.by_ring()).unwrap_or_default(),
             counters: tally.map(|tally| tally.counters.view()).unwrap_or_default(),
+            connections: tracking.counts(described.id),
         }
     }
 
@@ -449,7 +455,7 @@ impl Datapath {
             let mut lost = copy.outcome.err();
             let described = describe(&running.world, port.id);
             let state =
-                described.map(|port| self.port_view(&running.world, port, counted.ports.get(&port.id)).state);
+                described.map(|port| self.port_view(running, port, counted.ports.get(&port.id)).state);
             if lost.is_none() && state != Some(PortState::Up) {
                 lost = Some(DropReason::PortDown);
                 journey.steps.push(Step::lost(port, DropReason::PortDown));
@@ -542,12 +548,15 @@ impl Datapath {
 
 /// Whether there can be such workers; the topology file was checked for the same.
 fn check(settings: &DatapathSettings) -> anyhow::Result<()> {
-    let DatapathSettings { workers, cpus, .. } = settings;
+    let DatapathSettings { workers, cpus, poll: _, connections } = settings;
     if !(1..=MAX_WORKERS).contains(workers) {
         bail!("a datapath has 1 to {MAX_WORKERS} workers, not {workers}");
     }
     if !cpus.is_empty() && cpus.len() != usize::from(*workers) {
         bail!("workers are pinned to a CPU each, or not at all: {workers} workers, CPUs {cpus:?}");
+    }
+    if !(MIN_CAPACITY..=MAX_CAPACITY).contains(connections) {
+        bail!("a datapath tracks {MIN_CAPACITY} to {MAX_CAPACITY} connections, not {connections}");
     }
     Ok(())
 }

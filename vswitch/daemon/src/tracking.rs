@@ -14,13 +14,10 @@ use std::{
 };
 use vswitch_core::{
     clock,
-    firewall::connections::{Config, Connections, Secret, Timeouts},
+    firewall::connections::{Config, Connections, Counts, Secret, Timeouts},
     id::PortId,
     world::{MAX_PORTS, World},
 };
-
-/// Connections of all interfaces together, and an eighth as many datagrams in fragments, in about 39 MiB.
-const CAPACITY: usize = 1 << 18;
 
 /// How long connections that run already may be picked up: those of before a restart, or of before there was a firewall.
 const PICK_UP: Duration = Duration::from_secs(300);
@@ -31,6 +28,8 @@ const SWEEP_PART: usize = 16;
 
 /// The table, who may use it, and its sweeper.
 pub(crate) struct Tracking {
+    /// Connections that it has room for once there is a firewall.
+    capacity: u32,
     table: Arc<Connections>,
     /// Ports that have a share of it.
     admitted: BTreeSet<PortId>,
@@ -39,9 +38,9 @@ pub(crate) struct Tracking {
 }
 
 impl Tracking {
-    /// For labs without firewalls.
-    pub(crate) fn none() -> Self {
-        Self { table: Arc::new(nothing()), admitted: BTreeSet::new(), sweeper: None }
+    /// For labs without firewalls; with the first one there is room for so many connections.
+    pub(crate) fn none(capacity: u32) -> Self {
+        Self { capacity, table: Arc::new(nothing()), admitted: BTreeSet::new(), sweeper: None }
     }
 
     pub(crate) const fn table(&self) -> &Arc<Connections> {
@@ -55,7 +54,8 @@ impl Tracking {
             return Ok(());
         }
         if self.sweeper.is_none() {
-            let table = Arc::new(table().context("no random secret for the table of connections")?);
+            let table =
+                Arc::new(table(self.capacity).context("no random secret for the table of connections")?);
             if run_already {
                 table.pick_up_until(clock::Instant::ZERO + origin.elapsed() + PICK_UP);
             }
@@ -65,6 +65,11 @@ impl Tracking {
         }
         self.admitted.extend(admit(&self.table, world));
         Ok(())
+    }
+
+    /// What was counted of the connections of a port; none if it has no firewall.
+    pub(crate) fn counts(&self, port: PortId) -> Option<Counts> {
+        self.admitted.contains(&port).then(|| self.table.counts_of(port.index()))
     }
 
     /// Forgets the connections of what `world` has not, once all workers decide by it.
@@ -83,22 +88,23 @@ impl Tracking {
     }
 }
 
-/// Of a whole lab that never changes.
-pub(crate) fn of(world: &World) -> io::Result<Connections> {
+/// Of a whole lab that never changes, with room for so many connections if it has firewalls.
+pub(crate) fn of(world: &World, capacity: u32) -> io::Result<Connections> {
     if world.guarded() == 0 {
         return Ok(nothing());
     }
-    let table = table()?;
+    let table = table(capacity)?;
     admit(&table, world);
     Ok(table)
 }
 
-fn table() -> io::Result<Connections> {
+fn table(capacity: u32) -> io::Result<Connections> {
     let mut bytes = [0; 128];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
     let (words, _) = bytes.as_chunks::<8>();
     let secret = Secret::new(std::array::from_fn(|n| u64::from_ne_bytes(words[n])));
-    Ok(Connections::new(Config { capacity: CAPACITY, ports: MAX_PORTS, timeouts: Timeouts::DEFAULT }, secret))
+    let config = Config { capacity: capacity as usize, ports: MAX_PORTS, timeouts: Timeouts::DEFAULT };
+    Ok(Connections::new(config, secret))
 }
 
 fn nothing() -> Connections {
@@ -109,7 +115,7 @@ fn nothing() -> Connections {
 fn admit(table: &Connections, world: &World) -> Vec<PortId> {
     let guarded: Vec<PortId> =
         world.ports().filter(|port| port.firewall.is_some()).map(|port| port.id).collect();
-    let each = CAPACITY / guarded.len().max(1);
+    let each = table.capacity() / guarded.len().max(1);
     guarded.iter().for_each(|port| table.admit(*port, each as u32));
     table.fragments().share(&guarded);
     guarded
@@ -127,7 +133,7 @@ impl Sweeper {
         let (end, table) = (over.clone(), table.clone());
         let thread = thread::Builder::new().name("sweeper".into()).spawn(move || {
             while !end.load(Ordering::Acquire) {
-                table.sweep(clock::Instant::ZERO + origin.elapsed(), CAPACITY / SWEEP_PART);
+                table.sweep(clock::Instant::ZERO + origin.elapsed(), table.capacity() / SWEEP_PART);
                 thread::park_timeout(SWEEP_EVERY);
             }
         })?;

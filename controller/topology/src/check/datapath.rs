@@ -27,6 +27,21 @@ pub(crate) fn check(lab: &Lab, sink: &mut Sink) {
     }
 }
 
+/// Connections that an interface with security groups has at least: as many as leave it a place for datagrams in fragments in each direction.
+const MIN_EACH: usize = 64;
+
+/// Refuses fewer connections than so many interfaces with security groups can share.
+pub(crate) fn check_room(lab: &Lab, guarded: usize, sink: &mut Sink) {
+    let said = lab.datapath.as_ref().and_then(|datapath| datapath.connections.as_ref());
+    let Some(said) = said.filter(|said| (said.value.0 as usize) < MIN_EACH * guarded) else { return };
+    let what = format!(
+        "{} connections for {guarded} interfaces with security groups: fewer than {MIN_EACH} each",
+        said.value.0
+    );
+    sink.error(Code::TooFewConnections, said.span, what)
+        .help(format!("write {} or more", MIN_EACH * guarded));
+}
+
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -14,6 +14,7 @@ use crate::{
     },
 };
 use schemars::JsonSchema;
+use vswitch_core::firewall::connections::{MAX_CAPACITY, MIN_CAPACITY};
 
 said_map! {
     /// A lab: nodes, switches, and the links between them.
@@ -51,6 +52,8 @@ said_map! {
         cpus: Vec<Said<Whole<0, 4095>>> = "cpus";
         /// Whether an idle worker sleeps.
         poll: Said<Poll> = "poll";
+        /// How many connections the interfaces with security groups track together, each an equal part; 262144 if nothing is said.
+        connections: Said<Count<MAX_CAPACITY, MIN_CAPACITY>> = "connections";
     } not yet []
 }
 

@@ -77,27 +77,27 @@ impl<const MIN: u16, const MAX: u16> Read for Whole<MIN, MAX> {
     }
 }
 
-/// How many there may be: 1 to `MAX`.
+/// How many there may be: `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Count<const MAX: u32>(pub(crate) u32);
+pub(crate) struct Count<const MAX: u32, const MIN: u32 = 1>(pub(crate) u32);
 
-impl<const MAX: u32> Read for Count<MAX> {
+impl<const MAX: u32, const MIN: u32> Read for Count<MAX, MIN> {
     fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
-        read_whole(tree, 1, MAX, sink).map(Self)
+        read_whole(tree, MIN, MAX, sink).map(Self)
     }
 }
 
-impl<const MAX: u32> JsonSchema for Count<MAX> {
+impl<const MAX: u32, const MIN: u32> JsonSchema for Count<MAX, MIN> {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        format!("CountTo{MAX}").into()
+        format!("Count{MIN}To{MAX}").into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "integer", "minimum": 1, "maximum": MAX })
+        json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX })
     }
 }
 

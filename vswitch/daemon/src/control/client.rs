@@ -393,8 +393,7 @@ mod tests {
             give(stream, &Reply::Done);
         });
         let (a, _b) = UnixStream::pair().unwrap();
-        let settings =
-            DatapathSettings { workers: 1, cpus: vec![], poll: super::super::protocol::PollMode::Adaptive };
+        let settings = DatapathSettings::default();
         client.apply(&description, vec![], &[a.as_fd(); 300], settings).unwrap();
         assert_eq!(client.pid(), 7);
     }

@@ -11,7 +11,7 @@ use vswitch_core::{
     drop_reason::DropReason,
     filter::Filter,
     firewall::{
-        connections::{Ends, State},
+        connections::{Counts, DEFAULT_CAPACITY, Ends, State},
         hits::DefaultCounts,
         policy::Direction,
     },
@@ -148,6 +148,17 @@ pub struct DatapathSettings {
     pub cpus: Vec<u16>,
     /// How a worker waits.
     pub poll: PollMode,
+    /// How many connections the firewalls of all ports track together: from
+    /// [`MIN_CAPACITY`](vswitch_core::firewall::connections::MIN_CAPACITY) to
+    /// [`MAX_CAPACITY`](vswitch_core::firewall::connections::MAX_CAPACITY).
+    pub connections: u32,
+}
+
+/// What holds where the file says nothing.
+impl Default for DatapathSettings {
+    fn default() -> Self {
+        Self { workers: 1, cpus: Vec::new(), poll: PollMode::Adaptive, connections: DEFAULT_CAPACITY }
+    }
 }
 
 /// How a worker waits for frames.
@@ -271,6 +282,8 @@ pub struct PortView {
     pub ring_frames: BTreeMap<u16, u64>,
     /// What was counted.
     pub counters: PortCounters,
+    /// What was counted of the connections that its firewall tracks; none if it has no firewall.
+    pub connections: Option<Counts>,
 }
 
 /// Whether a port can move frames.

@@ -111,12 +111,15 @@ impl Worker {
         }
     }
 
-    /// A worker without a thread, for whoever takes its turns: tests, fuzzing, counting of instructions. Fails if
-    /// the process has no descriptor left, or there is no randomness.
-    pub fn alone(world: Arc<World>, fdb: Arc<Fdb>) -> io::Result<Self> {
+    /// A worker without a thread, for whoever takes its turns: tests, fuzzing, counting of instructions. If there are firewalls they track so
+    /// many `connections` together.
+    ///
+    /// # Errors
+    /// The process has no descriptor left, or there is no randomness.
+    pub fn alone(world: Arc<World>, fdb: Arc<Fdb>, connections: u32) -> io::Result<Self> {
         let poll = mio::Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(&poll, thread::WAKE)?);
-        let connections = Arc::new(tracking::of(&world)?);
+        let connections = Arc::new(tracking::of(&world, connections)?);
         let (registry, origin) = (poll.registry().try_clone()?, std::time::Instant::now());
         let mut worker = Self::new(mailbox, registry, world.clone(), fdb, connections, origin);
         let healths = world.ports().map(|port| (port.id, Arc::default())).collect();

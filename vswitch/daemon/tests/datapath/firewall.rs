@@ -2,22 +2,23 @@
 //! changed policy holds from the moment on that it was applied.
 
 use crate::lab::{Lab, access, description, mac, receive, send};
-use std::{fs::File, net::IpAddr, os::fd::OwnedFd, time::Instant};
+use std::{fs::File, net::IpAddr, ops::Range, os::fd::OwnedFd, time::Instant};
 use vhost_net_backend::driver::{Config, Driver};
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
     description::{Description, Firewall, Origin},
     drop_reason::DropReason,
     firewall::{
-        connections::{Ends, State},
+        connections::{Counts, Ends, MAX_CAPACITY, MIN_CAPACITY, State},
         hits::DefaultCounts,
         policy::{Action, Direction, GroupId, Match, PortRange, Protocol, Rule, SecurityGroup},
     },
     id::{Epoch, PortId},
     mac::MacAddr,
 };
-use vswitchd::control::protocol::{
-    Attachment, AttachmentKind, ConnectionTable, DatapathSettings, PollMode, PortState,
+use vswitchd::{
+    control::protocol::{Attachment, AttachmentKind, ConnectionTable, DatapathSettings, PortState},
+    datapath::Datapath,
 };
 
 const HERE: Origin = Origin { line: 7, column: 1 };
@@ -56,7 +57,7 @@ fn apply(lab: &mut Lab, now: &Description) {
     let attachment = |port| Attachment { port, kind: AttachmentKind::VhostUserListen, reopened: 0 };
     let attachments = now.ports.iter().flatten().map(|port| attachment(port.id)).collect();
     let some: Vec<OwnedFd> = (0..2).map(|_| File::open("/dev/null").unwrap().into()).collect();
-    let settings = DatapathSettings { workers: 2, cpus: vec![], poll: PollMode::Adaptive };
+    let settings = DatapathSettings { workers: 2, ..DatapathSettings::default() };
     lab.datapath.apply(now, attachments, some, settings).unwrap();
 }
 
@@ -250,6 +251,9 @@ fn what_rules_decided_and_what_they_allowed_is_shown() {
     lab.datapath.trace(port(0), &udp(0, Some(1), (5, 53))).unwrap();
     let defaults = DefaultCounts { ingress_dropped: 1, egress_allowed: 1, ..asked };
     assert_eq!(shown(&lab), (vec![2], defaults));
+    let counted = lab.lawful().ports.into_iter().map(|port| port.connections);
+    let three = Counts { held: 3, opened: 3, ..Counts::default() };
+    assert_eq!(Vec::from_iter(counted), [None, Some(three)], "of the firewall, and of nothing else");
 
     let table = lab.datapath.connections(&[port(1)]).unwrap();
     assert_eq!((table.entries, lab.datapath.connections(&[]).unwrap().entries), (3, 3));
@@ -274,4 +278,36 @@ fn what_rules_decided_and_what_they_allowed_is_shown() {
     assert_eq!(shown(&lab), (vec![3], defaults));
     apply(&mut lab, &guarded(one(54), 3));
     assert_eq!(shown(&lab), (vec![0], defaults));
+}
+
+/// The guest outside talks from so many ports of its own; how many of these connections there are then, and how many there was no room for.
+fn talk(connections: u32, ports: Range<u16>) -> Counts {
+    let settings = DatapathSettings { connections, ..DatapathSettings::default() };
+    let lab = Lab::with_settings(&guarded(one(53), 1), settings);
+    let [mut outside, mut inside] = guests(&lab);
+    receive(&mut outside, 1);
+    receive(&mut inside, 1);
+    for (n, from) in (2..).zip(ports) {
+        send(&mut outside, &udp(0, Some(1), (from, 53)));
+        lab.wait(|seen| seen.ports[0].counters.from_port.frames == n);
+        inside.pair().receive(|_, _| {});
+    }
+    lab.lawful().ports[1].connections.expect("it has a firewall")
+}
+
+#[test]
+fn a_lab_tracks_as_many_connections_as_it_was_told() {
+    let opened = u64::from(MIN_CAPACITY) + 50;
+    let ports = 1000..1000 + opened as u16;
+    // What nobody answered makes room: the last ones are there.
+    let few = talk(MIN_CAPACITY, ports.clone());
+    assert_eq!((few.held, few.opened, few.evicted), (MIN_CAPACITY.into(), opened, 50));
+    let more = talk(2 * MIN_CAPACITY, ports);
+    assert_eq!((more.held, more.opened, more.evicted), (opened, opened, 0));
+    for connections in [0, MIN_CAPACITY - 1, MAX_CAPACITY + 1] {
+        let settings = DatapathSettings { connections, ..DatapathSettings::default() };
+        let why = Datapath::new().apply(&guarded(one(53), 1), vec![], vec![], settings).unwrap_err();
+        let told = format!("a datapath tracks 1024 to 16777215 connections, not {connections}");
+        assert_eq!(why.to_string(), told);
+    }
 }

@@ -17,7 +17,7 @@ use vswitch_core::{
     vlan::VlanSet,
 };
 use vswitchd::{
-    control::protocol::{Attachment, AttachmentKind, DatapathSettings, PollMode, PortState, Snapshot},
+    control::protocol::{Attachment, AttachmentKind, DatapathSettings, PortState, Snapshot},
     counters::check_law,
     datapath::Datapath,
 };
@@ -77,7 +77,7 @@ impl Lab {
 
     /// A lab whose ports are spread over so many workers.
     pub(crate) fn with_workers(description: &Description, workers: u16) -> Self {
-        Self::with_settings(description, DatapathSettings { workers, cpus: vec![], poll: PollMode::Adaptive })
+        Self::with_settings(description, DatapathSettings { workers, ..DatapathSettings::default() })
     }
 
     pub(crate) fn with_settings(description: &Description, settings: DatapathSettings) -> Self {

@@ -21,7 +21,7 @@ use vswitch_core::{
     id::Epoch,
     mac::MacAddr,
 };
-use vswitchd::control::protocol::{Attachment, AttachmentKind, DatapathSettings, PollMode};
+use vswitchd::control::protocol::{Attachment, AttachmentKind, DatapathSettings};
 
 const WORKERS: u16 = 2;
 
@@ -57,7 +57,7 @@ fn apply(lab: &mut Lab, now: &Description) {
     let ports = now.ports.iter().flatten();
     let attachments = ports.map(|port| Attachment::new(port.id, AttachmentKind::VhostUserListen));
     let some: Vec<OwnedFd> = (0..stage::GUESTS).map(|_| File::open("/dev/null").unwrap().into()).collect();
-    let settings = DatapathSettings { workers: WORKERS, cpus: vec![], poll: PollMode::Adaptive };
+    let settings = DatapathSettings { workers: WORKERS, ..DatapathSettings::default() };
     lab.datapath.apply(now, attachments.collect(), some, settings).unwrap();
 }
 

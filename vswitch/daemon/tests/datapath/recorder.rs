@@ -24,6 +24,7 @@ use vswitch_core::{
     description::Link,
     drop_reason::DropReason,
     fdb::{Fdb, Target},
+    firewall::connections::MIN_CAPACITY,
     id::PortId,
     mac::MacAddr,
     trace::LearnedStep,
@@ -65,7 +66,7 @@ impl Alone {
         let mut described = description(links);
         described.ports[0].as_mut().map(change).unwrap();
         let world = Arc::new(World::compile(&described).unwrap());
-        let mut worker = Worker::alone(world, Arc::new(Fdb::new(1, 1 << 10))).unwrap();
+        let mut worker = Worker::alone(world, Arc::new(Fdb::new(1, 1 << 10)), MIN_CAPACITY).unwrap();
         let config = Config { ring_size: RingSize::new(256).unwrap(), ..Config::default() };
         let mut ends = Vec::new();
         for place in 0..links.len() as u16 - 1 {

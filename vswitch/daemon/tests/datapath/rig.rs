@@ -7,6 +7,7 @@ use vswitch_core::{
     clock::Instant,
     description::Description,
     fdb::{Fdb, Key, Target},
+    firewall::connections::DEFAULT_CAPACITY,
     id::PortId,
     mac::MacAddr,
     vlan::VlanId,
@@ -26,16 +27,27 @@ pub(crate) struct Rig {
 impl Rig {
     /// Serves the ports of `description`, to each of which such a guest is attached.
     pub(crate) fn new(description: &Description, config: &Config) -> Self {
+        Self::tracking(DEFAULT_CAPACITY, description, config)
+    }
+
+    /// The same, whose firewalls track so many connections together.
+    pub(crate) fn tracking(connections: u32, description: &Description, config: &Config) -> Self {
         let world = Arc::new(World::compile(description).expect("a lab"));
         let fdb = Arc::new(Fdb::new(1, 1 << 14));
         fdb.install(&world);
         let ports: Vec<PortId> = world.ports().map(|port| port.id).collect();
-        Self::over(world, fdb, &ports, config)
+        Self::over(world, fdb, &ports, config, connections)
     }
 
-    /// A worker that serves these ports of a world; of its other ports others may.
-    pub(crate) fn over(world: Arc<World>, fdb: Arc<Fdb>, ports: &[PortId], config: &Config) -> Self {
-        let worker = Worker::alone(world.clone(), fdb.clone()).expect("a worker");
+    /// A worker that serves these ports of a world, and tracks so many connections; of its other ports others may.
+    pub(crate) fn over(
+        world: Arc<World>,
+        fdb: Arc<Fdb>,
+        ports: &[PortId],
+        config: &Config,
+        connections: u32,
+    ) -> Self {
+        let worker = Worker::alone(world.clone(), fdb.clone(), connections).expect("a worker");
         let mut rig = Self { worker, guests: Vec::new(), world, fdb, nanos: 0 };
         for port in ports {
             let guest = Unwired::new(config).expect("memory");

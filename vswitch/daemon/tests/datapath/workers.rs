@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use vhost_net_backend::driver::{Config, Driver};
 use vswitch_core::{description::Link, mac::MacAddr};
 use vswitchd::{
-    control::protocol::{DatapathSettings, PollMode, PortCounters, Snapshot, Watch},
+    control::protocol::{DatapathSettings, PortCounters, Snapshot, Watch},
     datapath::Datapath,
 };
 
@@ -188,7 +188,8 @@ fn the_cpu_of_a_worker_is_told_only_where_it_was_really_set() {
     let first = (0..1024u16).find(|cpu| allowed.is_set(usize::from(*cpu))).unwrap();
     let mut datapath = Datapath::new();
     // The last that a file can name, beyond what a set of CPUs holds, and one that no machine of today has.
-    let settings = DatapathSettings { workers: 3, cpus: vec![first, 4095, 1023], poll: PollMode::Adaptive };
+    let settings =
+        DatapathSettings { workers: 3, cpus: vec![first, 4095, 1023], ..DatapathSettings::default() };
     datapath.apply(&description(&[access(10)]), vec![], vec![], settings).unwrap();
     let cpus: Vec<_> = datapath.snapshot().unwrap().workers.iter().map(|worker| worker.cpu).collect();
     assert_eq!(cpus, [Some(first), None, None]);
@@ -203,7 +204,7 @@ fn as_many_workers_as_there_may_be_deliver_and_one_more_is_refused() {
     send(&mut guests[0], &sent);
     assert_eq!(receive(&mut guests[1], 1), [sent]);
     let refused = |workers, cpus| {
-        let settings = DatapathSettings { workers, cpus, poll: PollMode::Adaptive };
+        let settings = DatapathSettings { workers, cpus, ..DatapathSettings::default() };
         Datapath::new().apply(&description, vec![], vec![], settings).unwrap_err().to_string()
     };
     assert_eq!(refused(65, vec![]), "a datapath has 1 to 64 workers, not 65");

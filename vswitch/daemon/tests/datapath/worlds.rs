@@ -6,7 +6,7 @@ use crate::{
 };
 use std::{fs::File, os::fd::OwnedFd};
 use vswitch_core::{description::Description, id::Epoch};
-use vswitchd::control::protocol::{Attachment, AttachmentKind, DatapathSettings, PollMode, PortState};
+use vswitchd::control::protocol::{Attachment, AttachmentKind, DatapathSettings, PortState};
 
 const WORKERS: u16 = 2;
 
@@ -16,7 +16,7 @@ fn both_in(number: u16, epoch: u64) -> Description {
 }
 
 fn settings() -> DatapathSettings {
-    DatapathSettings { workers: WORKERS, cpus: vec![], poll: PollMode::Adaptive }
+    DatapathSettings { workers: WORKERS, ..DatapathSettings::default() }
 }
 
 /// Applies it to a running lab, whose ports stay; so many descriptors come along, in place of listening sockets.
@@ -42,9 +42,11 @@ fn a_wrong_configuration_changes_nothing_of_the_one_that_runs() {
     };
     let unknown = both_in(99, 2);
     let three = DatapathSettings { workers: 3, ..settings() };
+    let more_room = DatapathSettings { connections: 1 << 20, ..settings() };
     for (why, words) in [
         (refused(&mut lab, &unknown, 2, settings()), "99"),
         (refused(&mut lab, &both_in(20, 2), 2, three), "cannot change while the lab runs"),
+        (refused(&mut lab, &both_in(20, 2), 2, more_room), "cannot change while the lab runs"),
         (refused(&mut lab, &both_in(20, 2), 1, settings()), "without its descriptor"),
     ] {
         assert!(why.contains(words), "{why}");

@@ -42,6 +42,7 @@ pub use run::Run;
 pub use segment::Segment;
 pub use short::{Common, Flow, V4, V6, Version};
 pub use state::{State, Timeouts};
+pub use table::MAX_CAPACITY;
 
 use crate::{
     clock::Instant,
@@ -63,8 +64,8 @@ use window::before;
 /// How large the table is, and how long what is in it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Connections at most, of all ports together; at most 2^24 - 1. Each takes 136 to 144 bytes, from the start, and another eight for one
-    /// [datagram in fragments](Fragments) to eight connections.
+    /// Connections at most, of all ports together; at most [`MAX_CAPACITY`]. Each takes 136 to 144 bytes, from the start, and another eight for one
+    /// [datagram in fragments](Fragments) to eight connections, of which there are no more than 2^18.
     pub capacity: usize,
     /// Places of ports, at most [`MAX_PORTS`]: a port whose place is not among them tracks nothing. Each takes 132 bytes.
     pub ports: usize,
@@ -85,6 +86,12 @@ pub struct Connections {
     /// Where the next sweep goes on.
     swept: AtomicUsize,
 }
+
+/// Connections of a lab that says nothing of them.
+pub const DEFAULT_CAPACITY: u32 = 1 << 18;
+
+/// The fewest that a lab can have.
+pub const MIN_CAPACITY: u32 = 1 << 10;
 
 /// What is known of a frame's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

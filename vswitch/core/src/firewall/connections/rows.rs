@@ -121,9 +121,10 @@ impl Connections {
         now: Instant,
         each: impl FnMut(Saved),
     ) -> Option<usize> {
-        let end = start.saturating_add(budget).min(self.table.capacity());
+        let reached = self.table.reached();
+        let end = start.saturating_add(budget).min(reached);
         (start..end).filter_map(|number| self.saved(number as u32, super::second(now))).for_each(each);
-        (end < self.table.capacity()).then_some(end)
+        (end < reached).then_some(end)
     }
 
     fn saved(&self, number: u32, now: u32) -> Option<Saved> {

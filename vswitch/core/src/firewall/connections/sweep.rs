@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 const AT_A_TIME: usize = 64;
 
 impl Connections {
-    /// Gives back the next `budget` entries whose time is over; how many. What a worker is changing is left for the next round.
+    /// Looks through the next `budget` entries, of those that were ever taken, and gives back those whose time is over; how many. What a worker
+    /// is changing is left for the next round.
     pub fn sweep(&self, now: Instant, budget: usize) -> usize {
-        let (now, capacity) = (super::second(now), self.table.capacity());
-        let budget = budget.min(capacity);
+        let (now, reached) = (super::second(now), self.table.reached());
+        let budget = budget.min(reached);
         let start = self.swept.fetch_add(budget, Ordering::Relaxed);
-        let numbers = (start..start.wrapping_add(budget)).map(|number| (number % capacity) as u32);
+        let numbers = (0..budget).map(|n| (start.wrapping_add(n) % reached) as u32);
         numbers.filter(|number| self.give_back_if_over(*number, now)).count()
     }
 

@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Slots of a line.
 const SLOTS: usize = 16;
-/// The most entries: numbers have 24 bits, and zero is a free slot.
-pub(super) const MAX_CAPACITY: usize = (1 << 24) - 1;
+/// The most connections that a table has room for: numbers have 24 bits, and zero is a free slot.
+pub const MAX_CAPACITY: u32 = (1 << 24) - 1;
 /// Slots of a line that are left to the digests whose first it is, while their second has as much room.
 const RESERVED: usize = 1;
 /// Entries of 64 bytes that, with their part of the index, fit a core's own caches beside all else.
@@ -34,10 +34,10 @@ pub(super) struct Table {
     index: Box<[Line]>,
     hot: Box<[Hot]>,
     cold: Box<[Cold]>,
-    /// `63 turns 32 | 31 first free entry 0`: the turns tell a stack from one that looks the same by chance.
+    /// `63 turns 32 | 31 first free entry 0`, of those that were given back: the turns tell a stack from one that looks the same by chance.
     free: AtomicU64,
-    /// The highest number of an entry that was ever taken: those given back are taken first.
-    peak: AtomicU32,
+    /// How many entries were ever taken, and the first that never was: those given back are taken first.
+    reached: AtomicU32,
 }
 
 fn lines<T: Default>(count: usize) -> Box<[T]> {
@@ -47,28 +47,31 @@ fn lines<T: Default>(count: usize) -> Box<[T]> {
 impl Table {
     /// With room for so many connections, at most [`MAX_CAPACITY`].
     pub(super) fn new(capacity: usize) -> Self {
-        let capacity = capacity.clamp(1, MAX_CAPACITY);
+        let capacity = capacity.clamp(1, MAX_CAPACITY as usize);
         let index = (2 * capacity).div_ceil(SLOTS).next_power_of_two().max(2);
-        let table = Self {
+        Self {
             index: lines(index),
             hot: lines(capacity),
             cold: lines(capacity),
             free: AtomicU64::new(NONE.into()),
-            peak: AtomicU32::new(0),
-        };
-        (0..capacity as u32).rev().for_each(|number| table.give_back(number));
-        table
+            reached: AtomicU32::new(0),
+        }
     }
 
     /// Whether more entries were ever used at once than stay near a core.
     #[inline]
     pub(super) fn is_cold(&self) -> bool {
-        self.peak.load(Ordering::Relaxed) > NEAR
+        self.reached.load(Ordering::Relaxed) > NEAR
     }
 
     /// How many connections there can be.
     pub(super) const fn capacity(&self) -> usize {
         self.hot.len()
+    }
+
+    /// How many entries, from the first on, were ever taken: in the others there is no connection, and nobody needs to look.
+    pub(super) fn reached(&self) -> usize {
+        self.reached.load(Ordering::Relaxed) as usize
     }
 
     #[inline]
@@ -171,14 +174,30 @@ impl Table {
 
     /// A free entry; none if there is none, or too many others took one.
     pub(super) fn take(&self) -> Option<u32> {
+        self.take_again().or_else(|| self.take_first())
+    }
+
+    /// One that was given back.
+    fn take_again(&self) -> Option<u32> {
         for _ in 0..TRIES {
             let top = self.free.load(Ordering::Acquire);
             let number = top as u32;
             let next = self.cold.get(number as usize)?.links().behind;
             if self.replace_top(top, next) {
-                if number > self.peak.load(Ordering::Relaxed) {
-                    self.peak.fetch_max(number, Ordering::Relaxed);
-                }
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    /// The first that was never taken.
+    fn take_first(&self) -> Option<u32> {
+        for _ in 0..TRIES {
+            let number = self.reached.load(Ordering::Relaxed);
+            self.cold.get(number as usize)?;
+            let next =
+                self.reached.compare_exchange(number, number + 1, Ordering::Relaxed, Ordering::Relaxed);
+            if next.is_ok() {
                 return Some(number);
             }
         }

@@ -12,7 +12,7 @@ use vswitch_core::{
     clock::Instant,
     drop_reason::DropReason,
     fdb::{Key, Target},
-    firewall::connections::{Counts, Ends, Row, State},
+    firewall::connections::{Counts, DEFAULT_CAPACITY, Ends, Row, State},
     id::{PortId, SwitchId},
 };
 use vswitchd::control::protocol::PortCounters;
@@ -26,8 +26,8 @@ const SEGMENTS: u16 = 8;
 const LATER: u16 = 30_000;
 const OPENS: u64 = 50;
 
-/// Connections that each of the four may have, of all 262,144.
-const SHARE: u64 = (1 << 18) / GUESTS as u64;
+/// Connections that each of the four may have, of all.
+const SHARE: u64 = DEFAULT_CAPACITY as u64 / GUESTS as u64;
 
 /// Turns in which the victims' frames of one moment are taken at the latest: a segment that opens a connection and two fragments are more
 /// work than one turn has for each.
