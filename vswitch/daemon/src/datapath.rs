@@ -82,9 +82,10 @@ struct Running {
     /// Goes with it.
     _grower: Grower,
     tracking: Tracking,
-    rule_log: RuleLog,
     settings: DatapathSettings,
     workers: Arc<Workers>,
+    /// Behind the workers: it writes what they left to the end.
+    rule_log: RuleLog,
     /// Of all ports of the World.
     healths: Healths,
 }
@@ -224,9 +225,9 @@ impl Datapath {
             fdb,
             _grower: grower,
             tracking,
-            rule_log: RuleLog::none(self.origin),
             settings,
             workers: Arc::new(workers),
+            rule_log: RuleLog::none(self.origin),
             healths: Healths::new(),
         })
     }
