@@ -327,10 +327,8 @@ impl Case<'_> {
             return verdict;
         }
         // What is picked up is not new.
-        let is_new = !is_picked_up(event);
-        if let Some(limits) = self.limits.filter(|_| is_new)
-            && !limits.let_connection(self.direction, self.switch.asking())
-        {
+        let limits = self.limits.filter(|_| !is_picked_up(event));
+        if limits.is_some_and(|limits| !limits.let_connection(self.direction, self.switch.asking())) {
             return Verdict::RATE;
         }
         if !self.switch.learning {
@@ -338,7 +336,11 @@ impl Case<'_> {
         }
         let opening =
             Opening { key, digest, from: self.direction, event, opener, epoch: self.firewall.epoch };
-        match self.switch.connections.open(&opening, self.switch.now) {
+        let opened = self.switch.connections.open(&opening, self.switch.now);
+        if let Some(limits) = limits.filter(|_| opened != Opened::New) {
+            limits.give_connection_back(self.direction);
+        }
+        match opened {
             Opened::New | Opened::Already | Opened::Refused(Refusal::Busy) => verdict,
             Opened::Refused(Refusal::PortLimit | Refusal::TableFull | Refusal::NoPort) => Verdict::FULL,
             Opened::Refused(Refusal::NoBeginning) => Verdict::INVALID,

@@ -421,6 +421,25 @@ fn connections_are_opened_as_fast_as_they_may_be_in_each_direction() {
 }
 
 #[test]
+fn a_connection_for_which_there_is_no_room_takes_nothing_from_the_limit() {
+    for (from, to, [full, fast]) in [
+        (1, 3, [DropReason::ConnectionLimitEgress, DropReason::ConnectionRateEgress]),
+        (3, 1, [DropReason::ConnectionLimitIngress, DropReason::ConnectionRateIngress]),
+    ] {
+        let mut bench = talkative(true);
+        bench.connections.admit(PortId::new(0, 0), 0);
+        for port in 1..50 {
+            assert_eq!(datagram(&mut bench, from, to, (port, 9)), Err(full), "{port}");
+        }
+        bench.connections.admit(PortId::new(0, 0), 100);
+        for port in [1, 2] {
+            assert_eq!(datagram(&mut bench, from, to, (port, 9)), Ok(()));
+        }
+        assert_eq!(datagram(&mut bench, from, to, (3, 9)), Err(fast));
+    }
+}
+
+#[test]
 fn what_opens_no_connection_meets_no_limit_of_connections() {
     let mut bench = talkative(false);
     for port in 1..50 {
