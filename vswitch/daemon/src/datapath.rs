@@ -190,6 +190,7 @@ impl Datapath {
         let health = |id| running.healths.get(&id).cloned().unwrap_or_default();
         let healths: Healths = world.ports().map(|port| (port.id, health(port.id))).collect();
         running.workers.adopt(&world, running.tracking.table(), &healths);
+        running.fdb.settle(&world);
         running.tracking.forget_others(&world);
         if let Err(why) = running.rule_log.follow(&world) {
             tracing::error!("what rules decide is not logged: no thread for it: {why}");

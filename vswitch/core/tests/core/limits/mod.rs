@@ -14,6 +14,7 @@ use vswitch_core::{
     firewall::policy::{Action, Direction, Match, Protocol, Rule},
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
+    world::World,
 };
 
 fn rate(number: u64) -> Option<NonZeroU64> {
@@ -312,6 +313,26 @@ fn sticky_addresses_stay_over_an_apply_and_go_with_the_word() {
     bench.adopt(&lab);
     assert_eq!(bench.pass(LIMITED, 15, 99, None).0, Fate::Flooded);
     assert_eq!(rows(&bench), [(mac(15), true)]);
+}
+
+#[test]
+fn addresses_that_a_guest_goes_on_using_over_an_apply_become_sticky() {
+    let mut bench = two_macs(false).bench();
+    let mut lab = two_macs(true);
+    lab.description.epoch = Epoch::new(2);
+    bench.pass(LIMITED, 11, 99, None);
+    let new = World::compile_after(&lab.description, &bench.world).expect("a lab");
+    bench.fdb.install(&new);
+    // A worker that still decides by the old World learns the address as one that ages; another one is ahead of it.
+    bench.pass(LIMITED, 11, 99, None);
+    assert_eq!(rows(&bench), [(mac(11), false)]);
+    bench.world = new;
+    bench.pass(LIMITED, 12, 99, None);
+    bench.fdb.settle(&bench.world);
+    assert_eq!(rows(&bench), [(mac(12), true)]);
+    assert_eq!(bench.pass(LIMITED, 11, 99, None).0, Fate::Flooded);
+    assert_eq!(rows(&bench), [(mac(11), true), (mac(12), true)]);
+    assert_eq!(bench.pass(LIMITED, 13, 99, None), dropped(DropReason::MacLimit));
 }
 
 #[test]
