@@ -215,7 +215,8 @@ pub(super) fn vlan_on_wire(link: &LinkHeader) -> VlanId {
 impl Case<'_> {
     #[inline(always)]
     fn judge(&self) -> Verdict {
-        // Rules are asked for the destination that is read, and whoever follows the route sends it on to another (RFC 5095 §4.2, RFC 7126 §4.3).
+        // Rules are asked for the destination that is read, and whoever follows the route sends it on to another (RFC 8200 §4.4, RFC 5095 §4.2, RFC 7126
+        // §4.3).
         if self.head.network.has_source_route() {
             return Verdict::UNPARSED;
         }
