@@ -82,9 +82,10 @@ struct Running {
     /// Goes with it.
     _grower: Grower,
     tracking: Tracking,
-    rule_log: RuleLog,
     settings: DatapathSettings,
     workers: Arc<Workers>,
+    /// Behind the workers: it writes what they left to the end.
+    rule_log: RuleLog,
     /// Of all ports of the World.
     healths: Healths,
 }
@@ -189,6 +190,7 @@ impl Datapath {
         let health = |id| running.healths.get(&id).cloned().unwrap_or_default();
         let healths: Healths = world.ports().map(|port| (port.id, health(port.id))).collect();
         running.workers.adopt(&world, running.tracking.table(), &healths);
+        running.fdb.settle(&world);
         running.tracking.forget_others(&world);
         if let Err(why) = running.rule_log.follow(&world) {
             tracing::error!("what rules decide is not logged: no thread for it: {why}");
@@ -224,9 +226,9 @@ impl Datapath {
             fdb,
             _grower: grower,
             tracking,
-            rule_log: RuleLog::none(self.origin),
             settings,
             workers: Arc::new(workers),
+            rule_log: RuleLog::none(self.origin),
             healths: Healths::new(),
         })
     }

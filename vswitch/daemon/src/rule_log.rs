@@ -36,7 +36,7 @@ impl RuleLog {
 
     /// Writes what is left of the World before, and goes on with `world`, by which all workers decide.
     pub(crate) fn follow(&mut self, world: &Arc<World>) -> io::Result<()> {
-        self.shared.write();
+        self.shared.write_last();
         *self.shared.world() = Some(world.clone());
         if self.thread.is_none() && world.log().is_some() {
             let shared = self.shared.clone();
@@ -59,12 +59,21 @@ impl Shared {
     }
 
     fn write(&self) {
+        self.write_until(Some(clock::Instant::ZERO + self.origin.elapsed()));
+    }
+
+    /// Writes all that is left of a World by which nobody decides any more.
+    fn write_last(&self) {
+        self.write_until(None);
+    }
+
+    /// `now` is none if nothing will follow.
+    fn write_until(&self, now: Option<clock::Instant>) {
         let world = self.world();
         let Some((world, log)) = world.as_ref().and_then(|world| Some((world, world.log()?))) else { return };
         for entry in log.take() {
             tracing::info!("rule: {}", entry.words(world));
         }
-        let now = clock::Instant::ZERO + self.origin.elapsed();
         for (rule, count) in world.unlogged(now) {
             tracing::info!("rule: {}", log::unlogged_words(world, rule, count));
         }
@@ -78,7 +87,7 @@ impl Drop for RuleLog {
             thread.thread().unpark();
             // Had it panicked, that was printed; there is nothing left to end.
             let _ = thread.join();
-            self.shared.write();
+            self.shared.write_last();
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Who is told that a rule rejects a frame.
 
-use super::{Copy, Examined, Fate, Switch, admit::Admitted, admit::admit, vlan_on_wire};
+use super::{Copy, Fate, Switch, admit::Admitted, admit::admit, vlan_on_wire};
 use crate::{
     drop_reason::DropReason,
     firewall::{
         answer::{Answer, AnswerKind},
+        connections::{Facts, Scope},
         policy::Direction,
     },
     head::{FrameView, LinkHeader},
-    trace::NoTrace,
     world::Port,
 };
 
@@ -45,8 +45,12 @@ impl Switch<'_> {
             Ok(Admitted::Wire { .. }) => vlan_on_wire(&link),
             Err(_) => return,
         };
-        // It could read the connection's own frames too, so its answer passes, whatever this says.
         let view = FrameView { link: &link, bytes: answer.bytes(), len, wire_len: len };
-        let _ = self.filter((port, firewall), vlan, Direction::Ingress, &Examined::new(&view), &mut NoTrace);
+        let facts = Facts::read(&view.head(), view.bytes, Scope { port: port.id, vlan }, Direction::Ingress);
+        // No rule is asked of what the switch says itself: it passes, whatever this says.
+        if let Facts::Of(key, event) = facts {
+            let digest = self.connections.digest(&key);
+            self.connections.look_up(digest, Direction::Ingress, &event, firewall.epoch, self.now);
+        }
     }
 }

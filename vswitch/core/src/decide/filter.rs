@@ -215,7 +215,8 @@ pub(super) fn vlan_on_wire(link: &LinkHeader) -> VlanId {
 impl Case<'_> {
     #[inline(always)]
     fn judge(&self) -> Verdict {
-        // Rules are asked for the destination that is read, and whoever follows the route sends it on to another (RFC 5095 §4.2, RFC 7126 §4.3).
+        // Rules are asked for the destination that is read, and whoever follows the route sends it on to another (RFC 8200 §4.4, RFC 5095 §4.2, RFC 7126
+        // §4.3).
         if self.head.network.has_source_route() {
             return Verdict::UNPARSED;
         }
@@ -235,7 +236,8 @@ impl Case<'_> {
                 let digest = connections.digest(&key);
                 let related =
                     || connections.related(digest, self.direction, &quoted, self.firewall.epoch, now);
-                self.answered(&key, digest, related, || self.without_connection(&tuple), &tuple)
+                let unrelated = || Answer::Invalid(Invalid::Unrelated);
+                self.answered((&key, digest), related, unrelated, || self.without_connection(&tuple), &tuple)
             }
             Facts::Invalid(_) => self.without_connection(&tuple),
             Facts::Untracked(Untracked::Unparsed | Untracked::LaterFragment) => Verdict::UNPARSED,
@@ -252,7 +254,8 @@ impl Case<'_> {
     fn of_connection(&self, key: &Key, event: &Event, tuple: &Tuple) -> Verdict {
         let digest = self.switch.connections.digest(key);
         let look_up = || self.known_of(digest, event);
-        self.answered(key, digest, look_up, || self.opening((key, digest), event, tuple), tuple)
+        let absent = || self.switch.connections.absent(event, self.switch.now);
+        self.answered((key, digest), look_up, absent, || self.opening((key, digest), event, tuple), tuple)
     }
 
     /// What is known of the connection with this digest, which the frame says that to.
@@ -266,12 +269,13 @@ impl Case<'_> {
         }
     }
 
-    /// What follows from what `look_up` says is known of a connection; of a new one that is what `new` says.
+    /// What follows from what `look_up` says is known of a connection; of a new one that is what `new` says. `absent` is what it would say if
+    /// there were none.
     fn answered(
         &self,
-        key: &Key,
-        digest: Digest,
+        (key, digest): (&Key, Digest),
         look_up: impl Fn() -> Answer,
+        absent: impl FnOnce() -> Answer,
         new: impl FnOnce() -> Verdict,
         tuple: &Tuple,
     ) -> Verdict {
@@ -289,7 +293,9 @@ impl Case<'_> {
             if decision.action != Action::Allow {
                 return Verdict::rules_of_opener(decision);
             }
-            answer = look_up();
+            // Whether it could be ended now or another worker was changing the port's share: rules without connections allow it, and so it is
+            // none of this frame's.
+            answer = if goes_on { look_up() } else { absent() };
             if matches!(answer, Answer::Stale { .. }) {
                 // It is only imagined, or another worker was changing the port's share: the next frame is judged as well.
                 return Verdict::rules_of_opener(decision);
@@ -322,10 +328,8 @@ impl Case<'_> {
             return verdict;
         }
         // What is picked up is not new.
-        let is_new = !is_picked_up(event);
-        if let Some(limits) = self.limits.filter(|_| is_new)
-            && !limits.let_connection(self.direction, self.switch.asking())
-        {
+        let limits = self.limits.filter(|_| !is_picked_up(event));
+        if limits.is_some_and(|limits| !limits.let_connection(self.direction, self.switch.asking())) {
             return Verdict::RATE;
         }
         if !self.switch.learning {
@@ -333,7 +337,11 @@ impl Case<'_> {
         }
         let opening =
             Opening { key, digest, from: self.direction, event, opener, epoch: self.firewall.epoch };
-        match self.switch.connections.open(&opening, self.switch.now) {
+        let opened = self.switch.connections.open(&opening, self.switch.now);
+        if let Some(limits) = limits.filter(|_| opened != Opened::New) {
+            limits.give_connection_back(self.direction);
+        }
+        match opened {
             Opened::New | Opened::Already | Opened::Refused(Refusal::Busy) => verdict,
             Opened::Refused(Refusal::PortLimit | Refusal::TableFull | Refusal::NoPort) => Verdict::FULL,
             Opened::Refused(Refusal::NoBeginning) => Verdict::INVALID,

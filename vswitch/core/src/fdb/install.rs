@@ -36,6 +36,19 @@ impl Fdb {
                 self.install_static(world, (switch, vlan, mac), Target::Port(port.id), install, &mut room);
             }
         }
+        self.forget_untrue(world, install);
+    }
+
+    /// Forgets what was learned by the World before while workers changed over to `world`, which is [installed](Self::install), and is not true in
+    /// it: addresses that were learned again where they stay from now on, or on ports that moved. On the control thread, once every worker decides
+    /// by it.
+    pub fn settle(&self, world: &World) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.forget_untrue(world, self.installs.load(Ordering::Relaxed));
+    }
+
+    /// While nobody else changes the table as a whole.
+    fn forget_untrue(&self, world: &World, install: u64) {
         let table = self.tables.current();
         for number in 0..table.len() {
             let _lock = self.locks.lock(number);

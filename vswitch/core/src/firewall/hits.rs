@@ -83,9 +83,10 @@ impl RuleHits {
         self.counter(rule)?.log.as_deref()
     }
 
-    /// Of rules that log nothing now, how many of their decisions were not logged since this was asked.
-    pub(crate) fn unlogged(&self, now: Instant) -> impl Iterator<Item = (RuleId, u64)> {
-        let rest = move |counter: &Counter| counter.log.as_ref().map_or(0, |sample| sample.rest(now));
+    /// Of rules that log nothing now, how many of their decisions were not logged since this was asked; with none, of all: they decide no more.
+    pub(crate) fn unlogged(&self, now: Option<Instant>) -> impl Iterator<Item = (RuleId, u64)> {
+        let rest_of = move |sample: &Sample| now.map_or_else(|| sample.last(), |now| sample.rest(now));
+        let rest = move |counter: &Counter| counter.log.as_deref().map_or(0, rest_of);
         (0..).map(RuleId::new).zip(self.0.iter().map(rest)).filter(|(_, count)| *count > 0)
     }
 

@@ -130,7 +130,12 @@ impl Sample {
     /// How many were not logged, if nothing was logged in this second that could say so with the next.
     pub(super) fn rest(&self, now: Instant) -> u64 {
         let is_over = (self.window.load(Ordering::Relaxed) >> 32) as u32 != second(now);
-        if is_over { self.unlogged.swap(0, Ordering::Relaxed) } else { 0 }
+        if is_over { self.last() } else { 0 }
+    }
+
+    /// The same of a rule that decides no more: there is no next one.
+    pub(super) fn last(&self) -> u64 {
+        self.unlogged.swap(0, Ordering::Relaxed)
     }
 }
 

@@ -92,7 +92,7 @@ pub struct Ipv6 {
     pub payload_len: u16,
     /// From the fragment header (RFC 8200 §4.5), also of an atomic fragment.
     pub fragment: Option<Fragment>,
-    /// Whether a routing header of type 0 was passed (RFC 5095).
+    /// Whether a routing header was passed that leads on, or may: one of any type with segments left (RFC 8200 §4.4), or of type 0 (RFC 5095).
     pub source_route: bool,
 }
 
@@ -228,8 +228,8 @@ impl Ipv6 {
                 // RFC 8200 §4.1: Hop-by-Hop Options stand right behind the IPv6 header or nowhere.
                 next_header::HOP_BY_HOP if self.extensions > 0 => return Err(Unparsed::Malformed),
                 next_header::ROUTING => {
-                    let &[_, units, kind] = span.read(0)?;
-                    self.source_route |= kind == SOURCE_ROUTE;
+                    let &[_, units, kind, segments_left] = span.read(0)?;
+                    self.source_route |= kind == SOURCE_ROUTE || segments_left > 0;
                     (usize::from(units) + 1) * 8
                 }
                 next_header::HOP_BY_HOP | next_header::DESTINATION_OPTIONS => {

@@ -118,11 +118,19 @@ impl Limits {
 
     /// Whether a frame in that direction may open a connection.
     pub(crate) fn let_connection(&self, direction: Direction, asking: Asking) -> bool {
-        let way = match direction {
+        asking.ask(self.way(direction).connections.as_ref(), 1)
+    }
+
+    /// Undoes what [`Self::let_connection`] took for a connection that then was not opened.
+    pub(crate) fn give_connection_back(&self, direction: Direction) {
+        self.way(direction).connections.iter().for_each(|connections| connections.give_back(1));
+    }
+
+    fn way(&self, direction: Direction) -> &OneWay {
+        match direction {
             Direction::Egress => &self.buckets.egress,
             Direction::Ingress => &self.buckets.ingress,
-        };
-        asking.ask(way.connections.as_ref(), 1)
+        }
     }
 
     /// Whether a frame of the guest's to `dst` may be flooded.

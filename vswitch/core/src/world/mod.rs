@@ -194,8 +194,9 @@ impl World {
         self.log.as_ref()
     }
 
-    /// Of rules that log, and have not within this second, how many decisions were not logged since this was asked.
-    pub fn unlogged(&self, now: Instant) -> impl Iterator<Item = (RuleId, u64)> {
+    /// Of rules that log, and have not within this second, how many decisions were not logged since this was asked. With no moment, of all rules
+    /// that log: nobody decides by this World any more.
+    pub fn unlogged(&self, now: Option<Instant>) -> impl Iterator<Item = (RuleId, u64)> {
         self.hits.unlogged(now)
     }
 

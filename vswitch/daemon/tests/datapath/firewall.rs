@@ -2,7 +2,15 @@
 //! changed policy holds from the moment on that it was applied.
 
 use crate::lab::{Lab, access, description, mac, receive, send};
-use std::{fs::File, net::IpAddr, ops::Range, os::fd::OwnedFd, time::Instant};
+use std::{
+    fs::File,
+    io,
+    net::IpAddr,
+    ops::Range,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 use vhost_net_backend::driver::{Config, Driver};
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
@@ -310,4 +318,62 @@ fn a_lab_tracks_as_many_connections_as_it_was_told() {
         let told = format!("a datapath tracks 1024 to 16777215 connections, not {connections}");
         assert_eq!(why.to_string(), told);
     }
+}
+
+/// All lines that this process writes down.
+#[derive(Debug, Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Lines {
+    /// How many decisions of rules of `group` they account for, logged or not.
+    fn decisions(&self, group: &str) -> u64 {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let count = |line: &str| {
+            let (said, left_out) = line.split_once(" more ").map_or((line, 0), |(said, _)| {
+                let (said, number) = said.rsplit_once(' ').unwrap();
+                (said, number.parse::<u64>().unwrap())
+            });
+            left_out + u64::from(said.contains(" allows it ") || said.contains(" drops it "))
+        };
+        text.lines().filter(|line| line.contains(&format!("group {group}"))).map(count).sum()
+    }
+}
+
+/// Also what was decided in the last second, of which no later line can tell.
+#[test]
+fn no_decision_of_a_rule_that_logs_is_lost_where_the_file_changes_or_the_switch_ends() {
+    const EACH: u16 = 25;
+    let lines = Lines::default();
+    let writer = lines.clone();
+    tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).init();
+    let logging = |epoch| {
+        let mut lab = guarded(one(53), epoch);
+        lab.groups[0].name = "loud".into();
+        lab.groups[0].rules[0].log = true;
+        lab
+    };
+    let mut lab = Lab::with_workers(&logging(1), 2);
+    let [mut client, mut server] = guests(&lab);
+    receive(&mut server, 1);
+    let mut send_all = |lab: &Lab, from: u16| {
+        (from..from + EACH).for_each(|port| send(&mut client, &udp(0, Some(1), (port, 53))));
+        assert_eq!(receive(&mut server, EACH.into()).len(), usize::from(EACH));
+        lab.lawful();
+    };
+    send_all(&lab, 1000);
+    apply(&mut lab, &logging(2));
+    assert_eq!(lines.decisions("loud"), u64::from(EACH), "{lines:?}");
+    send_all(&lab, 2000);
+    drop(lab);
+    assert_eq!(lines.decisions("loud"), 2 * u64::from(EACH), "{lines:?}");
 }

@@ -1,12 +1,20 @@
 //! One configuration after the other on a running datapath: a wrong one changes nothing, a right one is there at once (DESIGN §2, law 4).
 
 use crate::{
-    lab::{Lab, access, description},
+    lab::{Lab, access, description, frame, mac},
     traffic::Pair,
 };
-use std::{fs::File, os::fd::OwnedFd};
-use vswitch_core::{description::Description, id::Epoch};
-use vswitchd::control::protocol::{Attachment, AttachmentKind, DatapathSettings, PortState};
+use std::{
+    fs::File,
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicBool, Ordering},
+};
+use vhost_net_backend::driver::Config;
+use vswitch_core::{
+    description::{Description, Limits, Origin, Rates, Storm},
+    id::{Epoch, PortId},
+};
+use vswitchd::control::protocol::{Attachment, AttachmentKind, DatapathSettings, PortState, Snapshot};
 
 const WORKERS: u16 = 2;
 
@@ -70,4 +78,54 @@ fn every_frame_is_judged_by_one_whole_configuration() {
         pair.flows();
     }
     pair.stop().lost_nothing(&lab.lawful());
+}
+
+/// The workers decide by the old World a little longer than the FDB is of it, and a guest that talks does so all that time.
+#[test]
+fn addresses_become_sticky_also_of_a_guest_that_talks_while_the_file_changes() {
+    let mut lab = Lab::with_workers(&both_in(10, 1), WORKERS);
+    let [mut talker, _listener] = [0, 1].map(|place| lab.attach(place, &Config::default()));
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                talker.pair().transmit(&frame(mac(1), mac(0), 60, 0));
+                talker.pair().flush();
+            }
+        });
+        // A test that fails ends the talker, too.
+        let _over = Ends(&over);
+        for epoch in 2..82 {
+            let sticky = epoch % 2 == 0;
+            let mut now = both_in(10, epoch);
+            now.ports[0].as_mut().unwrap().limits = sticky.then(sticky_macs);
+            apply(&mut lab, &now, 2, settings()).unwrap();
+            let sent = |seen: &Snapshot| seen.ports[0].counters.from_port.frames;
+            let before = sent(&lab.lawful());
+            lab.wait(|seen| sent(seen) > before);
+            let rows = lab.datapath.fdb(Some(PortId::new(0, 0))).unwrap().rows;
+            let learned: Vec<_> = rows.iter().map(|row| (row.mac, row.is_sticky)).collect();
+            assert_eq!(learned, [(mac(0), sticky)], "epoch {epoch}");
+        }
+    });
+}
+
+/// Says so when it is dropped.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn sticky_macs() -> Limits {
+    Limits {
+        egress: Rates::default(),
+        ingress: Rates::default(),
+        storm: Storm::default(),
+        drops_other_macs: true,
+        sticky_macs: true,
+        origin: Origin { line: 1, column: 1 },
+    }
 }

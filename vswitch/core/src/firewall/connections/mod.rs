@@ -104,7 +104,8 @@ pub enum Answer {
         opener: Direction,
     },
     /// It was judged under another policy than the one that is given. The frame has changed nothing. If the rules would let the
-    /// connection be opened, [`Connections::renew`] it and look up again; if not, [`Connections::end`] it.
+    /// connection be opened, [`Connections::renew`] it and look up again; if not, [`Connections::end`] it, and the frame is one
+    /// [without it](Connections::absent).
     Stale {
         /// Which way its first frame went: the direction in which the rules are to be asked.
         opener: Direction,
@@ -344,6 +345,11 @@ impl Connections {
     /// next frame is to be judged as well.
     pub fn end(&self, digest: Digest) -> bool {
         self.under_lock(digest, |guard, number| self.remove(guard, number))
+    }
+
+    /// What [`Self::look_up`] would say if the frame's connection had ended.
+    pub fn absent(&self, event: &Event, now: Instant) -> Answer {
+        self.unknown(event, second(now))
     }
 
     /// What a frame of no connection is.

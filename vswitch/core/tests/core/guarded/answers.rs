@@ -1,8 +1,8 @@
 //! What the sender of a rejected frame is told. etherparse reads the answers, and sums their checksums.
 
 use super::{
-    ACK, H1, PC1, PC2, SYN_ACK, WEB1, addresses, allow, link, office, outcome, segment, syn, to_all, udp, v4,
-    v6,
+    ACK, H1, PC1, PC2, SYN_ACK, TCP, WEB1, addresses, allow, link, office, outcome, segment, syn, to_all,
+    udp, v4, v6,
 };
 use crate::support::lab::{Bench, Lab, mac};
 use etherparse::{NetHeaders, PacketHeaders, TcpHeader, TransportHeader};
@@ -14,7 +14,7 @@ use vswitch_core::{
     firewall::{
         answer::{Answer, AnswerKind},
         connections::State,
-        policy::{Action, Direction, Match, Rule},
+        policy::{Action, Direction, Match, Protocol, Rule},
     },
     head::{FrameView, HEAD_BYTES, LinkHeader},
     mac::MacAddr,
@@ -269,4 +269,20 @@ fn the_sender_has_no_connection_left_of_what_was_rejected() {
     assert!(!states(&bench).contains(&State::SynSent), "{:?}", states(&bench));
     bench.now = Instant::from_nanos(bench.now.as_nanos() + 11_000_000_000);
     assert_eq!(states(&bench), []);
+}
+
+/// What the switch says itself is no frame that a rule decides about.
+#[test]
+fn an_answer_is_no_hit_of_the_senders_rules() {
+    let mut lab = lab();
+    let any_tcp = || Match { protocol: Protocol::Number(TCP), ..Match::default() };
+    let stateless = |direction| Rule { stateful: false, log: true, ..allow(direction, any_tcp()) };
+    lab.description.groups[1].rules = [Direction::Egress, Direction::Ingress].map(stateless).into();
+    let mut bench = lab.bench();
+    bench.send(PC2, &build::arp_request(to_all(4), v4(4), v4(1)));
+    reset(told(&mut bench, PC1, &syn(2, 4, (4000, 80))));
+    // That of `web1`, both of `pc1`, and that of `pc2`.
+    assert_eq!(bench.world.rule_hits().collect::<Vec<_>>(), [0, 1, 0, 1]);
+    let logged = bench.world.log().expect("rules log").take();
+    assert_eq!(logged.iter().map(|entry| entry.direction).collect::<Vec<_>>(), [Direction::Egress]);
 }

@@ -85,6 +85,28 @@ fn a_changed_policy_judges_what_runs_by_the_frame_that_opened_it() {
     }
 }
 
+/// Whether the connection could be ended at once or not, for it is only imagined or another worker is at it: its frames are judged without it.
+#[test]
+fn a_connection_that_rules_without_state_allow_is_none_any_more() {
+    let web = Rule { stateful: false, ..allow(Direction::Ingress, to_port(TCP, 80)) };
+    let there = (PC1, segment(syn(2, 1, (4000, 80)), ACK, 1001, 5001));
+    let back = (WEB1, segment(syn(1, 2, (80, 4000)), ACK, 5001, 1001));
+    for order in [[&there, &back], [&back, &there]] {
+        let mut bench = open_office();
+        handshake(&mut bench);
+        bench.adopt(&with_web(std::slice::from_ref(&web), 2));
+        for learning in [false, true] {
+            bench.learning = learning;
+            for (port, frame) in order {
+                // No rule lets an answer out that answers nothing.
+                let expected = if *port == PC1 { Ok(()) } else { Err(DropReason::InvalidEgress) };
+                assert_eq!(outcome(bench.send(*port, frame)), expected, "{learning}: {}", bench.story());
+            }
+        }
+        assert_eq!(held(&bench, WEB1), 0);
+    }
+}
+
 #[test]
 fn a_change_elsewhere_judges_nothing_anew() {
     let mut bench = open_office();

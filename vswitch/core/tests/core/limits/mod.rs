@@ -14,6 +14,7 @@ use vswitch_core::{
     firewall::policy::{Action, Direction, Match, Protocol, Rule},
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
+    world::World,
 };
 
 fn rate(number: u64) -> Option<NonZeroU64> {
@@ -315,6 +316,26 @@ fn sticky_addresses_stay_over_an_apply_and_go_with_the_word() {
 }
 
 #[test]
+fn addresses_that_a_guest_goes_on_using_over_an_apply_become_sticky() {
+    let mut bench = two_macs(false).bench();
+    let mut lab = two_macs(true);
+    lab.description.epoch = Epoch::new(2);
+    bench.pass(LIMITED, 11, 99, None);
+    let new = World::compile_after(&lab.description, &bench.world).expect("a lab");
+    bench.fdb.install(&new);
+    // A worker that still decides by the old World learns the address as one that ages; another one is ahead of it.
+    bench.pass(LIMITED, 11, 99, None);
+    assert_eq!(rows(&bench), [(mac(11), false)]);
+    bench.world = new;
+    bench.pass(LIMITED, 12, 99, None);
+    bench.fdb.settle(&bench.world);
+    assert_eq!(rows(&bench), [(mac(12), true)]);
+    assert_eq!(bench.pass(LIMITED, 11, 99, None).0, Fate::Flooded);
+    assert_eq!(rows(&bench), [(mac(11), true), (mac(12), true)]);
+    assert_eq!(bench.pass(LIMITED, 13, 99, None), dropped(DropReason::MacLimit));
+}
+
+#[test]
 fn a_sticky_address_is_decided_the_short_way_and_does_not_change() {
     let mut bench = two_macs(true).bench();
     bench.pass(LIMITED, 11, 99, None);
@@ -418,6 +439,25 @@ fn connections_are_opened_as_fast_as_they_may_be_in_each_direction() {
     assert_eq!(datagram(&mut bench, 1, 3, (3, 9)), Ok(()));
     assert_eq!(datagram(&mut bench, 1, 3, (4, 9)), Err(DropReason::ConnectionRateEgress));
     assert_eq!(bench.connections.counts_of(0).held, 5);
+}
+
+#[test]
+fn a_connection_for_which_there_is_no_room_takes_nothing_from_the_limit() {
+    for (from, to, [full, fast]) in [
+        (1, 3, [DropReason::ConnectionLimitEgress, DropReason::ConnectionRateEgress]),
+        (3, 1, [DropReason::ConnectionLimitIngress, DropReason::ConnectionRateIngress]),
+    ] {
+        let mut bench = talkative(true);
+        bench.connections.admit(PortId::new(0, 0), 0);
+        for port in 1..50 {
+            assert_eq!(datagram(&mut bench, from, to, (port, 9)), Err(full), "{port}");
+        }
+        bench.connections.admit(PortId::new(0, 0), 100);
+        for port in [1, 2] {
+            assert_eq!(datagram(&mut bench, from, to, (port, 9)), Ok(()));
+        }
+        assert_eq!(datagram(&mut bench, from, to, (3, 9)), Err(fast));
+    }
 }
 
 #[test]

@@ -197,7 +197,7 @@ fn what_a_guard_refuses_hides_in_no_extension_header_and_no_fragment() {
         let [o0, o1] = word.to_be_bytes();
         vec![next, 0, o0, o1, 0, 0, 0, 9]
     };
-    let routing = |next: u8, kind: u8| [vec![next, 2, kind, 1], vec![0; 20]].concat();
+    let routing = |next: u8, kind: u8| [vec![next, 2, kind, 0], vec![0; 20]].concat();
     let wrapped = |first: u8, src: Ipv6Addr, parts: &[&[u8]]| {
         Packet::new(to_all(2), src.into(), ALL_NODES.into(), first).hops(255).of(&parts.concat())
     };
