@@ -91,7 +91,9 @@ impl Facts {
                 Some(segment) => Self::Of(key(ports(src, dst, from)), Event::Tcp(segment)),
                 None => Self::Untracked(Untracked::Unparsed),
             },
-            (Transport::Udp { src, dst }, _) => Self::Of(key(ports(src, dst, from)), Event::Datagram),
+            (Transport::Udp { src, dst } | Transport::Sctp { src, dst }, _) => {
+                Self::Of(key(ports(src, dst, from)), Event::Datagram)
+            }
             (Transport::Icmpv4 { kind, .. }, Some(at)) if protocol == ICMP => {
                 of_icmp(icmp::v4(kind), (within(bytes, end), at), key, scope, hosts, from)
             }
@@ -148,9 +150,9 @@ pub(super) fn word(bytes: &[u8], at: usize) -> Option<[u8; 4]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
-/// Protocols that begin as TCP and UDP do, with two port numbers: DCCP (RFC 4340 §5.1), SCTP (RFC 9260 §3.1), UDP-Lite (RFC 3828 §3.1).
+/// Protocols that begin with two port numbers, of which the first eight bytes say nothing more here: UDP (RFC 768), DCCP (RFC 4340 §5.1), SCTP (RFC 9260 §3.1), UDP-Lite (RFC 3828 §3.1).
 pub(super) const fn has_ports(protocol: u8) -> bool {
-    matches!(protocol, 33 | 132 | 136)
+    matches!(protocol, UDP | 33 | 132 | 136)
 }
 
 /// The ends of a frame that goes `from` one of them.

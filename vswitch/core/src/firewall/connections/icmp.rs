@@ -68,25 +68,26 @@ pub(super) fn quoted(
     if receiver(hosts) != receiver(quoted_hosts) {
         return None;
     }
-    let first = facts::word(bytes, at)?;
-    let second = facts::word(bytes, at + 4)?;
-    let [a, b, c, d] = first;
-    let ports = facts::ports(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), went);
-    let query = |meaning| match meaning {
+    // Not all of it is quoted, and of a protocol without ports there may be nothing.
+    let (first, second) = (facts::word(bytes, at), facts::word(bytes, at + 4));
+    let ports = || {
+        let [a, b, c, d] = first?;
+        Some(facts::ports(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), went))
+    };
+    let query = |meaning: fn(u8) -> Meaning| match meaning(first?[0]) {
         Meaning::Query { kind, reply } => {
             let asked = if reply { went.opposite() } else { went };
-            let [i, d, _, _] = second;
+            let [i, d, _, _] = second?;
             Some(Ends::Query { id: u16::from_be_bytes([i, d]), kind, asked })
         }
         // There are no errors about errors (RFC 1122 §3.2.2).
         Meaning::Error | Meaning::Other => None,
     };
     let (ends, seq) = match (protocol, hosts) {
-        (facts::TCP, _) => (ports, Some(u32::from_be_bytes(second))),
-        (facts::UDP, _) => (ports, None),
-        (facts::ICMP, Hosts::V4(..)) => (query(v4(a))?, None),
-        (facts::ICMPV6, Hosts::V6(..)) => (query(v6(a))?, None),
-        _ if facts::has_ports(protocol) => (ports, None),
+        (facts::TCP, _) => (ports()?, Some(u32::from_be_bytes(second?))),
+        (facts::ICMP, Hosts::V4(..)) => (query(v4)?, None),
+        (facts::ICMPV6, Hosts::V6(..)) => (query(v6)?, None),
+        _ if facts::has_ports(protocol) => (ports()?, None),
         _ => (Ends::Pair, None),
     };
     Some((Key::new(scope, quoted_hosts, protocol, ends), Quoted { seq }))

@@ -7,6 +7,7 @@ mod hidden;
 mod icmp;
 mod links;
 mod multicast;
+mod protocols;
 mod spoof;
 mod table;
 mod tcp;
