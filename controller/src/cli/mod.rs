@@ -206,7 +206,7 @@ impl Show for Vec<Topic> {
 
 const DROP_REASON: &str = "a drop reason";
 const REASON_CLASS: &str = "a class of drop reasons, for `because`";
-const IN_A_FILE: &str = "an error in a topology file";
+const IN_A_FILE: &str = "an error or a warning in a topology file";
 const OF_A_VERB: &str = "an error of a verb";
 
 /// All that [`explain`] knows.
@@ -273,7 +273,9 @@ mod tests {
             ["T0607", "no-receiver", "which-lab"].iter().all(|code| topics.iter().any(|t| t.code == *code))
         );
         assert!(topics.iter().all(|topic| explain(topic.code).is_ok_and(|found| found.kind == topic.kind)));
-        assert!(explain("t0101").unwrap().table().starts_with("T0101: an error in a topology file"));
+        assert!(
+            explain("t0101").unwrap().table().starts_with("T0101: an error or a warning in a topology file")
+        );
         let vlan = explain("VLAN").unwrap();
         assert!(vlan.what.contains("vlan-not-member") && vlan.mend.unwrap().contains("vnet trace"));
         assert!(explain("which-lab").unwrap().what.contains("--name"));

@@ -49,7 +49,7 @@ codes! {
         "The first three bytes are a UTF-8 byte-order mark, which some editors write. Save the file as UTF-8 without it.",
         mend "save the file as UTF-8 without a byte-order mark";
     TooMuch = "T0103", "the file is too large or too deep",
-        "A topology file may have at most 16 MiB, 64 levels of nesting, 65,536 values and 1,000 uses of aliases. Real \
+        "A topology file may have at most 16 MiB, 64 levels of nesting, 131,072 values and 1,000 uses of aliases. Real \
          labs are far below that; a file that is not is an accident or an attack.",
         mend "make the file smaller: a lab that size is an accident";
     Empty = "T0104", "the file says nothing",
@@ -174,8 +174,8 @@ codes! {
          address made from lab, node and interface.",
         mend "leave `mac` out, or give one of the two another";
     ExpectForm = "T0601", "an expectation that cannot be read",
-        "The form is `SRC -> DST icmp|tcp/PORT|udp/PORT|arp|l2 allow|deny [because REASON]`.",
-        mend "the form is `SRC -> DST icmp|tcp/PORT|udp/PORT|arp|l2 allow|deny [because REASON]`";
+        "The form is `SRC -> DST icmp|tcp/PORT|udp/PORT|arp|l2 allow|reject|deny [because REASON]`.",
+        mend "the form is `SRC -> DST icmp|tcp/PORT|udp/PORT|arp|l2 allow|reject|deny [because REASON]`";
     ExpectEnd = "T0602", "an expectation about an unknown node",
         "SRC and DST are NODE or NODE:INTERFACE, with names of this file, and two different interfaces that have links.",
         mend "name two different interfaces of this file that have links";
@@ -269,6 +269,12 @@ codes! {
         "A link of two nodes is a transparent wire: no address is learned there, and nothing is flooded. Of `limits` it has the rates \
          in bits and frames only. For the others, put a switch between the two.",
         mend "remove the key, or put a switch between";
+    StopsNeighbours = "T0816", "a rule that keeps neighbours from being found",
+        "Before anything is said over IP, ARP (IPv4) and neighbour discovery (IPv6, a part of ICMPv6) find out where it is to go. An \
+         interface with security groups lets them pass unless a rule drops them, and this one does, along with what it was written for. \
+         Incoming frames that no rule allows are dropped anyway, and these pass, so a rule that drops all of them can go. Of pings it \
+         is enough to drop `protocol: icmp, ether-type: ipv4, icmp-type: 8` and `protocol: icmpv6, icmp-type: 128`.",
+        mend "name what it is to drop, or remove the rule";
 }
 
 /// The explanation of the code of that name, if there is one; upper and lower case are the same.

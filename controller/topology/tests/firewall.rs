@@ -301,3 +301,21 @@ fn rules_behind_others_are_told_and_the_search_ends() {
     assert_eq!(told(560, 500), topology::report::MAX_ERRORS);
     assert_eq!(told(5000, 4990), 0);
 }
+
+#[test]
+fn a_file_has_room_for_ten_thousand_rules() {
+    let rules: String = (0..10_000)
+        .map(|n| {
+            format!(
+                "    - {{ direction: ingress, protocol: tcp, port: {}, remote-ip-prefix: 10.0.{}.0/24 }}\n",
+                1 + n,
+                n % 256
+            )
+        })
+        .collect();
+    let text = format!(
+        "version: 1\nsecurity-groups:\n  g:\n{rules}switches: {{ sw: {{}} }}\nnodes:\n  \
+         a: {{ kind: station, addresses: [10.0.0.1/24], security-groups: [g] }}\nlinks: [[a, sw]]\n"
+    );
+    assert_eq!(plan(&text).description.groups[0].rules.len(), 10_000);
+}

@@ -13,7 +13,8 @@ use crate::{
 use ipnet::IpNet;
 use vswitch_core::drop_reason::DropReason;
 
-const FORM: &str = "the form is `SRC -> DST icmp|tcp/PORT|udp/PORT|arp|l2 allow|deny [because REASON]`";
+const FORM: &str =
+    "the form is `SRC -> DST icmp|tcp/PORT|udp/PORT|arp|l2 allow|reject|deny [because REASON]`";
 
 /// What a line is resolved against.
 pub(crate) struct Scope<'a> {

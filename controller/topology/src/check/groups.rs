@@ -1,7 +1,7 @@
 //! Security groups: their names, and the rules under each.
 
 use crate::{
-    check::{guards::Guard, interfaces::NodeInterface, names, rules, shadows},
+    check::{guards::Guard, interfaces::NodeInterface, names, neighbours, rules, shadows},
     codes::Code,
     report::{Sink, Span, visible},
     said::{lab::Lab, read::Said},
@@ -53,7 +53,7 @@ impl Groups {
     /// The groups of `lab`.
     pub(crate) fn of(lab: &Lab, sink: &mut Sink) -> Self {
         let entries = || lab.security_groups.iter().flat_map(|groups| &groups.0);
-        // A file has at most 65,536 values.
+        // A file has at most 131,072 values, and a group is two.
         let id = |place: usize| GroupId::new(u16::try_from(place).unwrap_or(u16::MAX));
         let names = entries().enumerate().map(|(place, entry)| (entry.name.clone(), id(place)));
         let mut groups = Self { names: GroupNames(names.collect()), list: Vec::new(), spans: Vec::new() };
@@ -79,8 +79,9 @@ impl Groups {
         let listed: HashSet<GroupId> =
             guards.iter().flatten().flat_map(|guard| &guard.groups).copied().collect();
         let mut budget = shadows::BUDGET;
-        for (group, spans) in self.list.iter().zip(&self.spans) {
+        for ((group, spans), own) in self.list.iter().zip(&self.spans).zip(&members) {
             shadows::warn(group, spans, &mut budget, sink);
+            neighbours::warn(group, spans, own, sink);
             for (rule, places) in group.rules.iter().zip(spans) {
                 let span = places.remote.unwrap_or(places.rule);
                 match &rule.matches.remote {

@@ -38,7 +38,7 @@ said_map! {
         nodes: Entries<Node> = "nodes", required;
         /// What is joined to what.
         links: Vec<Said<Link>> = "links";
-        /// What must and must not reach what: `SRC -> DST icmp|tcp/N|udp/N|arp|l2 allow|deny [because REASON]`.
+        /// What must and must not reach what: `SRC -> DST icmp|tcp/N|udp/N|arp|l2 allow|reject|deny [because REASON]`.
         expect: Vec<Said<String>> = "expect";
     } not yet ["routers", "defaults"]
 }

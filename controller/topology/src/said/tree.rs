@@ -94,7 +94,7 @@ pub(crate) fn parse(text: &str, sink: &mut Sink) -> Option<Tree> {
 /// The bounds (row M3 of the hostile-input ledger); duplicate keys come through, so that both places can be told.
 fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
-        budget: serde_saphyr::budget! { max_nodes: 65_536, max_events: 200_000, max_aliases: 1_000, max_anchors: 1_000, max_depth: 64 },
+        budget: serde_saphyr::budget! { max_nodes: 131_072, max_events: 400_000, max_aliases: 1_000, max_anchors: 1_000, max_depth: 64 },
         duplicate_keys: DuplicateKeyPolicy::LastWins,
         merge_keys: MergeKeyPolicy::AsOrdinary,
         non_finite_float_policy: NonFiniteFloatPolicy::AsString,
@@ -155,7 +155,7 @@ impl Source<'_> {
                     BudgetBreach::Aliases { .. } | BudgetBreach::Anchors { .. } => {
                         "more than 1,000 anchors or aliases"
                     }
-                    _ => "more than 65,536 values, aliases unfolded",
+                    _ => "more than 131,072 values, aliases unfolded",
                 };
                 sink.error(Code::TooMuch, span, format!("the file is too large or too deep: {what}"))
             }

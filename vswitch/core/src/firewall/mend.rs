@@ -25,11 +25,14 @@ pub fn rule(direction: Direction, tuple: &Tuple) -> Rule {
         Tuple::Other { ethertype } => Match { family: Family::EtherType(*ethertype), ..Match::default() },
         Tuple::Ip(ip @ IpTuple { protocol, service, .. }) => {
             let (protocol, ports) = match service {
-                Service::Ports { dst, .. } => {
+                // Port 0 is none that a rule can name.
+                Service::Ports { dst, .. } if *dst > 0 => {
                     (Protocol::Number(*protocol), vec![PortRange { first: *dst, last: *dst }])
                 }
                 Service::Icmp { .. } => (Protocol::Icmp, Vec::new()),
-                Service::None | Service::Unread => (Protocol::Number(*protocol), Vec::new()),
+                Service::Ports { .. } | Service::None | Service::Unread => {
+                    (Protocol::Number(*protocol), Vec::new())
+                }
             };
             let remote = Remote::Networks(vec![ip.remote(direction).into()]);
             Match { protocol, ports, remote, ..Match::default() }

@@ -68,10 +68,10 @@ pub(super) fn quoted(
     if receiver(hosts) != receiver(quoted_hosts) {
         return None;
     }
-    // Not all of it is quoted, and of a protocol without ports there may be nothing.
+    // At least eight bytes are quoted (RFC 792), if there are as many: of protocols without ports there may be none.
     let (first, second) = (facts::word(bytes, at), facts::word(bytes, at + 4));
     let ports = || {
-        let [a, b, c, d] = first?;
+        let ([a, b, c, d], _) = first.zip(second)?;
         Some(facts::ports(u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), went))
     };
     let query = |meaning: fn(u8) -> Meaning| match meaning(first?[0]) {

@@ -139,11 +139,16 @@ fn what_would_let_a_frame_pass_does() {
     let pc1 = lab.description.ports[usize::from(PC1)].as_mut().and_then(|port| port.firewall.as_mut());
     pc1.expect("it has one").groups.clear();
     let ping = |from, to| build::echo(link(from, to), addresses(from, to), Echo::Request, 1, 1, b"");
-    let cases: [(u16, Dropped, &str); 6] = [
+    let cases: [(u16, Dropped, &str); 7] = [
         (
             H1,
             (syn(3, 1, (4000, 8080)), Direction::Ingress, WEB1),
             "would pass with `- { direction: ingress, protocol: tcp, port: 8080, remote-ip-prefix: 10.0.0.3/32 }` in a security group of web1:eth0 (web)",
+        ),
+        (
+            H1,
+            (syn(3, 1, (4000, 0)), Direction::Ingress, WEB1),
+            "would pass with `- { direction: ingress, protocol: tcp, remote-ip-prefix: 10.0.0.3/32 }` in a security group of web1:eth0 (web)",
         ),
         (
             H1,
