@@ -139,6 +139,8 @@ pub(crate) trait Form: Sized {
     const FORM: &'static str;
     /// The unit that a number without one may well mean; a form without numbers has none.
     const UNIT: &'static str = "";
+    /// All units that there are.
+    const UNITS: &'static [&'static str] = &[];
     /// A regular expression (ECMA-262) for the JSON Schema.
     const PATTERN: &'static str;
 
@@ -150,20 +152,32 @@ pub(crate) fn read_form<T: Form>(tree: &Tree, sink: &mut Sink) -> Option<T> {
     let text = String::read(tree, sink)?;
     let value = T::parse(&text);
     if value.is_none() {
-        sink.error(Code::Malformed, tree.span, format!("`{}` is not {}", visible(&text), T::FORM));
+        let told = sink.error(Code::Malformed, tree.span, format!("`{}` is not {}", visible(&text), T::FORM));
+        if let Some(meant) = meant::<T>(&text) {
+            told.help(format!("did you mean `{meant}`?"));
+        }
     }
     value
+}
+
+/// The same number with a unit that begins alike, in upper or lower case, if that is of the form.
+fn meant<T: Form>(text: &str) -> Option<String> {
+    let (number, unit) = quantity(text)?;
+    let is_alike =
+        |known: &str| known.get(..unit.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(unit));
+    let known = T::UNITS.iter().filter(|known| is_alike(known));
+    known.map(|known| format!("{number}{known}")).find(|text| T::parse(text).is_some())
 }
 
 /// A number with a unit; a bare number is an error of its own.
 fn read_quantity<T: Form>(tree: &Tree, sink: &mut Sink) -> Option<T> {
     if let Value::Number(digits) = &tree.value {
-        sink.error(
-            Code::NoUnit,
-            tree.span,
-            format!("`{}` has no unit; this needs {}", visible(digits), T::FORM),
-        )
-        .help(format!("append the unit: `{}{}`", visible(digits), T::UNIT));
+        let what = format!("`{}` has no unit; this needs {}", visible(digits), T::FORM);
+        let told = sink.error(Code::NoUnit, tree.span, what);
+        let with_unit = format!("{}{}", visible(digits), T::UNIT);
+        if T::parse(&with_unit).is_some() {
+            told.help(format!("append the unit: `{with_unit}`"));
+        }
         return None;
     }
     read_form(tree, sink)
@@ -182,6 +196,7 @@ pub(crate) struct Memory(pub(crate) u64);
 
 impl Form for Memory {
     const UNIT: &'static str = "M";
+    const UNITS: &'static [&'static str] = &["M", "K", "G"];
     const FORM: &'static str = "an amount of memory from 16M to 1024G, like 256M (K, M or G: powers of 1024)";
     const PATTERN: &'static str = "^[0-9]+[KMG]$";
 
@@ -204,6 +219,7 @@ pub(crate) struct BitRate(pub(crate) NonZeroU64);
 
 impl Form for BitRate {
     const UNIT: &'static str = "Mbit";
+    const UNITS: &'static [&'static str] = &["Mbit", "kbit", "Gbit"];
     const FORM: &'static str =
         "a rate from 1kbit to 100Gbit, like 10Mbit (bits a second; kbit, Mbit or Gbit: powers of 1000)";
     const PATTERN: &'static str = "^[0-9]+[kMG]bit(/s)?$";
@@ -226,6 +242,7 @@ pub(crate) struct FrameRate(pub(crate) NonZeroU64);
 
 impl Form for FrameRate {
     const UNIT: &'static str = "pps";
+    const UNITS: &'static [&'static str] = &["pps", "kpps", "Mpps"];
     const FORM: &'static str =
         "a frame rate from 1pps to 100Mpps, like 5kpps (frames a second; pps, kpps or Mpps: powers of 1000)";
     const PATTERN: &'static str = "^[0-9]+[kM]?pps$";
