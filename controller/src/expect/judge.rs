@@ -9,8 +9,10 @@ use topology::plan::{Because, Expectation, Probe, Verdict};
 use vswitch_core::{
     description::{Description, Link, Membership, Port},
     drop_reason::DropReason,
+    firewall::answer::AnswerKind,
     id::PortId,
     mac::MacAddr,
+    trace::Step,
     vlan::VlanId,
 };
 use vswitchd::control::protocol::Journey;
@@ -88,6 +90,14 @@ fn fate(journey: &Journey, destination: PortId) -> Fate {
     }
 }
 
+/// What the switch told the sender of a frame that a rule rejected.
+fn answer_of(journey: &Journey) -> Option<AnswerKind> {
+    journey.steps.iter().find_map(|step| match step {
+        Step::Answered { kind, .. } => Some(*kind),
+        _ => None,
+    })
+}
+
 /// Whether the switch did with the probe what the file alone says, `foreseen`; none: what it did depends on more than the file. The error
 /// says both.
 pub(super) fn is_foreseen(
@@ -102,8 +112,11 @@ pub(super) fn is_foreseen(
         Fate::Dropped(reason) | Fate::Lost(reason) => is_denial(*reason),
     };
     let live = seen.iter().find(|seen| seen.role == role)?;
-    let [foreseen, live] = [foreseen, &live.sighting.journey].map(|journey| fate(journey, expectation.dst));
-    if !of_file(&live) || !of_file(&foreseen) {
+    let journeys = [foreseen, &live.sighting.journey];
+    let [foreseen_answer, live_answer] = journeys.map(answer_of);
+    let [foreseen, live] = journeys.map(|journey| fate(journey, expectation.dst));
+    // An answer may be one too many, or find no room.
+    if !of_file(&live) || !of_file(&foreseen) || (foreseen == live && foreseen_answer != live_answer) {
         return None;
     }
     let nothing = Evidence {
@@ -213,7 +226,11 @@ impl Case<'_> {
             (Some(Because::Reject), fate)
                 if is_rejected(fate) && self.evidence.outcome == Outcome::Silent =>
             {
-                fail(format!("{told}, and its sender was not told"), Some(place))
+                // Of a raw frame its sender awaits no answer: that the switch gave it one is all there is to know.
+                match self.answer_to_raw(place) {
+                    Some(kind) => pass(format!("{told}, answered with {kind}"), Some(place)),
+                    None => fail(format!("{told}, and its sender was not told"), Some(place)),
+                }
             }
             // Our own failure forbids nothing, whatever was expected.
             (_, Fate::Dropped(DropReason::Internal) | Fate::Lost(DropReason::Internal)) => {
@@ -321,6 +338,12 @@ impl Case<'_> {
 
     fn last_fate(&self) -> Option<(usize, Fate)> {
         self.probe_fates().next_back().map(|(place, _, fate)| (place, fate))
+    }
+
+    /// What the switch told the sender of the raw frame in this place.
+    fn answer_to_raw(&self, place: usize) -> Option<AnswerKind> {
+        let seen = self.evidence.seen.get(place).filter(|_| self.evidence.raw)?;
+        answer_of(&seen.sighting.journey)
     }
 
     fn tell(&self, fate: &Fate) -> String {
@@ -482,6 +505,7 @@ mod tests {
     use vswitch_core::{
         description::Origin,
         id::{Epoch, SwitchId},
+        trace::Place,
     };
     use vswitchd::control::protocol::Sighting;
 
@@ -639,6 +663,25 @@ mod tests {
             let (judged, proof) = judged(dst, verdict, &of(outcome, &sightings));
             assert_eq!(judged, result, "row {row}: {proof}");
             assert!(proof.contains(words), "row {row}: {proof}");
+        }
+    }
+
+    #[test]
+    fn a_raw_probe_is_rejected_if_the_switch_told_its_sender() {
+        let reject = Verdict::Deny(Some(Because::Reject));
+        let rejected = [seen(None, &[(WEB, Some(DropReason::RejectIngress))])];
+        let mut told = rejected.clone();
+        let pc = Place { name: "pc:eth0".into(), line: 1 };
+        told[0].sighting.journey.steps.push(Step::Answered { port: pc, kind: AnswerKind::Reset });
+        for (raw, seen, result, words) in [
+            (true, &told, Pass, "answered with a TCP RST (sent as a raw frame"),
+            (true, &rejected, Fail, "its sender was not told (sent as a raw frame"),
+            // Whoever waits for it must have heard it.
+            (false, &told, Fail, "its sender was not told"),
+        ] {
+            let (judged, proof) = judged(WEB, reject, &Evidence { raw, ..of(Outcome::Silent, seen) });
+            assert_eq!(judged, result, "{proof}");
+            assert!(proof.contains(words), "{proof}");
         }
     }
 

@@ -132,3 +132,40 @@ fn a_rule_that_logs_is_read_in_the_log_of_the_switch() {
         assert!(Instant::now() < end, "it is not logged: {log}");
     }
 }
+
+/// What a firewall makes of probes from `c`: `deaf` rejects all, neighbour discovery too.
+const PROBED: &str = "version: 1
+name: NAME
+security-groups:
+  deaf: [{ direction: ingress, action: reject }]
+switches: { sw1: {} }
+nodes:
+  c: { kind: station, addresses: [10.0.0.1/24] }
+  deaf: { kind: station, addresses: [10.0.0.2/24], security-groups: [deaf] }
+links: [[c, sw1], [deaf, sw1]]
+expect:
+";
+
+/// Tests `expectations` in the lab of [`PROBED`]; its rows.
+fn probed(lab: &Lab, status: i32, name: &str, expectations: &[&str]) -> Vec<Value> {
+    let name = format!("t{}-{name}", std::process::id());
+    let expect = expectations.iter().map(|line| format!("  - {line}\n")).collect::<String>();
+    let text = format!("{}{expect}", PROBED.replace("NAME", &name));
+    let file = lab.write(&format!("{name}.vnet.yaml"), &text).display().to_string();
+    let (out, err) = lab.expect(status, &["test", &file, "--format", "json"]);
+    let view: Value = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}{err}"));
+    rows(&view, "rows").to_vec()
+}
+
+#[test]
+fn a_probe_that_goes_out_as_a_raw_frame_is_rejected_if_the_switch_answers_it() {
+    let lab = Lab::new();
+    let seen = probed(&lab, 0, "raw", &["c -> deaf tcp/80 reject", "c -> deaf icmp reject"]);
+    for (row, answer) in seen.iter().zip(["a TCP RST", "an ICMP error"]) {
+        let proof = row["proof"].as_str().unwrap();
+        let words = format!("answered with {answer}");
+        assert!(proof.contains(&words) && proof.contains("raw frame"), "{row}");
+        assert_eq!(row["foreseen"], true, "{row}");
+    }
+    lab.assert_gone();
+}
