@@ -49,7 +49,7 @@ pub struct Evidence<'a> {
     pub opened: bool,
     /// The MAC addresses of the destination, as far as they are known.
     pub macs: &'a [MacAddr],
-    /// The probe's own frames as the switch saw them, oldest first.
+    /// The probe's own frames as the switch saw them, oldest first; then their answers.
     pub seen: &'a [Seen],
 }
 
@@ -203,12 +203,32 @@ impl Case<'_> {
                 pass(format!("the switch delivered the frame to {}", self.destination()), Some(place))
             }
             (_, None) => fail("no answer, and no frame of the probe entered the switch".into(), None),
-            (_, Some((place, Fate::Delivered))) => fail(
-                format!("the switch delivered the frame to {}, and no answer came", self.destination()),
-                Some(place),
-            ),
+            (_, Some((place, Fate::Delivered))) => {
+                let delivered = format!("the switch delivered the frame to {}", self.destination());
+                match self.lost_answer() {
+                    Some((place, why)) => fail(format!("{delivered}, and its answer {why}"), Some(place)),
+                    None => fail(format!("{delivered}, and no answer came"), Some(place)),
+                }
+            }
             (_, Some((place, fate))) => fail(self.tell(&fate), Some(place)),
         }
+    }
+
+    /// The last answer that did not get to the probe's sender, and in words why.
+    fn lost_answer(&self) -> Option<(usize, String)> {
+        let answers = self.evidence.seen.iter().enumerate().rev();
+        let mut answers = answers.filter(|(_, seen)| seen.role == Role::Answers);
+        answers.find_map(|(place, seen)| {
+            let why = match fate(&seen.sighting.journey, self.expectation.src) {
+                Fate::Delivered => return None,
+                Fate::Dropped(reason) => {
+                    format!("was dropped at {}: {reason} ({})", self.destination(), reason.what())
+                }
+                lost @ Fate::Lost(_) => format!("was {}", self.tell_to(self.expectation.src, &lost)),
+                elsewhere @ Fate::Elsewhere(_) => self.tell_to(self.expectation.src, &elsewhere),
+            };
+            Some((place, why))
+        })
     }
 
     fn deny(&self, because: Option<Because>) -> Judgement {
@@ -326,13 +346,14 @@ impl Case<'_> {
 
     fn fates(&self) -> impl DoubleEndedIterator<Item = (usize, Role, Fate)> {
         let seen = self.evidence.seen.iter().enumerate();
-        seen.map(|(place, seen)| (place, seen.role, fate(&seen.sighting.journey, self.expectation.dst)))
+        let probes = seen.filter(|(_, seen)| seen.role != Role::Answers);
+        probes.map(|(place, seen)| (place, seen.role, fate(&seen.sighting.journey, self.expectation.dst)))
     }
 
     /// Those of the probe itself. What asks for the destination's MAC address stands for it only if it is all that was seen: it may pass where
     /// the probe does not.
     fn probe_fates(&self) -> impl DoubleEndedIterator<Item = (usize, Role, Fate)> {
-        let asks_only = self.evidence.seen.iter().all(|seen| seen.role == Role::Asks);
+        let asks_only = self.fates().all(|(_, role, _)| role == Role::Asks);
         self.fates().filter(move |(_, role, _)| asks_only || *role != Role::Asks)
     }
 
@@ -347,15 +368,18 @@ impl Case<'_> {
     }
 
     fn tell(&self, fate: &Fate) -> String {
+        self.tell_to(self.expectation.dst, fate)
+    }
+
+    fn tell_to(&self, destination: PortId, fate: &Fate) -> String {
+        let destination = self.name(destination);
         match fate {
-            Fate::Delivered => format!("delivered to {}", self.destination()),
+            Fate::Delivered => format!("delivered to {destination}"),
             Fate::Dropped(reason) => format!("dropped: {reason} ({})", reason.what()),
-            Fate::Lost(reason) => {
-                format!("lost before {}: {reason} ({})", self.destination(), reason.what())
-            }
+            Fate::Lost(reason) => format!("lost before {destination}: {reason} ({})", reason.what()),
             Fate::Elsewhere(ports) => {
                 let names: Vec<_> = ports.iter().map(|port| self.name(*port)).collect();
-                format!("went to {}, not to {}", names.join(", "), self.destination())
+                format!("went to {}, not to {destination}", names.join(", "))
             }
         }
     }
@@ -664,6 +688,23 @@ mod tests {
             assert_eq!(judged, result, "row {row}: {proof}");
             assert!(proof.contains(words), "row {row}: {proof}");
         }
+    }
+
+    #[test]
+    fn an_answer_that_was_lost_is_the_cause() {
+        use DropReason::{NoBuffer, PolicyEgress};
+        let told = |dropped, copies: &[_]| {
+            let answers = of_role(Role::Answers, vec![seen(dropped, copies)]);
+            let all = [vec![seen(None, &[(WEB, None)])], answers].concat();
+            let (result, proof) = judged(WEB, Verdict::Allow, &of(Outcome::Silent, &all));
+            assert_eq!(result, Fail);
+            proof
+        };
+        let lost = told(Some(PolicyEgress), &[]);
+        assert!(lost.contains("web:eth0, and its answer was dropped at web:eth0: policy-egress ("), "{lost}");
+        let lost = told(None, &[(PC, Some(NoBuffer))]);
+        assert!(lost.contains("and its answer was lost before pc:eth0: no-buffer ("), "{lost}");
+        assert!(told(None, &[(PC, None)]).ends_with("and no answer came"));
     }
 
     #[test]

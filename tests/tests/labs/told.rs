@@ -133,16 +133,20 @@ fn a_rule_that_logs_is_read_in_the_log_of_the_switch() {
     }
 }
 
-/// What a firewall makes of probes from `c`: `deaf` rejects all, neighbour discovery too.
+/// What a firewall makes of probes from `c`: `deaf` rejects all, neighbour discovery too; `mute` hears and may not answer.
 const PROBED: &str = "version: 1
 name: NAME
 security-groups:
   deaf: [{ direction: ingress, action: reject }]
+  mute:
+    - { direction: ingress, protocol: tcp, port: 80, stateful: false }
+    - { direction: egress, protocol: udp }
 switches: { sw1: {} }
 nodes:
   c: { kind: station, addresses: [10.0.0.1/24] }
   deaf: { kind: station, addresses: [10.0.0.2/24], security-groups: [deaf] }
-links: [[c, sw1], [deaf, sw1]]
+  mute: { kind: station, addresses: [10.0.0.3/24], security-groups: [mute] }
+links: [[c, sw1], [deaf, sw1], [mute, sw1]]
 expect:
 ";
 
@@ -167,5 +171,19 @@ fn a_probe_that_goes_out_as_a_raw_frame_is_rejected_if_the_switch_answers_it() {
         assert!(proof.contains(&words) && proof.contains("raw frame"), "{row}");
         assert_eq!(row["foreseen"], true, "{row}");
     }
+    lab.assert_gone();
+}
+
+#[test]
+fn an_answer_that_a_firewall_drops_is_told_as_the_cause() {
+    let lab = Lab::new();
+    let seen = probed(&lab, 6, "mute", &["c -> mute tcp/80 allow"]);
+    let proof = seen[0]["proof"].as_str().unwrap();
+    assert!(
+        proof.contains("mute:eth0, and its answer was dropped at mute:eth0: invalid-egress ("),
+        "{seen:?}"
+    );
+    let trace = &seen[0]["trace"];
+    assert_eq!(trace["dropped"], "invalid-egress", "{trace}");
     lab.assert_gone();
 }
