@@ -133,7 +133,8 @@ fn a_rule_that_logs_is_read_in_the_log_of_the_switch() {
     }
 }
 
-/// What a firewall makes of probes from `c`: `deaf` rejects all, neighbour discovery too; `mute` hears and may not answer.
+/// What a firewall makes of probes from `c`: `deaf` rejects all, neighbour discovery too; `mute` hears and may
+/// not answer; `shy` takes all but who asks where it is.
 const PROBED: &str = "version: 1
 name: NAME
 security-groups:
@@ -141,12 +142,14 @@ security-groups:
   mute:
     - { direction: ingress, protocol: tcp, port: 80, stateful: false }
     - { direction: egress, protocol: udp }
+  shy: [{ direction: ingress, ether-type: arp, action: drop }, { direction: ingress }]
 switches: { sw1: {} }
 nodes:
   c: { kind: station, addresses: [10.0.0.1/24] }
   deaf: { kind: station, addresses: [10.0.0.2/24], security-groups: [deaf] }
   mute: { kind: station, addresses: [10.0.0.3/24], security-groups: [mute] }
-links: [[c, sw1], [deaf, sw1], [mute, sw1]]
+  shy: { kind: station, addresses: [10.0.0.4/24], security-groups: [shy] }
+links: [[c, sw1], [deaf, sw1], [mute, sw1], [shy, sw1]]
 expect:
 ";
 
@@ -185,5 +188,15 @@ fn an_answer_that_a_firewall_drops_is_told_as_the_cause() {
     );
     let trace = &seen[0]["trace"];
     assert_eq!(trace["dropped"], "invalid-egress", "{trace}");
+    lab.assert_gone();
+}
+
+#[test]
+fn who_is_asked_for_again_at_once_is_asked_for() {
+    let lab = Lab::new();
+    let expectations = ["c -> shy icmp allow", "c -> shy arp deny because policy"];
+    let seen = probed(&lab, 6, "shy", &expectations);
+    let results: Vec<_> = seen.iter().map(|row| row["result"].as_str().unwrap()).collect();
+    assert_eq!(results, ["fail", "pass"], "{seen:?}");
     lab.assert_gone();
 }
