@@ -68,6 +68,9 @@ fn rules_say_how_often_they_decided_and_connections_where_they_stand() {
     assert_eq!(v6.0, "2001:db8:10::7");
     let (text, _) = lab.expect(0, &["show", "connections"]);
     assert!(text.contains("[2001:db8:10::11]:80") && text.contains("INTERFACE"), "{text}");
+    assert_eq!(lab.expect(0, &["show", "rules", "client"]).0, "client has no firewall\n");
+    let (text, _) = lab.expect(0, &["show", "connections", "client"]);
+    assert_eq!(text, "no firewall of client knows a connection\n");
     let (_, err) = lab.expect(2, &["show", "rules", "nobody"]);
     assert!(err.contains("there is no interface `nobody`") && err.contains("client, web1"), "{err}");
     let (_, err) = lab.expect(2, &["show", "ports", "web1"]);
