@@ -3,7 +3,10 @@
 //! Silence proves nothing. A deny holds only if the switch saw the probe frame come in and says where it ended. Nor does
 //! an answer prove anything by itself: it counts only if the probe was delivered to the destination's own MAC address.
 
-use super::frames::{Role, Seen};
+use super::{
+    frames::{Role, Seen},
+    words::below_a_trace,
+};
 use crate::api::types::TestResult;
 use topology::plan::{Because, Expectation, Probe, Verdict};
 use vswitch_core::{
@@ -401,7 +404,7 @@ impl Case<'_> {
 pub fn why_not(description: &Description, (src, dst): (PortId, PortId), journey: &Journey) -> Option<String> {
     if let Some(copy) = journey.copies.iter().position(|port| *port == dst) {
         let lost = journey.lost.get(copy).copied().flatten();
-        return lost.map(|reason| format!("{}; {}", reason.what(), reason.mend()));
+        return lost.map(|reason| format!("{}; {}", reason.what(), below_a_trace(reason.mend())));
     }
     let port = |id: PortId| description.ports.get(usize::from(id.index()))?.as_ref();
     let name = |vlan: VlanId| {
@@ -418,7 +421,12 @@ pub fn why_not(description: &Description, (src, dst): (PortId, PortId), journey:
         (Some(vlan), Link::Switch { .. }, _) if !carries(to, vlan) => {
             format!("the frame is in {}, which {} does not carry", name(vlan), to.name())
         }
-        (_, _, Some(reason)) => format!("{}; {}", reason.what(), reason.mend()),
+        (_, _, Some(DropReason::SamePort)) if src == dst => "it is where the frame comes from".into(),
+        // That the two hear each other there holds only for addresses that were learned where they belong.
+        (_, _, Some(DropReason::SamePort)) => {
+            format!("its address was learned at {}, where the frame comes from: `vnet show fdb`", from.name())
+        }
+        (_, _, Some(reason)) => format!("{}; {}", reason.what(), below_a_trace(reason.mend())),
         (_, _, None) => "its address was learned elsewhere, or no path leads there: `vnet show fdb`".into(),
     })
 }
@@ -739,6 +747,11 @@ mod tests {
         let down = told(TWIN, &journey(Some(DropReason::LinkDown), &[])).unwrap();
         assert!(down.starts_with("the interface's link is down"), "{down}");
         assert!(told(TWIN, &sent(&[WEB])).unwrap().contains("vnet show fdb"));
+        let same = journey(Some(DropReason::SamePort), &[]);
+        assert!(told(TWIN, &same).unwrap().contains("learned at pc:eth0, where the frame comes from"));
+        assert_eq!(told(PC, &same).unwrap(), "it is where the frame comes from");
+        let rejected = journey(None, &[(TWIN, Some(DropReason::RejectIngress))]);
+        assert!(told(TWIN, &rejected).unwrap().ends_with("; change the rule"), "the trace names it");
     }
 
     #[test]

@@ -331,7 +331,11 @@ impl Running {
                 |head| format!("{} bytes, {head}", sighting.len),
             ),
             live: true,
-            steps: journey.steps.iter().map(ToString::to_string).collect(),
+            steps: journey
+                .steps
+                .iter()
+                .map(|step| words::below_a_trace(&step.to_string()).to_owned())
+                .collect(),
             fate: match journey.dropped {
                 Some(reason) => format!("dropped: {reason}"),
                 None => sent.into_iter().chain(lost).collect::<Vec<_>>().join("; "),

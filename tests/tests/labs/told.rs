@@ -88,6 +88,8 @@ fn the_line_that_why_and_trace_name_lets_the_frame_pass() {
     let whereto = "in a security group of app1:eth0 (app, managed)";
     assert!(told.contains(&format!("no rule allows it; would pass with `{v4}` {whereto}")), "{told}");
 
+    assert!(told.contains("mend: add an ingress rule") && !told.contains("`vnet trace`"), "{told}");
+
     let view = lab.json(&["why", "client", "app1", "--last", "5m"]);
     let frames = rows(&view, "groups").iter().flat_map(|group| rows(group, "frames"));
     let mut mends: Vec<_> = frames.filter_map(|frame| frame["mend"].as_str()).collect();
