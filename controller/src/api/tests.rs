@@ -102,6 +102,7 @@ impl Service for Pretender {
             Question::Transfer(request) => Ok(json!(transferred(&request))),
             Question::Why(request) => Ok(json!(WhyView {
                 about: format!("{request:?}"),
+                last_bits: false,
                 span: WhySpan { asked_millis: 1, held_millis: 2, since_start: true, capped: 0 },
                 groups: vec![],
                 left_out: 0,

@@ -24,6 +24,8 @@ impl WhyRequest {
 pub struct WhyView {
     /// What was asked for, in words: `from web to bob`.
     pub about: String,
+    /// Whether that names an IPv6 address, of which the last 32 bits are compared: frames of others that end so are told, too.
+    pub last_bits: bool,
     /// What the answer can vouch for.
     pub span: WhySpan,
     /// Alike records together: first what was lost, then what else happened; each the latest first.

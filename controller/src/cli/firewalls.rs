@@ -2,6 +2,7 @@
 
 use super::render::{Show, or_dash, table};
 use crate::api::types::{DefaultRow, RuleRow, RulesView};
+use serde::Serialize;
 use std::net::IpAddr;
 use vswitch_core::firewall::{
     connections::Ends,
@@ -9,6 +10,34 @@ use vswitch_core::firewall::{
     words,
 };
 use vswitchd::control::protocol::{ConnectionRow, ConnectionTable};
+
+/// A view of the interfaces that were `said`; none: of all.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+pub(super) struct Of<'a, T> {
+    #[serde(skip)]
+    pub(super) said: Option<&'a str>,
+    pub(super) view: T,
+}
+
+impl Show for Of<'_, RulesView> {
+    fn table(&self) -> String {
+        match self.said {
+            // Whoever has a firewall has a row of what holds where no rule decides.
+            Some(said) if self.view.defaults.is_empty() => format!("{said} has no firewall"),
+            _ => self.view.table(),
+        }
+    }
+}
+
+impl Show for Of<'_, ConnectionTable> {
+    fn table(&self) -> String {
+        match self.said {
+            Some(said) if self.view.entries == 0 => format!("no firewall of {said} knows a connection"),
+            _ => self.view.table(),
+        }
+    }
+}
 
 impl Show for RulesView {
     fn table(&self) -> String {

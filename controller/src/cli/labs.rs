@@ -2,6 +2,7 @@
 
 use super::{
     args::{ExportTo, Format, View},
+    firewalls::Of,
     out, render,
 };
 use crate::{
@@ -149,7 +150,7 @@ pub(super) async fn show(
     of: &LookRequest,
     format: Format,
 ) -> Result<(), Failure> {
-    let api = api(name)?;
+    let (api, said) = (api(name)?, of.interface.as_deref());
     match what {
         View::Ports => render::print(&api.look::<Vec<PortRow>>("ports").await?, format),
         View::Nodes => render::print(&api.look::<Vec<NodeRow>>("nodes").await?, format),
@@ -157,8 +158,14 @@ pub(super) async fn show(
         View::Fdb => render::print(&api.look::<FdbTable>("fdb").await?, format),
         View::Vlans => render::print(&api.look::<Vec<VlanRow>>("vlans").await?, format),
         View::Drops => render::print(&api.look::<Vec<DropRow>>("drops").await?, format),
-        View::Rules => render::print(&api.look_at::<RulesView>("rules", of).await?, format),
-        View::Connections => render::print(&api.look_at::<ConnectionTable>("connections", of).await?, format),
+        View::Rules => {
+            let view: RulesView = api.look_at("rules", of).await?;
+            render::print(&Of { said, view }, format)
+        }
+        View::Connections => {
+            let view: ConnectionTable = api.look_at("connections", of).await?;
+            render::print(&Of { said, view }, format)
+        }
         View::Datapath => render::print(&api.look::<DatapathView>("datapath").await?, format),
     }
 }

@@ -290,7 +290,8 @@ impl Show for TestReport {
                 TestResult::Fail => "FAIL ",
                 TestResult::Error => "ERROR",
             };
-            let _ = writeln!(text, "{result} {}\n        {}", row.expectation, row.proof);
+            let live = if row.foreseen { "" } else { " *" };
+            let _ = writeln!(text, "{result} {}{live}\n        {}", row.expectation, row.proof);
             if let Some(help) = &row.help {
                 let _ = writeln!(text, "        help: {help}");
             }
@@ -305,6 +306,9 @@ impl Show for TestReport {
         }
         let foreseen = self.rows.iter().filter(|row| row.foreseen).count();
         let _ = write!(text, "; the file alone says the same of {foreseen}");
+        if foreseen < self.rows.len() {
+            let _ = write!(text, ", and does not decide those marked *");
+        }
         for row in &self.rows {
             let how = match row.result {
                 TestResult::Pass => continue,
@@ -317,5 +321,31 @@ impl Show for TestReport {
             }
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::types::TestRow;
+
+    #[test]
+    fn expectations_that_the_file_alone_does_not_decide_are_marked() {
+        let row = |expectation: &str, foreseen| TestRow {
+            expectation: expectation.into(),
+            said: "lab.vnet.yaml:9".into(),
+            result: TestResult::Pass,
+            proof: "answered in 0.10 ms".into(),
+            help: None,
+            foreseen,
+            trace: None,
+            millis: 1,
+        };
+        let text = |rows| TestReport { lab: "lab".into(), file: "lab.vnet.yaml".into(), rows }.table();
+        let told = text(vec![row("a -> b icmp allow", true), row("a -> c icmp allow", false)]);
+        let lines: Vec<_> = told.lines().collect();
+        assert_eq!((lines[0], lines[2]), ("PASS  a -> b icmp allow", "PASS  a -> c icmp allow *"));
+        assert!(lines[4].ends_with("says the same of 1, and does not decide those marked *"), "{told}");
+        assert!(text(vec![row("a -> b icmp allow", true)]).ends_with("says the same of 1"));
     }
 }

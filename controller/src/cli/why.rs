@@ -22,6 +22,12 @@ impl Show for WhyView {
                 time(self.span.asked_millis)
             );
         }
+        if self.last_bits {
+            let _ = writeln!(
+                text,
+                "of IPv6 addresses the last 32 bits are recorded and compared: it may be about others that end so"
+            );
+        }
         let _ = write!(text, "{}", vouched(&self.span));
         text
     }

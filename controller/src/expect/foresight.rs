@@ -9,7 +9,7 @@ use vswitch_core::{
     firewall::connections::{Config, Connections, Secret, Timeouts},
     head::{FrameView, HEAD_BYTES, LinkHeader},
     mac::MacAddr,
-    trace::NoTrace,
+    trace::{NoTrace, Step},
     world::World,
 };
 use vswitchd::control::protocol::Journey;
@@ -56,9 +56,12 @@ impl<'p> Foresight<'p> {
         let mut copies: Vec<Copy> = Vec::new();
         let view = FrameView { link: &link, bytes, len, wire_len: len };
         let fate = switch.decide(expectation.src.index(), &view, &mut copies, &mut NoTrace);
+        let sender = self.world.port(expectation.src.index());
+        let answer = switch.answer(expectation.src.index(), &view, fate, &copies);
+        let steps = answer.zip(sender).map(|(answer, to)| Step::answered(to, answer.kind()));
         let known = copies.iter().filter_map(|copy| Some((self.world.port(copy.to)?.id, copy.outcome.err())));
         let (copies, lost) = known.unzip();
         let dropped = if let Fate::Dropped(reason) = fate { Some(reason) } else { None };
-        Some(Journey { steps: Vec::new(), dropped, copies, lost })
+        Some(Journey { steps: steps.into_iter().collect(), dropped, copies, lost })
     }
 }

@@ -30,6 +30,8 @@ pub enum Role {
     Astray,
     /// It asks for the MAC address of the destination's address (RFC 826, RFC 4861 section 4.3).
     Asks,
+    /// The destination's answer to one of the others.
+    Answers,
 }
 
 /// A frame of the probe as the switch saw it.
@@ -64,6 +66,33 @@ impl Probed<'_> {
         }
         let addressed = if self.to.contains(&head.link.dst) { Role::Direct } else { Role::Astray };
         self.is_probe(&head, addresses).then_some(addressed)
+    }
+
+    /// Whether a frame that the destination sent to the source's MAC address answers the probe, or says where the destination is.
+    pub(super) fn is_answer(&self, sighting: &Sighting) -> bool {
+        let Ok(head) = Head::parse(&sighting.head, sighting.len) else { return false };
+        let Some(Addresses { src, dst }) = self.expectation.addresses else { return false };
+        let (from, to) = match head.network {
+            Network::Arp(arp) => {
+                let between = (IpAddr::V4(arp.sender), IpAddr::V4(arp.target));
+                return arp.operation == 2 && between == (dst, src);
+            }
+            Network::Ipv4(ip) => (IpAddr::V4(ip.src), IpAddr::V4(ip.dst)),
+            Network::Ipv6(ip) => (IpAddr::V6(ip.src), IpAddr::V6(ip.dst)),
+            _ => return false,
+        };
+        (from, to) == (dst, src)
+            && match (self.expectation.probe, head.transport) {
+                // Neighbour advertisements: RFC 4861 section 4.4.
+                (_, Transport::Icmpv6 { kind: 136, .. }) => true,
+                // Echo replies: RFC 792 type 0, RFC 4443 type 129.
+                (Probe::Icmp, Transport::Icmpv4 { kind: 0, .. } | Transport::Icmpv6 { kind: 129, .. }) => {
+                    true
+                }
+                (Probe::Tcp(port), Transport::Tcp { src, .. }) => src == port,
+                (Probe::Udp(port), Transport::Udp { src, .. }) => src == port,
+                _ => false,
+            }
     }
 
     fn is_probe(&self, head: &Head, Addresses { src, dst }: Addresses) -> bool {
@@ -188,6 +217,32 @@ mod tests {
                 assert_eq!(probed.role(&seen(&raw)), Some(role), "{probe:?} {dst}");
                 let other = build::raw(link(WEB), probe::ETHERTYPE, &[MARKER, b"!"].concat());
                 assert_eq!(probed.role(&seen(&other)), None, "{probe:?} {dst}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_comes_from_where_the_probe_went() {
+        for (src, dst, third) in [("10.0.0.1", "10.0.0.2", "10.0.0.3"), ("fd00::1", "fd00::2", "fd00::3")] {
+            let back = |from: &str| {
+                pair(Addresses { src: from.parse().unwrap(), dst: src.parse().unwrap() }).unwrap()
+            };
+            let (answer, other) = (back(dst), back(third));
+            let echo = |kind| build::echo(link(PC), answer, kind, 7, 1, &[]);
+            #[rustfmt::skip]
+            let table = [
+                (Probe::Icmp,    echo(build::Echo::Reply),                          true),
+                (Probe::Icmp,    echo(build::Echo::Request),                        false),
+                (Probe::Tcp(80), build::tcp_syn(link(PC), answer, (80, 50_000), 1), true),
+                (Probe::Tcp(80), build::tcp_syn(link(PC), other, (80, 50_000), 1),  false),
+                (Probe::Tcp(80), build::tcp_syn(link(PC), answer, (81, 50_000), 1), false),
+                (Probe::Udp(53), build::udp(link(PC), answer, (53, 50_000), b"!"),  true),
+                (Probe::Udp(53), build::udp(link(PC), answer, (54, 50_000), b"!"),  false),
+            ];
+            for (row, (probe, frame, is_answer)) in table.into_iter().enumerate() {
+                let expectation = expectation(probe, src, dst);
+                let probed = Probed { expectation: &expectation, to: &[WEB], raw: None };
+                assert_eq!(probed.is_answer(&seen(&frame)), is_answer, "row {row} from {dst}");
             }
         }
     }

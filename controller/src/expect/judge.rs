@@ -3,14 +3,19 @@
 //! Silence proves nothing. A deny holds only if the switch saw the probe frame come in and says where it ended. Nor does
 //! an answer prove anything by itself: it counts only if the probe was delivered to the destination's own MAC address.
 
-use super::frames::{Role, Seen};
+use super::{
+    frames::{Role, Seen},
+    words::below_a_trace,
+};
 use crate::api::types::TestResult;
 use topology::plan::{Because, Expectation, Probe, Verdict};
 use vswitch_core::{
     description::{Description, Link, Membership, Port},
     drop_reason::DropReason,
+    firewall::answer::AnswerKind,
     id::PortId,
     mac::MacAddr,
+    trace::Step,
     vlan::VlanId,
 };
 use vswitchd::control::protocol::Journey;
@@ -47,7 +52,7 @@ pub struct Evidence<'a> {
     pub opened: bool,
     /// The MAC addresses of the destination, as far as they are known.
     pub macs: &'a [MacAddr],
-    /// The probe's own frames as the switch saw them, oldest first.
+    /// The probe's own frames as the switch saw them, oldest first; then their answers.
     pub seen: &'a [Seen],
 }
 
@@ -88,6 +93,14 @@ fn fate(journey: &Journey, destination: PortId) -> Fate {
     }
 }
 
+/// What the switch told the sender of a frame that a rule rejected.
+fn answer_of(journey: &Journey) -> Option<AnswerKind> {
+    journey.steps.iter().find_map(|step| match step {
+        Step::Answered { kind, .. } => Some(*kind),
+        _ => None,
+    })
+}
+
 /// Whether the switch did with the probe what the file alone says, `foreseen`; none: what it did depends on more than the file. The error
 /// says both.
 pub(super) fn is_foreseen(
@@ -102,8 +115,11 @@ pub(super) fn is_foreseen(
         Fate::Dropped(reason) | Fate::Lost(reason) => is_denial(*reason),
     };
     let live = seen.iter().find(|seen| seen.role == role)?;
-    let [foreseen, live] = [foreseen, &live.sighting.journey].map(|journey| fate(journey, expectation.dst));
-    if !of_file(&live) || !of_file(&foreseen) {
+    let journeys = [foreseen, &live.sighting.journey];
+    let [foreseen_answer, live_answer] = journeys.map(answer_of);
+    let [foreseen, live] = journeys.map(|journey| fate(journey, expectation.dst));
+    // An answer may be one too many, or find no room.
+    if !of_file(&live) || !of_file(&foreseen) || (foreseen == live && foreseen_answer != live_answer) {
         return None;
     }
     let nothing = Evidence {
@@ -190,12 +206,32 @@ impl Case<'_> {
                 pass(format!("the switch delivered the frame to {}", self.destination()), Some(place))
             }
             (_, None) => fail("no answer, and no frame of the probe entered the switch".into(), None),
-            (_, Some((place, Fate::Delivered))) => fail(
-                format!("the switch delivered the frame to {}, and no answer came", self.destination()),
-                Some(place),
-            ),
+            (_, Some((place, Fate::Delivered))) => {
+                let delivered = format!("the switch delivered the frame to {}", self.destination());
+                match self.lost_answer() {
+                    Some((place, why)) => fail(format!("{delivered}, and its answer {why}"), Some(place)),
+                    None => fail(format!("{delivered}, and no answer came"), Some(place)),
+                }
+            }
             (_, Some((place, fate))) => fail(self.tell(&fate), Some(place)),
         }
+    }
+
+    /// The last answer that did not get to the probe's sender, and in words why.
+    fn lost_answer(&self) -> Option<(usize, String)> {
+        let answers = self.evidence.seen.iter().enumerate().rev();
+        let mut answers = answers.filter(|(_, seen)| seen.role == Role::Answers);
+        answers.find_map(|(place, seen)| {
+            let why = match fate(&seen.sighting.journey, self.expectation.src) {
+                Fate::Delivered => return None,
+                Fate::Dropped(reason) => {
+                    format!("was dropped at {}: {reason} ({})", self.destination(), reason.what())
+                }
+                lost @ Fate::Lost(_) => format!("was {}", self.tell_to(self.expectation.src, &lost)),
+                elsewhere @ Fate::Elsewhere(_) => self.tell_to(self.expectation.src, &elsewhere),
+            };
+            Some((place, why))
+        })
     }
 
     fn deny(&self, because: Option<Because>) -> Judgement {
@@ -213,7 +249,11 @@ impl Case<'_> {
             (Some(Because::Reject), fate)
                 if is_rejected(fate) && self.evidence.outcome == Outcome::Silent =>
             {
-                fail(format!("{told}, and its sender was not told"), Some(place))
+                // Of a raw frame its sender awaits no answer: that the switch gave it one is all there is to know.
+                match self.answer_to_raw(place) {
+                    Some(kind) => pass(format!("{told}, answered with {kind}"), Some(place)),
+                    None => fail(format!("{told}, and its sender was not told"), Some(place)),
+                }
             }
             // Our own failure forbids nothing, whatever was expected.
             (_, Fate::Dropped(DropReason::Internal) | Fate::Lost(DropReason::Internal)) => {
@@ -309,13 +349,14 @@ impl Case<'_> {
 
     fn fates(&self) -> impl DoubleEndedIterator<Item = (usize, Role, Fate)> {
         let seen = self.evidence.seen.iter().enumerate();
-        seen.map(|(place, seen)| (place, seen.role, fate(&seen.sighting.journey, self.expectation.dst)))
+        let probes = seen.filter(|(_, seen)| seen.role != Role::Answers);
+        probes.map(|(place, seen)| (place, seen.role, fate(&seen.sighting.journey, self.expectation.dst)))
     }
 
     /// Those of the probe itself. What asks for the destination's MAC address stands for it only if it is all that was seen: it may pass where
     /// the probe does not.
     fn probe_fates(&self) -> impl DoubleEndedIterator<Item = (usize, Role, Fate)> {
-        let asks_only = self.evidence.seen.iter().all(|seen| seen.role == Role::Asks);
+        let asks_only = self.fates().all(|(_, role, _)| role == Role::Asks);
         self.fates().filter(move |(_, role, _)| asks_only || *role != Role::Asks)
     }
 
@@ -323,16 +364,25 @@ impl Case<'_> {
         self.probe_fates().next_back().map(|(place, _, fate)| (place, fate))
     }
 
+    /// What the switch told the sender of the raw frame in this place.
+    fn answer_to_raw(&self, place: usize) -> Option<AnswerKind> {
+        let seen = self.evidence.seen.get(place).filter(|_| self.evidence.raw)?;
+        answer_of(&seen.sighting.journey)
+    }
+
     fn tell(&self, fate: &Fate) -> String {
+        self.tell_to(self.expectation.dst, fate)
+    }
+
+    fn tell_to(&self, destination: PortId, fate: &Fate) -> String {
+        let destination = self.name(destination);
         match fate {
-            Fate::Delivered => format!("delivered to {}", self.destination()),
+            Fate::Delivered => format!("delivered to {destination}"),
             Fate::Dropped(reason) => format!("dropped: {reason} ({})", reason.what()),
-            Fate::Lost(reason) => {
-                format!("lost before {}: {reason} ({})", self.destination(), reason.what())
-            }
+            Fate::Lost(reason) => format!("lost before {destination}: {reason} ({})", reason.what()),
             Fate::Elsewhere(ports) => {
                 let names: Vec<_> = ports.iter().map(|port| self.name(*port)).collect();
-                format!("went to {}, not to {}", names.join(", "), self.destination())
+                format!("went to {}, not to {destination}", names.join(", "))
             }
         }
     }
@@ -354,7 +404,7 @@ impl Case<'_> {
 pub fn why_not(description: &Description, (src, dst): (PortId, PortId), journey: &Journey) -> Option<String> {
     if let Some(copy) = journey.copies.iter().position(|port| *port == dst) {
         let lost = journey.lost.get(copy).copied().flatten();
-        return lost.map(|reason| format!("{}; {}", reason.what(), reason.mend()));
+        return lost.map(|reason| format!("{}; {}", reason.what(), below_a_trace(reason.mend())));
     }
     let port = |id: PortId| description.ports.get(usize::from(id.index()))?.as_ref();
     let name = |vlan: VlanId| {
@@ -371,7 +421,12 @@ pub fn why_not(description: &Description, (src, dst): (PortId, PortId), journey:
         (Some(vlan), Link::Switch { .. }, _) if !carries(to, vlan) => {
             format!("the frame is in {}, which {} does not carry", name(vlan), to.name())
         }
-        (_, _, Some(reason)) => format!("{}; {}", reason.what(), reason.mend()),
+        (_, _, Some(DropReason::SamePort)) if src == dst => "it is where the frame comes from".into(),
+        // That the two hear each other there holds only for addresses that were learned where they belong.
+        (_, _, Some(DropReason::SamePort)) => {
+            format!("its address was learned at {}, where the frame comes from: `vnet show fdb`", from.name())
+        }
+        (_, _, Some(reason)) => format!("{}; {}", reason.what(), below_a_trace(reason.mend())),
         (_, _, None) => "its address was learned elsewhere, or no path leads there: `vnet show fdb`".into(),
     })
 }
@@ -482,6 +537,7 @@ mod tests {
     use vswitch_core::{
         description::Origin,
         id::{Epoch, SwitchId},
+        trace::Place,
     };
     use vswitchd::control::protocol::Sighting;
 
@@ -643,6 +699,42 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_was_lost_is_the_cause() {
+        use DropReason::{NoBuffer, PolicyEgress};
+        let told = |dropped, copies: &[_]| {
+            let answers = of_role(Role::Answers, vec![seen(dropped, copies)]);
+            let all = [vec![seen(None, &[(WEB, None)])], answers].concat();
+            let (result, proof) = judged(WEB, Verdict::Allow, &of(Outcome::Silent, &all));
+            assert_eq!(result, Fail);
+            proof
+        };
+        let lost = told(Some(PolicyEgress), &[]);
+        assert!(lost.contains("web:eth0, and its answer was dropped at web:eth0: policy-egress ("), "{lost}");
+        let lost = told(None, &[(PC, Some(NoBuffer))]);
+        assert!(lost.contains("and its answer was lost before pc:eth0: no-buffer ("), "{lost}");
+        assert!(told(None, &[(PC, None)]).ends_with("and no answer came"));
+    }
+
+    #[test]
+    fn a_raw_probe_is_rejected_if_the_switch_told_its_sender() {
+        let reject = Verdict::Deny(Some(Because::Reject));
+        let rejected = [seen(None, &[(WEB, Some(DropReason::RejectIngress))])];
+        let mut told = rejected.clone();
+        let pc = Place { name: "pc:eth0".into(), line: 1 };
+        told[0].sighting.journey.steps.push(Step::Answered { port: pc, kind: AnswerKind::Reset });
+        for (raw, seen, result, words) in [
+            (true, &told, Pass, "answered with a TCP RST (sent as a raw frame"),
+            (true, &rejected, Fail, "its sender was not told (sent as a raw frame"),
+            // Whoever waits for it must have heard it.
+            (false, &told, Fail, "its sender was not told"),
+        ] {
+            let (judged, proof) = judged(WEB, reject, &Evidence { raw, ..of(Outcome::Silent, seen) });
+            assert_eq!(judged, result, "{proof}");
+            assert!(proof.contains(words), "{proof}");
+        }
+    }
+
+    #[test]
     fn a_trace_says_whether_the_destination_is_reached_and_why_not() {
         let told = |dst, journey: &Journey| why_not(&lab(), (PC, dst), journey);
         let sent = |to: &[PortId]| journey(None, &to.iter().map(|port| (*port, None)).collect::<Vec<_>>());
@@ -655,6 +747,11 @@ mod tests {
         let down = told(TWIN, &journey(Some(DropReason::LinkDown), &[])).unwrap();
         assert!(down.starts_with("the interface's link is down"), "{down}");
         assert!(told(TWIN, &sent(&[WEB])).unwrap().contains("vnet show fdb"));
+        let same = journey(Some(DropReason::SamePort), &[]);
+        assert!(told(TWIN, &same).unwrap().contains("learned at pc:eth0, where the frame comes from"));
+        assert_eq!(told(PC, &same).unwrap(), "it is where the frame comes from");
+        let rejected = journey(None, &[(TWIN, Some(DropReason::RejectIngress))]);
+        assert!(told(TWIN, &rejected).unwrap().ends_with("; change the rule"), "the trace names it");
     }
 
     #[test]

@@ -209,27 +209,29 @@ impl Running {
         let dst = self.macs(to).await?.first().copied().unwrap_or(MacAddr::BROADCAST);
         // A busy source must not crowd the probe out.
         let addresses = expectation.addresses.filter(|_| expectation.probe != Probe::L2);
-        let contains = addresses.map(|addresses| match addresses.dst {
-            IpAddr::V4(address) => address.octets().to_vec(),
-            IpAddr::V6(address) => address.octets().to_vec(),
-        });
-        let watch = Watch { port: Some(expectation.src), src: Some(src), contains, ..Watch::default() };
-        let watch = self.switch(move |switch| switch.watch(watch)).await?;
+        let contains = addresses.map(|addresses| octets(addresses.dst));
+        let asks = Watch { port: Some(expectation.src), src: Some(src), contains, ..Watch::default() };
+        let contains = addresses.map(|addresses| octets(addresses.src));
+        let answers = Watch { port: Some(expectation.dst), dst: Some(src), contains, ..Watch::default() };
+        let asks = self.switch(move |switch| switch.watch(asks)).await?;
+        let answers = self.switch(move |switch| switch.watch(answers)).await?;
         let said = self.send(expectation, (line, interface), (src, dst), no_way).await;
         let seen = match said {
-            Ok(said) => self.seen(expectation, to, watch, said).await.map(Some),
+            Ok(said) => self.seen(expectation, to, (asks, answers), said).await.map(Some),
             Err(_) => Ok(None),
         };
-        self.switch(move |switch| switch.unwatch(watch)).await?;
+        for watch in [asks, answers] {
+            self.switch(move |switch| switch.unwatch(watch)).await?;
+        }
         seen
     }
 
-    /// Gathers the probe's frames; waits for the switch to have seen the probe, if its sender says that it was sent.
+    /// Gathers the probe's frames and their answers; waits for the switch to have seen the probe, if its sender says that it was sent.
     async fn seen(
         &self,
         expectation: &Expectation,
         to: &Interface,
-        watch: u32,
+        (asks, answers): (u32, u32),
         said: Said,
     ) -> Result<(Said, Vec<MacAddr>, Vec<Seen>), Failure> {
         // Asked again: whoever answered was learned.
@@ -238,7 +240,7 @@ impl Running {
         let mut seen: Vec<Seen> = Vec::new();
         let end = Instant::now() + SEEN_WITHIN;
         loop {
-            let (sightings, _) = self.switch(move |switch| switch.sightings(watch)).await?;
+            let (sightings, _) = self.switch(move |switch| switch.sightings(asks)).await?;
             seen.extend(
                 sightings
                     .into_iter()
@@ -252,6 +254,9 @@ impl Running {
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
+        let (sightings, _) = self.switch(move |switch| switch.sightings(answers)).await?;
+        let answers = sightings.into_iter().filter(|sighting| probed.is_answer(sighting));
+        seen.extend(answers.map(|sighting| Seen { sighting, role: Role::Answers }));
         Ok((said, macs, seen))
     }
 
@@ -326,7 +331,11 @@ impl Running {
                 |head| format!("{} bytes, {head}", sighting.len),
             ),
             live: true,
-            steps: journey.steps.iter().map(ToString::to_string).collect(),
+            steps: journey
+                .steps
+                .iter()
+                .map(|step| words::below_a_trace(&step.to_string()).to_owned())
+                .collect(),
             fate: match journey.dropped {
                 Some(reason) => format!("dropped: {reason}"),
                 None => sent.into_iter().chain(lost).collect::<Vec<_>>().join("; "),
@@ -344,6 +353,13 @@ fn title(expectation: &Expectation) -> String {
     match expectation.addresses {
         Some(Addresses { dst, .. }) => format!("{} [{dst}]", expectation.text),
         None => expectation.text.clone(),
+    }
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
     }
 }
 

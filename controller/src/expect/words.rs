@@ -15,6 +15,11 @@ pub fn link_set_down(node: &Node, interface: &Interface) -> String {
     format!("its link is set down; `vnet link {name} up` brings it up")
 }
 
+/// What is said of a drop below the steps of a trace: those name the rule that decided, so nobody needs another trace for that.
+pub(super) fn below_a_trace(said: &str) -> &str {
+    said.split_once("; `vnet trace` names").map_or(said, |(said, _)| said)
+}
+
 /// Why a private copy of a lab proves nothing at a node, and what does.
 pub(super) fn nobody_at(node: &Node) -> String {
     format!(

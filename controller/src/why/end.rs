@@ -13,6 +13,8 @@ pub(super) struct End {
     ports: Vec<PortId>,
     pub(super) macs: Vec<MacAddr>,
     addresses: Vec<IpAddr>,
+    /// It was named by an IPv6 address, of which the recorder keeps the last 32 bits.
+    by_last_bits: bool,
 }
 
 impl End {
@@ -24,7 +26,9 @@ impl End {
             (None, Some(mac)) => interface.mac == Some(mac),
             (None, None) => node.name == said || format!("{}:{}", node.name, interface.name) == said,
         };
-        let mut end = Self { said: said.into(), ports: vec![], macs: vec![], addresses: vec![] };
+        let by_last_bits = matches!(ip, Some(IpAddr::V6(_)));
+        let mut end =
+            Self { said: said.into(), ports: vec![], macs: vec![], addresses: vec![], by_last_bits };
         for (node, interface) in interfaces(plan) {
             if is_meant(node, interface) {
                 end.ports.push(interface.port);
@@ -99,6 +103,11 @@ impl About {
                 _ => src.is_source(record) && dst.is_destination(record),
             },
         }
+    }
+
+    /// Whether an IPv6 address says whom it is about: of those the last 32 bits are compared.
+    pub(super) fn compares_last_bits(&self) -> bool {
+        [&self.src, &self.dst].into_iter().flatten().any(|end| end.by_last_bits)
     }
 
     /// The ports to which all that is covered happened; empty: it may be anywhere.

@@ -44,6 +44,7 @@ impl Running {
         let words = words::Words { plan: &self.plan, world: &world, now, links_down: &self.links_down };
         Ok(WhyView {
             about: about.to_string(),
+            last_bits: about.compares_last_bits(),
             span: WhySpan {
                 asked_millis: millis(last),
                 held_millis: millis(now.since(whole_since)),

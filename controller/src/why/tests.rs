@@ -241,7 +241,9 @@ fn a_frame_that_rules_dropped_is_judged_again_and_told_with_what_lets_it_pass() 
         )
     );
     let six = |from| Addresses::V6(from, v6(host(app1)));
-    let (_, mend) = judged(1, lost(client, app1), syn(six(v6(host(client))))).expect("its end is known");
+    let (decided, mend) =
+        judged(1, lost(client, app1), syn(six(v6(host(client))))).expect("its end is known");
+    assert_eq!(decided, "if it is of 2001:db8:10::7 to 2001:db8:10::21: no rule allows it");
     assert!(mend.contains("\"2001:db8:10::7/128\""), "{mend}");
     // Of an address that the file does not name, too little was kept.
     assert_eq!(judged(1, lost(client, app1), syn(six(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 99)))), None);
@@ -252,6 +254,33 @@ fn a_frame_that_rules_dropped_is_judged_again_and_told_with_what_lets_it_pass() 
     assert!(mend.starts_with("would pass with `- { direction: egress, protocol: tcp, port: 8080,"), "{mend}");
     let allowed = build::udp(link, four(db1, client), (5000, 53), b"?");
     assert_eq!(judged(1, egress, allowed), None);
+}
+
+#[test]
+fn an_ipv6_address_is_shown_as_far_as_it_was_kept_and_its_owner_is_a_guess() {
+    let text = include_str!("../../../topologies/web-tier.vnet.yaml");
+    let plan = topology::load(text, "web-tier.vnet.yaml", Path::new("/lab")).expect("an example").plan;
+    let (client, app1) = (PortId::new(0, 0), PortId::new(3, 0));
+    let told_of = |dst: MacAddr, from: &str, to: &str| {
+        let link = Ethernet { src: mac(&plan, client), dst, tag: None };
+        let addresses = Addresses::V6(from.parse().unwrap(), to.parse().unwrap());
+        let frame = build::tcp_syn(link, addresses, (5000, 80), 1);
+        let event = Event::Lost { port: client, to: app1, reason: DropReason::PolicyIngress };
+        told(&plan, recorded(1, event, &[3], &frame)).remove(0).frames.remove(0)
+    };
+    let owned = told_of(mac(&plan, app1), "2001:db8:bad::7", "2001:db8:10::21");
+    assert!(owned.frame.contains("IPv6 …:0:7 (perhaps client) > …:0:21 (perhaps app1) "), "{owned:?}");
+    let group = told_of(MacAddr::new([0x33, 0x33, 0, 0, 0, 7]), "2001:db8:10::1:99", "ff02::7");
+    assert!(group.frame.contains("IPv6 …:1:99 > …:0:7 TCP"), "{group:?}");
+    assert_eq!(group.decided, None);
+    let asks = |said: &str| {
+        let dst = Some(End::find(&plan, said).expect("an end"));
+        About { src: None, dst }.compares_last_bits()
+    };
+    assert_eq!(
+        ["2001:db8:10::7", "2001:db8::77", "10.0.10.7", "client"].map(asks),
+        [true, true, false, false]
+    );
 }
 
 #[test]

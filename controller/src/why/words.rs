@@ -142,14 +142,14 @@ impl Words<'_> {
         Some(WhyFrame {
             frame: format!("{}, {len} bytes", self.frame(&frame?)),
             count: alike.count,
-            decided: refused.as_ref().map(|refused| refused.by.to_string()),
-            mend: refused.and_then(|refused| refused.mend),
+            decided: refused.as_ref().map(|(refused, of)| format!("{of}{}", refused.by)),
+            mend: refused.and_then(|(refused, _)| refused.mend),
         })
     }
 
     /// What rules say of a frame that they dropped. The recorder keeps headers and not what decided, but rules say the same of the same
-    /// headers for as long as the configuration is the same.
-    fn refused(&self, record: &Record) -> Option<Refused> {
+    /// headers for as long as the configuration is the same. With it under which addresses they were asked, where that is a guess.
+    fn refused(&self, record: &Record) -> Option<(Refused, String)> {
         let (at, reason, direction) = match record.event {
             Event::Dropped { port, reason } => (port, reason, Direction::Egress),
             Event::Lost { to, reason, .. } => (to, reason, Direction::Ingress),
@@ -165,14 +165,22 @@ impl Words<'_> {
         if !by_rules || record.epoch() != self.world.epoch() {
             return None;
         }
-        trace::refused(self.world, self.port(at)?, direction, &self.tuple(&record.frame?)?)
+        let tuple = self.tuple(&record.frame?)?;
+        let guessed = match &tuple {
+            Tuple::Ip(IpTuple { src: src @ IpAddr::V6(_), dst, .. }) => {
+                format!("if it is of {src} to {dst}: ")
+            }
+            _ => String::new(),
+        };
+        Some((trace::refused(self.world, self.port(at)?, direction, &tuple)?, guessed))
     }
 
-    /// What rules read of a frame; none if its addresses are not known as a whole.
+    /// What rules read of a frame; none if its addresses are not known as a whole, and no interface of the file has such either.
     fn tuple(&self, frame: &FrameNote) -> Option<Tuple> {
         Some(match frame.what {
             What::Other { ethertype } => Tuple::Other { ethertype },
             What::Arp { .. } => Tuple::Other { ethertype: ethertype::ARP },
+            What::Ip { version: Version::V6, .. } if frame.dst.is_group() => return None,
             What::Ip { version, src, dst, protocol, transport } => {
                 let whole = |address: Folded| {
                     address.whole(version).or_else(|| self.owned(address, version).map(|(_, whole)| whole))
@@ -199,7 +207,9 @@ impl Words<'_> {
                 }
             }
             What::Ip { version, src, dst, protocol, transport } => {
-                let [src, dst] = [src, dst].map(|address| self.address(address, version));
+                let src = self.address(src, version);
+                // The end of a group's address is nobody's.
+                let dst = if frame.dst.is_group() { dst.words(version) } else { self.address(dst, version) };
                 let name = if version == Version::V4 { "IPv4" } else { "IPv6" };
                 format!("{name} {src} > {dst} {}", Protocol(transport, protocol))
             }
@@ -218,16 +228,17 @@ impl Words<'_> {
         }
     }
 
-    /// An address and whose it is. Of an IPv6 address the last bits were kept: the whole one is shown if one interface alone has
-    /// one that ends so.
+    /// An address and whose it is. Of an IPv6 address the last 32 bits were kept: others that no file names may end so, too.
     fn address(&self, folded: Folded, version: Version) -> String {
-        match self.owned(folded, version) {
-            Some((node, address)) => format!("{address} ({})", node.name),
-            None => folded.words(version),
+        let words = folded.words(version);
+        match (self.owned(folded, version), version) {
+            (Some((node, _)), Version::V4) => format!("{words} ({})", node.name),
+            (Some((node, _)), Version::V6) => format!("{words} (perhaps {})", node.name),
+            (None, _) => words,
         }
     }
 
-    /// The only node that has such an address, and all of it.
+    /// The only node that the file gives such an address, and all of it.
     fn owned(&self, folded: Folded, version: Version) -> Option<(&Node, IpAddr)> {
         let interfaces = self.plan.nodes.iter().flat_map(|node| {
             node.interfaces

@@ -68,6 +68,9 @@ fn rules_say_how_often_they_decided_and_connections_where_they_stand() {
     assert_eq!(v6.0, "2001:db8:10::7");
     let (text, _) = lab.expect(0, &["show", "connections"]);
     assert!(text.contains("[2001:db8:10::11]:80") && text.contains("INTERFACE"), "{text}");
+    assert_eq!(lab.expect(0, &["show", "rules", "client"]).0, "client has no firewall\n");
+    let (text, _) = lab.expect(0, &["show", "connections", "client"]);
+    assert_eq!(text, "no firewall of client knows a connection\n");
     let (_, err) = lab.expect(2, &["show", "rules", "nobody"]);
     assert!(err.contains("there is no interface `nobody`") && err.contains("client, web1"), "{err}");
     let (_, err) = lab.expect(2, &["show", "ports", "web1"]);
@@ -84,6 +87,8 @@ fn the_line_that_why_and_trace_name_lets_the_frame_pass() {
     let v4 = "- { direction: ingress, protocol: tcp, port: 8080, remote-ip-prefix: 10.0.10.7/32 }";
     let whereto = "in a security group of app1:eth0 (app, managed)";
     assert!(told.contains(&format!("no rule allows it; would pass with `{v4}` {whereto}")), "{told}");
+
+    assert!(told.contains("mend: add an ingress rule") && !told.contains("`vnet trace`"), "{told}");
 
     let view = lab.json(&["why", "client", "app1", "--last", "5m"]);
     let frames = rows(&view, "groups").iter().flat_map(|group| rows(group, "frames"));
@@ -131,4 +136,72 @@ fn a_rule_that_logs_is_read_in_the_log_of_the_switch() {
         }
         assert!(Instant::now() < end, "it is not logged: {log}");
     }
+}
+
+/// What a firewall makes of probes from `c`: `deaf` rejects all, neighbour discovery too; `mute` hears and may
+/// not answer; `shy` takes all but who asks where it is.
+const PROBED: &str = "version: 1
+name: NAME
+security-groups:
+  deaf: [{ direction: ingress, action: reject }]
+  mute:
+    - { direction: ingress, protocol: tcp, port: 80, stateful: false }
+    - { direction: egress, protocol: udp }
+  shy: [{ direction: ingress, ether-type: arp, action: drop }, { direction: ingress }]
+switches: { sw1: {} }
+nodes:
+  c: { kind: station, addresses: [10.0.0.1/24] }
+  deaf: { kind: station, addresses: [10.0.0.2/24], security-groups: [deaf] }
+  mute: { kind: station, addresses: [10.0.0.3/24], security-groups: [mute] }
+  shy: { kind: station, addresses: [10.0.0.4/24], security-groups: [shy] }
+links: [[c, sw1], [deaf, sw1], [mute, sw1], [shy, sw1]]
+expect:
+";
+
+/// Tests `expectations` in the lab of [`PROBED`]; its rows.
+fn probed(lab: &Lab, status: i32, name: &str, expectations: &[&str]) -> Vec<Value> {
+    let name = format!("t{}-{name}", std::process::id());
+    let expect = expectations.iter().map(|line| format!("  - {line}\n")).collect::<String>();
+    let text = format!("{}{expect}", PROBED.replace("NAME", &name));
+    let file = lab.write(&format!("{name}.vnet.yaml"), &text).display().to_string();
+    let (out, err) = lab.expect(status, &["test", &file, "--format", "json"]);
+    let view: Value = serde_json::from_str(&out).unwrap_or_else(|why| panic!("{why}: {out}{err}"));
+    rows(&view, "rows").to_vec()
+}
+
+#[test]
+fn a_probe_that_goes_out_as_a_raw_frame_is_rejected_if_the_switch_answers_it() {
+    let lab = Lab::new();
+    let seen = probed(&lab, 0, "raw", &["c -> deaf tcp/80 reject", "c -> deaf icmp reject"]);
+    for (row, answer) in seen.iter().zip(["a TCP RST", "an ICMP error"]) {
+        let proof = row["proof"].as_str().unwrap();
+        let words = format!("answered with {answer}");
+        assert!(proof.contains(&words) && proof.contains("raw frame"), "{row}");
+        assert_eq!(row["foreseen"], true, "{row}");
+    }
+    lab.assert_gone();
+}
+
+#[test]
+fn an_answer_that_a_firewall_drops_is_told_as_the_cause() {
+    let lab = Lab::new();
+    let seen = probed(&lab, 6, "mute", &["c -> mute tcp/80 allow"]);
+    let proof = seen[0]["proof"].as_str().unwrap();
+    assert!(
+        proof.contains("mute:eth0, and its answer was dropped at mute:eth0: invalid-egress ("),
+        "{seen:?}"
+    );
+    let trace = &seen[0]["trace"];
+    assert_eq!(trace["dropped"], "invalid-egress", "{trace}");
+    lab.assert_gone();
+}
+
+#[test]
+fn who_is_asked_for_again_at_once_is_asked_for() {
+    let lab = Lab::new();
+    let expectations = ["c -> shy icmp allow", "c -> shy arp deny because policy"];
+    let seen = probed(&lab, 6, "shy", &expectations);
+    let results: Vec<_> = seen.iter().map(|row| row["result"].as_str().unwrap()).collect();
+    assert_eq!(results, ["fail", "pass"], "{seen:?}");
+    lab.assert_gone();
 }

@@ -134,8 +134,9 @@ impl Task {
         stack: &mut Stack<W>,
         now: Instant,
     ) -> Self {
-        let anew = matches!(job, Job::Resolve(_));
-        if anew || stack.neighbour(path.dst(), now) == Neighbour::Unknown {
+        if matches!(job, Job::Resolve(_)) {
+            stack.ask_anew(path.dst(), now);
+        } else if stack.neighbour(path.dst(), now) == Neighbour::Unknown {
             stack.ask(path.dst(), now);
         }
         let until = now + job.timeout();

@@ -80,9 +80,14 @@ impl Neighbours {
         }
     }
 
-    /// Asks for `addr`, whatever is known of it; [`Self::due`] gives the requests to send.
+    /// Asks for `addr`, whatever is known of it, unless that is under way; [`Self::due`] gives the requests to send.
     pub(crate) fn ask(&mut self, addr: IpAddr, now: Instant) {
         self.requests.entry(addr).or_insert(Request { since: now, sent: 0 });
+    }
+
+    /// The same from the first request on, whatever is under way: of an older question perhaps none is left to send.
+    pub(crate) fn ask_anew(&mut self, addr: IpAddr, now: Instant) {
+        self.requests.insert(addr, Request { since: now, sent: 0 });
     }
 
     /// Who is to be asked now. Requests that nobody answered end here.
@@ -169,6 +174,20 @@ mod tests {
         }
         assert_eq!(times, [(0, 1), (50, 1), (150, 1), (400, 1), (900, 1), (1500, 0)]);
         assert_eq!(table.lookup(PEER, ms(1500)), Neighbour::Unknown);
+    }
+
+    #[test]
+    fn who_asks_anew_sends_a_question_though_an_older_one_has_no_answer_yet() {
+        let mut table = Neighbours::default();
+        table.ask(PEER, ms(0));
+        for at in [0, 50, 150, 400, 900] {
+            assert_eq!(table.due(ms(at)), [PEER]);
+        }
+        table.ask(PEER, ms(1000));
+        assert!(table.due(ms(1000)).is_empty(), "it is asked for already");
+        table.ask_anew(PEER, ms(1000));
+        assert_eq!(table.due(ms(1000)), [PEER]);
+        assert_eq!(table.poll_at(), Some(ms(1050)));
     }
 
     #[test]

@@ -77,7 +77,14 @@ impl<W: Wire> Stack<W> {
         self.neighbours.lookup(addr, now)
     }
 
-    /// Asks who has `addr`, whatever is known.
+    /// Asks who has `addr`, whatever is known and under way.
+    pub(crate) fn ask_anew(&mut self, addr: IpAddr, now: Instant) {
+        if !self.owns(addr) {
+            self.neighbours.ask_anew(addr, now);
+        }
+    }
+
+    /// Asks who has `addr`, whatever is known, unless it is under way.
     pub(crate) fn ask(&mut self, addr: IpAddr, now: Instant) {
         if !self.owns(addr) {
             self.neighbours.ask(addr, now);

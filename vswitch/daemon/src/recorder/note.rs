@@ -64,7 +64,8 @@ pub enum Version {
     V6,
 }
 
-/// An IPv4 address, or the last 32 bits of an IPv6 address: those that tell the hosts of one link apart.
+/// An IPv4 address, or the last 32 bits of an IPv6 address: those that mostly tell the hosts of one link apart. They are no proof of who it
+/// was: an address of another network may end so, and a group's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Folded([u8; 4]);
 

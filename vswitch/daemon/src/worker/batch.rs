@@ -177,6 +177,9 @@ impl Batch {
         if !self.answers.is_empty() {
             let sender = (port, source.ring.index());
             self.answer(sender, (&mut ports.lives, &ports.destinations), captures, switch.now);
+            if watches.any() {
+                self.answers.show(switch.world.port(port), &self.losses, watches);
+            }
         }
         if watches.any() {
             watches.close(&self.copies);
@@ -345,7 +348,9 @@ impl Batch {
         let Decision { fate, lesson } =
             match defect.or_else(|| self.offloads.unfair(at).then_some(DropReason::BadNetHeader)) {
                 Some(reason) => Decision::plain(Fate::Dropped(reason)),
-                None if watches.any() => watches.decide(switch, port, frame.head(), lens, &mut self.copies),
+                None if watches.any() => {
+                    watches.decide((switch, port), (at, frame.head()), lens, &mut self.copies)
+                }
                 None => ingress.decide(frame.head(), lens, &mut self.copies),
             };
         if let Some(lesson) = lesson {

@@ -53,6 +53,12 @@ impl Losses {
         }
     }
 
+    /// Whether the frame in this place, or what was to be said of it, was lost at port `at` for such a reason.
+    pub(super) fn has(&self, place: usize, at: u16, is_such: impl Fn(DropReason) -> bool) -> bool {
+        let mut all = self.all.iter();
+        all.any(|loss| (loss.first..loss.end).contains(&place) && loss.at == at && is_such(loss.reason))
+    }
+
     /// The frame in this place taught something. Most teach nothing.
     #[cold]
     pub(super) fn learn(&mut self, place: usize, lesson: Lesson) {

@@ -4,9 +4,11 @@ use crate::control::protocol::{Journey, Sighting, Watch};
 use std::time::Instant;
 use vswitch_core::{
     decide::{Copy, Decision, Fate, Switch},
+    firewall::answer::AnswerKind,
     head::{FrameView, LinkHeader},
     id::PortId,
-    trace::Recorder,
+    trace::{Recorder, Step},
+    world::Port,
 };
 
 /// How many sightings a watch keeps.
@@ -17,10 +19,21 @@ const HEAD: usize = 128;
 /// All watches of a worker.
 pub(super) struct Watches {
     all: Vec<Watching>,
-    /// Sightings of the batch in work: the watch's place, the sighting, and where its copies begin.
-    open: Vec<(usize, Sighting, u32)>,
+    /// Sightings of the batch in work.
+    open: Vec<Open>,
     /// What moments are counted from: the same for all workers.
     origin: Instant,
+}
+
+/// A sighting of which not all is known yet.
+struct Open {
+    /// The place of the watch that wanted it.
+    watch: usize,
+    /// The place of its frame in the batch.
+    frame: usize,
+    /// Where its copies begin.
+    copies: usize,
+    sighting: Sighting,
 }
 
 struct Watching {
@@ -56,13 +69,12 @@ impl Watches {
         !self.all.is_empty()
     }
 
-    /// Decides a frame, and notes its journey if a watch wants it.
+    /// Decides the frame in place `at` of the batch, and notes its journey if a watch wants it.
     #[cold]
     pub(super) fn decide(
         &mut self,
-        switch: &Switch<'_>,
-        port: u16,
-        bytes: &[u8],
+        (switch, port): (&Switch<'_>, u16),
+        (at, bytes): (usize, &[u8]),
         (len, wire_len): (u32, u32),
         copies: &mut Vec<Copy>,
     ) -> Decision {
@@ -72,17 +84,16 @@ impl Watches {
         };
         let frame = &FrameView { link: &link, bytes, len, wire_len };
         let id = switch.world.port(port).map(|port| port.id);
-        let first = copies.len() as u32;
+        let first = copies.len();
         let mut recorder = Recorder::default();
         let decision = switch.judge(port, frame, copies, &mut recorder);
         let wanting = self.all.iter().position(|watching| matches(&watching.watch, id, frame));
-        let (Some(at), Some(port)) = (wanting, id) else { return decision };
-        if self.all[at].sightings.len() + self.open.len() >= KEPT {
-            self.all[at].lost += 1;
+        let (Some(watch), Some(port)) = (wanting, id) else { return decision };
+        if self.all[watch].sightings.len() + self.open.len() >= KEPT {
+            self.all[watch].lost += 1;
             return decision;
         }
-        let ports =
-            copies[first as usize..].iter().filter_map(|copy| switch.world.port(copy.to)).map(|port| port.id);
+        let ports = copies[first..].iter().filter_map(|copy| switch.world.port(copy.to)).map(|port| port.id);
         let journey = Journey {
             steps: recorder.steps,
             dropped: if let Fate::Dropped(reason) = decision.fate { Some(reason) } else { None },
@@ -97,17 +108,24 @@ impl Watches {
             len: frame.len,
             journey,
         };
-        self.open.push((at, sighting, first));
+        self.open.push(Open { watch, frame: at, copies: first, sighting });
         decision
+    }
+
+    /// Notes that the sender of the frame in place `at` of the batch, at `port`, was told.
+    pub(super) fn answered(&mut self, at: usize, port: &Port, kind: AnswerKind) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.frame == at) {
+            open.sighting.journey.steps.push(Step::answered(port, kind));
+        }
     }
 
     /// Completes the batch's sightings with what became of their copies.
     pub(super) fn close(&mut self, copies: &[Copy]) {
-        for (at, mut sighting, first) in self.open.drain(..) {
+        for Open { watch, copies: first, mut sighting, .. } in self.open.drain(..) {
             let count = sighting.journey.copies.len();
-            let copies = copies.iter().skip(first as usize).take(count);
+            let copies = copies.iter().skip(first).take(count);
             sighting.journey.lost = copies.map(|copy| copy.outcome.err()).collect();
-            self.all[at].sightings.push(sighting);
+            self.all[watch].sightings.push(sighting);
         }
     }
 

@@ -23,9 +23,10 @@ use vswitch_core::{
     },
     id::{Epoch, PortId},
     mac::MacAddr,
+    trace::Step,
 };
 use vswitchd::{
-    control::protocol::{Attachment, AttachmentKind, ConnectionTable, DatapathSettings, PortState},
+    control::protocol::{Attachment, AttachmentKind, ConnectionTable, DatapathSettings, PortState, Watch},
     datapath::Datapath,
 };
 
@@ -202,10 +203,11 @@ fn an_interface_whose_rules_cannot_be_meant_is_down_until_they_can() {
 fn who_sends_what_a_rule_rejects_is_told_in_its_own_ring() {
     let mut now = guarded(one(53), 1);
     now.groups[0].rules[0].action = Action::Reject;
-    let lab = Lab::with_workers(&now, 1);
+    let mut lab = Lab::with_workers(&now, 1);
     let [mut outside, mut inside] = guests(&lab);
     receive(&mut outside, 1);
     receive(&mut inside, 1);
+    let watch = lab.datapath.watch(&Watch { port: Some(PortId::new(0, 0)), ..Watch::default() }).unwrap();
     let frame = udp(0, Some(1), (9, 53));
     send(&mut outside, &frame);
     let answer = &receive(&mut outside, 1)[0];
@@ -216,19 +218,28 @@ fn who_sends_what_a_rule_rejects_is_told_in_its_own_ring() {
     let [from, to] = [0, 1].map(|place| &seen.ports[place].counters);
     assert_eq!((from.from_port.originated, from.to_port.copies, from.to_port.delivered), (1, 2, 2));
     assert_eq!(to.to_port.dropped.get(&DropReason::RejectIngress), Some(&1));
-    let journey = lab.datapath.trace(PortId::new(0, 0), &frame).unwrap();
-    let said = journey.steps.last().map(ToString::to_string).unwrap_or_default();
-    assert!(said.contains("with an ICMP error"), "{said}");
+    let (sightings, _) = lab.datapath.sightings(watch, false).unwrap();
+    let [ref seen] = sightings[..] else { panic!("not one: {sightings:?}") };
+    for journey in [&lab.datapath.trace(PortId::new(0, 0), &frame).unwrap(), &seen.journey] {
+        let said = journey.steps.last().map(ToString::to_string).unwrap_or_default();
+        assert!(said.contains("with an ICMP error"), "{said}");
+    }
     // Far more than it may be told, and none of it read: what finds no buffer is lost there, like any copy.
     let began = Instant::now();
-    for batch in 1..=30 {
-        (0..100).for_each(|_| send(&mut outside, &frame));
-        lab.wait(|seen| seen.ports[0].counters.from_port.frames == 2 + 100 * batch);
+    let mut answered = 1;
+    for batch in 1..=60 {
+        (0..50).for_each(|_| send(&mut outside, &frame));
+        lab.wait(|seen| seen.ports[0].counters.from_port.frames == 2 + 50 * batch);
+        let (sightings, missed) = lab.datapath.sightings(watch, false).unwrap();
+        assert_eq!((sightings.len(), missed), (50, 0));
+        let steps = sightings.iter().flat_map(|seen| &seen.journey.steps);
+        answered += steps.filter(|step| matches!(step, Step::Answered { .. })).count() as u64;
     }
     let may = 101 + began.elapsed().as_millis() as u64 + 1;
     let from = &lab.lawful().ports[0].counters;
     assert!((101..=may).contains(&from.from_port.originated), "{from:?}, and may be {may}");
     assert_eq!(from.to_port.copies, 1 + from.from_port.originated);
+    assert_eq!(from.to_port.delivered, 1 + answered, "a watch shows those that arrived, and no others");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::{Batch, Delivered, Untold};
 use crate::{
     capture::{Direction, Taken},
-    worker::{captures::Captures, losses::Losses, ports::Life},
+    worker::{captures::Captures, losses::Losses, ports::Life, watches::Watches},
 };
 use std::sync::Arc;
 use vhost_net_backend::device::ring::{Claim, Frame, HEAD_BYTES, Payload, ToGuest};
@@ -13,6 +13,7 @@ use vswitch_core::{
     drop_reason::DropReason,
     firewall::answer::{Answer, AnswerKind},
     head::{FrameView, LinkHeader},
+    world::Port,
 };
 
 /// ICMP errors that an interface is told in a second, by each worker that serves it (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)), and how many of
@@ -86,6 +87,18 @@ impl Answers {
         let view = FrameView { link: &link, bytes: frame.head(), len: frame.len(), wire_len };
         if let Some(answer) = switch.answer(port, &view, fate, copies) {
             self.0.push((at, answer));
+        }
+    }
+
+    /// Shows the watches those that were delivered to `sender`.
+    #[cold]
+    pub(super) fn show(&self, sender: Option<&Port>, losses: &Losses, watches: &mut Watches) {
+        let Some(sender) = sender else { return };
+        for (at, answer) in &self.0 {
+            // The frame itself may be lost there, too.
+            if !losses.has(*at, sender.id.index(), |reason| reason != DropReason::RejectEgress) {
+                watches.answered(*at, sender, answer.kind());
+            }
         }
     }
 }
