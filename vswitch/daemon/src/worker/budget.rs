@@ -15,7 +15,7 @@ use vswitch_core::clock::Instant;
 pub(super) struct Budget {
     /// Frames that are taken off the ring.
     pub(super) frames: usize,
-    /// The [work](work) that they are.
+    /// The [work](fn@work) that they are.
     pub(super) work: usize,
     /// Copies that are made of them: 64 frames flooded to 512 ports would be 32,768.
     pub(super) copies: usize,

@@ -16,7 +16,7 @@ const WITH_PORTS: [u8; 4] = [17, 33, 132, 136];
 /// its extension headers, which are no protocols, and "no next header".
 fn is_like_others(protocol: u8, is_v6: bool) -> bool {
     let extensions = [0, 43, 44, 51, 59, 60, 135, 139, 140, 253, 254];
-    !matches!(protocol, TCP | ICMP | 2 | ICMPV6) && !(is_v6 && extensions.contains(&protocol))
+    !(matches!(protocol, TCP | ICMP | 2 | ICMPV6) || is_v6 && extensions.contains(&protocol))
 }
 
 /// Something that says `ports` where the protocol has them, of as many bytes as its header has.
