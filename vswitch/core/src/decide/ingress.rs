@@ -357,7 +357,8 @@ impl<'a> Ingress<'a> {
     }
 
     /// Where the frames of `row`, which ends before the one in place `end`, stop passing at once through the firewalls at both ends of their way: the
-    /// place of the first that does not, or `end`. What stands of their connections is loaded ahead if that is worth its while. Kept apart, so that frames without firewalls pay nothing for it.
+    /// place of the first that does not, or `end`. What stands of their connections is loaded ahead if that is worth
+    /// its while. Kept apart, so that frames without firewalls pay nothing for it.
     #[cold]
     #[inline(never)]
     fn through<'f, I>(

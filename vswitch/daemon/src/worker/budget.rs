@@ -37,7 +37,7 @@ const CONVINCING: Duration = Duration::from_millis(1);
 
 impl Budget {
     /// What a batch may have where nobody else has frames: of bytes about 0.1 ms of copying, and of work as little as it can be without
-    /// the batch itself costing more than a hundredth, for somebody may begin to send meanwhile.
+    /// the batch itself costing more than some hundredths, for somebody may begin to send meanwhile.
     pub(super) const FULL: Self =
         Self { frames: MAX_BATCH, work: 8 * MAX_BATCH, copies: 2048, bytes: 1 << 20 };
 

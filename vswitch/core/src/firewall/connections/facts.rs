@@ -150,7 +150,8 @@ pub(super) fn word(bytes: &[u8], at: usize) -> Option<[u8; 4]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
-/// Protocols that begin with two port numbers, of which the first eight bytes say nothing more here: UDP (RFC 768), DCCP (RFC 4340 §5.1), SCTP (RFC 9260 §3.1), UDP-Lite (RFC 3828 §3.1).
+/// Protocols that begin with two port numbers, of which the first eight bytes say nothing more here: UDP (RFC 768),
+/// DCCP (RFC 4340 §5.1), SCTP (RFC 9260 §3.1), UDP-Lite (RFC 3828 §3.1).
 pub(super) const fn has_ports(protocol: u8) -> bool {
     matches!(protocol, UDP | 33 | 132 | 136)
 }
