@@ -175,6 +175,26 @@ fn a_pair_keeps_its_rate_beside_one_whose_frames_all_get() {
     a_pair_at_half_of_its_maximum_keeps_it_beside(neighbours, (200, 16));
 }
 
+/// Also before anybody counts as greedy: a frame that goes to all five others is more than a turn has for its sender beside somebody else.
+#[test]
+fn beside_others_a_sender_has_one_frame_a_turn_that_all_get_and_alone_it_has_more() {
+    let flooded_in_a_turn = |beside: usize| {
+        let mut lab = Lab::new();
+        let turn = |lab: &mut Lab| {
+            assert!(lab.send(0, 1, beside) && lab.send(2, NOBODY, 8), "the rings have room");
+            let before = lab.flooded;
+            lab.turn(2);
+            (0..6).for_each(|place| lab.receive(place, RING.into()));
+            (lab.flooded - before) / (6 * ALONE)
+        };
+        // In the first turn nobody knows of the other.
+        turn(&mut lab);
+        turn(&mut lab)
+    };
+    assert_eq!(flooded_in_a_turn(8), 1);
+    assert!(flooded_in_a_turn(0) > 1);
+}
+
 /// Ports 0 and 2 send to port 1, which takes 20 frames a turn: what each got there, in parts of all.
 fn shares(mut offer: impl FnMut(&mut Lab, usize)) -> [f64; 2] {
     let mut lab = Lab::new();
