@@ -1,10 +1,11 @@
 //! Connection tracking in one thread: nanoseconds here, instructions under callgrind.
 //!
-//! `cargo bench -p vswitch-core --bench connections -- [--connections 1000] [--capacity N] [--rounds N] [--v6] [--keys | --opening | --plain]`.
+//! `cargo bench -p vswitch-core --bench connections -- [--connections 1000] [--capacity N] [--rounds N] [--v6] [--keys | --opening | --plain | --lines]`.
 //! Data and its acknowledgement go to and fro on all connections in turn, in batches of 64, in an order without pattern. It prints what a
 //! frame costs: from its first byte to the verdict; with `--plain` only as far as plain switching reads it, which is what the other is to
 //! be compared with; with `--keys` from the key on; with `--opening` what a whole connection costs that is opened, answered, used and
-//! reset. Under `valgrind --tool=callgrind` two runs with unlike `--rounds` differ by nothing but frames.
+//! reset; with `--lines` what no table of that size can do without: a line of an index and one of an entry loaded for each frame, and the
+//! latter changed. Under `valgrind --tool=callgrind` two runs with unlike `--rounds` differ by nothing but frames.
 
 use std::{
     hint::black_box,
@@ -17,8 +18,8 @@ use vswitch_core::{
     clock::Instant,
     firewall::{
         connections::{
-            Answer, Config, Connections, Digest, Ends, Event, Facts, Hosts, Key, Opened, Opening, Scope,
-            Secret, Segment, State, Timeouts,
+            Answer, Config, Connections, Digest, Ends, Event, Facts, Hosts, Key, Opened, Opening, Place,
+            Scope, Secret, Segment, State, Timeouts,
         },
         policy::Direction,
     },
@@ -88,11 +89,10 @@ fn look_up(table: &Connections, digest: Digest, from: Direction, event: &Event) 
 }
 
 /// As a worker does: all lines of the index, then all entries.
-fn warm<'a>(table: &Connections, digests: impl Iterator<Item = &'a Digest> + Clone) {
-    if table.is_cold() {
-        black_box(digests.clone().fold(0, |sum, digest| sum ^ table.warm_index(*digest)));
-        black_box(digests.fold(0, |sum, digest| sum ^ table.warm(*digest)));
-    }
+fn warm<'a>(table: &Connections, digests: impl Iterator<Item = &'a Digest>) {
+    let mut places = [Place::default(); BATCH];
+    places.iter_mut().zip(digests).for_each(|(place, digest)| *place = table.likely(*digest));
+    black_box(places.iter().fold(0, |sum, place| sum ^ table.load(*place)));
 }
 
 /// Which way round `round` goes, and what its frames say: data comes in, and is acknowledged.
@@ -155,6 +155,9 @@ impl Frames {
 fn main() {
     let v6 = flag("--v6");
     let count = option("--connections", 1000).next_power_of_two();
+    if flag("--lines") {
+        return lines(count);
+    }
     let capacity = option("--capacity", count.max(1 << 16));
     let config = Config { capacity, ports: 8, timeouts: Timeouts::DEFAULT };
     let secret = Secret::new(std::array::from_fn(|n| {
@@ -199,6 +202,29 @@ fn main() {
         "{count} connections, {} frames: {quick:.1} ns a frame, {middle:.1} in the middle",
         batches * BATCH
     );
+}
+
+/// What memory costs: for each frame of a batch a line of an index of 8 bytes a connection, then one of 64, without pattern; the misses of
+/// a batch overlap.
+fn lines(count: usize) {
+    let index = vec![[1u64; 8]; count.div_ceil(8)];
+    let mut entries = vec![[1u64; 8]; count];
+    let rounds = (1 << 23) / BATCH;
+    let (mut parts, mut sum) = (Vec::with_capacity(rounds / PART), 0);
+    for first in (0..rounds).step_by(PART) {
+        let begin = time::Instant::now();
+        for batch in first..first + PART {
+            let numbers: [usize; BATCH] = std::array::from_fn(|n| mixed(batch * BATCH + n, count) as usize);
+            sum += numbers.iter().fold(0, |sum, n| sum ^ index[(n ^ n >> 5) % index.len()][0]);
+            sum += numbers.iter().fold(0, |sum, n| sum ^ entries[*n][0]);
+            numbers.iter().for_each(|n| entries[*n][7] += 1);
+        }
+        parts.push(begin.elapsed().as_nanos() as f64 / (PART * BATCH) as f64);
+    }
+    black_box(sum);
+    parts.sort_by(f64::total_cmp);
+    let (quick, middle) = (parts[parts.len() / 10], parts[parts.len() / 2]);
+    println!("{count} connections: {quick:.1} ns a frame for two lines, {middle:.1} in the middle");
 }
 
 /// From the key on. Of one connection, frames of a batch repeat each other; what they say is the same.

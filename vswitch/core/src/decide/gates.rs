@@ -1,11 +1,13 @@
 //! The firewalls on the way of a row of frames, for what nearly every frame is there: one of a connection that is established at both. It
 //! asks no rule and parses no more than it needs; whatever is unlike that is judged by [`super::filter`], which is the rule that this must equal.
 
+mod many;
+
 use super::{Switch, guard};
 use crate::{
     clock::Instant,
     firewall::{
-        connections::{Common, Connections, Digest, Event, Flow, Hosts, Run, Scope, V4, V6, Version},
+        connections::{Common, Connections, Digest, Event, Flow, Hosts, Place, Run, Scope, V4, V6, Version},
         interface::{Firewall, Networks},
         policy::Direction,
     },
@@ -16,11 +18,8 @@ use crate::{
     world::Port,
 };
 
-/// Frames of one connection that are looked at together, at most.
+/// Frames of one connection that follow each other and are looked at together, at most.
 const RUN: usize = 16;
-
-/// Connections that are loaded together, at most: both ends of a batch's.
-const WARM: usize = 64;
 
 /// Between two ports of a VLAN, of which one at least has a firewall.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +36,28 @@ pub(super) struct Gates<'a> {
 struct Gate {
     scope: Scope,
     epoch: Epoch,
+}
+
+/// What finds a connection.
+trait Sought {
+    /// Whether the guest may send that.
+    fn is_allowed(&self, gates: &Gates<'_>) -> bool;
+
+    /// Its digest at a gate, for what goes that way, and where it is likely to stand.
+    fn at(&self, gates: &Gates<'_>, gate: &Gate, from: Direction) -> (Digest, Place);
+}
+
+impl Sought for Flow {
+    #[inline(always)]
+    fn is_allowed(&self, gates: &Gates<'_>) -> bool {
+        gates.may_send(self)
+    }
+
+    #[inline(always)]
+    fn at(&self, gates: &Gates<'_>, gate: &Gate, from: Direction) -> (Digest, Place) {
+        let digest = gates.digest(gate, self, from);
+        (digest, gates.connections.likely(digest))
+    }
 }
 
 /// What the sending guest may say of itself.
@@ -77,63 +98,40 @@ impl<'a> Gates<'a> {
     }
 
     /// How many of these frames, from the first on, pass because their connections are established. They have one EtherType, and what it announces
-    /// `at` that place. Each is given by its first bytes and its length.
-    pub(super) fn pass<'f>(&self, at: usize, mut frames: impl Iterator<Item = (&'f [u8], u32)>) -> usize {
+    /// `at` that place. Each is given by its first bytes and its length. If the `last` of them is given and belongs to another connection than the first, all are
+    /// read before any is looked up.
+    pub(super) fn pass<'f>(
+        &self,
+        at: usize,
+        mut frames: impl Iterator<Item = (&'f [u8], u32)>,
+        last: Option<&'f [u8]>,
+    ) -> usize {
         let Some(first) = frames.next() else { return 0 };
         match ethertype(at, first.0) {
-            Some(ethertype::IPV4) => self.pass_as::<V4>(at, first, frames),
-            Some(ethertype::IPV6) => self.pass_as::<V6>(at, first, frames),
+            Some(ethertype::IPV4) => self.pass_as::<V4>(at, first, frames, last),
+            Some(ethertype::IPV6) => self.pass_as::<V6>(at, first, frames, last),
             _ => 0,
         }
     }
 
-    /// Loads what [`Self::pass`] will read of the connections of such frames, so that their cache misses overlap; nothing where the `last` of
-    /// them belongs to the same one as the first: then all of them mostly do.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn warm<'f>(
-        &self,
-        at: usize,
-        frames: impl Iterator<Item = (&'f [u8], u32)>,
-        last: Option<(&'f [u8], u32)>,
-    ) {
-        let mut frames = frames.peekable();
-        let ends = frames.peek().copied().zip(last).map(|((first, _), (last, _))| (first, last));
-        let Some((first, last)) = ends else { return };
-        let (from, to) = (first.get(at..).unwrap_or_default(), last.get(at..).unwrap_or_default());
-        match ethertype(at, first) {
-            Some(ethertype::IPV4) if !V4::is_alike(from, to) => self.warm_as::<V4>(at, frames),
-            Some(ethertype::IPV6) if !V6::is_alike(from, to) => self.warm_as::<V6>(at, frames),
-            _ => {}
-        }
-    }
-
-    #[inline(always)]
-    fn warm_as<'f, V: Version>(&self, at: usize, frames: impl Iterator<Item = (&'f [u8], u32)>) {
-        let (mut digests, mut held) = ([Digest::NONE; WARM], 0);
-        let (mut loaded, mut last) = (0, &[][..]);
-        for (bytes, len) in frames {
-            let ip = bytes.get(at..).unwrap_or_default();
-            if V::is_alike(last, ip) {
-                continue;
-            }
-            let Some(frame) = Common::read::<V>(at, bytes, len) else { break };
-            last = ip;
-            for (gate, from) in [(&self.from, Direction::Egress), (&self.to, Direction::Ingress)] {
-                let (Some(gate), Some(place)) = (gate, digests.get_mut(held)) else { continue };
-                *place = self.connections.digest(&frame.flow().key(gate.scope, from));
-                loaded ^= self.connections.warm_index(*place);
-                held += 1;
-            }
-        }
-        for digest in &digests[..held] {
-            loaded ^= self.connections.warm(*digest);
-        }
-        std::hint::black_box(loaded);
-    }
-
     #[inline(always)]
     fn pass_as<'f, V: Version>(
+        &self,
+        at: usize,
+        first: (&'f [u8], u32),
+        rest: impl Iterator<Item = (&'f [u8], u32)>,
+        last: Option<&'f [u8]>,
+    ) -> usize {
+        let ip = |bytes: &'f [u8]| bytes.get(at..).unwrap_or_default();
+        match last {
+            Some(last) if !V::is_alike(ip(first.0), ip(last)) => self.pass_many::<V>(at, first, rest),
+            _ => self.pass_few::<V>(at, first, rest),
+        }
+    }
+
+    /// Of one connection, or of a few.
+    #[inline(always)]
+    fn pass_few<'f, V: Version>(
         &self,
         at: usize,
         mut next: (&'f [u8], u32),
@@ -161,20 +159,20 @@ impl<'a> Gates<'a> {
         }
     }
 
-    /// How many frames of one flow, from the first on, pass as parts of their connection.
+    /// How many frames of one connection, from the first on, pass as parts of it. It is `sought` at each gate, for what goes that way.
     #[inline(always)]
-    fn carries(&self, flow: &Flow, events: &[Event]) -> usize {
-        if !self.sender.is_none_or(|sender| sender.may_send(flow)) {
+    fn carries(&self, sought: &impl Sought, events: &[Event]) -> usize {
+        if !sought.is_allowed(self) {
             return 0;
         }
         let (from, to) = match (&self.from, &self.to) {
             (None, None) => return events.len(),
-            (Some(gate), None) => return self.carries_at(gate, flow, Direction::Egress, events),
-            (None, Some(gate)) => return self.carries_at(gate, flow, Direction::Ingress, events),
+            (Some(gate), None) => return self.carries_at(gate, sought, Direction::Egress, events),
+            (None, Some(gate)) => return self.carries_at(gate, sought, Direction::Ingress, events),
             (Some(from), Some(to)) => (from, to),
         };
-        let from = self.run(from, flow, Direction::Egress);
-        let Some((from, to)) = from.zip(self.run(to, flow, Direction::Ingress)) else { return 0 };
+        let from = self.run(from, sought, Direction::Egress);
+        let Some((from, to)) = from.zip(self.run(to, sought, Direction::Ingress)) else { return 0 };
         let of_one = from.takes(events);
         let of_both = to.takes(&events[..of_one.frames]);
         // What only one of them takes is to be judged as if it had not been here.
@@ -187,8 +185,8 @@ impl<'a> Gates<'a> {
 
     /// The same where one of the ends has a firewall.
     #[inline(always)]
-    fn carries_at(&self, gate: &Gate, flow: &Flow, from: Direction, events: &[Event]) -> usize {
-        let Some(run) = self.run(gate, flow, from) else { return 0 };
+    fn carries_at(&self, gate: &Gate, sought: &impl Sought, from: Direction, events: &[Event]) -> usize {
+        let Some(run) = self.run(gate, sought, from) else { return 0 };
         let taken = run.takes(events);
         // Whether it stands there still says nothing any more: its frames have passed.
         run.note(&taken);
@@ -197,9 +195,19 @@ impl<'a> Gates<'a> {
 
     /// What is known of the connection at one end.
     #[inline(always)]
-    fn run(&self, gate: &Gate, flow: &Flow, from: Direction) -> Option<Run<'a>> {
-        let digest = self.connections.digest(&flow.key(gate.scope, from));
-        self.connections.run(digest, from, gate.epoch, self.now)
+    fn run(&self, gate: &Gate, sought: &impl Sought, from: Direction) -> Option<Run<'a>> {
+        self.connections.run(sought.at(self, gate, from), from, gate.epoch, self.now)
+    }
+
+    #[inline(always)]
+    fn may_send(&self, flow: &Flow) -> bool {
+        self.sender.is_none_or(|sender| sender.may_send(flow))
+    }
+
+    /// That of a flow's connection at one end.
+    #[inline(always)]
+    fn digest(&self, gate: &Gate, flow: &Flow, from: Direction) -> Digest {
+        self.connections.digest(&flow.key(gate.scope, from))
     }
 }
 

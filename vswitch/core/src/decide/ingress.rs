@@ -60,8 +60,8 @@ pub struct Rows {
     /// How many frames these are, and how many bytes they have.
     frames: u32,
     bytes: u64,
-    /// The place behind the last frame whose connection was loaded ahead.
-    warmed: u32,
+    /// The place behind the last frame of the last row that came to firewalls.
+    tried: u32,
 }
 
 /// Frames that begin alike.
@@ -137,7 +137,7 @@ impl Rows {
     }
 
     fn clear(&mut self) {
-        (self.held, self.done, self.frames, self.bytes, self.warmed) = (0, 0, 0, 0, 0);
+        (self.held, self.done, self.frames, self.bytes, self.tried) = (0, 0, 0, 0, 0);
     }
 
     /// One more row, to be written over where it stands: a row that is made elsewhere and moved there waits for its own words.
@@ -337,9 +337,9 @@ impl<'a> Ingress<'a> {
             if receiver.is_guarded {
                 let end = left.get(at + 1).map_or(rows.frames, |next| next.begin);
                 // Once, also if a frame of the row is decided by itself and the rest is tried again.
-                let warms = rows.warmed < end && self.switch.connections.is_cold();
-                rows.warmed = end;
-                let passed = self.through(home, row, (end, warms), receiver.way.to, &from);
+                let is_new = rows.tried < end;
+                rows.tried = end;
+                let passed = self.through(home, row, (end, is_new), receiver.way.to, &from);
                 if passed < end {
                     cut = Some(passed);
                     break;
@@ -357,15 +357,15 @@ impl<'a> Ingress<'a> {
     }
 
     /// Where the frames of `row`, which ends before the one in place `end`, stop passing at once through the firewalls at both ends of their way: the
-    /// place of the first that does not, or `end`. What stands of their connections is loaded ahead if that is worth
-    /// its while. Kept apart, so that frames without firewalls pay nothing for it.
+    /// place of the first that does not, or `end`. All of a row that `is_new` are read ahead
+    /// if they are of several connections. Kept apart, so that frames without firewalls pay nothing for it.
     #[cold]
     #[inline(never)]
     fn through<'f, I>(
         &self,
         home: &Home<'_>,
         row: &Row,
-        (end, warms): (u32, bool),
+        (end, is_new): (u32, bool),
         to: u16,
         from: &impl Fn(usize) -> I,
     ) -> u32
@@ -379,11 +379,8 @@ impl<'a> Ingress<'a> {
         let gates = vlan.zip(ends).and_then(|(vlan, ends)| Gates::between(&self.switch, vlan, src, ends));
         let at = ETHERNET_LEN + if row.tag == Tag::NONE { 0 } else { TAG_LEN };
         let Some(gates) = gates else { return row.begin };
-        if warms {
-            let last = from(end as usize - 1).next();
-            gates.warm(at, frames(), last);
-        }
-        row.begin + gates.pass(at, frames()) as u32
+        let last = if is_new { from(end as usize - 1).next() } else { None };
+        row.begin + gates.pass(at, frames(), last.map(|(bytes, _)| bytes)) as u32
     }
 
     /// Makes `receiver` what frames of `row` meet at the port where their destination was `found`; not if that is no other port of

@@ -70,11 +70,11 @@ pub struct Identity {
     names: Box<[(MacAddr, Networks)]>,
 }
 
-/// The addresses that go with a MAC address: disjoint networks, rising.
+/// The addresses that go with a MAC address: the first and the last of networks that are disjoint, rising.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Networks {
-    v4: Box<[Ipv4Net]>,
-    v6: Box<[Ipv6Net]>,
+    v4: Box<[(u32, u32)]>,
+    v6: Box<[(u128, u128)]>,
 }
 
 impl Identity {
@@ -122,19 +122,27 @@ impl Networks {
         let (mut v4, mut v6) = (Ipv4Net::aggregate(&v4), Ipv6Net::aggregate(&v6));
         v4.sort();
         v6.sort();
-        Self { v4: v4.into(), v6: v6.into() }
+        Self {
+            v4: v4.iter().map(|net| (net.network().to_bits(), net.broadcast().to_bits())).collect(),
+            v6: v6.iter().map(|net| (net.network().to_bits(), net.broadcast().to_bits())).collect(),
+        }
     }
 
+    #[inline]
     pub(crate) fn has_v4(&self, address: Ipv4Addr) -> bool {
-        let behind = self.v4.partition_point(|network| network.network() <= address);
-        behind.checked_sub(1).is_some_and(|at| self.v4[at].contains(&address))
+        has(&self.v4, address.to_bits())
     }
 
+    #[inline]
     pub(crate) fn has_v6(&self, address: Ipv6Addr) -> bool {
-        let behind = self.v6.partition_point(|network| network.network() <= address);
-        address.is_unicast_link_local()
-            || behind.checked_sub(1).is_some_and(|at| self.v6[at].contains(&address))
+        address.is_unicast_link_local() || has(&self.v6, address.to_bits())
     }
+}
+
+#[inline]
+fn has<N: Ord + Copy>(networks: &[(N, N)], address: N) -> bool {
+    let behind = networks.partition_point(|(first, _)| *first <= address);
+    behind.checked_sub(1).is_some_and(|at| address <= networks[at].1)
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub use run::Run;
 pub use segment::Segment;
 pub use short::{Common, Flow, V4, V6, Version};
 pub use state::{State, Timeouts};
-pub use table::MAX_CAPACITY;
+pub use table::{MAX_CAPACITY, Place};
 
 use crate::{
     clock::Instant,
@@ -176,23 +176,17 @@ impl Connections {
         self.secret.digest(key)
     }
 
-    /// Whether the table is so large that its lines may have to come from memory: then it is worth a batch's while to load them ahead.
-    #[inline]
-    pub fn is_cold(&self) -> bool {
-        self.table.is_cold()
+    /// Where the index says that a connection stands, if it stands where it is looked for first. To ask that for several before [loading](Self::load) what is
+    /// there, and to load that for all before [reading](Self::run) it, makes their cache misses overlap: safe code cannot prefetch.
+    #[inline(always)]
+    pub fn likely(&self, digest: Digest) -> Place {
+        self.table.likely(digest)
     }
 
-    /// Loads a word of the index, where [`Self::warm`] will look, if the table [is cold](Self::is_cold). Loads for several frames are independent of each other, so that their
-    /// cache misses overlap: safe code cannot prefetch. Give the results to [`std::hint::black_box`].
+    /// Loads a word of what stands there: for [`std::hint::black_box`].
     #[inline(always)]
-    pub fn warm_index(&self, digest: Digest) -> u64 {
-        self.table.touch_index(digest)
-    }
-
-    /// Loads a word of the connection's line, as it is likely to be found.
-    #[inline(always)]
-    pub fn warm(&self, digest: Digest) -> u64 {
-        self.table.touch_entry(digest)
+    pub fn load(&self, place: Place) -> u64 {
+        self.table.load(place)
     }
 
     /// Connections that run already may be picked up until `end`: after a restart that lost the table. Only what the rules
@@ -212,7 +206,7 @@ impl Connections {
         epoch: Epoch,
         now: Instant,
     ) -> Answer {
-        let run = self.run(digest, from, epoch, now);
+        let run = self.run((digest, self.likely(digest)), from, epoch, now);
         let at_once = run.and_then(|run| run.note(&run.takes(slice::from_ref(event))));
         at_once.unwrap_or_else(|| self.look_up_slowly(digest, from, event, epoch, second(now)))
     }

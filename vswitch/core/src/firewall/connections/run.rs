@@ -5,6 +5,7 @@ use super::{
     digest::Digest,
     entry::{Hot, Seen},
     low, second,
+    table::Place,
     track::Side,
     window,
 };
@@ -32,11 +33,17 @@ pub struct Taken {
 }
 
 impl Connections {
-    /// Frames that go `from` one of the ends; none if the connection is not one of these or does not stand where it is looked for first, is over, or
-    /// was judged under another policy than that of `epoch`.
+    /// Frames that go `from` one of the ends, of the connection that is [likely](Self::likely) to stand in that place; none if it is not one of these or does
+    /// not stand in its first line of the index, is over, or was judged under another policy than that of `epoch`.
     #[inline(always)]
-    pub fn run(&self, digest: Digest, from: Direction, epoch: Epoch, now: Instant) -> Option<Run<'_>> {
-        let hot = self.table.find_near(digest)?;
+    pub fn run(
+        &self,
+        (digest, place): (Digest, Place),
+        from: Direction,
+        epoch: Epoch,
+        now: Instant,
+    ) -> Option<Run<'_>> {
+        let hot = self.table.find_near(place, digest)?;
         let (seen, now) = (hot.seen(), second(now));
         let state = if seen.control.is(State::Established) { State::Established } else { State::Replied };
         let age = now.saturating_sub(seen.stamp.seen);

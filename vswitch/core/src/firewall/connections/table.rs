@@ -18,8 +18,6 @@ const SLOTS: usize = 16;
 pub const MAX_CAPACITY: u32 = (1 << 24) - 1;
 /// Slots of a line that are left to the digests whose first it is, while their second has as much room.
 const RESERVED: usize = 1;
-/// Entries of 64 bytes that, with their part of the index, fit a core's own caches beside all else.
-const NEAR: u32 = 4096;
 /// How often a compare-and-swap is tried that others came before.
 const TRIES: usize = 64;
 
@@ -27,6 +25,10 @@ const TRIES: usize = 64;
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Line([AtomicU32; SLOTS]);
+
+/// Where a connection is likely to stand: a number of an entry, or of none.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place(u32);
 
 /// The index and the pool.
 #[derive(Debug)]
@@ -58,12 +60,6 @@ impl Table {
         }
     }
 
-    /// Whether more entries were ever used at once than stay near a core.
-    #[inline]
-    pub(super) fn is_cold(&self) -> bool {
-        self.reached.load(Ordering::Relaxed) > NEAR
-    }
-
     /// How many connections there can be.
     pub(super) const fn capacity(&self) -> usize {
         self.hot.len()
@@ -93,16 +89,16 @@ impl Table {
         &self.index[number & (self.index.len() - 1)]
     }
 
-    /// The slot of its first line that a digest is likely to be in.
+    /// What the slot of its first line says that a digest is likely to be in.
     #[inline(always)]
-    fn likely(&self, digest: Digest) -> u32 {
-        self.line(digest.first()).0[digest.slot() % SLOTS].load(Ordering::Acquire)
+    pub(super) fn likely(&self, digest: Digest) -> Place {
+        Place(number(self.line(digest.first()).0[digest.slot() % SLOTS].load(Ordering::Acquire)))
     }
 
-    /// Loads a word of a digest's first line.
+    /// Loads a word of the entry there.
     #[inline(always)]
-    pub(super) fn touch_index(&self, digest: Digest) -> u64 {
-        self.likely(digest).into()
+    pub(super) fn load(&self, place: Place) -> u64 {
+        self.hot.get(place.0 as usize).map_or(0, Hot::touch)
     }
 
     /// The entries that slots of a line name which have the digest's tag.
@@ -113,16 +109,10 @@ impl Table {
         tagged.filter_map(|slot| Some((number(slot), self.hot.get(number(slot) as usize)?)))
     }
 
-    /// Loads a word of the entry that a digest's first line is likely to name for it.
+    /// The entry of a digest, if it stands there or its first line names it.
     #[inline(always)]
-    pub(super) fn touch_entry(&self, digest: Digest) -> u64 {
-        self.hot.get(number(self.likely(digest)) as usize).map_or(0, Hot::touch)
-    }
-
-    /// The entry of a digest, if its first line names it.
-    #[inline(always)]
-    pub(super) fn find_near(&self, digest: Digest) -> Option<&Hot> {
-        let likely = self.hot.get(number(self.likely(digest)) as usize);
+    pub(super) fn find_near(&self, place: Place, digest: Digest) -> Option<&Hot> {
+        let likely = self.hot.get(place.0 as usize);
         likely.filter(|hot| hot.is(digest)).or_else(|| self.find_behind(digest))
     }
 

@@ -119,3 +119,64 @@ fn frames_of_established_connections_have_their_way_without_a_decision_and_no_ot
     lie[29] = 9;
     assert_eq!(fates(&bench, PC2, &[lie]).1, [0]);
 }
+
+/// Connections that are under way between two stations with firewalls.
+const MANY: u16 = 40;
+
+fn with_many() -> Bench {
+    let mut bench = open_office();
+    for port in 4000..4000 + MANY {
+        let answer = segment(syn(1, 2, (80, port)), SYN_ACK, 7000, 1001);
+        let opened = segment(syn(2, 1, (port, 80)), ACK, 1001, 7001);
+        for (from, frame) in [(PC1, syn(2, 1, (port, 80))), (WEB1, answer), (PC1, opened)] {
+            assert!(bench.send(from, &frame).1[0].outcome.is_ok(), "{}", bench.story());
+        }
+    }
+    bench
+}
+
+fn of_many(port: u16, (flags, seq): (u8, u32)) -> Vec<u8> {
+    segment(syn(2, 1, (port, 80)), flags, seq, 7001)
+}
+
+/// Frames that follow none of their own connection are looked up many at a time, however many they are.
+#[test]
+fn frames_of_many_connections_have_their_way_without_a_decision() {
+    let bench = with_many();
+    let plain = |n: u16| of_many(4000 + n % MANY, (ACK, 1001));
+    for frames in [2, 31, 32, 33, 64, 65] {
+        let batch: Vec<_> = (0..frames).map(plain).collect();
+        assert_eq!(fates(&bench, PC1, &batch).1, [0; 0], "{frames} frames");
+    }
+    // What is not plain is decided, and what is behind it has its way.
+    let mut batch: Vec<_> = (0..64).map(plain).collect();
+    batch[30] = of_many(4030, (FIN_ACK, 1001));
+    batch[40] = of_many(4040, (ACK, 1001));
+    batch[41] = of_many(4001, (ACK, 900_000));
+    batch[42][29] = 9;
+    let (came_to, single) = fates(&bench, PC1, &batch);
+    assert_eq!(single, [30, 40, 41, 42]);
+    let passed = |n: &usize| came_to[*n].1.first().is_some_and(|copy| copy.outcome.is_ok());
+    assert_eq!((0..64).filter(|n| !passed(n)).collect::<Vec<_>>(), [40, 41, 42]);
+}
+
+proptest! {
+    #[test]
+    fn a_batch_of_many_connections_comes_to_what_its_frames_come_to_one_by_one(
+        batches in prop::collection::vec(prop::collection::vec(
+            (0..MANY + 2, prop::option::weighted(0.04, (
+                prop::sample::select(&[ACK, PSH_ACK, FIN_ACK, RST][..]),
+                prop::sample::select(&[1000u32, 1001, 1002, 90_000][..]),
+            )), 1usize..3), 1..50), 1..4),
+    ) {
+        let (mut single, batched) = (with_many(), with_many());
+        for said in batches {
+            let frames: Vec<_> = said.iter().flat_map(|(n, other, times)| {
+                std::iter::repeat_n(of_many(4000 + n, other.unwrap_or((ACK, 1001))), *times)
+            }).collect();
+            let expected: Vec<_> = frames.iter().map(|frame| single.send(PC1, frame)).collect();
+            prop_assert_eq!(expected, fates(&batched, PC1, &frames).0);
+            prop_assert_eq!(connections(&single), connections(&batched));
+        }
+    }
+}
