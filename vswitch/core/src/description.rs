@@ -42,6 +42,76 @@ pub struct Description {
     pub ports: Vec<Option<Port>>,
     /// Links between two switches. They never form a loop.
     pub trunks: Vec<Trunk>,
+    /// The routers; none: no VLAN has a gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<Routing>,
+}
+
+/// The routers of a lab. In every VLAN they have one MAC address: that of their port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routing {
+    /// The port by which routers hear and say what is their own: its link is [`Link::Routers`].
+    pub port: PortId,
+    /// Each is a table of routes of its own (VRF): two may have the same networks.
+    pub routers: Vec<Router>,
+    /// The interfaces whose addresses the topology file states.
+    pub hosts: Vec<Host>,
+}
+
+/// An interface as those in its VLAN know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// The VLAN that it speaks in untagged.
+    pub vlan: VlanId,
+    /// Its node.
+    pub name: String,
+    /// Its MAC address, if we give it or the file states it.
+    pub mac: Option<MacAddr>,
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
+}
+
+/// A router.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Router {
+    /// Its name.
+    pub name: String,
+    /// Its interfaces; a VLAN has one at most, whatever the router.
+    pub gateways: Vec<Gateway>,
+    /// Its static routes.
+    pub routes: Vec<Route>,
+}
+
+/// A router's interface in a VLAN.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The router's own addresses there, each with the network that is connected.
+    pub addresses: Vec<IpNet>,
+    /// Where it was said.
+    pub origin: Origin,
+}
+
+/// A static route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// What it leads to.
+    pub to: IpNet,
+    /// By which way.
+    pub via: Via,
+    /// Where it was said.
+    pub origin: Origin,
+}
+
+/// Where a static route leads.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// To routers in connected networks; of several, each flow has one of them.
+    Routers(Vec<IpAddr>),
+    /// Nowhere, and nobody is told.
+    Blackhole,
 }
 
 /// A VLAN of the lab.
@@ -198,6 +268,8 @@ pub enum Link {
         /// How its VLANs appear on this port.
         vlans: Membership,
     },
+    /// The routers of all VLANs that have a gateway, tagged: [`Routing::port`], and no other.
+    Routers,
     /// Another port, by a transparent wire.
     Wire {
         /// The other end.

@@ -93,6 +93,30 @@ drop_reasons! {
     /// Nobody else is in the VLAN.
     NoReceiver = "no-receiver", Ingress, "no other port carries the frame's VLAN",
         "check that the other interface is in the same VLAN: `vnet show vlans`";
+    /// It calls itself a gateway.
+    GatewaySource = "gateway-source", Ingress, "the frame's source MAC address is that of the lab's gateways",
+        "look at what sends on that interface; give the guest an address of its own";
+    /// An IP header that no router may pass on (RFC 1812 §5.2.2).
+    BadIpHeader = "bad-ip-header", Ingress, "the frame is for a gateway, and its IP header contradicts itself or its checksum is wrong",
+        "look at what sends on that interface; a checksum that is left to the device has to be asked for in the virtio-net header";
+    /// A route of the sender's own (RFC 7126 §4.3, RFC 5095).
+    SourceRoute = "source-route", Ingress, "the packet names a route of its sender's own, which no gateway follows",
+        "send it without that option or routing header";
+    /// An address that nobody has, or that is not there where the packet comes from (RFC 1812 §5.3.7, §5.3.8).
+    Martian = "martian", Ingress, "the packet's source or destination is an address that cannot be there: a group's, a loopback, or one of another VLAN's network",
+        "give the guest an address of its VLAN's network, or let it send by its interface in the other VLAN";
+    /// No route leads there.
+    NoRoute = "no-route", Ingress, "the gateway's router has no route to the packet's destination",
+        "add one (`routers: { NAME: { routes: [{ to: ..., via: ... }] } }`), or see what there is: `vnet show routes`";
+    /// A route leads nowhere.
+    Blackhole = "blackhole", Ingress, "the longest route to the packet's destination is a blackhole",
+        "remove that route, or add a longer one: `vnet show routes`";
+    /// A packet for all in a network, from elsewhere (RFC 2644).
+    DirectedBroadcast = "directed-broadcast", Ingress, "the packet is for all in a network that it comes to from elsewhere",
+        "send it from within that VLAN";
+    /// It was passed on as often as it may be.
+    TtlExceeded = "ttl-exceeded", Ingress, "the packet's time to live (hop limit) ended at the gateway",
+        "nothing, if it was sent by traceroute; else look for a loop of routes";
     /// More bits than the sender's interface may send in a second.
     BitRateEgress = "bit-rate-egress", Ingress, "the guest sends more bits a second than its interface may",
         "raise `limits: { egress: { rate: ... } }` of its interface, or let it send less";

@@ -24,6 +24,11 @@ impl Flow {
         Head::parse(bytes, frame_len).map_or(Self(0), |head| Self::of_head(&head))
     }
 
+    /// The number.
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
     fn of_head(head: &Head) -> Self {
         let fragment = head.network.fragment();
         let (src, dst, kind) = match head.transport {

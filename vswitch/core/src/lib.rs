@@ -33,6 +33,7 @@ mod lock;
 pub mod mac;
 mod mix;
 pub mod offload;
+pub mod route;
 pub mod trace;
 pub mod vlan;
 pub mod world;

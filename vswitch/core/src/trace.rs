@@ -17,11 +17,13 @@ use crate::{
     head::{FrameView, LinkHeader},
     id::SwitchId,
     mac::MacAddr,
+    route::{Route, Router},
     vlan::VlanId,
     world::{HopId, Port, Role, World},
 };
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 /// Who is told of each step.
 pub trait Tracer {
@@ -133,6 +135,24 @@ pub enum Step {
         /// The ports of this switch that get it.
         ports: Vec<String>,
     },
+    /// It is at a gateway, and a route leads on.
+    Routed {
+        /// The router.
+        router: String,
+        /// What the route leads to.
+        to: IpNet,
+        /// The line that says the route, or the gateway whose network it is.
+        line: u32,
+        /// Where it goes; none: nowhere.
+        onward: Option<NextHop>,
+    },
+    /// It is for the router itself.
+    ToRouter {
+        /// The router.
+        router: String,
+        /// Why.
+        why: ToRouter,
+    },
     /// It goes to another switch.
     Crossed {
         /// From this switch.
@@ -163,6 +183,29 @@ pub enum Step {
         /// The rule of the topology file that made it so.
         rule: Option<String>,
     },
+}
+
+/// The neighbour that a packet goes to next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHop {
+    /// Its VLAN, as `name (id)`.
+    pub vlan: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC address, if it is known.
+    pub mac: Option<MacAddr>,
+}
+
+/// Why a frame is for a router itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ToRouter {
+    /// Its destination is an address of the router's.
+    Own(IpAddr),
+    /// It is no IP packet.
+    NotIp,
+    /// It waits there while the router asks who has that address.
+    Asks(IpAddr),
 }
 
 /// What decided in a firewall.
@@ -325,6 +368,25 @@ impl Step {
         Self::Flooded { switch: switch_name(world, switch), group: dst.is_group(), ports }
     }
 
+    /// `next` is the neighbour that it goes to.
+    pub(crate) fn routed(
+        world: &World,
+        router: &Router,
+        route: &Route,
+        next: Option<(VlanId, IpAddr, Option<MacAddr>)>,
+    ) -> Self {
+        Self::Routed {
+            router: router.name.clone(),
+            to: route.to,
+            line: route.origin.line,
+            onward: next.map(|(vlan, address, mac)| NextHop { vlan: vlan_name(world, vlan), address, mac }),
+        }
+    }
+
+    pub(crate) fn to_router(router: &Router, why: ToRouter) -> Self {
+        Self::ToRouter { router: router.name.clone(), why }
+    }
+
     pub(crate) fn crossed(world: &World, hop: HopId) -> Self {
         let hop = world.hop(hop);
         Self::Crossed {
@@ -468,6 +530,23 @@ impl fmt::Display for Step {
                     many => write!(f, "{switch} flooded it to {many} ports ({why}): {}", ports.join(", ")),
                 }
             }
+            Self::Routed { router, to, line, onward } => {
+                write!(f, "router {router}: the route to {to} (line {line}) leads ")?;
+                match onward {
+                    None => f.write_str("nowhere"),
+                    Some(NextHop { vlan, address, mac: Some(mac) }) => {
+                        write!(f, "to {address} ({mac}) in VLAN {vlan}")
+                    }
+                    Some(NextHop { vlan, address, mac: None }) => write!(f, "to {address} in VLAN {vlan}"),
+                }
+            }
+            Self::ToRouter { router, why } => match why {
+                ToRouter::Own(address) => write!(f, "router {router}: {address} is its own; it answers"),
+                ToRouter::NotIp => write!(f, "router {router}: no IP packet; it answers if it is asked"),
+                ToRouter::Asks(address) => {
+                    write!(f, "router {router}: keeps it while it asks who has {address}")
+                }
+            },
             Self::Crossed { from, to, line } => write!(f, "crossed the trunk {from} - {to} (line {line})"),
             Self::Retagged { port, edit } => match edit {
                 TagEdit::Keep => write!(f, "leaves {port} as it is"),

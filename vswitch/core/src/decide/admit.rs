@@ -48,6 +48,7 @@ pub(super) fn admit(port: &Port, link: &LinkHeader) -> Result<Admitted, DropReas
         return Err(DropReason::LinkDown);
     }
     let (switch, vlans) = match &port.role {
+        Role::Routers { .. } => return admit_routers(port, link),
         Role::Unlinked => return Err(DropReason::Unlinked),
         Role::Wire { peer } => return Ok(Admitted::Wire { peer: *peer }),
         Role::Switched { switch, vlans } => (*switch, vlans),
@@ -63,6 +64,15 @@ pub(super) fn admit(port: &Port, link: &LinkHeader) -> Result<Admitted, DropReas
     let tag = link.c_tag()?;
     let (vlan, tagging) = classify(vlans, tag)?;
     Ok(Admitted::Vlan(Classified { switch, vlan, tagging, tag }))
+}
+
+/// The same of what routers say themselves: tagged, in a VLAN that has a gateway.
+#[cold]
+fn admit_routers(port: &Port, link: &LinkHeader) -> Result<Admitted, DropReason> {
+    let tag = link.c_tag()?;
+    let vlan = tag.and_then(|tag| VlanId::new(tag.vid())).ok_or(DropReason::UntaggedOnTrunk)?;
+    let switch = port.role.home(vlan).ok_or(DropReason::VlanNotMember)?;
+    Ok(Admitted::Vlan(Classified { switch, vlan, tagging: Tagging::Tagged, tag }))
 }
 
 /// The frame's VLAN (IEEE 802.1Q-2018 §6.9.1), if the port admits such frames (§6.9, §8.6.2).

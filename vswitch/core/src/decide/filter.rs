@@ -46,7 +46,7 @@ impl<'a> Examined<'a> {
         Self { view, head: OnceCell::new() }
     }
 
-    fn head(&self) -> &Head {
+    pub(super) fn head(&self) -> &Head {
         self.head.get_or_init(|| self.view.head())
     }
 }

@@ -225,7 +225,7 @@ impl<'a> Ingress<'a> {
                 let fdb = switch.fdb.reader(*own, switch.now);
                 Some(Home { port, switch: *own, vlans, fdb, seen: fdb.seen_on(port.id) })
             }
-            Role::Unlinked | Role::Wire { .. } => None,
+            Role::Unlinked | Role::Wire { .. } | Role::Routers { .. } => None,
         });
         Self { switch, port_index, home }
     }

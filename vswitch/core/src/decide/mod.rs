@@ -7,6 +7,7 @@ mod gates;
 mod guard;
 mod ingress;
 mod relay;
+mod route;
 mod tag;
 
 pub(crate) use admit::Classified;
@@ -19,9 +20,10 @@ use crate::{
     drop_reason::DropReason,
     fdb::{Fdb, Learned},
     firewall::{connections::Connections, policy::Direction},
-    head::FrameView,
+    head::{FrameView, LinkHeader},
     id::SwitchId,
     limits::Asking,
+    route::{Neighbours, Rewrite},
     trace::{Step, Tracer},
     vlan::VlanId,
     world::{Port, World},
@@ -39,6 +41,8 @@ pub struct Switch<'a> {
     pub fdb: &'a Fdb,
     /// What firewalls have allowed.
     pub connections: &'a Connections,
+    /// Whom routers know.
+    pub neighbours: &'a Neighbours,
     /// The moment.
     pub now: Instant,
     /// Whether source addresses are learned, connections opened and limits used up; not for a frame that is only imagined.
@@ -86,12 +90,14 @@ pub struct Decision {
     /// What the first switch on its way made of a source that was new there. None: the source was known on the whole way, so that the same
     /// frame again would change nothing.
     pub lesson: Option<Lesson>,
+    /// What a router changes in it, for all its copies.
+    pub rewrite: Option<Rewrite>,
 }
 
 impl Decision {
     /// A fate that taught nothing.
     pub const fn plain(fate: Fate) -> Self {
-        Self { fate, lesson: None }
+        Self { fate, lesson: None, rewrite: None }
     }
 }
 
@@ -125,6 +131,9 @@ impl Switch<'_> {
         let frame = &Examined::new(frame);
         let decision = match admit(port, frame.view.link) {
             Err(reason) => Decision::plain(Fate::Dropped(reason)),
+            Ok(Admitted::Vlan(_)) if self.claims_gateway(port, frame.view.link) => {
+                Decision::plain(Fate::Dropped(DropReason::GatewaySource))
+            }
             Ok(Admitted::Wire { peer }) => {
                 Decision::plain(self.over_wire((port, peer), frame, copies, tracer))
             }
@@ -140,6 +149,12 @@ impl Switch<'_> {
             tracer.step(|| Step::dropped(reason, Some((self.world, port))));
         }
         decision
+    }
+
+    /// Whether a station says that it is the routers.
+    #[inline]
+    fn claims_gateway(&self, port: &Port, link: &LinkHeader) -> bool {
+        self.world.routing().is_some_and(|routing| routing.mac == link.src && routing.port != port.id)
     }
 
     /// Everything passes a wire, and as it is: reserved groups, any tags, any source. Unless an end of it has a firewall.

@@ -5,8 +5,9 @@ use crate::{
     drop_reason::DropReason,
     fdb::{Key, Learned, Refusal, Target},
     id::SwitchId,
+    route::Rewrite,
     trace::{Step, Tracer},
-    world::{Domain, HopId, MAX_SWITCHES, Port},
+    world::{Domain, HopId, MAX_SWITCHES, Port, Role},
 };
 
 /// One frame in its VLAN.
@@ -34,11 +35,13 @@ enum Onward<'a> {
 
 /// What was decided so far.
 #[derive(Default)]
-struct Progress {
-    flooded: bool,
+pub(super) struct Progress {
+    pub(super) flooded: bool,
     went_back: bool,
-    /// Why a limit keeps it back.
-    refused: Option<DropReason>,
+    /// Why a limit keeps it back, or a router does not pass it on.
+    pub(super) refused: Option<DropReason>,
+    /// What a router changes in it.
+    pub(super) rewrite: Option<Rewrite>,
     /// What the first switch that did not know the source there made of it.
     lesson: Option<Lesson>,
     /// The source address was refused at the port: no other switch may learn it either, else the port's cap and the
@@ -57,7 +60,9 @@ impl<'a> Relay<'a> {
     #[inline]
     pub(super) fn run<T: Tracer>(&self, copies: &mut Vec<super::Copy>, tracer: &mut T) -> Decision {
         let before = copies.len();
-        let mut progress = Progress::default();
+        // What routers say themselves teaches nothing: where they are is the topology file's.
+        let is_routers = matches!(self.port.role, Role::Routers { .. });
+        let mut progress = Progress { unlearned: is_routers, ..Progress::default() };
         let mut arrival = (self.class.switch, Target::Port(self.port.id));
         loop {
             match self.at_switch(arrival, &mut progress, tracer) {
@@ -78,7 +83,7 @@ impl<'a> Relay<'a> {
             (false, _) if progress.went_back => Fate::Dropped(DropReason::SamePort),
             (false, _) => Fate::Dropped(progress.refused.unwrap_or(DropReason::NoReceiver)),
         };
-        Decision { fate, lesson: progress.lesson }
+        Decision { fate, lesson: progress.lesson, rewrite: progress.rewrite }
     }
 
     /// Learns the source where the frame arrived, and looks up its destination.
@@ -102,7 +107,7 @@ impl<'a> Relay<'a> {
                     return Onward::Refused(DropReason::MacLimit);
                 }
             }
-        } else if !learning && self.is_kept_out(source, from, Learned::Refused(Refusal::Busy)) {
+        } else if !learning && !progress.unlearned && self.is_kept_out(source, from, Learned::Refused(Refusal::Busy)) {
             return Onward::Refused(DropReason::MacLimit);
         }
         let key = Key::new(switch, vlan, self.frame.view.link.dst);
@@ -160,6 +165,9 @@ impl<'a> Relay<'a> {
         tracer: &mut T,
     ) {
         match onward {
+            Onward::Port(port) if matches!(port.role, Role::Routers { .. }) => {
+                self.route((port, switch), progress, copies, tracer);
+            }
             Onward::Port(port) => self.send(port, switch, copies, tracer),
             Onward::Back => progress.went_back = true,
             Onward::Refused(reason) => progress.refused = Some(reason),
@@ -219,7 +227,7 @@ impl<'a> Relay<'a> {
     }
 
     #[inline]
-    fn send<T: Tracer>(&self, port: &Port, switch: SwitchId, copies: &mut Vec<super::Copy>, tracer: &mut T) {
+    pub(super) fn send<T: Tracer>(&self, port: &Port, switch: SwitchId, copies: &mut Vec<super::Copy>, tracer: &mut T) {
         if let Some(egress) = port.egress(switch, self.class.vlan) {
             let edit = TagEdit::on_egress(
                 egress,

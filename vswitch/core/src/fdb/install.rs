@@ -8,6 +8,7 @@ use super::{
 use crate::{
     id::SwitchId,
     mac::MacAddr,
+    route::{Interface, Routing},
     vlan::VlanId,
     world::{self, Role, World},
 };
@@ -28,6 +29,10 @@ impl Fdb {
         let install = self.installs.fetch_add(1, Ordering::Relaxed) + 1;
         // A table cannot hold more than this, however many ports, VLANs and switches a lab multiplies.
         let mut room = self.tables.most_slots();
+        // First: nobody else has the address of a gateway.
+        for interface in world.routing().into_iter().flat_map(Routing::interfaces) {
+            self.install_gateway(world, interface, install, &mut room);
+        }
         for port in world.ports() {
             let (Some(mac), Role::Switched { switch, .. }) = (port.mac, &port.role) else { continue };
             let switch = *switch;
@@ -56,6 +61,20 @@ impl Fdb {
                 if slot.read().is_some_and(|entry| !is_true(world, entry, install)) {
                     self.remove(slot);
                 }
+            }
+        }
+    }
+
+    /// The address of routers in the VLAN of a gateway: they are wherever a frame meets them first.
+    fn install_gateway(&self, world: &World, interface: &Interface, install: u64, room: &mut usize) {
+        let Some(Routing { port, mac, .. }) = world.routing() else { return };
+        let vlan = interface.said.vlan;
+        for (place, switch) in (0..).zip(world.switches()) {
+            let Some(left) = room.checked_sub(1) else { return };
+            if switch.domains().any(|(reached, _)| reached == vlan) {
+                *room = left;
+                self.put_static(Key::new(SwitchId::new(place), vlan, *mac), Target::Port(*port), install);
+                self.grow_if_crowded();
             }
         }
     }

@@ -13,6 +13,7 @@ use crate::{
     id::SwitchId,
     limits::Limits,
     mac::MacAddr,
+    route::Routing,
     vlan::{VlanId, VlanSet},
 };
 use ipnet::IpNet;
@@ -52,6 +53,12 @@ pub enum Fault {
     BadMac,
     /// The link closes a loop of switches.
     Loop,
+    /// There are routers, and no port is theirs.
+    NoRoutersPort,
+    /// Its VLAN has another gateway.
+    GatewayTwice,
+    /// It leads to a router that is in none of the networks of its own.
+    NextHopNotConnected,
 }
 
 impl fmt::Display for Fault {
@@ -71,6 +78,11 @@ impl fmt::Display for Fault {
                 f.write_str("has a MAC address that no station may have (group bit set, or all zero)")
             }
             Self::Loop => f.write_str("closes a loop of switches"),
+            Self::NoRoutersPort => f.write_str("has routers without a port and a MAC address of their own"),
+            Self::GatewayTwice => f.write_str("is said twice"),
+            Self::NextHopNotConnected => {
+                f.write_str("leads to an address that is in no network of a gateway of the same router")
+            }
         }
     }
 }
@@ -129,7 +141,14 @@ impl World {
             .collect::<Result<Vec<_>, _>>()?;
         tell_node_macs(description, &mut ports);
         let trunks = compile_trunks(description, &vlans)?;
-        let (hops, domains) = flood_lists(description.switches.len(), &ports, &trunks);
+        let (hops, mut domains) = flood_lists(description.switches.len(), &ports, &trunks);
+        let routing = Routing::compile(description, &vlans, |vlan| {
+            let place = domains.iter().position(|domains| domains.contains_key(&vlan));
+            place.map(|place| SwitchId::new(place as u16))
+        })?;
+        if let Some(routing) = &routing {
+            join_routers(routing, &mut ports, &mut domains);
+        }
         let switches = (description.switches.iter().zip(domains))
             .map(|(switch, domains)| Switch {
                 name: switch.name.clone(),
@@ -143,6 +162,7 @@ impl World {
             switches,
             hops,
             policies,
+            routing,
             log: hits.any_log().then(Log::new),
             hits,
         })
@@ -200,6 +220,11 @@ fn compile_port(
     }
     let role = match &port.link {
         Link::None => Role::Unlinked,
+        Link::Routers if description.routing.as_ref().is_none_or(|routing| routing.port != port.id) => {
+            return Err(wrong(Fault::NoRoutersPort));
+        }
+        // Their VLANs are known when all else is.
+        Link::Routers => Role::Routers { vlans: Vec::new() },
         Link::Switch { switch, .. } if usize::from(switch.index()) >= description.switches.len() => {
             return Err(wrong(Fault::NoSuchSwitch(*switch)));
         }
@@ -233,6 +258,24 @@ fn compile_port(
         origin: port.origin,
         link_origin: port.link_origin,
     })
+}
+
+/// Puts the routers' port into the flood list of each VLAN that has a gateway, once: at the switch where the gateway is at home.
+fn join_routers(
+    routing: &Routing,
+    ports: &mut [Option<Port>],
+    domains: &mut [BTreeMap<VlanId, Domain>],
+) {
+    let Some(Some(port)) = ports.get_mut(usize::from(routing.port.index())) else { return };
+    let homes = routing.interfaces().iter().map(|interface| (interface.said.vlan, interface.home));
+    port.role = Role::Routers { vlans: homes.collect() };
+    for interface in routing.interfaces().iter().filter(|_| port.up) {
+        let domains = domains.get_mut(usize::from(interface.home.index()));
+        if let Some(domain) = domains.and_then(|domains| domains.get_mut(&interface.said.vlan)) {
+            domain.ports.push(port.id.index());
+            domain.ports.sort_unstable();
+        }
+    }
 }
 
 /// Tells the ports of a node of several interfaces the addresses of all of them.

@@ -21,6 +21,7 @@ use crate::{
     id::{Epoch, PortId, SwitchId},
     limits::Limits,
     mac::MacAddr,
+    route::Routing,
     vlan::VlanId,
 };
 
@@ -41,6 +42,7 @@ pub struct World {
     policies: Policies,
     hits: RuleHits,
     log: Option<Log>,
+    routing: Option<Routing>,
 }
 
 /// The switch's end of one interface.
@@ -86,6 +88,11 @@ pub enum Role {
         /// The other end.
         peer: u16,
     },
+    /// Gives them to the switch where the gateway of their VLAN is at home: what routers say themselves.
+    Routers {
+        /// The VLANs that have a gateway, rising; a frame's is that of its tag.
+        vlans: Vec<(VlanId, SwitchId)>,
+    },
     /// Gives them to a switch.
     Switched {
         /// The switch.
@@ -93,6 +100,15 @@ pub enum Role {
         /// How the switch's VLANs appear here; every VLAN in it exists.
         vlans: Membership,
     },
+}
+
+impl Role {
+    /// The switch where the gateway of a VLAN is at home, if this is the routers' port and the VLAN has one.
+    pub(crate) fn home(&self, vlan: VlanId) -> Option<SwitchId> {
+        let Self::Routers { vlans } = self else { return None };
+        let place = vlans.binary_search_by_key(&vlan, |(vlan, _)| *vlan).ok()?;
+        Some(vlans[place].1)
+    }
 }
 
 /// A switch.
@@ -213,6 +229,12 @@ impl World {
         mend::words(policy, direction, tuple, decision, &place)
     }
 
+    /// Its routers; none if no VLAN has a gateway.
+    #[inline]
+    pub const fn routing(&self) -> Option<&Routing> {
+        self.routing.as_ref()
+    }
+
     /// A VLAN's name.
     pub fn vlan_name(&self, id: VlanId) -> Option<&str> {
         self.description.vlans.iter().find(|vlan| vlan.id == id).map(|vlan| vlan.name.as_str())
@@ -289,6 +311,8 @@ impl Port {
                 Membership::Trunk { native: Some(native), .. } if *native == vlan => Some(Egress::Native),
                 Membership::Trunk { vlans, .. } => vlans.contains(vlan).then_some(Egress::Tagged),
             },
+            // By whichever switch a frame comes to them.
+            Role::Routers { .. } => self.role.home(vlan).map(|_| Egress::Tagged),
             _ => None,
         }
     }

@@ -1,0 +1,201 @@
+//! A frame at a router: whether it may be passed on, to which neighbour, and what of it changes (RFC 1812 §5.2, RFC 8200).
+
+use super::{Fate, Relay, Switch, admit::Classified, filter::Examined, relay::Progress};
+use crate::{
+    checksum::Sum,
+    drop_reason::DropReason,
+    flow::Flow,
+    head::{FrameView, Head, LinkHeader, Network},
+    id::SwitchId,
+    mac::MacAddr,
+    route::{Interface, Onward, Rewrite, Route, Router, Routing},
+    trace::{Step, ToRouter, Tracer},
+    vlan::VlanId,
+    world::Port,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What a router makes of a frame.
+enum Routed {
+    /// It answers, asks for the neighbour and keeps the frame meanwhile, or does with it whatever it does.
+    Own,
+    /// It is lost.
+    Dropped(DropReason),
+    /// It goes to this neighbour.
+    Onward {
+        vlan: VlanId,
+        mac: MacAddr,
+    },
+}
+
+/// An IP header, as a router reads it.
+struct Packet {
+    src: IpAddr,
+    dst: IpAddr,
+    hops: u8,
+}
+
+impl<'a> Relay<'a> {
+    /// A frame that came to the address of routers, whose port that is, at this switch.
+    #[cold]
+    pub(super) fn route<T: Tracer>(
+        &self,
+        (port, at): (&Port, SwitchId),
+        progress: &mut Progress,
+        copies: &mut Vec<super::Copy>,
+        tracer: &mut T,
+    ) {
+        let found = self.switch.world.routing().and_then(|routing| {
+            let interface = routing.interface(self.class.vlan)?;
+            Some((routing, interface, routing.router(interface)))
+        });
+        let Some((routing, interface, router)) = found else { return };
+        match self.routed((routing, interface, router), tracer) {
+            Routed::Own => self.send(port, at, copies, tracer),
+            Routed::Dropped(reason) => progress.refused = Some(reason),
+            Routed::Onward { vlan, mac } => {
+                let rewrite = Rewrite { dst: mac, src: routing.mac, at: self.frame.view.link.len };
+                let decided = self.onward(port, (at, vlan), rewrite, copies, tracer);
+                progress.rewrite = Some(rewrite);
+                progress.flooded = decided == Fate::Flooded;
+                if let Fate::Dropped(reason) = decided {
+                    progress.refused = Some(reason);
+                }
+            }
+        }
+    }
+
+    /// What the router makes of it.
+    fn routed<T: Tracer>(
+        &self,
+        (routing, interface, router): (&Routing, &Interface, &Router),
+        tracer: &mut T,
+    ) -> Routed {
+        let Switch { world, neighbours, now, learning, .. } = *self.switch;
+        let head = self.frame.head();
+        let packet = match packet(head, self.frame.view.bytes) {
+            Ok(Some(packet)) => packet,
+            Ok(None) => {
+                tracer.step(|| Step::to_router(router, ToRouter::NotIp));
+                return Routed::Own;
+            }
+            Err(reason) => return Routed::Dropped(reason),
+        };
+        let own = |tracer: &mut T| {
+            tracer.step(|| Step::to_router(router, ToRouter::Own(packet.dst)));
+            Routed::Own
+        };
+        if is_link_local(packet.dst) {
+            return own(tracer);
+        }
+        if !packet.is_routable(interface, router) {
+            return Routed::Dropped(DropReason::Martian);
+        }
+        let Some(route) = router.find(packet.dst) else { return Routed::Dropped(DropReason::NoRoute) };
+        match &route.onward {
+            Onward::Own => return own(tracer),
+            Onward::Broadcast => return Routed::Dropped(DropReason::DirectedBroadcast),
+            Onward::Blackhole => {
+                tracer.step(|| Step::routed(world, router, route, None));
+                return Routed::Dropped(DropReason::Blackhole);
+            }
+            Onward::Connected(_) | Onward::Via(_) => {}
+        }
+        if packet.hops <= 1 {
+            return Routed::Dropped(DropReason::TtlExceeded);
+        }
+        let flow = || Flow::of(self.frame.view.bytes, self.frame.view.len).number();
+        let Some((vlan, next)) = route.onward.next(packet.dst, flow) else {
+            return Routed::Dropped(DropReason::NoRoute);
+        };
+        let mac = neighbours.find(vlan, next, now, learning).or_else(|| {
+            // For one that is only imagined nobody is asked: those whose addresses the file states are where it says.
+            if learning { None } else { routing.stated(vlan, next) }
+        });
+        tracer.step(|| Step::routed(world, router, route, Some((vlan, next, mac))));
+        match mac {
+            Some(mac) if routing.interface(vlan).is_some() => Routed::Onward { vlan, mac },
+            _ => {
+                tracer.step(|| Step::to_router(router, ToRouter::Asks(next)));
+                Routed::Own
+            }
+        }
+    }
+
+    /// The rest of its way, as a frame of the router's.
+    fn onward<T: Tracer>(
+        &self,
+        port: &Port,
+        (at, vlan): (SwitchId, VlanId),
+        rewrite: Rewrite,
+        copies: &mut Vec<super::Copy>,
+        tracer: &mut T,
+    ) -> Fate {
+        let link = LinkHeader { dst: rewrite.dst, src: rewrite.src, ..*self.frame.view.link };
+        let view = FrameView { link: &link, ..*self.frame.view };
+        // At the switch that it came to, if that has the VLAN.
+        let here = self.switch.world.domain(at, vlan).map(|_| at);
+        let Some(switch) = here.or_else(|| port.role.home(vlan)) else {
+            return Fate::Dropped(DropReason::NoReceiver);
+        };
+        let class = Classified { switch, vlan, ..self.class };
+        let frame = &Examined::new(&view);
+        Relay { switch: self.switch, port, frame, class }.run(copies, tracer).fate
+    }
+}
+
+/// The packet in a frame; none if it is not IP.
+///
+/// # Errors
+/// No router passes it on, and nobody is told.
+fn packet(head: &Head, bytes: &[u8]) -> Result<Option<Packet>, DropReason> {
+    match head.network {
+        Network::Ipv4(ip) => {
+            let at = usize::from(head.link.len);
+            let header = bytes.get(at..at + usize::from(ip.header_len)).ok_or(DropReason::BadIpHeader)?;
+            // RFC 1812 §5.2.2: the sum over all of it, its checksum included.
+            if Sum::ZERO.add_bytes(header).checksum() != [0, 0] {
+                return Err(DropReason::BadIpHeader);
+            }
+            if ip.source_route {
+                return Err(DropReason::SourceRoute);
+            }
+            Ok(Some(Packet { src: ip.src.into(), dst: ip.dst.into(), hops: ip.ttl }))
+        }
+        Network::Ipv6(ip) if ip.source_route => Err(DropReason::SourceRoute),
+        Network::Ipv6(ip) => Ok(Some(Packet { src: ip.src.into(), dst: ip.dst.into(), hops: ip.hop_limit })),
+        Network::Unparsed(_) => Err(DropReason::BadIpHeader),
+        Network::Arp(_) | Network::Other => Ok(None),
+    }
+}
+
+impl Packet {
+    /// Whether it may come from where it says, by this interface, and go where it says (RFC 1812 §5.3.7, RFC 4291 §2.5, RFC 2827).
+    fn is_routable(&self, interface: &Interface, router: &Router) -> bool {
+        let possible = match (self.src, self.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => is_host(src) && is_host(dst),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => is_host6(src) && is_host6(dst) && !src.is_unicast_link_local(),
+            _ => false,
+        };
+        possible
+            && match router.find(self.src).map(|Route { onward, .. }| onward) {
+                Some(Onward::Own | Onward::Broadcast) => false,
+                Some(Onward::Connected(vlan)) => *vlan == interface.said.vlan,
+                Some(Onward::Via(_) | Onward::Blackhole) | None => true,
+            }
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// Whether an address may be one host's: none of 0/8, 127/8, 224/4, 240/4 (RFC 6890).
+fn is_host(address: Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    first != 0 && first != 127 && first < 224
+}
+
+fn is_host6(address: Ipv6Addr) -> bool {
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
+}

@@ -1,0 +1,137 @@
+//! From what is said of routers to their tables.
+
+use super::{Interface, Onward, Route, Router, Routing};
+use crate::{
+    description::{self, Description, Link, Via},
+    id::SwitchId,
+    mac::MacAddr,
+    vlan::{VlanId, VlanSet},
+    world::{CompileError, Fault},
+};
+use ipnet::IpNet;
+use prefix_trie::PrefixMap;
+use std::net::IpAddr;
+
+impl Routing {
+    /// That of a description; none if it has no routers. `reached` tells the first switch that a VLAN reaches.
+    ///
+    /// # Errors
+    /// The first thing that does not fit together.
+    pub(crate) fn compile(
+        description: &Description,
+        vlans: &VlanSet,
+        reached: impl Fn(VlanId) -> Option<SwitchId>,
+    ) -> Result<Option<Self>, CompileError> {
+        let Some(said) = &description.routing else { return Ok(None) };
+        let mac = port_mac(description, said)?;
+        let (mut interfaces, mut routers) = (Vec::new(), Vec::with_capacity(said.routers.len()));
+        for (place, router) in said.routers.iter().enumerate() {
+            for gateway in &router.gateways {
+                let wrong = |fault| CompileError {
+                    who: format!("the gateway of VLAN {}", gateway.vlan),
+                    line: Some(gateway.origin.line),
+                    fault,
+                };
+                if !vlans.contains(gateway.vlan) {
+                    return Err(wrong(Fault::NoSuchVlan(gateway.vlan)));
+                }
+                // A VLAN that no switch has is one that nothing is said in.
+                let home = reached(gateway.vlan).unwrap_or(SwitchId::new(0));
+                interfaces.push(Interface { said: gateway.clone(), home, router: place });
+            }
+            routers.push(compile_router(router)?);
+        }
+        interfaces.sort_by_key(|interface| interface.said.vlan);
+        if let Some([_, twice]) =
+            interfaces.array_windows().find(|[one, other]| one.said.vlan == other.said.vlan)
+        {
+            return Err(CompileError {
+                who: format!("the gateway of VLAN {}", twice.said.vlan),
+                line: Some(twice.said.origin.line),
+                fault: Fault::GatewayTwice,
+            });
+        }
+        let hosts = said.hosts.iter().filter_map(|host| Some((host, host.mac?)));
+        let stated = hosts.flat_map(|(host, mac)| {
+            host.addresses.iter().map(move |address| ((host.vlan, address.addr()), mac))
+        });
+        Ok(Some(Self { port: said.port, mac, routers, interfaces, stated: stated.collect() }))
+    }
+}
+
+/// The address of the routers' port.
+fn port_mac(description: &Description, said: &description::Routing) -> Result<MacAddr, CompileError> {
+    let port = description.ports.get(usize::from(said.port.index())).and_then(Option::as_ref);
+    let port = port.filter(|port| port.id == said.port && port.link == Link::Routers);
+    port.and_then(|port| port.mac).ok_or_else(|| CompileError {
+        who: format!("lab {}", description.lab),
+        line: None,
+        fault: Fault::NoRoutersPort,
+    })
+}
+
+fn compile_router(said: &description::Router) -> Result<Router, CompileError> {
+    let mut router =
+        Router { name: said.name.clone(), v4: PrefixMap::new(), v6: PrefixMap::new(), routes: Vec::new() };
+    for gateway in &said.gateways {
+        let route = |to, onward| Route { to, onward, origin: gateway.origin };
+        for own in &gateway.addresses {
+            router.add(route(own.trunc(), Onward::Connected(gateway.vlan)));
+            for to in broadcasts(own) {
+                router.add(route(to, Onward::Broadcast));
+            }
+        }
+        for own in &gateway.addresses {
+            router.add(route(own.addr().into(), Onward::Own));
+        }
+    }
+    for route in &said.routes {
+        let onward = match &route.via {
+            Via::Blackhole => Onward::Blackhole,
+            Via::Routers(routers) => Onward::Via(
+                (routers.iter())
+                    .map(|router| connected(said, *router).map(|vlan| (vlan, *router)))
+                    .collect::<Option<_>>()
+                    .ok_or_else(|| CompileError {
+                        who: format!("the route to {}", route.to),
+                        line: Some(route.origin.line),
+                        fault: Fault::NextHopNotConnected,
+                    })?,
+            ),
+        };
+        router.add(Route { to: route.to.trunc(), onward, origin: route.origin });
+    }
+    Ok(router)
+}
+
+impl Router {
+    /// One more route. Of two to the same network the first holds; but what is the router's own is no other's.
+    fn add(&mut self, route: Route) {
+        let place = self.routes.len();
+        let before = match route.to {
+            IpNet::V4(to) => *self.v4.entry(to).or_insert(place),
+            IpNet::V6(to) => *self.v6.entry(to).or_insert(place),
+        };
+        if before == place {
+            self.routes.push(route);
+        } else if route.onward == Onward::Own {
+            self.routes[before] = route;
+        }
+    }
+}
+
+/// The addresses of a connected network that are for all in it: its last and, as of old, its first (RFC 1812 §4.2.3.1, RFC 3021 §2.1).
+fn broadcasts(own: &IpNet) -> impl Iterator<Item = IpNet> {
+    let IpNet::V4(own) = own else { return None.into_iter().chain(None) };
+    let has = own.prefix_len() < 31;
+    let address = |address| has.then_some(IpNet::from(IpAddr::V4(address)));
+    address(own.broadcast()).into_iter().chain(address(own.network()))
+}
+
+/// The VLAN of a router's connected network in which an address is.
+fn connected(router: &description::Router, address: IpAddr) -> Option<VlanId> {
+    let in_network = |gateway: &&description::Gateway| {
+        gateway.addresses.iter().any(|own| own.contains(&address) && own.addr() != address)
+    };
+    router.gateways.iter().find(in_network).map(|gateway| gateway.vlan)
+}

@@ -1,0 +1,156 @@
+//! Routers: their interfaces in VLANs (gateways), their tables of routes, and the neighbours that they know.
+//!
+//! Each router has tables of its own, so that two may have the same networks (VRF). What is for a router itself, and whatever needs more than one
+//! look, goes to the routers' port, where somebody answers it; frames for a neighbour that is known are routed where they come in.
+
+mod compile;
+mod neighbours;
+mod rewrite;
+
+pub use neighbours::{Neighbour, Neighbours};
+pub use rewrite::Rewrite;
+
+use crate::{
+    description::{Gateway, Origin},
+    id::{PortId, SwitchId},
+    mac::MacAddr,
+    vlan::VlanId,
+};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::PrefixMap;
+use std::{collections::BTreeMap, net::IpAddr};
+
+/// All routers of a World.
+#[derive(Debug)]
+pub struct Routing {
+    /// Their port.
+    pub port: PortId,
+    /// Their address in every VLAN.
+    pub mac: MacAddr,
+    routers: Vec<Router>,
+    /// Rising by VLAN.
+    interfaces: Vec<Interface>,
+    /// The MAC addresses that go with stated addresses.
+    stated: BTreeMap<(VlanId, IpAddr), MacAddr>,
+}
+
+/// A router's interface in a VLAN.
+#[derive(Debug)]
+pub struct Interface {
+    /// What was said of it.
+    pub said: Gateway,
+    /// The switch at which what the router itself sends into the VLAN begins its way.
+    pub home: SwitchId,
+    router: usize,
+}
+
+/// A router: what it knows of networks.
+#[derive(Debug)]
+pub struct Router {
+    /// Its name.
+    pub name: String,
+    v4: PrefixMap<Ipv4Net, usize>,
+    v6: PrefixMap<Ipv6Net, usize>,
+    routes: Vec<Route>,
+}
+
+/// One of a router's routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// What it leads to.
+    pub to: IpNet,
+    /// Where.
+    pub onward: Onward,
+    /// Where it was said: the gateway's, of a connected network.
+    pub origin: Origin,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Onward {
+    /// To the router itself: it is an address of its own.
+    Own,
+    /// To all in a VLAN, which a router never does from elsewhere (RFC 2644).
+    Broadcast,
+    /// To the destination itself, which is in this VLAN.
+    Connected(VlanId),
+    /// To one of these routers, each in its VLAN.
+    Via(Vec<(VlanId, IpAddr)>),
+    /// Nowhere.
+    Blackhole,
+}
+
+impl Routing {
+    /// The interface in a VLAN.
+    #[inline]
+    pub fn interface(&self, vlan: VlanId) -> Option<&Interface> {
+        let place = self.interfaces.binary_search_by_key(&vlan, |interface| interface.said.vlan).ok()?;
+        Some(&self.interfaces[place])
+    }
+
+    /// All interfaces, rising by VLAN.
+    pub fn interfaces(&self) -> &[Interface] {
+        &self.interfaces
+    }
+
+    /// The router that has an interface.
+    pub fn router(&self, interface: &Interface) -> &Router {
+        &self.routers[interface.router]
+    }
+
+    /// The MAC address of the interface in a VLAN whose address the topology file states.
+    pub fn stated(&self, vlan: VlanId, address: IpAddr) -> Option<MacAddr> {
+        self.stated.get(&(vlan, address)).copied()
+    }
+
+    /// All routers, in the order of the description.
+    pub fn routers(&self) -> &[Router] {
+        &self.routers
+    }
+}
+
+impl Interface {
+    /// Whether the address is the router's own here.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.said.addresses.iter().any(|own| own.addr() == address)
+    }
+
+    /// The router's own address here from which it speaks to `peer`: in the same network if there is one, else the first of that version.
+    pub fn source(&self, peer: IpAddr) -> Option<IpAddr> {
+        let alike = || self.said.addresses.iter().filter(|own| own.addr().is_ipv4() == peer.is_ipv4());
+        alike().find(|own| own.contains(&peer)).or_else(|| alike().next()).map(IpNet::addr)
+    }
+}
+
+impl Router {
+    /// The route to an address: of all that contain it the longest.
+    #[inline]
+    pub fn find(&self, to: IpAddr) -> Option<&Route> {
+        let place = match to {
+            IpAddr::V4(to) => self.v4.get_lpm(&Ipv4Net::from(to))?.1,
+            IpAddr::V6(to) => self.v6.get_lpm(&Ipv6Net::from(to))?.1,
+        };
+        Some(&self.routes[*place])
+    }
+
+    /// All routes: those of its gateways, then the static ones, in the order of the description.
+    pub fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+}
+
+impl Onward {
+    /// The VLAN and the address of the neighbour to whom a frame of this flow for `to` goes; none if it goes to nobody.
+    #[inline]
+    pub fn next(&self, to: IpAddr, flow: impl FnOnce() -> u64) -> Option<(VlanId, IpAddr)> {
+        match self {
+            Self::Connected(vlan) => Some((*vlan, to)),
+            Self::Via(routers) => match &routers[..] {
+                [] => None,
+                [one] => Some(*one),
+                several => several.get((flow() % several.len() as u64) as usize).copied(),
+            },
+            Self::Own | Self::Broadcast | Self::Blackhole => None,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! What a router changes in a frame that it passes on.
+
+use crate::mac::MacAddr;
+
+/// The change: both addresses of the link, and one hop less (RFC 1812 §5.3.1, RFC 8200 §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Whom it goes to.
+    pub dst: MacAddr,
+    /// The router's own address.
+    pub src: MacAddr,
+    /// Where the IP header stands.
+    pub at: u8,
+}
+
+impl Rewrite {
+    /// Changes the first bytes of a frame, which have the IP header's fields for addresses and hops: else nothing changes.
+    #[inline]
+    pub fn apply(&self, head: &mut [u8]) {
+        let Some((link, ip)) = head.split_at_mut_checked(self.at.into()) else { return };
+        let (Some(link), Some(ip)) = (link.first_chunk_mut::<12>(), ip.first_chunk_mut::<12>()) else { return };
+        link[..6].copy_from_slice(&self.dst.octets());
+        link[6..].copy_from_slice(&self.src.octets());
+        if ip[0] >> 4 == 6 {
+            ip[7] = ip[7].saturating_sub(1);
+            return;
+        }
+        let before = u16::from_be_bytes([ip[8], ip[9]]);
+        ip[8] = ip[8].saturating_sub(1);
+        let after = u16::from_be_bytes([ip[8], ip[9]]);
+        let checksum = u16::from_be_bytes([ip[10], ip[11]]);
+        ip[10..].copy_from_slice(&updated(checksum, before, after).to_be_bytes());
+    }
+}
+
+/// A checksum after one word of what it covers changed (RFC 1624, equation 3).
+const fn updated(checksum: u16, before: u16, after: u16) -> u16 {
+    let sum = (!checksum) as u32 + (!before) as u32 + after as u32;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    !((sum & 0xffff) + (sum >> 16)) as u16
+}
