@@ -97,6 +97,7 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
         ports: ports(&nodes, &interfaces, &guards, &links),
         groups: groups.list,
         trunks: links.iter().filter_map(trunk).collect(),
+        routing: None,
     };
     (!sink.failed()).then(|| Plan { description, datapath: compile_datapath(lab), nodes, expectations })
 }

@@ -18,6 +18,7 @@ use crate::{
     rule_log::RuleLog,
     tracking::Tracking,
     worker::{
+        Tables,
         mailbox::{Message, PortTally},
         ports::Healths,
     },
@@ -45,6 +46,7 @@ use vswitch_core::{
     firewall::connections::{self, MAX_CAPACITY, MIN_CAPACITY},
     head::{FrameView, HEAD_BYTES, LinkHeader},
     id::PortId,
+    route::Neighbours,
     trace::{Recorder, Step},
     world::{self, World},
 };
@@ -78,7 +80,7 @@ pub struct Datapath {
 /// What there is from the first apply on.
 struct Running {
     world: Arc<World>,
-    fdb: Arc<Fdb>,
+    tables: Tables,
     /// Goes with it.
     _grower: Grower,
     tracking: Tracking,
@@ -186,11 +188,11 @@ impl Datapath {
         }
         // What is gone gives its rings back before the World that knows it is.
         self.ports.retain(|_, attached| attachments.contains(&attached.attachment));
-        running.fdb.install(&world);
+        running.tables.fdb.install(&world);
         let health = |id| running.healths.get(&id).cloned().unwrap_or_default();
         let healths: Healths = world.ports().map(|port| (port.id, health(port.id))).collect();
         running.workers.adopt(&world, running.tracking.table(), &healths);
-        running.fdb.settle(&world);
+        running.tables.fdb.settle(&world);
         running.tracking.forget_others(&world);
         if let Err(why) = running.rule_log.follow(&world) {
             tracing::error!("what rules decide is not logged: no thread for it: {why}");
@@ -213,17 +215,16 @@ impl Datapath {
     }
 
     fn start(&self, world: Arc<World>, settings: DatapathSettings) -> anyhow::Result<Running> {
-        let mut seed = [0; 8];
-        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
-            .context("no random seed for the FDB")?;
-        let fdb = Arc::new(Fdb::new(u64::from_ne_bytes(seed), FDB_BUCKETS));
+        let [seed, secret @ ..] = random().context("no random seed for the FDB")?;
+        let fdb = Arc::new(Fdb::new(seed, FDB_BUCKETS));
         let grower = Grower::start(&fdb).context("a thread for the FDB")?;
         let tracking = Tracking::none(settings.connections);
-        let workers = Workers::start(&settings, &world, &fdb, tracking.table(), self.origin);
+        let tables = Tables { fdb, neighbours: Arc::new(Neighbours::new(secret)) };
+        let workers = Workers::start(&settings, &world, &tables, tracking.table(), self.origin);
         let workers = workers.context("a worker")?;
         Ok(Running {
             world,
-            fdb,
+            tables,
             _grower: grower,
             tracking,
             settings,
@@ -323,7 +324,7 @@ impl Datapath {
         let ports =
             described.map(|port| self.port_view(running, port, counted.ports.get(&port.id))).collect();
         let switches = &running.world.description().switches;
-        let counts = running.fdb.counts(self.now());
+        let counts = running.tables.fdb.counts(self.now());
         let names = switches.iter().map(|switch| switch.name.clone());
         let by_switch = counts.by_switch.into_iter().chain(iter::repeat(0));
         let fdb = FdbView {
@@ -378,7 +379,7 @@ impl Datapath {
     pub fn fdb(&self, port: Option<PortId>) -> anyhow::Result<FdbTable> {
         let running = self.running()?;
         let is_there = |row: &Row| port.is_none_or(|port| row.target == Target::Port(port));
-        let mut found = running.fdb.rows(&running.world, self.now()).filter(is_there);
+        let mut found = running.tables.fdb.rows(&running.world, self.now()).filter(is_there);
         let rows: Vec<_> = found.by_ref().take(FDB_ROWS).map(|row| fdb_row(&running.world, row)).collect();
         Ok(FdbTable { entries: (rows.len() + found.count()) as u64, rows })
     }
@@ -430,8 +431,9 @@ impl Datapath {
         let len = u32::try_from(frame.len()).context("the frame is too long")?;
         let switch = Switch {
             world: &running.world,
-            fdb: &running.fdb,
+            fdb: &running.tables.fdb,
             connections: running.tracking.table(),
+            neighbours: &running.tables.neighbours,
             now: self.now(),
             learning: false,
         };
@@ -546,6 +548,14 @@ impl Datapath {
         self.running()?.workers.inject_panic(port);
         Ok(())
     }
+}
+
+/// Words that nobody outside can guess.
+fn random() -> rustix::io::Result<[u64; 3]> {
+    let mut bytes = [0; 24];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    let (words, _) = bytes.as_chunks();
+    Ok(std::array::from_fn(|n| u64::from_ne_bytes(words[n])))
 }
 
 /// Whether there can be such workers; the topology file was checked for the same.

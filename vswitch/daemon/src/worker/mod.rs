@@ -38,7 +38,7 @@ use vhost_net_backend::{
 };
 use vswitch_core::{
     clock::Instant, decide::Switch, drop_reason::DropReason, fdb::Fdb, firewall::connections::Connections,
-    id::PortId, world::World,
+    id::PortId, route::Neighbours, world::World,
 };
 use watches::Watches;
 
@@ -59,11 +59,20 @@ pub enum Turn {
     Stopped,
 }
 
+/// What is learned for as long as the process lives.
+#[derive(Debug, Clone)]
+pub(crate) struct Tables {
+    /// Where stations are.
+    pub(crate) fdb: Arc<Fdb>,
+    /// Whom routers know.
+    pub(crate) neighbours: Arc<Neighbours>,
+}
+
 /// One worker's state.
 pub struct Worker {
     mailbox: Arc<Mailbox>,
     world: Arc<World>,
-    fdb: Arc<Fdb>,
+    tables: Tables,
     connections: Arc<Connections>,
     ports: Ports,
     batch: Batch,
@@ -86,14 +95,14 @@ impl Worker {
         mailbox: Arc<Mailbox>,
         registry: mio::Registry,
         world: Arc<World>,
-        fdb: Arc<Fdb>,
+        tables: Tables,
         connections: Arc<Connections>,
         origin: std::time::Instant,
     ) -> Self {
         Self {
             mailbox,
             world,
-            fdb,
+            tables,
             connections,
             ports: Ports::new(registry),
             batch: Batch::default(),
@@ -121,7 +130,8 @@ impl Worker {
         let mailbox = Arc::new(Mailbox::new(&poll, thread::WAKE)?);
         let connections = Arc::new(tracking::of(&world, connections)?);
         let (registry, origin) = (poll.registry().try_clone()?, std::time::Instant::now());
-        let mut worker = Self::new(mailbox, registry, world.clone(), fdb, connections, origin);
+        let tables = Tables { fdb, neighbours: Arc::new(Neighbours::new([0; 2])) };
+        let mut worker = Self::new(mailbox, registry, world.clone(), tables, connections, origin);
         let healths = world.ports().map(|port| (port.id, Arc::default())).collect();
         worker.adopt(world, healths);
         Ok(worker)
@@ -229,7 +239,7 @@ impl Worker {
             return if waits { Turn::Busy(0) } else { Turn::Idle };
         }
         if now >= self.next_sweep {
-            self.fdb.sweep(now, SWEEP);
+            self.tables.fdb.sweep(now, SWEEP);
             self.next_sweep = now + SWEEP_EVERY;
         }
         self.busy_turns += 1;
@@ -243,8 +253,9 @@ impl Worker {
     fn batch(&mut self, now: Instant, which: usize) -> Result<usize, PortFault> {
         let switch = Switch {
             world: &self.world,
-            fdb: &self.fdb,
+            fdb: &self.tables.fdb,
             connections: &self.connections,
+            neighbours: &self.tables.neighbours,
             now,
             learning: true,
         };
