@@ -118,7 +118,7 @@ impl Neighbours {
     #[inline]
     fn window(&self, vlan: VlanId, [high, low]: [u64; 2]) -> impl Iterator<Item = &Slot> {
         let hash = fold(high ^ self.secret[0], low ^ self.secret[1]);
-        let hash = fold(hash ^ self.secret[1], u64::from(vlan.number()) + 1 ^ self.secret[0]);
+        let hash = fold(hash ^ self.secret[1], (u64::from(vlan.number()) + 1) ^ self.secret[0]);
         let first = hash as usize & (CAPACITY - 1);
         let slots = self.slots.get().into_iter();
         slots.flat_map(move |slots| (0..WINDOW).map(move |n| &slots[(first + n) & (CAPACITY - 1)]))
