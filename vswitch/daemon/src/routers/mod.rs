@@ -1,0 +1,3 @@
+//! What routers say and hear themselves, behind their port.
+
+pub mod dhcp;
