@@ -1,3 +1,4 @@
 //! What routers say and hear themselves, behind their port.
 
 pub mod dhcp;
+pub mod dns;
