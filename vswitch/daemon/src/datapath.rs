@@ -26,7 +26,7 @@ use crate::{
 use anyhow::{Context, anyhow, bail, ensure};
 use std::{
     collections::BTreeMap,
-    iter,
+    io, iter,
     os::{
         fd::OwnedFd,
         unix::net::{UnixListener, UnixStream},
@@ -45,6 +45,7 @@ use vswitch_core::{
     firewall::connections::{self, MAX_CAPACITY, MIN_CAPACITY},
     head::{FrameView, HEAD_BYTES, LinkHeader},
     id::PortId,
+    route::Neighbours,
     trace::{Recorder, Step},
     world::{self, World},
 };
@@ -79,6 +80,7 @@ pub struct Datapath {
 struct Running {
     world: Arc<World>,
     fdb: Arc<Fdb>,
+    neighbours: Arc<Neighbours>,
     /// Goes with it.
     _grower: Grower,
     tracking: Tracking,
@@ -191,6 +193,7 @@ impl Datapath {
         let healths: Healths = world.ports().map(|port| (port.id, health(port.id))).collect();
         running.workers.adopt(&world, running.tracking.table(), &healths);
         running.fdb.settle(&world);
+        running.neighbours.settle(world.routing());
         running.tracking.forget_others(&world);
         if let Err(why) = running.rule_log.follow(&world) {
             tracing::error!("what rules decide is not logged: no thread for it: {why}");
@@ -213,17 +216,17 @@ impl Datapath {
     }
 
     fn start(&self, world: Arc<World>, settings: DatapathSettings) -> anyhow::Result<Running> {
-        let mut seed = [0; 8];
-        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
-            .context("no random seed for the FDB")?;
-        let fdb = Arc::new(Fdb::new(u64::from_ne_bytes(seed), FDB_BUCKETS));
+        let [seed, secret @ ..] = seeds().context("no random seed for the FDB")?;
+        let fdb = Arc::new(Fdb::new(seed, FDB_BUCKETS));
+        let neighbours = Arc::new(Neighbours::new(secret));
         let grower = Grower::start(&fdb).context("a thread for the FDB")?;
         let tracking = Tracking::none(settings.connections);
-        let workers = Workers::start(&settings, &world, &fdb, tracking.table(), self.origin);
+        let workers = Workers::start(&settings, &world, (&fdb, &neighbours), tracking.table(), self.origin);
         let workers = workers.context("a worker")?;
         Ok(Running {
             world,
             fdb,
+            neighbours,
             _grower: grower,
             tracking,
             settings,
@@ -432,6 +435,7 @@ impl Datapath {
             world: &running.world,
             fdb: &running.fdb,
             connections: running.tracking.table(),
+            neighbours: &running.neighbours,
             now: self.now(),
             learning: false,
         };
@@ -546,6 +550,14 @@ impl Datapath {
         self.running()?.workers.inject_panic(port);
         Ok(())
     }
+}
+
+/// What nobody can know before.
+fn seeds() -> io::Result<[u64; 3]> {
+    let mut bytes = [0; 24];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    let (words, _) = bytes.as_chunks::<8>();
+    Ok([words[0], words[1], words[2]].map(u64::from_ne_bytes))
 }
 
 /// Whether there can be such workers; the topology file was checked for the same.

@@ -13,6 +13,7 @@ mod tag;
 pub(crate) use admit::Classified;
 pub use admit::Tagging;
 pub use ingress::{GLANCE, Ingress, Rows, Way};
+pub use route::{Packet, packet};
 pub use tag::TagEdit;
 
 use crate::{

@@ -380,6 +380,7 @@ mod tests {
             ports: vec![],
             groups: Vec::new(),
             trunks: vec![],
+            routing: None,
         };
         let sent = description.clone();
         let mut client = answering(move |stream| {

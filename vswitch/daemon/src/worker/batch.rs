@@ -345,7 +345,7 @@ impl Batch {
         let before = self.copies.len();
         let lens = (frame.len(), self.offloads.wire_len(at, frame.len()));
         let defect = frame.defect().map(drop_reason);
-        let Decision { fate, lesson } =
+        let Decision { fate, lesson, .. } =
             match defect.or_else(|| self.offloads.unfair(at).then_some(DropReason::BadNetHeader)) {
                 Some(reason) => Decision::plain(Fate::Dropped(reason)),
                 None if watches.any() => {

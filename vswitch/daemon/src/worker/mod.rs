@@ -38,7 +38,7 @@ use vhost_net_backend::{
 };
 use vswitch_core::{
     clock::Instant, decide::Switch, drop_reason::DropReason, fdb::Fdb, firewall::connections::Connections,
-    id::PortId, world::World,
+    id::PortId, route::Neighbours, world::World,
 };
 use watches::Watches;
 
@@ -64,6 +64,7 @@ pub struct Worker {
     mailbox: Arc<Mailbox>,
     world: Arc<World>,
     fdb: Arc<Fdb>,
+    neighbours: Arc<Neighbours>,
     connections: Arc<Connections>,
     ports: Ports,
     batch: Batch,
@@ -86,7 +87,7 @@ impl Worker {
         mailbox: Arc<Mailbox>,
         registry: mio::Registry,
         world: Arc<World>,
-        fdb: Arc<Fdb>,
+        (fdb, neighbours): (Arc<Fdb>, Arc<Neighbours>),
         connections: Arc<Connections>,
         origin: std::time::Instant,
     ) -> Self {
@@ -94,6 +95,7 @@ impl Worker {
             mailbox,
             world,
             fdb,
+            neighbours,
             connections,
             ports: Ports::new(registry),
             batch: Batch::default(),
@@ -120,8 +122,9 @@ impl Worker {
         let poll = mio::Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(&poll, thread::WAKE)?);
         let connections = Arc::new(tracking::of(&world, connections)?);
+        let neighbours = Arc::new(Neighbours::new([0; 2]));
         let (registry, origin) = (poll.registry().try_clone()?, std::time::Instant::now());
-        let mut worker = Self::new(mailbox, registry, world.clone(), fdb, connections, origin);
+        let mut worker = Self::new(mailbox, registry, world.clone(), (fdb, neighbours), connections, origin);
         let healths = world.ports().map(|port| (port.id, Arc::default())).collect();
         worker.adopt(world, healths);
         Ok(worker)
@@ -245,6 +248,7 @@ impl Worker {
             world: &self.world,
             fdb: &self.fdb,
             connections: &self.connections,
+            neighbours: &self.neighbours,
             now,
             learning: true,
         };

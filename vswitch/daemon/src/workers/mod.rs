@@ -22,7 +22,9 @@ use std::{
     time::Instant,
 };
 use vhost_net_backend::device::ring::RunningRing;
-use vswitch_core::{clock, fdb::Fdb, firewall::connections::Connections, id::PortId, world::World};
+use vswitch_core::{
+    clock, fdb::Fdb, firewall::connections::Connections, id::PortId, route::Neighbours, world::World,
+};
 
 /// How many sightings one answer has at most.
 const SIGHTINGS: usize = 64;
@@ -46,14 +48,15 @@ impl Workers {
     pub(crate) fn start(
         settings: &DatapathSettings,
         world: &Arc<World>,
-        fdb: &Arc<Fdb>,
+        (fdb, neighbours): (&Arc<Fdb>, &Arc<Neighbours>),
         connections: &Arc<Connections>,
         origin: Instant,
     ) -> io::Result<Self> {
         let start = |number: u16| {
             let cpu = settings.cpus.get(usize::from(number)).copied();
-            let (world, fdb, connections) = (world.clone(), fdb.clone(), connections.clone());
-            WorkerThread::start(number, cpu, settings.poll, world, fdb, connections, origin)
+            let (world, connections) = (world.clone(), connections.clone());
+            let learned = (fdb.clone(), neighbours.clone());
+            WorkerThread::start(number, cpu, settings.poll, world, learned, connections, origin)
         };
         let threads = (0..settings.workers).map(start).collect::<io::Result<Vec<_>>>()?;
         let spread = Mutex::new(Spread::new(threads.len()));

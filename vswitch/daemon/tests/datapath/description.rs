@@ -46,6 +46,7 @@ pub(crate) fn description(ports: &[Link]) -> Description {
         ports: ports.iter().enumerate().map(|(place, link)| Some(port(place, link))).collect(),
         groups: Vec::new(),
         trunks: Vec::<Trunk>::new(),
+        routing: None,
     }
 }
 
