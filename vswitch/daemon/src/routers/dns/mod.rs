@@ -85,7 +85,7 @@ impl Dns {
         &mut self,
         vlan: VlanId,
         payload: &[u8],
-        leased: impl Iterator<Item = Leased<'l>> + Clone,
+        leased: &(impl Iterator<Item = Leased<'l>> + Clone),
     ) -> Option<Vec<u8>> {
         let zone = self.zones.iter().find(|zone| zone.has_vlan(vlan));
         let (Some(zone), Some(asked)) = (zone, Asked::read(payload)) else {
@@ -99,7 +99,7 @@ impl Dns {
             *reply.rcode_mut() = code;
             return reply.build_bytes_vec().ok();
         };
-        let found = zone.find(&self.domain, &question.qname.to_string(), &leased);
+        let found = zone.find(&self.domain, &question.qname.to_string(), leased);
         let mut reply = Packet::new_reply(packet.id());
         if packet.has_flags(PacketFlag::RECURSION_DESIRED) {
             reply.set_flags(PacketFlag::RECURSION_DESIRED);

@@ -97,7 +97,7 @@ fn query(name: &str, kind: QTYPE) -> Vec<u8> {
 /// The code, and what was answered, in words.
 fn ask(dns: &mut Dns, vlan_id: u16, name: &str, kind: TYPE) -> (RCODE, Vec<String>) {
     let bytes =
-        dns.answer(vlan(vlan_id), &query(name, kind.into()), leased().into_iter()).expect("an answer");
+        dns.answer(vlan(vlan_id), &query(name, kind.into()), &leased().into_iter()).expect("an answer");
     let reply = Packet::parse(&bytes).expect("a message");
     assert!(reply.has_flags(PacketFlag::RESPONSE | PacketFlag::RECURSION_DESIRED) && reply.id() == 7);
     assert!(!reply.has_flags(PacketFlag::RECURSION_AVAILABLE), "it asks nobody else");
@@ -187,7 +187,7 @@ fn what_is_not_of_the_lab_is_refused_and_what_is_not_there_is_said_to_be_absent(
 fn what_is_no_question_is_said_to_be_none_or_nothing_is_said() {
     let mut dns = dns();
     let mut code = |bytes: &[u8]| {
-        let reply = dns.answer(vlan(10), bytes, std::iter::empty())?;
+        let reply = dns.answer(vlan(10), bytes, &std::iter::empty())?;
         Some(Packet::parse(&reply).expect("a message").rcode())
     };
     let sound = query("web1", TYPE::A.into());
@@ -203,7 +203,7 @@ fn what_is_no_question_is_said_to_be_none_or_nothing_is_said() {
     assert_eq!(code(&sound[..11]), None, "no header");
     let last = sound.len() - 1;
     assert_eq!(code(&with(last, 3)), Some(RCODE::Refused), "of class CHAOS");
-    assert_eq!(dns.answer(vlan(77), &sound, std::iter::empty()), None, "no gateway there");
+    assert_eq!(dns.answer(vlan(77), &sound, &std::iter::empty()), None, "no gateway there");
 }
 
 #[test]
@@ -217,13 +217,14 @@ fn rfc_6891_who_takes_more_says_so_and_is_told_the_same() {
         false,
     ));
     *packet.opt_mut() = Some(OPT { opt_codes: vec![], udp_packet_size: 4096, version: 0 });
-    let reply =
-        dns.answer(vlan(10), &packet.build_bytes_vec().expect("one"), std::iter::empty()).expect("an answer");
+    let reply = dns
+        .answer(vlan(10), &packet.build_bytes_vec().expect("one"), &std::iter::empty())
+        .expect("an answer");
     let reply = Packet::parse(&reply).expect("a message");
     assert_eq!(reply.opt().map(|opt| opt.udp_packet_size), Some(EXTENDED));
     *packet.opt_mut() = Some(OPT { opt_codes: vec![], udp_packet_size: 4096, version: 1 });
     let bytes = packet.build_bytes_vec().expect("one");
-    assert!(dns.answer(vlan(10), &bytes, std::iter::empty()).is_some());
+    assert!(dns.answer(vlan(10), &bytes, &std::iter::empty()).is_some());
 }
 
 #[test]
@@ -233,10 +234,10 @@ fn what_does_not_fit_is_cut_and_says_so() {
         .map(|n| Leased { vlan: vlan(10), name: "crowd", address: IpAddr::from([10, 0, 10, n]) })
         .collect();
     let question = query("crowd", TYPE::A.into());
-    let bytes = dns.answer(vlan(10), &question, many.iter().copied()).expect("an answer");
+    let bytes = dns.answer(vlan(10), &question, &many.iter().copied()).expect("an answer");
     let reply = Packet::parse(&bytes).expect("a message");
     assert!(bytes.len() <= PLAIN && reply.has_flags(PacketFlag::TRUNCATION) && reply.answers.is_empty());
-    let bytes = dns.answer(vlan(10), &question, many[..20].iter().copied()).expect("an answer");
+    let bytes = dns.answer(vlan(10), &question, &many[..20].iter().copied()).expect("an answer");
     assert_eq!(Packet::parse(&bytes).expect("a message").answers.len(), 20);
 }
 
@@ -253,7 +254,7 @@ proptest! {
             near[at] = byte;
         }
         for bytes in [bytes, near] {
-            if let Some(reply) = dns.answer(vlan(10), &bytes, leased().into_iter()) {
+            if let Some(reply) = dns.answer(vlan(10), &bytes, &leased().into_iter()) {
                 prop_assert!(reply.len() <= usize::from(EXTENDED));
                 prop_assert!(reply[2] & 0x80 != 0 && reply[..2] == bytes[..2]);
             }
