@@ -174,6 +174,7 @@ fn description(ids: &[PortId]) -> Description {
         ports: ids.iter().map(|id| Some(port(id))).collect(),
         groups: Vec::new(),
         trunks: Vec::new(),
+        routing: None,
     }
 }
 

@@ -160,6 +160,7 @@ mod tests {
             port: PortId::new(0, 0),
             mac: Some(MacAddr::new([2, 0, 0, 0, 0, 1])),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            gateways: vec![],
             mtu: Some(1400),
             queues: 1,
             model: topology::plan::Model::Virtio,

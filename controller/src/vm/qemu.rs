@@ -383,6 +383,7 @@ mod tests {
             port: PortId::new(0, 0),
             mac: Some(MacAddr::new([2, 0, 0, 0, 0, last])),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            gateways: vec![],
             mtu: None,
             queues: 1,
             model: Model::Virtio,

@@ -286,6 +286,7 @@ impl Datapath {
                 adapter = Some(Adapter::nic(&name, interface, socket, theirs).with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }
+            AttachmentKind::Routers => Err(std::io::Error::other("routers are not served yet")),
             AttachmentKind::StreamListen
             | AttachmentKind::StreamConnect { .. }
             | AttachmentKind::Dgram { .. } => {

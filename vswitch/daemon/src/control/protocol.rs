@@ -234,6 +234,8 @@ pub enum AttachmentKind {
         /// The peer's own socket, absolute.
         remote: String,
     },
+    /// The routers of the lab, which the switch serves itself (`Link::Routers`).
+    Routers,
 }
 
 impl AttachmentKind {
@@ -242,7 +244,7 @@ impl AttachmentKind {
         match self {
             Self::VhostUserListen | Self::StreamListen | Self::Dgram { .. } | Self::Nic { .. } => 1,
             Self::Pcap { replay, record, .. } => 2 * usize::from(*replay) + usize::from(*record),
-            Self::VhostUserConnect { .. } | Self::StreamConnect { .. } => 0,
+            Self::VhostUserConnect { .. } | Self::StreamConnect { .. } | Self::Routers => 0,
             Self::Tap { queues, .. } => usize::from(*queues),
         }
     }
