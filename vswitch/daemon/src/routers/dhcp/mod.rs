@@ -146,10 +146,14 @@ impl Dhcp {
                 Some(server.reply(&asked, &said))
             }
             DhcpMessageType::Decline => {
-                let declined = asked.requested.filter(|address| server.pool.may_have(asked.mac, *address));
-                if let Some(address) = declined {
-                    counts.declines += 1;
-                    server.pool.decline(asked.mac, address, now);
+                // Only what it was given: else one client could take all addresses away.
+                let had = server.pool.of(asked.mac).map(|(address, _)| address);
+                match had.filter(|address| asked.requested == Some(*address)) {
+                    Some(address) => {
+                        counts.declines += 1;
+                        server.pool.decline(asked.mac, address, now);
+                    }
+                    None => counts.ignored += 1,
                 }
                 None
             }

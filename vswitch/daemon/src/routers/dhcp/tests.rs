@@ -319,9 +319,11 @@ fn an_address_that_a_client_finds_in_use_is_nobodys_for_a_while() {
     assert!(!dhcp.leases(at(12)).iter().find(|row| row.address == address).expect("it is told").is_bound);
     assert_eq!(discover(&mut dhcp, 2, 611), Some(address));
     // What is not the client's to decline stays whose it is.
-    let lie = message(5, DhcpMessageType::Decline, |repr| repr.requested_ip = Some(ip(51)));
-    ask(&mut dhcp, 5, 612, &lie);
-    assert_eq!(lease(&mut dhcp, 7, 612), ip(51));
+    for n in 50..54 {
+        let lie = message(5, DhcpMessageType::Decline, |repr| repr.requested_ip = Some(ip(n)));
+        ask(&mut dhcp, 5, 612, &lie);
+    }
+    assert_eq!((lease(&mut dhcp, 7, 612), dhcp.counts().declines), (ip(51), 1));
 }
 
 #[test]
