@@ -95,6 +95,9 @@ pub struct Gateway {
     /// The addresses that it gives to who asks; none: nobody gets any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<Dhcp>,
+    /// Whether it advertises itself and its IPv6 networks (RFC 4861 §6.2), so that hosts make addresses for themselves (RFC 4862).
+    #[serde(default)]
+    pub ra: bool,
     /// Where it was said.
     pub origin: Origin,
 }

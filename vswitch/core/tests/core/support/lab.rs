@@ -201,6 +201,7 @@ pub(crate) fn router(name: &str, gateways: &[(u16, &[&str])], routes: &[&str]) -
         vlan: vlan(vlan_id),
         addresses: addresses.iter().map(|text| net(text)).collect(),
         dhcp: None,
+        ra: false,
         origin: origin(line),
     };
     let route = |line, text: &str| {

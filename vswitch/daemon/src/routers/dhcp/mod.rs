@@ -264,7 +264,8 @@ impl Server {
         wanted(option::DOMAIN_NAME, self.said.domain.clone().map(String::into_bytes));
         wanted(option::BROADCAST, Some(self.own.broadcast().octets().to_vec()));
         wanted(option::MTU, self.said.mtu.map(|mtu| mtu.to_be_bytes().to_vec()));
-        let search = self.said.search.iter().flat_map(|domain| labels(domain)).collect::<Vec<_>>();
+        let search =
+            self.said.search.iter().flat_map(|domain| super::dns::labels(domain)).collect::<Vec<_>>();
         wanted(option::DOMAIN_SEARCH, (!search.is_empty()).then_some(search));
         let routes = (!self.said.routes.is_empty()).then(|| {
             // RFC 3442: who takes these takes no router else.
@@ -286,12 +287,6 @@ impl Server {
         };
         Reply { src: self.own.addr(), mac, dst, payload: said.write(asked) }
     }
-}
-
-/// A domain as DNS writes it (RFC 1035 §3.1), uncompressed.
-fn labels(domain: &str) -> impl Iterator<Item = u8> {
-    let labels = domain.split('.').filter(|label| (1..=63).contains(&label.len()));
-    labels.flat_map(|label| std::iter::once(label.len() as u8).chain(label.bytes())).chain([0])
 }
 
 /// A route (RFC 3442): as many octets of the destination as count.

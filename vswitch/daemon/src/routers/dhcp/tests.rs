@@ -68,7 +68,7 @@ fn world(said: Said4) -> World {
         link_origin: None,
     };
     let addresses = vec!["10.0.10.1/24".parse().expect("an address")];
-    let gateway = Gateway { vlan: vlan(), addresses, dhcp: Some(said), origin };
+    let gateway = Gateway { vlan: vlan(), addresses, dhcp: Some(said), ra: false, origin };
     let description = Description {
         lab: "lab".into(),
         file: "lab.vnet.yaml".into(),

@@ -63,6 +63,12 @@ pub fn domain(lab: &str) -> String {
     format!("{lab}.internal")
 }
 
+/// A domain as DNS writes it (RFC 1035 §3.1), uncompressed.
+pub(super) fn labels(domain: &str) -> impl Iterator<Item = u8> {
+    let labels = domain.split('.').filter(|label| (1..=63).contains(&label.len()));
+    labels.flat_map(|label| std::iter::once(label.len() as u8).chain(label.bytes())).chain([0])
+}
+
 impl Dns {
     /// Answers for the nodes of this lab from now on; `names` tells those of VLANs.
     pub fn adopt(

@@ -25,6 +25,7 @@ fn dns() -> Dns {
         vlan: vlan(vlan_id),
         addresses: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
         dhcp: None,
+        ra: false,
         origin,
     };
     let router = |name: &str, gateways| description::Router {
