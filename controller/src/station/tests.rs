@@ -56,6 +56,7 @@ fn spec(folder: &Path) -> Spec {
             addresses: [format!("10.0.0.{number}/24"), format!("fd00::{number}/64")]
                 .map(|address| address.parse().expect("an address"))
                 .into(),
+            gateways: vec![],
             mtu: None,
         }],
     };
