@@ -18,9 +18,13 @@ mod forward;
 mod nd;
 mod own;
 mod resolve;
+pub(crate) mod rows;
 mod segment;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::lab;
 
 pub use counts::{Counts, Lost};
 
