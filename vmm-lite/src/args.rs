@@ -36,9 +36,9 @@ pub struct Args {
     /// Who is at the second serial port, where guests answer vnet's probe protocol: `none`, or `socket=PATH`.
     #[arg(long, env = "VNET_VMM_PROBE", value_name = "WHERE", default_value = "none", value_parser = probe)]
     probe: ConsoleTarget,
-    /// A network interface: socket=PATH,mac=MAC[,name=NAME][,mtu=BYTES][,queues=PAIRS][,link=up|down][,address=ADDRESS/LENGTH]...
+    /// A network interface: socket=PATH,mac=MAC[,name=NAME][,mtu=BYTES][,queues=PAIRS][,link=up|down][,address=ADDRESS/LENGTH]...[,gateway=ADDRESS]...
     /// The link is up unless it is said to be down. A bundled guest takes the
-    /// addresses, and so does vnet's image; others may read them from their command line (`vnet.if=`). May be repeated.
+    /// addresses and default gateways, and so does vnet's image; others may read them from their command line (`vnet.if=`). May be repeated.
     #[arg(long, env = "VNET_VMM_NET", value_name = "KEYS", value_parser = net)]
     net: Vec<Net>,
     /// A disk: path=IMAGE[,write=true]. The image is raw. Without `write` the guest's writes go to a private overlay, and
@@ -144,6 +144,8 @@ struct Net {
     /// What the guest is to call it.
     name: Option<String>,
     addresses: Vec<String>,
+    /// Default gateways.
+    gateways: Vec<IpAddr>,
 }
 
 impl Net {
@@ -152,6 +154,7 @@ impl Net {
         let name = self.name.clone().unwrap_or_else(|| format!("eth{index}"));
         let mut words = vec![mac_text(self.config.mac), name];
         words.extend(self.addresses.iter().cloned());
+        words.extend(self.gateways.iter().map(|gateway| format!("gateway={gateway}")));
         words.extend(self.config.mtu.map(|mtu| format!("mtu={mtu}")));
         (self.name.is_some() || words.len() > 2).then(|| format!("vnet.if={}", words.join(",")))
     }
@@ -159,7 +162,7 @@ impl Net {
 
 fn net(text: &str) -> Result<Net, String> {
     let (mut socket, mut mac, mut name, mut mtu, mut addresses) = (None, None, None, None, Vec::new());
-    let (mut queues, mut link_up) = (1, true);
+    let (mut queues, mut link_up, mut gateways) = (1, true, Vec::new());
     for word in text.split(',') {
         let (key, value) = word.split_once('=').ok_or_else(|| format!("`{word}` is no KEY=VALUE"))?;
         match key {
@@ -193,12 +196,20 @@ fn net(text: &str) -> Result<Net, String> {
             "address" => {
                 return Err(format!("address: ADDRESS/LENGTH, such as 10.0.0.1/24, and not `{value}`"));
             }
-            _ => return Err(format!("`{key}` is none of socket, mac, name, mtu, queues, link, address")),
+            "gateway" => {
+                let gateway = value.parse();
+                gateways.push(gateway.map_err(|_| format!("gateway: an IP address, and not `{value}`"))?);
+            }
+            _ => {
+                return Err(format!(
+                    "`{key}` is none of socket, mac, name, mtu, queues, link, address, gateway"
+                ));
+            }
         }
     }
     let socket = socket.ok_or("socket=PATH is missing")?;
     let mac = mac.ok_or("mac=MAC is missing")?;
-    Ok(Net { config: NetConfig { socket, mac, mtu, queues, link_up }, name, addresses })
+    Ok(Net { config: NetConfig { socket, mac, mtu, queues, link_up }, name, addresses, gateways })
 }
 
 fn disk(text: &str) -> Result<DiskConfig, String> {
@@ -249,9 +260,9 @@ mod tests {
 
     #[test]
     fn an_interface_is_told_to_the_guest() {
-        let net = "socket=/run/a.sock,mac=02:00:00:00:00:0a,mtu=1400,address=10.0.0.1/24,address=fd00::1/64";
+        let net = "socket=/run/a.sock,mac=02:00:00:00:00:0a,mtu=1400,address=10.0.0.1/24,address=fd00::1/64,gateway=10.0.0.254,gateway=fd00::fe";
         let config = parse(&["--cmdline", "quiet", "--net", net]).unwrap();
-        let told = "quiet vnet.if=02:00:00:00:00:0a,eth0,10.0.0.1/24,fd00::1/64,mtu=1400";
+        let told = "quiet vnet.if=02:00:00:00:00:0a,eth0,10.0.0.1/24,fd00::1/64,gateway=10.0.0.254,gateway=fd00::fe,mtu=1400";
         assert_eq!(config.command_line, told);
         let (socket, mac) = ("/run/a.sock".into(), [2, 0, 0, 0, 0, 10]);
         let expected = NetConfig { socket, mac, mtu: Some(1400), queues: 1, link_up: true };

@@ -9,6 +9,7 @@ use vswitch_core::{
     firewall::connections::{Config, Connections, Secret, Timeouts},
     head::{FrameView, HEAD_BYTES, LinkHeader},
     mac::MacAddr,
+    route::Neighbours,
     trace::{NoTrace, Step},
     world::World,
 };
@@ -23,6 +24,7 @@ pub(super) struct Foresight<'p> {
     world: World,
     fdb: Fdb,
     connections: Connections,
+    neighbours: Neighbours,
 }
 
 impl<'p> Foresight<'p> {
@@ -33,7 +35,8 @@ impl<'p> Foresight<'p> {
         fdb.install(&world);
         // Nothing is opened where nothing is learned.
         let room = Config { capacity: 1, ports: 0, timeouts: Timeouts::DEFAULT };
-        Some(Self { plan, world, fdb, connections: Connections::new(room, Secret::new([0; 16])) })
+        let connections = Connections::new(room, Secret::new([0; 16]));
+        Some(Self { plan, world, fdb, connections, neighbours: Neighbours::new([0; 2]) })
     }
 
     /// What becomes of the first frame of a probe; none if that depends on addresses which the file does not say.
@@ -50,6 +53,7 @@ impl<'p> Foresight<'p> {
             world: &self.world,
             fdb: &self.fdb,
             connections: &self.connections,
+            neighbours: &self.neighbours,
             now: Instant::ZERO,
             learning: false,
         };

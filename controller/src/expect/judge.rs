@@ -436,7 +436,7 @@ fn untagged_vlan(port: &Port) -> Option<VlanId> {
     match &port.link {
         Link::Switch { vlans: Membership::Access(vlan), .. } => Some(*vlan),
         Link::Switch { vlans: Membership::Trunk { native, .. }, .. } => *native,
-        Link::None | Link::Wire { .. } => None,
+        Link::None | Link::Wire { .. } | Link::Routers => None,
     }
 }
 
@@ -444,7 +444,7 @@ fn carries(port: &Port, vlan: VlanId) -> bool {
     match &port.link {
         Link::Switch { vlans: Membership::Access(access), .. } => *access == vlan,
         Link::Switch { vlans: Membership::Trunk { vlans, .. }, .. } => vlans.contains(vlan),
-        Link::None | Link::Wire { .. } => false,
+        Link::None | Link::Wire { .. } | Link::Routers => false,
     }
 }
 
@@ -465,9 +465,15 @@ const fn is_denial(reason: DropReason) -> bool {
         ReservedMulticast, Runt, SamePort, StormBroadcast, StormMulticast, StormUnknownUnicast,
         TaggedOnAccess, Unlinked, UnparsedEgress, UnparsedIngress, UntaggedOnTrunk, VlanNotMember,
     };
+    use DropReason::{
+        BadIpHeader, Blackhole, DirectedBroadcast, GatewaySource, Martian, NoRoute, SourceRoute, TtlExceeded,
+    };
     match reason {
         LinkDown | Unlinked | ReservedMulticast | TaggedOnAccess | UntaggedOnTrunk | VlanNotMember
         | SamePort | NoReceiver | MtuExceeded => true,
+        NoRoute | Blackhole | Martian | DirectedBroadcast | GatewaySource => true,
+        // A loop of routes is nobody's rule.
+        TtlExceeded => false,
         AntiSpoof
         | DhcpGuard
         | RaGuard
@@ -498,8 +504,8 @@ const fn is_denial(reason: DropReason) -> bool {
         | StormUnknownUnicast
         | MacLimit => false,
         ConnectionLimitEgress | ConnectionLimitIngress => false,
-        Runt | Oversize | BadNetHeader | BadDirection | BadSource | Internal | PortDown | NoBuffer
-        | BufferTooSmall => false,
+        Runt | Oversize | BadNetHeader | BadIpHeader | SourceRoute | BadDirection | BadSource | Internal
+        | PortDown | NoBuffer | BufferTooSmall => false,
     }
 }
 
@@ -578,6 +584,7 @@ mod tests {
             ports: vec![port(PC, "pc", 10), port(WEB, "web", 20), port(TWIN, "twin", 10)],
             groups: Vec::new(),
             trunks: vec![],
+            routing: None,
         }
     }
 

@@ -103,6 +103,7 @@ fn station(node: &Node, dir: &LabDir) -> StationSpec {
             socket,
             mac: interface.mac?,
             addresses: interface.addresses.clone(),
+            gateways: interface.gateways.clone(),
             mtu: interface.mtu,
         })
     });

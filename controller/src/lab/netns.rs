@@ -72,7 +72,7 @@ pub(super) fn within<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Re
     entered.map_err(|why| not_permitted(format!("the network namespace {name} cannot be entered: {why}")))
 }
 
-/// Gives `interfaces` of a node in the namespace `name` their addresses, and sets them up, and the loopback interface.
+/// Gives `interfaces` of a node in the namespace `name` their addresses and default gateways, and sets them up, and the loopback interface.
 ///
 /// # Errors
 /// The kernel does not take one.
@@ -91,6 +91,10 @@ pub(super) fn furnish(interfaces: &[Interface], name: &str) -> Result<(), Failur
             // Nobody else has it: the file was checked for that, and probes are not to wait.
             let at_once = if address.addr().is_ipv6() { " nodad" } else { "" };
             script += &format!("address add {address} dev {dev}{at_once}\n");
+        }
+        for gateway in &interface.gateways {
+            let everywhere = if gateway.is_ipv6() { "::/0" } else { "0.0.0.0/0" };
+            script += &format!("route replace {everywhere} via {gateway} dev {dev}\n");
         }
     }
     within(name, || ip(&["-batch", "-"], &script))?.map_err(|failure| blame(failure, &script, interfaces))

@@ -46,7 +46,7 @@ struct Way {
 /// The ways into all ports of a lab. Dropping them closes them, and removes the sockets that were made.
 #[derive(Debug, Clone, Default)]
 pub struct Ports {
-    /// In the order of the nodes and their interfaces.
+    /// In the order of the nodes and their interfaces; that of the routers is the last.
     ways: Vec<Arc<Way>>,
 }
 
@@ -62,6 +62,8 @@ impl Ports {
         for node in &plan.nodes {
             ports.open_node(node, &replayed, dir).map_err(|failure| precheck::at(plan, node, failure))?;
         }
+        let routers = plan.description.routing.as_ref();
+        ports.ways.extend(routers.map(|routing| Arc::new(Way::to_routers(routing.port))));
         // Not before all else is there: a lab that does not come up takes no recording away.
         let nodes = plan.nodes.iter().flat_map(|node| node.interfaces.iter().map(move |_| node));
         for (way, node) in ports.ways.iter().zip(nodes) {
@@ -138,6 +140,12 @@ impl Ports {
 }
 
 impl Way {
+    /// To what the switch serves itself.
+    fn to_routers(port: PortId) -> Self {
+        let attachment = Attachment::new(port, AttachmentKind::Routers);
+        Self { attachment, descriptors: vec![], listens_at: None, begin: None, host: vec![] }
+    }
+
     /// A new way to the same port, whose interface went away, or whose adapter broke.
     fn open_again(&self, node: &Node, interface: &Interface, dir: &LabDir) -> Result<Self, Failure> {
         let namespace = match &node.kind {
@@ -449,6 +457,7 @@ mod tests {
             port: PortId::new(port, 0),
             mac: None,
             addresses: vec![],
+            gateways: vec![],
             mtu: None,
             queues: 1,
             model: topology::plan::Model::Virtio,
@@ -469,6 +478,7 @@ mod tests {
                 groups: vec![],
                 ports: vec![],
                 trunks: vec![],
+                routing: None,
             },
             datapath: topology::plan::Datapath {
                 workers: 1,

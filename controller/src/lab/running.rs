@@ -288,7 +288,7 @@ impl Service for Lab {
             state: state.seen(),
             pid: std::process::id(),
             nodes: plan.map_or(0, |plan| plan.nodes.len()),
-            ports: plan.map_or(0, |plan| plan.description.ports.iter().flatten().count()),
+            ports: plan.map_or(0, |plan| plan.nodes.iter().map(|node| node.interfaces.len()).sum()),
             switch_restarts: state.restarts,
             events: self.inner.events.next(),
         }

@@ -24,7 +24,7 @@ use vswitch_core::{
     id::{PortId, SwitchId},
     vlan::VlanId,
 };
-use vswitchd::control::protocol::{PortState, Snapshot};
+use vswitchd::control::protocol::{PortState, PortView, Snapshot};
 
 /// `show ports`.
 pub(super) fn ports(
@@ -36,6 +36,9 @@ pub(super) fn ports(
     let description = &plan.description;
     let rows = snapshot.ports.iter().filter_map(|view| {
         let port = port(description, view.port)?;
+        if port.link == Link::Routers {
+            return Some(routers_port(description, port, view));
+        }
         let node = plan.nodes.iter().find(|node| node.name == port.node)?;
         let interface = node.interfaces.iter().find(|interface| interface.port == view.port)?;
         // What became of the node says more than that nobody answers at its socket.
@@ -51,7 +54,7 @@ pub(super) fn ports(
         Some(PortRow {
             port: port.name(),
             link: match &port.link {
-                Link::None => None,
+                Link::None | Link::Routers => None,
                 Link::Switch { switch, .. } => Some(switch_name(description, *switch)),
                 Link::Wire { peer } => self::port(description, *peer).map(Port::name),
             },
@@ -68,6 +71,24 @@ pub(super) fn ports(
         })
     });
     rows.collect()
+}
+
+/// The port of the routers, which nobody connects to.
+fn routers_port(description: &Description, port: &Port, view: &PortView) -> PortRow {
+    PortRow {
+        port: port.name(),
+        link: None,
+        vlan: link_words(description, &port.link),
+        mac: port.mac,
+        state: view.state,
+        detail: view.detail.clone(),
+        policy: firewalls::policy(description, port),
+        socket: None,
+        features: view.features,
+        rings: view.rings.clone(),
+        ring_frames: view.ring_frames.clone(),
+        counters: view.counters.clone(),
+    }
 }
 
 /// `export`.
@@ -166,7 +187,7 @@ pub(super) fn links(plan: &Plan) -> Vec<LinkRow> {
     for port in description.ports.iter().flatten() {
         let Some(origin) = port.link_origin else { continue };
         let other = match &port.link {
-            Link::None => continue,
+            Link::None | Link::Routers => continue,
             Link::Switch { switch, .. } => switch_name(description, *switch),
             // A wire has two ports and is one link.
             Link::Wire { peer } if peer.index() < port.id.index() => continue,
@@ -225,6 +246,7 @@ fn link_words(description: &Description, link: &Link) -> String {
     match link {
         Link::None => "no link".into(),
         Link::Wire { .. } => "wire".into(),
+        Link::Routers => "routers".into(),
         Link::Switch { vlans, .. } => membership_words(description, vlans),
     }
 }

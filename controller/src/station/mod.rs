@@ -23,7 +23,7 @@ use end_station::MAX_ADDRESSES;
 use ipnet::IpNet;
 use probe::Mac;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 use vswitch_core::mac::MacAddr;
 
 /// The MTU where none is given.
@@ -63,6 +63,8 @@ pub struct InterfaceSpec {
     pub mac: MacAddr,
     /// Its addresses with their subnets, seven at most; a link-local one comes besides.
     pub addresses: Vec<IpNet>,
+    /// The default gateways on its link: of each family one at most.
+    pub gateways: Vec<IpAddr>,
     /// The longest IP packet in bytes, 1280 at least; none: 1500.
     pub mtu: Option<u16>,
 }
@@ -85,6 +87,8 @@ impl InterfaceSpec {
             "{} addresses are more than {MAX_ADDRESSES}",
             self.addresses.len()
         );
+        let of_v4 = self.gateways.iter().filter(|gateway| gateway.is_ipv4()).count();
+        ensure!(of_v4 <= 1 && self.gateways.len() - of_v4 <= 1, "two default gateways of one family");
         for address in &self.addresses {
             let addr = address.addr();
             let broadcast =

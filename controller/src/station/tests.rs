@@ -56,6 +56,7 @@ fn spec(folder: &Path) -> Spec {
             addresses: [format!("10.0.0.{number}/24"), format!("fd00::{number}/64")]
                 .map(|address| address.parse().expect("an address"))
                 .into(),
+            gateways: vec![],
             mtu: None,
         }],
     };
@@ -174,6 +175,7 @@ fn description(ids: &[PortId]) -> Description {
         ports: ids.iter().map(|id| Some(port(id))).collect(),
         groups: Vec::new(),
         trunks: Vec::new(),
+        routing: None,
     }
 }
 

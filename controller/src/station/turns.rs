@@ -40,7 +40,14 @@ impl Turns {
             let interfaces = interfaces.into_iter().map(|spec| {
                 let (mac, mtu) = (spec.mac(), spec.mtu());
                 let wire = Port::new(format!("{name}:{}", spec.name), spec.socket, mtu, now);
-                Interface { name: spec.name, mac, mtu, addresses: spec.addresses, wire }
+                Interface {
+                    name: spec.name,
+                    mac,
+                    mtu,
+                    addresses: spec.addresses,
+                    gateways: spec.gateways,
+                    wire,
+                }
             });
             let interfaces = interfaces.collect();
             seats.push(Seat { host: Host::new(name, interfaces, seed()?, now), due: Some(now) });

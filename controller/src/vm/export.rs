@@ -201,6 +201,7 @@ mod tests {
             port: PortId::new(0, 0),
             mac: Some(MacAddr::new([2, 0, 0, 0, 0, 1])),
             addresses: vec![],
+            gateways: vec![],
             mtu: None,
             queues: 1,
             model: topology::plan::Model::Virtio,

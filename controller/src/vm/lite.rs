@@ -141,6 +141,9 @@ fn net(interface: &Interface, socket: &Path) -> OsString {
     for address in &interface.addresses {
         let _ = write!(keys, ",address={address}");
     }
+    for gateway in &interface.gateways {
+        let _ = write!(keys, ",gateway={gateway}");
+    }
     let mut value = OsString::from("socket=");
     value.push(socket);
     value.push(keys);
@@ -160,6 +163,7 @@ mod tests {
             port: PortId::new(0, 0),
             mac: Some(MacAddr::new([2, 0, 0, 0, 0, 1])),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            gateways: vec![],
             mtu: Some(1400),
             queues: 1,
             model: topology::plan::Model::Virtio,
@@ -176,7 +180,8 @@ mod tests {
 
     #[test]
     fn the_vmm_understands_what_it_is_given() {
-        let interface = interface("lan", &["10.0.0.1/24", "fd00::1/64"]);
+        let gateways = ["10.0.0.254", "fd00::fe"].map(|gateway| gateway.parse().unwrap()).into();
+        let interface = Interface { gateways, ..interface("lan", &["10.0.0.1/24", "fd00::1/64"]) };
         let interfaces = [(&interface, Path::new("../pc1.lan.sock"))];
         let command = command("pc1", &VM, None, interfaces.into_iter(), &RunDirectory::new("/run/lab/pc1"));
         insta::assert_snapshot!(words(&command).join("\n"), @r"
@@ -194,11 +199,11 @@ mod tests {
         --control
         control.sock
         --net
-        socket=../pc1.lan.sock,mac=02:00:00:00:00:01,name=lan,mtu=1400,address=10.0.0.1/24,address=fd00::1/64
+        socket=../pc1.lan.sock,mac=02:00:00:00:00:01,name=lan,mtu=1400,address=10.0.0.1/24,address=fd00::1/64,gateway=10.0.0.254,gateway=fd00::fe
         ");
         assert_eq!(command.get_current_dir(), Some(Path::new("/run/lab/pc1")));
         let config = vmm_lite::Args::try_parse_from(words(&command)).unwrap().config().unwrap();
-        let told = "vnet.hostname=pc1 vnet.if=02:00:00:00:00:01,lan,10.0.0.1/24,fd00::1/64,mtu=1400";
+        let told = "vnet.hostname=pc1 vnet.if=02:00:00:00:00:01,lan,10.0.0.1/24,fd00::1/64,gateway=10.0.0.254,gateway=fd00::fe,mtu=1400";
         assert_eq!((config.command_line.as_str(), config.cpus.get()), (told, 2));
     }
 

@@ -349,6 +349,9 @@ fn kernel_command_line(
         for address in &interface.addresses {
             let _ = write!(line, ",{address}");
         }
+        for gateway in &interface.gateways {
+            let _ = write!(line, ",gateway={gateway}");
+        }
         if let Some(mtu) = interface.mtu {
             let _ = write!(line, ",mtu={mtu}");
         }
@@ -383,6 +386,7 @@ mod tests {
             port: PortId::new(0, 0),
             mac: Some(MacAddr::new([2, 0, 0, 0, 0, last])),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+            gateways: vec![],
             mtu: None,
             queues: 1,
             model: Model::Virtio,
@@ -424,7 +428,9 @@ mod tests {
     fn an_image_under_tcg() {
         let mut eth1 = interface("eth1", 2, &[]);
         eth1.mtu = Some(1400);
-        let interfaces = [interface("eth0", 1, &["10.0.0.1/24", "fd00::1/64"]), eth1];
+        let mut eth0 = interface("eth0", 1, &["10.0.0.1/24", "fd00::1/64"]);
+        eth0.gateways = ["10.0.0.254", "fd00::fe"].map(|gateway| gateway.parse().unwrap()).into();
+        let interfaces = [eth0, eth1];
         let boot = vm(Boot::Image("debian".into()));
         let run = RunDirectory::new("/run/lab/pc1");
         let launch = Launch::new("pc1", &boot, &interfaces, Some(&image()), Accel::Tcg, run).unwrap();
@@ -441,7 +447,7 @@ mod tests {
         -m 256M
         -kernel /cache/debian/vmlinuz
         -initrd /cache/debian/initrd
-        -append console=ttyS0 quiet panic=-1 vnet.hostname=pc1 vnet.if=02:00:00:00:00:01,eth0,10.0.0.1/24,fd00::1/64 vnet.if=02:00:00:00:00:02,eth1,mtu=1400
+        -append console=ttyS0 quiet panic=-1 vnet.hostname=pc1 vnet.if=02:00:00:00:00:01,eth0,10.0.0.1/24,fd00::1/64,gateway=10.0.0.254,gateway=fd00::fe vnet.if=02:00:00:00:00:02,eth1,mtu=1400
         -chardev socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log
         -serial chardev:console
         -chardev socket,id=probe,path=probe.sock,server=on,wait=off

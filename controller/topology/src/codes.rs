@@ -2,7 +2,7 @@
 //!
 //! Codes are a contract: a code keeps its meaning for ever, and `vnet explain CODE` prints its explanation.
 //! T01xx is how the file is written, T02xx nodes and names, T03xx VLANs, T04xx links, T05xx addresses, T06xx `expect`, T07xx `datapath`,
-//! T08xx security groups.
+//! T08xx security groups, T09xx routers.
 
 use serde::{Serialize, Serializer};
 use std::{fmt, str::FromStr};
@@ -242,7 +242,8 @@ codes! {
         mend "write the network's own address, or leave the prefix length out";
     EmptyList = "T0809", "a list with nothing in it",
         "A rule with an empty list of ports or networks would match nothing, which is hardly what it stands for; leave the key out, and \
-         any matches. An empty list of security groups says neither open nor closed: leave the key out for what `policy` says.",
+         any matches. An empty list of security groups says neither open nor closed: leave the key out for what `policy` says. A gateway \
+         without an address is none, and a route by no way leads nowhere, which is `via: blackhole`.",
         mend "leave the key out, or put something into the list";
     Shadowed = "T0810", "a rule behind one that takes all that it matches",
         "The first rule that matches decides. An earlier rule of the group matches everything that this one does, so this one is never \
@@ -275,6 +276,42 @@ codes! {
          Incoming frames that no rule allows are dropped anyway, and these pass, so a rule that drops all of them can go. Of pings it \
          is enough to drop `protocol: icmp, ether-type: ipv4, icmp-type: 8` and `protocol: icmpv6, icmp-type: 128`.",
         mend "name what it is to drop, or remove the rule";
+    UnknownRouter = "T0901", "unknown router",
+        "A VLAN's gateway is an interface of the router `default`, or of one under `routers:` at the top of the file. Add the router there \
+         (`NAME: {}` is one without static routes), or mend the name.",
+        mend "add it under `routers:` at the top of the file";
+    IdleRouter = "T0902", "a router without a gateway",
+        "No VLAN has a gateway of this router, so no frame ever comes to it, and its routes do nothing. Give a VLAN \
+         `gateway: ADDRESS/LENGTH` and, if it is not the router `default`, `router: NAME`.",
+        mend "give a VLAN `gateway:` and `router: NAME`, or remove the router";
+    NetworksOverlap = "T0903", "two networks of one router overlap",
+        "A router tells by the destination's address alone into which of its VLANs a packet goes, so the networks of its gateways in \
+         different VLANs may have no address in common. Gateways of different routers may: `vlans: { NAME: { router: OTHER } }`.",
+        mend "give one of the two another network, or another router";
+    OutsideNetworks = "T0904", "an address in no network of its gateway",
+        "The VLAN has a gateway, but none whose network this address is in: the interface is reached from its own VLAN only, and has no \
+         gateway of that family.",
+        mend "give it an address of the gateway's network, or the gateway one in its network";
+    NextHop = "T0905", "a next hop that is not connected",
+        "A route leads to another router, which the switch finds in the network of one of the same router's gateways. An address that is in none of \
+         them, or is a gateway's own, is nobody to pass a packet on to. Link-local addresses do not say in which VLAN they are.",
+        mend "name another router's address in a network of one of this router's gateways";
+    RouteTwice = "T0906", "two routes to one network",
+        "A router has one route to each network, and those to the networks of its gateways it has already. Several next hops of one route \
+         stand in one list, and share its connections: `via: [10.0.0.253, 10.0.0.254]`.",
+        mend "remove one of the two; several next hops are `via: [A, B]`";
+    RouteForm = "T0907", "a route that contradicts itself",
+        "A route is of one family: a network and next hops of IPv4, or of IPv6. `to: default` has the family of its next hop. A blackhole has \
+         none, so its network is written out (`0.0.0.0/0`, `::/0`), and nothing stands beside it.",
+        mend "write `to: NETWORK` and `via: ADDRESS` of one family, or `to: NETWORK` and `via: blackhole`";
+    Unjoined = "T0908", "a gateway in two networks",
+        "A VLAN is one network where its switches are joined by links that carry it. A gateway with these switches in several parts would have \
+         one network in two places, and could not tell in which of them an address is. Join the switches by a link that carries the VLAN, \
+         or give the parts VLANs and gateways of their own.",
+        mend "join the switches by a link that carries the VLAN, or make it two VLANs";
+    Unreached = "T0909", "a gateway that nobody reaches",
+        "No link carries the gateway's VLAN to a switch, so nobody can send it anything.",
+        mend "add a link that carries the VLAN: `vlan: { access: NAME }`";
 }
 
 /// The explanation of the code of that name, if there is one; upper and lower case are the same.

@@ -11,11 +11,12 @@ use crate::{
         models,
         names::{self, Names},
         nodes,
+        routers::Routers,
         vlans::Vlans,
     },
     codes::Code,
     mac::mac_for,
-    plan::{Cpu, Datapath, Interface, Model, Node, NodeKind, Plan},
+    plan::{Cpu, Datapath, Interface, Model, Node, NodeKind, Plan, ROUTERS_INTERFACE, ROUTERS_NODE},
     report::{Sink, Span},
     said::{
         lab::Lab,
@@ -24,7 +25,7 @@ use crate::{
 };
 use std::{collections::HashMap, path::Path};
 use vswitch_core::{
-    description::{Description, Link, Port, Switch, Trunk},
+    description::{Description, Host, Link, Port, Routing, Switch, Trunk},
     firewall::connections::DEFAULT_CAPACITY,
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
@@ -48,7 +49,9 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     let vlans = Vlans::of(lab, sink);
     let links = links::check(lab, &names, &vlans, sink);
     let interfaces = interfaces::check(lab, &links, sink);
-    addresses::check(&interfaces, &links, sink);
+    let routers = Routers::of(lab, &vlans, all_read, sink);
+    addresses::check(&interfaces, &links, &routers, sink);
+    routers.check_joined(lab, &links, sink);
     datapath::check(lab, sink);
     let mut host = nodes::Host::default();
     let entries = lab.nodes.iter().flat_map(|nodes| &nodes.0);
@@ -83,20 +86,25 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
         sink.warning(Code::Unlinked, interface.span, what)
             .help(format!("add a link: `- [{node}, SWITCH]` under `links:`"));
     }
-    let nodes = compile_nodes(lab, &name, kinds, &interfaces)?;
-    distinct_macs(&nodes, &interfaces, sink);
+    routers.warn(lab, &links, &interfaces, sink);
+    let mut nodes = compile_nodes(lab, &name, kinds, &interfaces)?;
+    nodes.iter_mut().for_each(|node| tell_gateways(node, &interfaces, &links, &routers));
+    distinct_macs(&nodes, &interfaces, routers_mac(&routers, &name), sink);
     let scope = expect::Scope { names: &names, interfaces: &interfaces, nodes: &nodes };
     let lines = lab.expect.iter().flatten();
     let expectations = lines.filter_map(|line| expect::check(line, &scope, sink)).flatten().collect();
+    let mut ports = ports(&nodes, &interfaces, &guards, &links);
+    let routing = routing(&routers, &interfaces, &links, &mut ports, &name);
     let description = Description {
         lab: name,
         file: file.to_owned(),
         epoch: Epoch::new(1),
         vlans: vlans.list,
         switches: switches(lab),
-        ports: ports(&nodes, &interfaces, &guards, &links),
+        ports,
         groups: groups.list,
         trunks: links.iter().filter_map(trunk).collect(),
+        routing,
     };
     (!sink.failed()).then(|| Plan { description, datapath: compile_datapath(lab), nodes, expectations })
 }
@@ -175,6 +183,22 @@ fn compile_nodes(
     entries.zip(kinds).enumerate().map(node).collect()
 }
 
+/// Tells a node its default gateways: in each family that of its first interface that has one.
+fn tell_gateways(node: &mut Node, interfaces: &[NodeInterface], links: &[Checked], routers: &Routers) {
+    let mut told = [false; 2];
+    for interface in &mut node.interfaces {
+        let link = interfaces[usize::from(interface.port.index())].link;
+        let Some(vlan) = link.and_then(|link| links[link].untagged()) else { continue };
+        for own in &interface.addresses {
+            let told = &mut told[usize::from(own.addr().is_ipv6())];
+            if let Some(gateway) = routers.gateway_for(vlan, own.addr()).filter(|_| !*told) {
+                interface.gateways.push(gateway);
+                *told = true;
+            }
+        }
+    }
+}
+
 fn interface(port: usize, found: &NodeInterface, lab: &str, node: &str, kind: &NodeKind) -> Interface {
     let said = &found.said;
     let stated = said.mac.as_ref().map(|mac| mac.value.0);
@@ -188,6 +212,7 @@ fn interface(port: usize, found: &NodeInterface, lab: &str, node: &str, kind: &N
         port: port_id(port),
         mac: stated.or_else(given),
         addresses: said.addresses.iter().flatten().map(|address| address.value.0).collect(),
+        gateways: Vec::new(),
         mtu: said.mtu.as_ref().map(|mtu| mtu.value.0),
         queues: said.queues.as_ref().map_or(1, |queues| queues.value.0),
         model: said.model.as_ref().map_or(Model::Virtio, |model| model_of(model.value)),
@@ -211,8 +236,13 @@ pub(crate) fn model_of(word: ModelWord) -> Model {
 }
 
 /// A stated address may equal a hashed one (by chance once in 2^40, or by copying from `show`).
-fn distinct_macs(nodes: &[Node], interfaces: &[NodeInterface], sink: &mut Sink) {
-    let mut seen: HashMap<MacAddr, Span> = HashMap::new();
+fn distinct_macs(
+    nodes: &[Node],
+    interfaces: &[NodeInterface],
+    routers: Option<(MacAddr, Span)>,
+    sink: &mut Sink,
+) {
+    let mut seen: HashMap<MacAddr, Span> = routers.into_iter().collect();
     for interface in nodes.iter().flat_map(|node| &node.interfaces) {
         let Some(mac) = interface.mac else { continue };
         let found = &interfaces[usize::from(interface.port.index())];
@@ -223,6 +253,48 @@ fn distinct_macs(nodes: &[Node], interfaces: &[NodeInterface], sink: &mut Sink) 
                 .help("an interface without `mac` gets a hashed one; state another");
         }
     }
+}
+
+/// The address that the routers of a lab have in all VLANs, and where the first of them is said.
+fn routers_mac(routers: &Routers, lab: &str) -> Option<(MacAddr, Span)> {
+    let first = routers.gateways().map(|gateway| gateway.span).min_by_key(|span| span.start)?;
+    Some((mac_for(lab, ROUTERS_NODE, ROUTERS_INTERFACE), first))
+}
+
+/// What the switch is told of routers; their port is put behind those of all nodes.
+fn routing(
+    routers: &Routers,
+    interfaces: &[NodeInterface],
+    links: &[Checked],
+    ports: &mut Vec<Option<Port>>,
+    lab: &str,
+) -> Option<Routing> {
+    let (mac, first) = routers_mac(routers, lab)?;
+    let host = |(interface, port): (&NodeInterface, &Option<Port>)| {
+        let (port, vlan) = (port.as_ref()?, links[interface.link?].untagged()?);
+        let addresses: Vec<_> = interface.said.addresses.iter().flatten().map(|said| said.value.0).collect();
+        (!addresses.is_empty()).then(|| Host { vlan, name: port.node.clone(), mac: port.mac, addresses })
+    };
+    let hosts = interfaces.iter().zip(&*ports).filter_map(host).collect();
+    let port = Port {
+        id: port_id(ports.len()),
+        node: ROUTERS_NODE.to_owned(),
+        interface: ROUTERS_INTERFACE.to_owned(),
+        mac: Some(mac),
+        mtu: None,
+        queues: 1,
+        mac_limit: MAC_LIMIT,
+        sealed_memory: false,
+        firewall: None,
+        limits: None,
+        up: true,
+        link: Link::Routers,
+        origin: first.origin,
+        link_origin: None,
+    };
+    let routing = Routing { port: port.id, routers: routers.compile(), hosts };
+    ports.push(Some(port));
+    Some(routing)
 }
 
 fn switches(lab: &Lab) -> Vec<Switch> {

@@ -23,6 +23,12 @@ pub struct Plan {
     pub expectations: Vec<Expectation>,
 }
 
+/// The node of the port by which the routers of a lab hear and say what is their own. It is no node of the file: none can have that name.
+pub const ROUTERS_NODE: &str = "@routers";
+
+/// The interface of that port.
+pub const ROUTERS_INTERFACE: &str = "vlans";
+
 /// `datapath:`, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Datapath {
@@ -70,6 +76,10 @@ pub struct Interface {
     pub mac: Option<MacAddr>,
     /// Addresses with their subnets.
     pub addresses: Vec<IpNet>,
+    /// The default gateways of its node that are on this link, one of each family at most: of several interfaces the first that has one
+    /// has the node's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gateways: Vec<IpAddr>,
     /// Its MTU, if one was given.
     pub mtu: Option<u16>,
     /// Queue pairs.

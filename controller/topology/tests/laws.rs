@@ -5,7 +5,7 @@ use std::path::Path;
 use topology::{load, report::MAX_ERRORS};
 use vswitch_core::{description::Description, world::World};
 
-const GOOD: [&str; 8] = [
+const GOOD: [&str; 9] = [
     include_str!("../../../topologies/hello.vnet.yaml"),
     include_str!("../../../topologies/linux.vnet.yaml"),
     include_str!("../../../topologies/trunk.vnet.yaml"),
@@ -14,10 +14,11 @@ const GOOD: [&str; 8] = [
     include_str!("../../../topologies/web-tier.vnet.yaml"),
     include_str!("../../../topologies/appliance.vnet.yaml"),
     include_str!("../../../topologies/limits.vnet.yaml"),
+    include_str!("../../../topologies/routed.vnet.yaml"),
 ];
 
 /// What a slip of the hand, or an attacker, puts into a file.
-const BITS: [&str; 31] = [
+const BITS: [&str; 35] = [
     "",
     " ",
     "\n",
@@ -49,6 +50,10 @@ const BITS: [&str; 31] = [
     "0x0800",
     "remote-group",
     "ether-type: ",
+    "gateway: ",
+    "default",
+    "blackhole",
+    "10.0.20.1/24",
 ];
 
 /// Loads `text`, and holds its answer to the laws.

@@ -112,6 +112,8 @@ pub(crate) struct Task {
     /// Which interface of the station.
     pub(crate) link: usize,
     path: Path,
+    /// Who takes it on the link: the destination, or the default gateway.
+    next: IpAddr,
     stage: Stage,
 }
 
@@ -134,13 +136,14 @@ impl Task {
         stack: &mut Stack<W>,
         now: Instant,
     ) -> Self {
+        let next = stack.next(path.dst()).unwrap_or(path.dst());
         if matches!(job, Job::Resolve(_)) {
-            stack.ask_anew(path.dst(), now);
-        } else if stack.neighbour(path.dst(), now) == Neighbour::Unknown {
-            stack.ask(path.dst(), now);
+            stack.ask_anew(next, now);
+        } else if stack.neighbour(next, now) == Neighbour::Unknown {
+            stack.ask(next, now);
         }
         let until = now + job.timeout();
-        Self { asker, id, link, path, stage: Stage::Resolving(job, until) }
+        Self { asker, id, link, path, next, stage: Stage::Resolving(job, until) }
     }
 
     /// Hears of something that came on its interface.
@@ -162,14 +165,14 @@ impl Task {
     /// Goes on; the answer ends it.
     pub(crate) fn advance<W: Wire>(&mut self, stack: &mut Stack<W>, now: Instant) -> Option<Answer> {
         if let Stage::Resolving(job, until) = &self.stage {
-            let mac = match stack.neighbour(self.path.dst(), now) {
+            let mac = match stack.neighbour(self.next, now) {
                 Neighbour::Known(mac) => mac,
                 Neighbour::Asked if now < *until => return None,
                 Neighbour::Asked | Neighbour::Unknown => {
                     return Some(job.unreachable(Unreachable::NoNeighbour));
                 }
             };
-            stack.tell(self.path.dst(), now);
+            stack.tell(self.next, now);
             let job = job.clone();
             self.stage = match start(job, self.path, mac, stack, now) {
                 Ok(stage) => stage,

@@ -27,6 +27,8 @@ pub struct Interface<W> {
     pub mtu: u16,
     /// Its unicast addresses with their subnets, [`MAX_ADDRESSES`](crate::MAX_ADDRESSES) at most.
     pub addresses: Vec<IpNet>,
+    /// The default gateways on its link: of each family one at most.
+    pub gateways: Vec<IpAddr>,
     /// What its frames travel on.
     pub wire: W,
 }
@@ -52,7 +54,7 @@ impl<W: Wire> Host<W> {
         let names = interfaces.iter().map(|interface| interface.name.clone()).collect();
         let stacks = interfaces.into_iter().zip(seed..).map(|(interface, seed)| {
             let nic = Nic::new(interface.wire, interface.mac, interface.mtu);
-            Stack::new(nic, interface.addresses, seed, now)
+            Stack::new(nic, (interface.addresses, interface.gateways), seed, now)
         });
         let stacks = stacks.collect();
         Self { name, interfaces: names, stacks, tasks: Vec::new(), expected: VecDeque::new() }
@@ -94,7 +96,10 @@ impl<W: Wire> Host<W> {
         if self.tasks.len() >= MAX_TASKS {
             return Some(Answer::Refused(Refusal::Busy));
         }
-        let (link, path) = match self.route(job.dst(), job.source()) {
+        // Only those on a link say who they are.
+        let on_link = matches!(job, Job::Resolve(_));
+        let way = |stack: &Stack<W>, dst| if on_link { stack.path(dst) } else { stack.way(dst) };
+        let (link, path) = match self.route(job.dst(), job.source(), way) {
             Ok(Some(way)) => way,
             Ok(None) => return Some(job.unreachable(Unreachable::NoRoute)),
             Err(refusal) => return Some(Answer::Refused(refusal)),
@@ -107,12 +112,18 @@ impl<W: Wire> Host<W> {
         None
     }
 
-    /// The interface and addresses to use. Stations have no routers: what is on no link of theirs has no route.
-    fn route(&self, dst: IpAddr, from: Source) -> Result<Option<(usize, Path)>, Refusal> {
+    /// The interface and addresses to use, of the ways that interfaces have. What is on no link of theirs has no route, unless one has a
+    /// default gateway.
+    fn route(
+        &self,
+        dst: IpAddr,
+        from: Source,
+        way: impl Fn(&Stack<W>, IpAddr) -> Option<(Path, u8)>,
+    ) -> Result<Option<(usize, Path)>, Refusal> {
         let stacks = self.stacks.iter().enumerate();
         Ok(match from {
             Source::Any => {
-                let ways = stacks.filter_map(|(link, stack)| Some((link, stack.path(dst)?)));
+                let ways = stacks.filter_map(|(link, stack)| Some((link, way(stack, dst)?)));
                 // Of equal prefixes the first interface's.
                 let best = ways.rev().max_by_key(|(_, (_, prefix))| *prefix);
                 best.map(|(link, (path, _))| (link, path))
@@ -120,12 +131,12 @@ impl<W: Wire> Host<W> {
             Source::Interface(mac) => {
                 let (link, stack) =
                     { stacks }.find(|(_, stack)| stack.nic.mac() == mac).ok_or(Refusal::NoSuchInterface)?;
-                stack.path(dst).map(|(path, _)| (link, path))
+                way(stack, dst).map(|(path, _)| (link, path))
             }
             Source::Address(src) => {
                 let (link, stack) =
                     { stacks }.find(|(_, stack)| stack.owns(src)).ok_or(Refusal::NoSuchInterface)?;
-                stack.path(dst).and_then(|_| Some((link, Path::new(src, dst)?)))
+                way(stack, dst).and_then(|_| Some((link, Path::new(src, dst)?)))
             }
         })
     }

@@ -29,13 +29,20 @@ pub(crate) struct Stack<W> {
     pub(crate) services: Services,
     neighbours: Neighbours,
     addresses: Vec<IpNet>,
+    gateways: Vec<IpAddr>,
     closing: Vec<(SocketHandle, Instant)>,
     next_port: u16,
 }
 
 impl<W: Wire> Stack<W> {
-    /// `addresses` are unicast and at most seven; the link-local one comes besides (RFC 4862 §5.3).
-    pub(crate) fn new(mut nic: Nic<W>, mut addresses: Vec<IpNet>, seed: u64, now: Instant) -> Self {
+    /// `addresses` are unicast and at most seven; the link-local one comes besides (RFC 4862 §5.3). Of `gateways`, one of each family at
+    /// most, those that are on no network of these take nothing.
+    pub(crate) fn new(
+        mut nic: Nic<W>,
+        (mut addresses, mut gateways): (Vec<IpNet>, Vec<IpAddr>),
+        seed: u64,
+        now: Instant,
+    ) -> Self {
         let mac = EthernetAddress(nic.mac().octets());
         let mut config = Config::new(mac.into());
         config.random_seed = seed;
@@ -47,11 +54,21 @@ impl<W: Wire> Stack<W> {
                     .expect("seven addresses and one more are the eight that smoltcp has room for");
             }
         });
+        gateways.retain(|gateway| addresses.iter().any(|own| own.contains(gateway)));
+        for gateway in &gateways {
+            let routes = interface.routes_mut();
+            let added = match gateway {
+                IpAddr::V4(gateway) => routes.add_default_ipv4_route(*gateway),
+                IpAddr::V6(gateway) => routes.add_default_ipv6_route(*gateway),
+            };
+            added.expect("smoltcp has room for two routes");
+        }
         let mut sockets = SocketSet::new(Vec::new());
         let services = Services::new(&mut sockets);
         let next_port = DYNAMIC_PORTS.start() | (seed as u16 & 0x3fff);
         let neighbours = Neighbours::default();
-        Self { nic, interface, sockets, services, neighbours, addresses, closing: Vec::new(), next_port }
+        let closing = Vec::new();
+        Self { nic, interface, sockets, services, neighbours, addresses, gateways, closing, next_port }
     }
 
     pub(crate) fn addresses(&self) -> &[IpNet] {
@@ -67,6 +84,30 @@ impl<W: Wire> Stack<W> {
         let nets = self.addresses.iter().filter(|own| own.contains(&dst));
         let net = nets.max_by_key(|own| own.prefix_len())?;
         Some((Path::new(net.addr(), dst)?, net.prefix_len()))
+    }
+
+    /// The same, or else the way by the default gateway, which is in a network of no length.
+    pub(crate) fn way(&self, dst: IpAddr) -> Option<(Path, u8)> {
+        self.path(dst).or_else(|| {
+            let (near, _) = self.path(self.gateway(dst)?)?;
+            Some((Path::new(near.src(), dst)?, 0))
+        })
+    }
+
+    /// Who takes what goes to `dst`: itself, if it is on this link, or else the default gateway.
+    pub(crate) fn next(&self, dst: IpAddr) -> Option<IpAddr> {
+        match self.path(dst) {
+            Some(_) => Some(dst),
+            None => self.gateway(dst),
+        }
+    }
+
+    /// The default gateway for `dst`, if that may be a host elsewhere.
+    fn gateway(&self, dst: IpAddr) -> Option<IpAddr> {
+        if dst.is_unspecified() || dst.is_loopback() || dst.is_multicast() {
+            return None;
+        }
+        self.gateways.iter().copied().find(|gateway| gateway.is_ipv4() == dst.is_ipv4())
     }
 
     /// What is known of `addr`, which is on this link.
@@ -140,16 +181,20 @@ impl<W: Wire> Stack<W> {
         let Sender { addr, mac, to, by_resolution } = sender;
         let for_us = self.owns(to);
         let is_group = mac.octets()[0] & 1 != 0;
-        if is_group || self.owns(addr) || self.path(addr).is_none() {
+        if is_group || self.owns(addr) {
             return;
         }
-        if by_resolution {
+        // What comes from elsewhere came by a router, and is answered that way.
+        let Some(next) = self.next(addr) else { return };
+        if !by_resolution {
+            if for_us {
+                self.neighbours.heard(next, mac, now);
+            }
+        } else if next == addr {
             self.neighbours.resolved(addr, mac, for_us, now);
-        } else if for_us {
-            self.neighbours.heard(addr, mac, now);
         }
         if for_us {
-            self.tell(addr, now);
+            self.tell(next, now);
         }
     }
 

@@ -71,14 +71,22 @@ fn v6(host: usize) -> String {
 
 impl Lab {
     fn new(count: usize) -> Self {
+        let addresses = |own: usize| (vec![format!("{}/16", v4(own)), format!("{}/64", v6(own))], vec![]);
+        Self::of(&(0..count).map(addresses).collect::<Vec<_>>())
+    }
+
+    /// Stations with these addresses and default gateways.
+    fn of(stations: &[(Vec<String>, Vec<String>)]) -> Self {
+        let count = stations.len();
         let taps = Rc::new((0..count).map(|_| Tap::default()).collect::<Vec<_>>());
         let host = |own: usize| {
-            let addresses = [format!("{}/16", v4(own)), format!("{}/64", v6(own))];
+            let (addresses, gateways) = &stations[own];
             let interface = Interface {
                 name: "eth0".into(),
                 mac: mac(own),
                 mtu: 1500,
                 addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
+                gateways: gateways.iter().map(|gateway| gateway.parse().expect("an address")).collect(),
                 wire: HubWire { own, taps: Rc::clone(&taps) },
             };
             Host::new(format!("h{own}"), vec![interface], own as u64, Instant::ZERO)
@@ -226,6 +234,44 @@ fn what_is_on_no_link_has_no_route_and_nothing_is_sent() {
     assert!(lab.taps[1].0.borrow().is_empty());
     let too_long = lab.ask(0, ping(&v4(1), 1, 1473), 1).0;
     assert!(matches!(too_long, Answer::Refused(Refusal::System(_))), "{too_long:?}");
+}
+
+/// Host 1 is the default gateway of host 0, and has addresses elsewhere.
+#[test]
+fn what_is_elsewhere_is_reached_by_the_default_gateway_and_answered_by_it() {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let lab = || {
+        Lab::of(&[
+            (words(&["10.0.0.1/24", "fd00::1/64"]), words(&["10.0.0.254", "fd00::fe"])),
+            (words(&["10.0.0.254/24", "10.1.0.1/24", "fd00::fe/64", "fd01::1/64"]), vec![]),
+        ])
+    };
+    for (near, far) in [("10.0.0.1", "10.1.0.1"), ("fd00::1", "fd01::1")] {
+        let mut there = lab();
+        let (answer, took) = there.ask(0, ping(far, 2, 56), 1000);
+        assert!(matches!(&answer, Answer::Ping(Ok(echoes)) if echoes.received() == 2), "{far}: {answer:?}");
+        assert!(took < Duration::from_millis(50), "{far}: {took}");
+        let answer = there.ask(0, connect(at(far, 7)), 3000).0;
+        assert!(matches!(answer, Answer::Connect(Contact::Answered(_))), "{far}: {answer:?}");
+        let answer = there.ask(0, echo(at(far, 7)), 3000).0;
+        assert!(matches!(answer, Answer::UdpEcho(Contact::Answered(_))), "{far}: {answer:?}");
+        let resolve = Resolve { dst: at(far, 0).ip(), from: Source::Any, timeout: ms(300) };
+        assert_eq!(there.ask(0, Request::Resolve(resolve), 1000).0, Answer::Resolved(None), "{far}");
+        // The first frame from elsewhere says where its answer goes.
+        let mut back = lab();
+        let (timeout, from) = (ms(500), Source::Address(at(far, 0).ip()));
+        let asked = Ping { dst: at(near, 0).ip(), from, count: 1, payload: 8, interval: ms(1), timeout };
+        let (answer, took) = back.ask(1, Request::Ping(asked), 1000);
+        assert!(matches!(&answer, Answer::Ping(Ok(echoes)) if echoes.received() == 1), "{far}: {answer:?}");
+        assert!(took < Duration::from_millis(50), "{far}: {took}");
+    }
+}
+
+#[test]
+fn a_gateway_that_is_on_no_link_is_none() {
+    let stray = (vec!["10.0.0.1/24".to_owned()], vec!["10.9.0.254".to_owned()]);
+    let mut lab = Lab::of(&[stray]);
+    assert_eq!(lab.ask(0, ping("192.0.2.1", 1, 8), 1).0, Answer::Ping(Err(Unreachable::NoRoute)));
 }
 
 #[test]

@@ -38,7 +38,7 @@ use asked::Line;
 use boot::StartInfo;
 use clock::Clock;
 use console::{Typed, say};
-use core::{ops::Range, panic::PanicInfo, time::Duration};
+use core::{net::IpAddr, ops::Range, panic::PanicInfo, time::Duration};
 use end_station::{Asker, Host, Interface};
 use ipnet::IpNet;
 use machine::{CONSOLE, PROBE};
@@ -110,13 +110,14 @@ struct Found {
     name: String,
     mtu: u16,
     addresses: Vec<IpNet>,
+    gateways: Vec<IpAddr>,
 }
 
 impl Found {
     /// As a host has it.
     fn interface(self) -> Interface<Nic> {
-        let Self { nic, name, mtu, addresses } = self;
-        Interface { name, mac: Mac::new(nic.mac()), mtu, addresses, wire: nic }
+        let Self { nic, name, mtu, addresses, gateways } = self;
+        Interface { name, mac: Mac::new(nic.mac()), mtu, addresses, gateways, wire: nic }
     }
 }
 
@@ -146,8 +147,9 @@ fn interfaces(line: &str, clock: Clock) -> Vec<Found> {
         let (mac, wanted) = (nic.mac(), wanted(nic.mac()));
         let name = wanted.map_or_else(|| format!("eth{}", interfaces.len()), |wanted| wanted.name.into());
         let addresses = wanted.map_or_else(Vec::new, |wanted| wanted.addresses.clone());
+        let gateways = wanted.map_or_else(Vec::new, |wanted| wanted.gateways.clone());
         say!("{name}: {mac:02x?}, {addresses:?}, up {} us", clock.micros());
-        interfaces.push(Found { nic, name, mtu: mtu(mac), addresses });
+        interfaces.push(Found { nic, name, mtu: mtu(mac), addresses, gateways });
     }
     interfaces
 }

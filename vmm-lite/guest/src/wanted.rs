@@ -1,5 +1,5 @@
-//! What the command line says of interfaces: `vnet.if=MAC,NAME[,ADDRESS/LENGTH]...[,mtu=BYTES]`, as the Linux image reads
-//! it too.
+//! What the command line says of interfaces: `vnet.if=MAC,NAME[,ADDRESS/LENGTH]...[,gateway=ADDRESS]...[,mtu=BYTES]`, as the Linux image
+//! reads it too.
 
 use crate::console::say;
 use alloc::vec::Vec;
@@ -16,6 +16,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) mac: [u8; 6],
     pub(crate) name: &'a str,
     pub(crate) addresses: Vec<IpNet>,
+    /// The default gateways, of each family one at most.
+    pub(crate) gateways: Vec<IpAddr>,
     pub(crate) mtu: Option<u16>,
 }
 
@@ -26,9 +28,16 @@ impl<'a> Wanted<'a> {
         let mut words = text.split(',');
         let mac = words.next()?.parse::<EthernetAddress>().ok()?.0;
         let (name, mut addresses, mut mtu) = (words.next()?, Vec::new(), None);
+        let mut gateways: Vec<IpAddr> = Vec::new();
         for word in words {
-            match word.strip_prefix("mtu=") {
-                Some(bytes) => mtu = Some(bytes.parse().ok()?),
+            match word.split_once('=') {
+                Some(("mtu", bytes)) => mtu = Some(bytes.parse().ok()?),
+                Some(("gateway", gateway)) => {
+                    let gateway: IpAddr = gateway.parse().ok()?;
+                    gateways.retain(|other| other.is_ipv4() != gateway.is_ipv4());
+                    gateways.push(gateway);
+                }
+                Some(_) => return None,
                 None => addresses.push(word.parse::<IpNet>().ok()?),
             }
         }
@@ -43,7 +52,7 @@ impl<'a> Wanted<'a> {
             say!("{name}: no room for {address}");
         }
         addresses.truncate(MAX_ADDRESSES);
-        Some(Self { mac, name, addresses, mtu })
+        Some(Self { mac, name, addresses, gateways, mtu })
     }
 }
 

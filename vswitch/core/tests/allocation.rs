@@ -19,6 +19,7 @@ use vswitch_core::{
     head::{FrameView, LinkHeader},
     id::{Epoch, PortId},
     mac::MacAddr,
+    route::Neighbours,
     trace::NoTrace,
     vlan::VlanId,
     world::World,
@@ -109,11 +110,19 @@ fn deciding_allocates_nothing() {
             (frame, link)
         })
         .collect();
+    let neighbours = Neighbours::new([1, 2]);
     let mut copies = Vec::with_capacity(64);
     let before = ALLOCATIONS.with(Cell::get);
     for round in 0..1000u64 {
         let now = Instant::from_nanos(round * 1_000_000_000);
-        let switch = Switch { world: &world, fdb: &fdb, connections: &connections, now, learning: true };
+        let switch = Switch {
+            world: &world,
+            fdb: &fdb,
+            connections: &connections,
+            neighbours: &neighbours,
+            now,
+            learning: true,
+        };
         copies.clear();
         for (n, (bytes, link)) in frames.iter().enumerate() {
             let len = bytes.len() as u32;

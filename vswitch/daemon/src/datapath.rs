@@ -20,6 +20,7 @@ use crate::{
     rule_log::RuleLog,
     tracking::Tracking,
     worker::{
+        Tables,
         mailbox::{Message, PortTally},
         ports::Healths,
     },
@@ -28,7 +29,7 @@ use crate::{
 use anyhow::{Context, anyhow, bail, ensure};
 use std::{
     collections::BTreeMap,
-    io, iter,
+    iter,
     os::{
         fd::OwnedFd,
         unix::net::{UnixListener, UnixStream},
@@ -81,8 +82,7 @@ pub struct Datapath {
 /// What there is from the first apply on.
 struct Running {
     world: Arc<World>,
-    fdb: Arc<Fdb>,
-    neighbours: Arc<Neighbours>,
+    tables: Tables,
     /// Goes with it.
     _grower: Grower,
     tracking: Tracking,
@@ -192,12 +192,12 @@ impl Datapath {
         }
         // What is gone gives its rings back before the World that knows it is.
         self.ports.retain(|_, attached| attachments.contains(&attached.attachment));
-        running.fdb.install(&world);
+        running.tables.fdb.install(&world);
         let health = |id| running.healths.get(&id).cloned().unwrap_or_default();
         let healths: Healths = world.ports().map(|port| (port.id, health(port.id))).collect();
         running.workers.adopt(&world, running.tracking.table(), &healths);
-        running.fdb.settle(&world);
-        running.neighbours.settle(world.routing());
+        running.tables.fdb.settle(&world);
+        running.tables.neighbours.settle(world.routing());
         running.tracking.forget_others(&world);
         if let Err(why) = running.rule_log.follow(&world) {
             tracing::error!("what rules decide is not logged: no thread for it: {why}");
@@ -223,17 +223,16 @@ impl Datapath {
     }
 
     fn start(&self, world: Arc<World>, settings: DatapathSettings) -> anyhow::Result<Running> {
-        let [seed, secret @ ..] = seeds().context("no random seed for the FDB")?;
+        let [seed, secret @ ..] = random().context("no random seed for the FDB")?;
         let fdb = Arc::new(Fdb::new(seed, FDB_BUCKETS));
-        let neighbours = Arc::new(Neighbours::new(secret));
         let grower = Grower::start(&fdb).context("a thread for the FDB")?;
         let tracking = Tracking::none(settings.connections);
-        let workers = Workers::start(&settings, &world, (&fdb, &neighbours), tracking.table(), self.origin);
+        let tables = Tables { fdb, neighbours: Arc::new(Neighbours::new(secret)) };
+        let workers = Workers::start(&settings, &world, &tables, tracking.table(), self.origin);
         let workers = workers.context("a worker")?;
         Ok(Running {
             world,
-            fdb,
-            neighbours,
+            tables,
             _grower: grower,
             tracking,
             settings,
@@ -292,7 +291,7 @@ impl Datapath {
                 let its = Voice::new().with_context(|| name.clone())?;
                 its.adopt(running.world.clone());
                 let hears = (its.clone(), self.origin);
-                let started = Adapter::routers(&name, running.neighbours.clone(), hears, theirs);
+                let started = Adapter::routers(&name, running.tables.neighbours.clone(), hears, theirs);
                 adapter = Some(started.with_context(|| name.clone())?);
                 voice = Some(its);
                 Port::adopt(ours, config, host.clone())
@@ -343,7 +342,7 @@ impl Datapath {
         let ports =
             described.map(|port| self.port_view(running, port, counted.ports.get(&port.id))).collect();
         let switches = &running.world.description().switches;
-        let counts = running.fdb.counts(self.now());
+        let counts = running.tables.fdb.counts(self.now());
         let names = switches.iter().map(|switch| switch.name.clone());
         let by_switch = counts.by_switch.into_iter().chain(iter::repeat(0));
         let fdb = FdbView {
@@ -398,7 +397,7 @@ impl Datapath {
     pub fn fdb(&self, port: Option<PortId>) -> anyhow::Result<FdbTable> {
         let running = self.running()?;
         let is_there = |row: &Row| port.is_none_or(|port| row.target == Target::Port(port));
-        let mut found = running.fdb.rows(&running.world, self.now()).filter(is_there);
+        let mut found = running.tables.fdb.rows(&running.world, self.now()).filter(is_there);
         let rows: Vec<_> = found.by_ref().take(FDB_ROWS).map(|row| fdb_row(&running.world, row)).collect();
         Ok(FdbTable { entries: (rows.len() + found.count()) as u64, rows })
     }
@@ -446,7 +445,7 @@ impl Datapath {
         let running = self.running()?;
         let voice = self.ports.values().find_map(|attached| attached.voice.as_ref());
         Ok(NeighbourTable {
-            rows: rows::neighbours(&running.neighbours, self.now()),
+            rows: rows::neighbours(&running.tables.neighbours, self.now()),
             counts: voice.map(|voice| voice.counts()).unwrap_or_default(),
         })
     }
@@ -471,9 +470,9 @@ impl Datapath {
         let len = u32::try_from(frame.len()).context("the frame is too long")?;
         let switch = Switch {
             world: &running.world,
-            fdb: &running.fdb,
+            fdb: &running.tables.fdb,
             connections: running.tracking.table(),
-            neighbours: &running.neighbours,
+            neighbours: &running.tables.neighbours,
             now: self.now(),
             learning: false,
         };
@@ -590,12 +589,12 @@ impl Datapath {
     }
 }
 
-/// What nobody can know before.
-fn seeds() -> io::Result<[u64; 3]> {
+/// Words that nobody outside can guess.
+fn random() -> rustix::io::Result<[u64; 3]> {
     let mut bytes = [0; 24];
     rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    let (words, _) = bytes.as_chunks::<8>();
-    Ok([words[0], words[1], words[2]].map(u64::from_ne_bytes))
+    let (words, _) = bytes.as_chunks();
+    Ok(std::array::from_fn(|n| u64::from_ne_bytes(words[n])))
 }
 
 /// Whether there can be such workers; the topology file was checked for the same.

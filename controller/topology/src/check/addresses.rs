@@ -1,13 +1,13 @@
 //! Addresses: which ones an interface can have, and that no two interfaces that hear each other share one.
 
 use crate::{
-    check::{interfaces::NodeInterface, links::Checked},
+    check::{interfaces::NodeInterface, links::Checked, routers::Routers},
     codes::Code,
     report::{Sink, Span},
 };
 use ipnet::IpNet;
 use std::{collections::HashMap, net::IpAddr};
-use vswitch_core::{description::Membership, mac::MacAddr, vlan::VlanId};
+use vswitch_core::{mac::MacAddr, vlan::VlanId};
 
 /// Those who hear each other's frames: an untagged VLAN, or a wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,10 +16,15 @@ enum Segment {
     Wire(usize),
 }
 
-/// Checks the addresses of all interfaces.
-pub(crate) fn check(interfaces: &[NodeInterface], links: &[Checked], sink: &mut Sink) {
-    let mut addresses: HashMap<(Segment, IpAddr), Span> = HashMap::new();
-    let mut subnets: HashMap<Segment, Vec<(IpNet, Span)>> = HashMap::new();
+/// Checks the addresses of all interfaces, and those of gateways beside them.
+pub(crate) fn check(interfaces: &[NodeInterface], links: &[Checked], routers: &Routers, sink: &mut Sink) {
+    let mut seen = Seen::default();
+    for gateway in routers.gateways() {
+        for (net, span) in &gateway.addresses {
+            seen.add(Segment::Vlan(gateway.vlan), (*net, *span), true, sink);
+        }
+    }
+    let mut routed: HashMap<(usize, IpAddr), (VlanId, Span)> = HashMap::new();
     let mut macs: HashMap<MacAddr, Span> = HashMap::new();
     for interface in interfaces {
         if let Some(mac) = &interface.said.mac {
@@ -28,39 +33,75 @@ pub(crate) fn check(interfaces: &[NodeInterface], links: &[Checked], sink: &mut 
         let segment = interface.link.and_then(|link| segment(link, &links[link]));
         for said in interface.said.addresses.iter().flatten() {
             let net = said.value.0;
-            if let Some(why) = unusable(net) {
-                sink.error(
-                    Code::BadAddress,
-                    said.span,
-                    format!("`{net}` cannot be an interface's address: {why}"),
-                );
+            if refuse_unusable(net, said.span, sink) {
                 continue;
             }
             let Some(segment) = segment else { continue };
-            if let Some(first) = addresses.insert((segment, net.addr()), said.span) {
-                sink.error(
-                    Code::AddressTaken,
-                    said.span,
-                    format!("{} is used twice in one network", net.addr()),
-                )
-                .label(first, "first used here");
+            if !seen.add(segment, (net, said.span), false, sink) {
                 continue;
             }
-            let known = subnets.entry(segment).or_default();
-            let clash = known.iter().find(|(other, _)| {
-                other.prefix_len() != net.prefix_len()
-                    && (other.contains(&net.network()) || net.contains(&other.network()))
-            });
-            if let Some((other, place)) = clash {
-                let what = format!("the subnets {} and {} overlap in one VLAN", net.trunc(), other.trunc());
-                sink.error(Code::SubnetMismatch, said.span, what)
-                    .label(*place, "the other")
-                    .help("give both the same prefix length");
-            } else if !known.iter().any(|(other, _)| other.trunc() == net.trunc()) {
-                known.push((net, said.span));
+            // The router could not tell which of the two is meant.
+            let Segment::Vlan(vlan) = segment else { continue };
+            let Some((router, connected)) = routers.connected(vlan, net.addr()) else { continue };
+            let first = *routed.entry((router, net.addr())).or_insert((vlan, said.span));
+            let gateway = routers.own(router, net.addr()).filter(|_| connected != vlan);
+            let other = gateway.or((first.0 != vlan).then_some(first.1));
+            if let Some(other) = other {
+                let what = format!("{} is used twice in the networks of one router", net.addr());
+                sink.error(Code::AddressTaken, said.span, what).label(other, "first used here");
             }
         }
     }
+}
+
+/// The addresses and subnets that were seen, with their places.
+#[derive(Debug, Default)]
+struct Seen {
+    /// And whether it is a gateway's.
+    addresses: HashMap<(Segment, IpAddr), (Span, bool)>,
+    subnets: HashMap<Segment, Vec<(IpNet, Span)>>,
+}
+
+impl Seen {
+    /// Takes note of an address; false if somebody else there has it, which `sink` was told.
+    fn add(
+        &mut self,
+        segment: Segment,
+        (net, span): (IpNet, Span),
+        is_gateway: bool,
+        sink: &mut Sink,
+    ) -> bool {
+        if let Some((first, of_gateway)) = self.addresses.insert((segment, net.addr()), (span, is_gateway)) {
+            let what = format!("{} is used twice in one network", net.addr());
+            let first_is = if of_gateway { "the gateway" } else { "first used here" };
+            sink.error(Code::AddressTaken, span, what).label(first, first_is);
+            return false;
+        }
+        let known = self.subnets.entry(segment).or_default();
+        let clash = known.iter().find(|(other, _)| {
+            other.prefix_len() != net.prefix_len()
+                && (other.contains(&net.network()) || net.contains(&other.network()))
+        });
+        if let Some((other, place)) = clash {
+            let what = format!("the subnets {} and {} overlap in one VLAN", net.trunc(), other.trunc());
+            sink.error(Code::SubnetMismatch, span, what)
+                .label(*place, "the other")
+                .help("give both the same prefix length");
+        } else if !known.iter().any(|(other, _)| other.trunc() == net.trunc()) {
+            known.push((net, span));
+        }
+        true
+    }
+}
+
+/// Tells if no interface can have the address; whether that is so.
+pub(crate) fn refuse_unusable(net: IpNet, span: Span, sink: &mut Sink) -> bool {
+    let why = unusable(net);
+    if let Some(why) = why {
+        let what = format!("`{net}` cannot be an interface's address: {why}");
+        sink.error(Code::BadAddress, span, what);
+    }
+    why.is_some()
 }
 
 fn check_mac(mac: MacAddr, span: Span, macs: &mut HashMap<MacAddr, Span>, sink: &mut Sink) {
@@ -90,12 +131,8 @@ pub(crate) fn refuse_group_mac(mac: MacAddr, span: Span, sink: &mut Sink) -> boo
 /// Where the untagged frames of an interface with that link are heard.
 fn segment(place: usize, link: &Checked) -> Option<Segment> {
     match link {
-        Checked::Attach { vlans: Membership::Access(id), .. }
-        | Checked::Attach { vlans: Membership::Trunk { native: Some(id), .. }, .. } => {
-            Some(Segment::Vlan(*id))
-        }
         Checked::Wire { .. } => Some(Segment::Wire(place)),
-        Checked::Attach { .. } | Checked::Trunk { .. } => None,
+        Checked::Attach { .. } | Checked::Trunk { .. } => link.untagged().map(Segment::Vlan),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     },
 };
 use std::collections::{HashMap, HashSet};
-use vswitch_core::description::Membership;
+use vswitch_core::{description::Membership, vlan::VlanId};
 
 /// One end of a link at a node: which of its interfaces.
 #[derive(Debug, Clone)]
@@ -36,6 +36,29 @@ impl Checked {
         match self {
             Self::Attach { span, .. } | Self::Wire { span, .. } | Self::Trunk { span, .. } => *span,
         }
+    }
+
+    /// The VLAN of a node's untagged frames there.
+    pub(crate) fn untagged(&self) -> Option<VlanId> {
+        match self {
+            Self::Attach { vlans: Membership::Access(id), .. } => Some(*id),
+            Self::Attach { vlans: Membership::Trunk { native, .. }, .. } => *native,
+            Self::Wire { .. } | Self::Trunk { .. } => None,
+        }
+    }
+
+    /// The switches to which it carries a VLAN.
+    pub(crate) fn switches_with(&self, vlan: VlanId) -> &[usize] {
+        let (switches, vlans) = match self {
+            Self::Attach { switch, vlans, .. } => (std::slice::from_ref(switch), vlans),
+            Self::Trunk { ends, vlans, .. } => (&ends[..], vlans),
+            Self::Wire { .. } => return &[],
+        };
+        let carries = match vlans {
+            Membership::Access(id) => *id == vlan,
+            Membership::Trunk { vlans, .. } => vlans.contains(vlan),
+        };
+        if carries { switches } else { &[] }
     }
 
     /// The ends that are nodes.
@@ -102,7 +125,7 @@ fn join(
         }
         (node @ End::Node { .. }, End::Switch(switch)) | (End::Switch(switch), node @ End::Node { .. }) => {
             let end = chooser.choose(node, sink)?;
-            let default = || Some(Membership::Access(vswitch_core::vlan::VlanId::DEFAULT));
+            let default = || Some(Membership::Access(VlanId::DEFAULT));
             let vlans = vlan.map_or_else(default, |said| vlans.membership(said, sink))?;
             Some(Checked::Attach { end, switch, vlans, span })
         }

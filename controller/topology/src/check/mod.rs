@@ -12,6 +12,8 @@ pub(crate) mod models;
 pub(crate) mod names;
 pub(crate) mod neighbours;
 pub(crate) mod nodes;
+pub(crate) mod routers;
+pub(crate) mod routes;
 pub(crate) mod rules;
 pub(crate) mod shadows;
 pub(crate) mod vlans;

@@ -52,6 +52,11 @@ impl Vlans {
         vlans
     }
 
+    /// The identifier of the VLAN that is called `name`.
+    pub(crate) fn id(&self, name: &str) -> Option<VlanId> {
+        self.ids.get(name).copied().flatten()
+    }
+
     /// The VLAN that is called `name`.
     fn get(&self, said: &Said<VlanName>, sink: &mut Sink) -> Option<VlanId> {
         let name = &said.value.0;

@@ -4,7 +4,8 @@ use crate::{
     codes::Code,
     report::Sink,
     said::{
-        read::{Entries, Read, Said, Sound, said_map},
+        read::{Entries, OneOrMany, Read, Said, Sound, said_map},
+        route::Router,
         rule::{Allowed, Rule},
         scalar::{
             Address, Age, BitRate, BootWord, Burst, ConnectionRate, Count, FrameRate, GuestMemory, Image,
@@ -28,6 +29,8 @@ said_map! {
         datapath: Datapath = "datapath";
         /// A name for each VLAN, the same on every switch of the lab. VLAN 1 is `default`.
         vlans: Entries<Vlan> = "vlans";
+        /// What routers know besides the networks of their gateways. A VLAN's gateway is an interface of router `default` unless the VLAN names another.
+        routers: Entries<Router> = "routers";
         /// What may reach interfaces: lists of rules, which interfaces name.
         security_groups: Entries<Vec<Said<Sound<Rule>>>> = "security-groups";
         /// What holds for an interface without security groups; `open` if nothing is said.
@@ -40,7 +43,7 @@ said_map! {
         links: Vec<Said<Link>> = "links";
         /// What must and must not reach what: `SRC -> DST icmp|tcp/N|udp/N|arp|l2 allow|reject|deny [because REASON]`.
         expect: Vec<Said<String>> = "expect";
-    } not yet ["routers", "defaults"]
+    } not yet ["defaults"]
 }
 
 said_map! {
@@ -62,7 +65,11 @@ said_map! {
     Vlan is "a VLAN" {
         /// Its identifier (IEEE 802.1Q).
         id: Said<Whole<1, 4094>> = "id", required;
-    } not yet ["gateway", "dhcp", "ra", "router", "isolate"]
+        /// The router's own addresses there, each with the network that is connected by it.
+        gateway: Said<OneOrMany<Address>> = "gateway";
+        /// Whose gateway it is: a name under `routers`; `default` if nothing is said.
+        router: Said<String> = "router";
+    } not yet ["dhcp", "ra", "isolate"]
 }
 
 said_map! {

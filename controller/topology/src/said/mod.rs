@@ -2,6 +2,7 @@
 
 pub(crate) mod lab;
 pub(crate) mod read;
+pub(crate) mod route;
 pub(crate) mod rule;
 pub(crate) mod scalar;
 pub(crate) mod tree;

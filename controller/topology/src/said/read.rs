@@ -146,7 +146,7 @@ pub(crate) fn refuse_others(
 }
 
 /// Other programs' words for keys of ours.
-const SYNONYMS: [(&str, &str); 14] = [
+const SYNONYMS: [(&str, &str); 21] = [
     ("remote-cidr", "remote-ip-prefix"),
     ("remote-prefix", "remote-ip-prefix"),
     ("remote-group-id", "remote-group"),
@@ -161,6 +161,13 @@ const SYNONYMS: [(&str, &str); 14] = [
     ("pps", "frame-rate"),
     ("mac-limit", "macs"),
     ("sticky", "sticky-macs"),
+    ("gateway", "via"),
+    ("gw", "via"),
+    ("next-hop", "via"),
+    ("nexthop", "via"),
+    ("destination", "to"),
+    ("prefix", "to"),
+    ("vrf", "router"),
 ];
 
 /// The key that is elsewhere called `word`.

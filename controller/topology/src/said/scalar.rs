@@ -392,6 +392,8 @@ macro_rules! forms {
     )*};
 }
 
+pub(crate) use forms;
+
 forms! {
     Memory by read_quantity;
     Age by read_quantity;

@@ -2,6 +2,7 @@
 
 mod admit;
 mod answer;
+mod edit;
 mod filter;
 mod gates;
 mod guard;
@@ -12,6 +13,7 @@ mod tag;
 
 pub(crate) use admit::Classified;
 pub use admit::Tagging;
+pub use edit::Edit;
 pub use ingress::{GLANCE, Ingress, Rows, Way};
 pub use route::{Packet, packet};
 pub use tag::TagEdit;

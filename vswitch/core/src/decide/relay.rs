@@ -107,7 +107,10 @@ impl<'a> Relay<'a> {
                     return Onward::Refused(DropReason::MacLimit);
                 }
             }
-        } else if !learning && !progress.unlearned && self.is_kept_out(source, from, Learned::Refused(Refusal::Busy)) {
+        } else if !learning
+            && !progress.unlearned
+            && self.is_kept_out(source, from, Learned::Refused(Refusal::Busy))
+        {
             return Onward::Refused(DropReason::MacLimit);
         }
         let key = Key::new(switch, vlan, self.frame.view.link.dst);
@@ -227,7 +230,13 @@ impl<'a> Relay<'a> {
     }
 
     #[inline]
-    pub(super) fn send<T: Tracer>(&self, port: &Port, switch: SwitchId, copies: &mut Vec<super::Copy>, tracer: &mut T) {
+    pub(super) fn send<T: Tracer>(
+        &self,
+        port: &Port,
+        switch: SwitchId,
+        copies: &mut Vec<super::Copy>,
+        tracer: &mut T,
+    ) {
         if let Some(egress) = port.egress(switch, self.class.vlan) {
             let edit = TagEdit::on_egress(
                 egress,

@@ -22,10 +22,7 @@ enum Routed {
     /// It is lost.
     Dropped(DropReason),
     /// It goes to this neighbour.
-    Onward {
-        vlan: VlanId,
-        mac: MacAddr,
-    },
+    Onward { vlan: VlanId, mac: MacAddr },
 }
 
 /// An IP header, as a router reads it.
@@ -178,7 +175,9 @@ impl Packet {
     pub fn is_routable(&self, interface: &Interface, router: &Router) -> bool {
         let possible = match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => is_host(src) && is_host(dst),
-            (IpAddr::V6(src), IpAddr::V6(dst)) => is_host6(src) && is_host6(dst) && !src.is_unicast_link_local(),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                is_host6(src) && is_host6(dst) && !src.is_unicast_link_local()
+            }
             _ => false,
         };
         possible

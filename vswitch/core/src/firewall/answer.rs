@@ -13,7 +13,7 @@ use checksum::Sum;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 /// Bytes of an answer at most: an ICMPv6 error that quotes all that was copied of the frame.
@@ -48,6 +48,33 @@ pub enum AnswerKind {
     Reset,
     /// An ICMP error: administratively prohibited (type 3, code 13, RFC 1812 §5.2.7.1; ICMPv6: type 1, code 1).
     Prohibited,
+    /// An ICMP error of a router: its time to live ended (type 11, code 0, RFC 792; ICMPv6: type 3, code 0).
+    TimeExceeded,
+    /// An ICMP error of a router: it has no route there (type 3, code 0, RFC 1812 §5.2.7.1; ICMPv6: type 1, code 0).
+    NoRoute,
+    /// An ICMP error of a router: it is too big for where it goes (type 3, code 4, RFC 1191; ICMPv6: type 2, RFC 8201).
+    TooBig {
+        /// Bytes that a packet may have there.
+        mtu: u16,
+    },
+}
+
+impl AnswerKind {
+    /// The first eight bytes of the message, without its checksum.
+    const fn icmp(self, is_v4: bool) -> [u8; ICMP_LEN] {
+        let (kind, code, mtu) = match (self, is_v4) {
+            (Self::Reset | Self::Prohibited, true) => (3, 13, 0),
+            (Self::Reset | Self::Prohibited, false) => (1, 1, 0),
+            (Self::TimeExceeded, true) => (11, 0, 0),
+            (Self::TimeExceeded, false) => (3, 0, 0),
+            (Self::NoRoute, true) => (3, 0, 0),
+            (Self::NoRoute, false) => (1, 0, 0),
+            (Self::TooBig { mtu }, true) => (3, 4, mtu),
+            (Self::TooBig { mtu }, false) => (2, 0, mtu),
+        };
+        let [high, low] = mtu.to_be_bytes();
+        [kind, code, 0, 0, 0, 0, high, low]
+    }
 }
 
 impl fmt::Display for AnswerKind {
@@ -55,6 +82,9 @@ impl fmt::Display for AnswerKind {
         f.write_str(match self {
             Self::Reset => "a TCP RST",
             Self::Prohibited => "an ICMP error: administratively prohibited",
+            Self::TimeExceeded => "an ICMP error: time exceeded",
+            Self::NoRoute => "an ICMP error: no route",
+            Self::TooBig { mtu } => return write!(f, "an ICMP error: too big, at most {mtu} bytes"),
         })
     }
 }
@@ -99,6 +129,23 @@ impl Answer {
                 let reset = reset(segment, flags, end.checked_sub(transport)?)?;
                 Some(Self::new(head, hosts, TCP, AnswerKind::Reset, &reset, &[]))
             }
+            _ => Self::error(frame, head, None, AnswerKind::Prohibited),
+        }
+    }
+
+    /// What a router with the address `from` tells the sender of this frame, or with none, what seems to come from where it was to go; none if it must not
+    /// be told.
+    pub fn error(frame: &FrameView<'_>, head: &Head, from: Option<IpAddr>, kind: AnswerKind) -> Option<Self> {
+        let Packet { hosts, end, .. } = Packet::of(head)?;
+        if head.link.src.is_group() || head.link.dst.is_group() {
+            return None;
+        }
+        let hosts = match (hosts, from) {
+            (Hosts::V4 { src, .. }, Some(IpAddr::V4(dst))) => Hosts::V4 { src, dst },
+            (Hosts::V6 { src, .. }, Some(IpAddr::V6(dst))) => Hosts::V6 { src, dst },
+            (hosts, _) => hosts,
+        };
+        match head.transport {
             // Destination unreachable, source quench, redirect, time exceeded, parameter problem (RFC 1122 §3.2.2).
             Transport::Icmpv4 { kind: 3 | 4 | 5 | 11 | 12, .. } => None,
             // Errors; multicast listeners, routers and neighbours, which speak to their link only (RFC 4443 §2.1, RFC 4861, RFC 3810).
@@ -106,12 +153,9 @@ impl Answer {
             Transport::None | Transport::LaterFragment | Transport::Unparsed(_) => None,
             _ => {
                 let quoted = frame.bytes.get(usize::from(head.link.len)..end.min(frame.bytes.len()))?;
-                let (protocol, kind, code) = match hosts {
-                    Hosts::V4 { .. } => (ICMP, 3, 13),
-                    Hosts::V6 { .. } => (ICMPV6, 1, 1),
-                };
-                let error = [kind, code, 0, 0, 0, 0, 0, 0];
-                Some(Self::new(head, hosts, protocol, AnswerKind::Prohibited, &error, quoted))
+                let is_v4 = matches!(hosts, Hosts::V4 { .. });
+                let protocol = if is_v4 { ICMP } else { ICMPV6 };
+                Some(Self::new(head, hosts, protocol, kind, &kind.icmp(is_v4), quoted))
             }
         }
     }

@@ -71,6 +71,8 @@ pub struct Ipv4 {
     pub total_len: u16,
     /// Its place in a larger datagram; none if it is whole.
     pub fragment: Option<Fragment>,
+    /// Whether no router may cut it.
+    pub dont_fragment: bool,
     /// Whether its options name a route of the sender's own (RFC 791 §3.1), so that its destination may be another, or cannot be read.
     pub source_route: bool,
 }
@@ -150,6 +152,7 @@ impl Ipv4 {
             header_len,
             total_len,
             fragment: (fragment.more || fragment.offset != 0).then_some(fragment),
+            dont_fragment: flags & 0x4000 != 0,
             source_route: header_len > 20 && span.known(20, usize::from(header_len)).is_none_or(names_route),
         };
         Ok((ipv4, datagram.from(usize::from(header_len))))

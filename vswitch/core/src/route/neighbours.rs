@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::Range,
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering, fence},
     },
 };
@@ -35,7 +35,8 @@ struct Slot {
 /// All neighbours.
 #[derive(Debug)]
 pub struct Neighbours {
-    slots: Box<[Slot]>,
+    /// Made for the first of them: most labs have none.
+    slots: OnceLock<Box<[Slot]>>,
     secret: [u64; 2],
     changing: Mutex<()>,
 }
@@ -58,8 +59,7 @@ pub struct Neighbour {
 impl Neighbours {
     /// Nobody is known. The secret keeps who may choose addresses from choosing where they stand.
     pub fn new(secret: [u64; 2]) -> Self {
-        let slots = std::iter::repeat_with(Slot::default).take(CAPACITY).collect();
-        Self { slots, secret, changing: Mutex::new(()) }
+        Self { slots: OnceLock::new(), secret, changing: Mutex::new(()) }
     }
 
     /// The MAC address of a neighbour. That it was asked for is noted if `uses`: then whoever keeps the table sees that it is worth keeping.
@@ -79,6 +79,7 @@ impl Neighbours {
     /// Notes that a neighbour was heard. Of those whose addresses fall together the one that was used longest ago goes, if there is no room.
     pub fn set(&self, vlan: VlanId, address: IpAddr, mac: MacAddr, now: Instant) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.slots.get_or_init(|| std::iter::repeat_with(Slot::default).take(CAPACITY).collect());
         let (words, now) = (words(address), now.as_secs() as u32);
         let same = self.window(vlan, words).find(|slot| slot.is(vlan, words));
         let used = same.map_or(0, |slot| slot.used.load(Ordering::Relaxed));
@@ -100,7 +101,7 @@ impl Neighbours {
     /// Forgets those who can be nobody's neighbours, or not any more.
     pub fn settle(&self, routing: Option<&Routing>) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        for slot in &self.slots {
+        for slot in self.slots.get().into_iter().flatten() {
             let Some((vlan, address)) = slot.key() else { continue };
             if !routing.is_some_and(|routing| routing.is_neighbours(vlan, address)) {
                 slot.write([0; 2], 0, (0, 0));
@@ -129,15 +130,17 @@ impl Neighbours {
                 used_secs: (used >= heard && used > 0).then(|| now.saturating_sub(used)),
             })
         };
-        self.slots.get(places).unwrap_or_default().iter().filter_map(neighbour).collect()
+        let slots = self.slots.get().map(|slots| slots.get(places).unwrap_or_default());
+        slots.into_iter().flatten().filter_map(neighbour).collect()
     }
 
     #[inline]
     fn window(&self, vlan: VlanId, [high, low]: [u64; 2]) -> impl Iterator<Item = &Slot> {
         let hash = fold(high ^ self.secret[0], low ^ self.secret[1]);
-        let hash = fold(hash ^ self.secret[1], u64::from(vlan.number()) + 1 ^ self.secret[0]);
+        let hash = fold(hash ^ self.secret[1], (u64::from(vlan.number()) + 1) ^ self.secret[0]);
         let first = hash as usize & (CAPACITY - 1);
-        (0..WINDOW).map(move |n| &self.slots[(first + n) & (CAPACITY - 1)])
+        let slots = self.slots.get().into_iter();
+        slots.flat_map(move |slots| (0..WINDOW).map(move |n| &slots[(first + n) & (CAPACITY - 1)]))
     }
 }
 

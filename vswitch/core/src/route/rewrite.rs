@@ -18,7 +18,9 @@ impl Rewrite {
     #[inline]
     pub fn apply(&self, head: &mut [u8]) {
         let Some((link, ip)) = head.split_at_mut_checked(self.at.into()) else { return };
-        let (Some(link), Some(ip)) = (link.first_chunk_mut::<12>(), ip.first_chunk_mut::<12>()) else { return };
+        let (Some(link), Some(ip)) = (link.first_chunk_mut::<12>(), ip.first_chunk_mut::<12>()) else {
+            return;
+        };
         link[..6].copy_from_slice(&self.dst.octets());
         link[6..].copy_from_slice(&self.src.octets());
         if ip[0] >> 4 == 6 {

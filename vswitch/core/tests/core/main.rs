@@ -11,6 +11,7 @@ mod guarded;
 mod head;
 mod limits;
 mod offload;
+mod routing;
 mod story;
 mod support;
 mod switches;

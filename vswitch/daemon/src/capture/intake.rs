@@ -3,7 +3,7 @@
 use super::record::{Direction, FACTS_BYTES, Facts, Sender};
 use vhost_net_backend::device::ring::Payload;
 use vswitch_core::{
-    decide::TagEdit,
+    decide::Edit,
     drop_reason::DropReason,
     filter::Filter,
     head::{HEAD_BYTES, TAG_LEN},
@@ -20,7 +20,7 @@ pub(crate) struct Taken<'a> {
     pub(crate) payload: Payload<'a>,
     pub(crate) len: u32,
     /// What becomes of its tag on the way out.
-    pub(crate) edit: TagEdit,
+    pub(crate) edit: Edit,
     /// Why the switch dropped it, if it did.
     pub(crate) dropped: Option<DropReason>,
 }
@@ -53,7 +53,7 @@ impl Intake {
         let Taken { head, payload, edit, .. } = *taken;
         let mut edited = [0; HEAD_BYTES + TAG_LEN];
         let head = match edit {
-            TagEdit::Keep => head,
+            Edit::KEEP => head,
             edit => {
                 let length = edit.apply(head, &mut edited);
                 &edited[..length]

@@ -238,13 +238,13 @@ pub enum AttachmentKind {
         /// The replay has the file's timing.
         paced: bool,
     },
-    /// The routers themselves, who answer in every VLAN that has a gateway.
-    Routers,
     /// A peer with a frame a datagram (QEMU's `-netdev dgram`) sends to the bound socket that comes as a descriptor.
     Dgram {
         /// The peer's own socket, absolute.
         remote: String,
     },
+    /// The routers of the lab, which the switch serves itself (`Link::Routers`).
+    Routers,
 }
 
 impl AttachmentKind {

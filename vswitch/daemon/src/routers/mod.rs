@@ -10,9 +10,12 @@
 //!
 //! Every VLAN with a gateway is a [`segment`]: what it may have is bounded there, so that no VLAN takes what is another's.
 
+mod advertise;
 mod alive;
 mod arp;
 mod counts;
+pub mod dhcp;
+pub mod dns;
 mod failed;
 mod forward;
 mod nd;
@@ -20,6 +23,7 @@ mod own;
 mod resolve;
 pub(crate) mod rows;
 mod segment;
+mod serve;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +32,10 @@ pub(crate) use tests::lab;
 
 pub use counts::{Counts, Lost};
 
+use advertise::Advert;
 use alive::{Probe, Walk};
+use dhcp::Dhcp;
+use dns::Dns;
 use failed::Failed;
 use resolve::Asked;
 use segment::Segment;
@@ -82,6 +89,12 @@ pub struct Speaker {
     walk: Walk,
     /// New addresses; by when they are due, which is the order.
     announcements: VecDeque<Announcement>,
+    /// Of the VLANs whose gateways advertise themselves.
+    adverts: BTreeMap<VlanId, Advert>,
+    dhcp: Dhcp,
+    dns: Dns,
+    /// The lab's name.
+    lab: String,
     queue: VecDeque<Vec<u8>>,
     queued_bytes: usize,
     counts: Counts,
@@ -177,6 +190,10 @@ impl Speaker {
             probes: BTreeMap::new(),
             walk: Walk::default(),
             announcements: VecDeque::new(),
+            adverts: BTreeMap::new(),
+            dhcp: Dhcp::default(),
+            dns: Dns::default(),
+            lab: String::new(),
             queue: VecDeque::new(),
             queued_bytes: 0,
             counts: Counts::default(),
@@ -225,7 +242,22 @@ impl Speaker {
         let new = new.map(|key| Announcement { due: Instant::ZERO, key, left: ANNOUNCED });
         // Before those that were announced once already: these are due later.
         new.for_each(|announcement| self.announcements.push_front(announcement));
+        self.serve(&world);
         self.world = Some(world);
+    }
+
+    /// Gives addresses, tells names and advertises gateways as this World says.
+    fn serve(&mut self, world: &World) {
+        let (routing, said) = (world.routing(), world.description());
+        let hosts = said.routing.as_ref().map_or(&[][..], |routing| &routing.hosts[..]);
+        self.dhcp.adopt(routing, hosts);
+        self.dns.adopt(&said.lab, routing, hosts, |vlan| world.vlan_name(vlan).map(str::to_owned));
+        self.lab.clone_from(&said.lab);
+        // Whatever changed, hosts hear of it.
+        self.adverts = (routing.into_iter().flat_map(Routing::interfaces))
+            .filter(|interface| advertise::advertises(interface))
+            .map(|interface| (interface.said.vlan, Advert::first()))
+            .collect();
     }
 
     /// Hears a frame, from its destination address on, whole: with its tag, its checksums complete.
@@ -240,6 +272,7 @@ impl Speaker {
         let Some(world) = self.world.clone() else { return };
         let Some(routing) = world.routing() else { return };
         self.announce(routing, now);
+        self.advertise(routing, now);
         self.ask_again(routing, now);
         self.probe_again(routing, now);
         self.go_on(routing, now);
@@ -253,7 +286,8 @@ impl Speaker {
         let announced = announced.map(|announcement| announcement.due);
         let asked = self.asked.values().map(|asked| asked.due);
         let probes = self.probes.values().map(|probe| probe.due);
-        announced.into_iter().chain(asked).chain(probes).chain(self.walk.due()).min()
+        let adverts = self.adverts.values().map(|advert| advert.due);
+        announced.into_iter().chain(adverts).chain(asked).chain(probes).chain(self.walk.due()).min()
     }
 
     /// The frame to be sent next.
@@ -269,6 +303,11 @@ impl Speaker {
     /// What was counted since the beginning.
     pub const fn counts(&self) -> &Counts {
         &self.counts
+    }
+
+    /// The addresses that hosts were given.
+    pub fn leases(&self, now: Instant) -> Vec<dhcp::LeaseRow> {
+        self.dhcp.leases(now)
     }
 
     /// How many frames wait to be sent, how many neighbours are asked for, and how many frames wait for these: now.
@@ -295,6 +334,7 @@ impl Speaker {
         match head.network {
             Network::Arp(arp) => self.hear_arp(heard, &arp, now),
             Network::Ipv6(ip) if nd::is_message(&head) => self.hear_nd(heard, &ip, now),
+            Network::Ipv4(ip) if serve::is_dhcp(&heard, &ip) => self.hear_dhcp(heard, now),
             Network::Ipv4(_) | Network::Ipv6(_) => self.hear_packet(heard, now),
             Network::Unparsed(_) => Err(Lost::Malformed),
             Network::Other => Err(Lost::NotOurs),

@@ -1,4 +1,4 @@
-//! Neighbour discovery of IPv6 (RFC 4861), as far as it finds addresses. Router solicitations are not answered.
+//! Neighbour discovery of IPv6 (RFC 4861), as far as it finds addresses.
 
 use super::{ALL_NODES, Heard, Key, Lost, Speaker, has, is_others, link, own};
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,7 +10,8 @@ use vswitch_core::{
     route::Routing,
 };
 
-const ICMPV6: u8 = 58;
+pub(super) const ICMPV6: u8 = 58;
+const ROUTER_SOLICITATION: u8 = 133;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
@@ -18,10 +19,10 @@ const ADVERTISEMENT: u8 = 136;
 const MESSAGE_LEN: usize = 24;
 
 /// The Internet Control Message Protocol's checksum stands there.
-const CHECKSUM_AT: usize = 2;
+pub(super) const CHECKSUM_AT: usize = 2;
 
 /// The hop limit of a message that no router passed on (RFC 4861 §3.1).
-const HOPS: u8 = 255;
+pub(super) const HOPS: u8 = 255;
 
 /// Options (RFC 4861 §4.6.1).
 const SOURCE_LINK_LAYER: u8 = 1;
@@ -74,6 +75,21 @@ fn message(
     build::ip(link, addresses, ICMPV6, HOPS, message, CHECKSUM_AT)
 }
 
+/// Whether a router solicitation is valid (RFC 4861 §6.1.1).
+pub(super) fn is_sound_solicitation(heard: &Heard<'_>, ip: &Ipv6) -> bool {
+    let whole = ip.fragment.is_none() && ip.hop_limit == HOPS && own::is_sound(heard);
+    let Some(message) = own::payload(heard).filter(|_| whole) else { return false };
+    let Some((fixed, mut options)) = message.split_first_chunk::<8>() else { return false };
+    let mut names_itself = false;
+    while let [kind, units, ..] = *options {
+        let len = usize::from(units) * 8;
+        let Some((_, rest)) = options.split_at_checked(len).filter(|_| len > 0) else { return false };
+        names_itself |= kind == SOURCE_LINK_LAYER;
+        options = rest;
+    }
+    fixed[1] == 0 && options.is_empty() && !(names_itself && ip.src.is_unspecified())
+}
+
 impl Message {
     /// What is the same of both.
     fn read(heard: &Heard<'_>, ip: &Ipv6) -> Option<Self> {
@@ -105,6 +121,7 @@ impl Speaker {
     /// Hears a message of neighbour discovery.
     pub(super) fn hear_nd(&mut self, heard: Heard<'_>, ip: &Ipv6, now: Instant) -> Result<(), Lost> {
         match heard.head.transport {
+            Transport::Icmpv6 { kind: ROUTER_SOLICITATION, .. } => self.hear_solicitation(heard, ip, now),
             Transport::Icmpv6 { kind: SOLICITATION, .. } => {
                 let message = Message::read(&heard, ip).ok_or(Lost::Malformed)?;
                 self.solicited(heard, ip, &message, now)

@@ -1,6 +1,6 @@
 //! Packets for a router itself: it answers echoes, and says of all else that nobody is there (RFC 1122 §3.2.2, §4.1.3.1; RFC 4443; RFC 9293 §3.5.2).
 
-use super::{Heard, Lost, Speaker};
+use super::{Heard, Lost, Speaker, dns};
 use std::net::IpAddr;
 use vswitch_core::{
     build::{self, Addresses},
@@ -111,6 +111,7 @@ impl Speaker {
                 let reset = Answer::to(&heard.view(), heard.head).ok_or(Lost::NotOurs)?;
                 self.answer(heard.vlan, reset.bytes().to_vec(), now)
             }
+            Transport::Udp { src, dst: dns::PORT } => self.hear_dns(heard, src, now),
             Transport::Udp { .. } => {
                 sound()?;
                 self.tell(heard, Wrong::Port, now)

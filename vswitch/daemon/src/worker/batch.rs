@@ -27,9 +27,10 @@ use vhost_net_backend::device::{
 };
 use vswitch_core::{
     clock::Instant,
-    decide::{Copy, Decision, Fate, GLANCE, Ingress, Rows, Switch, TagEdit, Way},
+    decide::{Copy, Decision, Edit, Fate, GLANCE, Ingress, Rows, Switch, TagEdit, Way},
     drop_reason::DropReason,
     head::{self, HEAD_BYTES},
+    route::Rewrite,
 };
 
 // The backend copies as much of a frame as the switch may judge.
@@ -39,7 +40,7 @@ const _: () = assert!(HEAD_BYTES == vhost_net_backend::device::ring::HEAD_BYTES)
 #[derive(Debug, Clone)]
 struct Run {
     frames: Range<usize>,
-    edit: TagEdit,
+    edit: Edit,
     /// The place in `Batch::copies` of the frame's copy, if it is one that was decided by itself.
     copy: Option<usize>,
 }
@@ -345,7 +346,7 @@ impl Batch {
         let before = self.copies.len();
         let lens = (frame.len(), self.offloads.wire_len(at, frame.len()));
         let defect = frame.defect().map(drop_reason);
-        let Decision { fate, lesson, .. } =
+        let Decision { fate, lesson, rewrite } =
             match defect.or_else(|| self.offloads.unfair(at).then_some(DropReason::BadNetHeader)) {
                 Some(reason) => Decision::plain(Fate::Dropped(reason)),
                 None if watches.any() => {
@@ -361,7 +362,7 @@ impl Batch {
             self.losses.lose(at, port, reason);
             return 0;
         }
-        self.heap(fate, before, at);
+        self.heap((fate, rewrite), before, at);
         self.offloads.cost(at, frame.len()) * (self.copies.len() - before) as u64
     }
 
@@ -369,17 +370,18 @@ impl Batch {
     #[inline]
     fn follow(&mut self, Way { to, edit }: Way, frames: Range<usize>) {
         self.fates.unicast += frames.len() as u64;
-        self.push(to, Run { frames, edit, copy: None });
+        self.push(to, Run { frames, edit: Edit::of(edit), copy: None });
     }
 
     /// Puts the copies from `first` on, of one frame, on their destinations' heaps.
     #[inline(never)]
-    fn heap(&mut self, fate: Fate, first: usize, frame: usize) {
+    fn heap(&mut self, (fate, rewrite): (Fate, Option<Rewrite>), first: usize, frame: usize) {
         self.fates.add(fate, self.copies.len() - first);
         for at in first..self.copies.len() {
             let Copy { to, outcome } = self.copies[at];
             match outcome {
-                Ok(edit) => self.push(to, Run { frames: frame..frame + 1, edit, copy: Some(at) }),
+                Ok(tag) => self
+                    .push(to, Run { frames: frame..frame + 1, edit: Edit { tag, rewrite }, copy: Some(at) }),
                 Err(reason) => self.losses.lose(frame, to, reason),
             }
         }
@@ -532,7 +534,9 @@ fn fill(
                     let receiver = offloads::receiver(to.features());
                     frames.for_each(|frame| offloads.claim(claim, frame, edit, receiver));
                 }
-                TagEdit::Keep => claim.frames(from.lens(run.frames.clone())),
+                Edit { tag: TagEdit::Keep | TagEdit::Rewrite(_), .. } => {
+                    claim.frames(from.lens(run.frames.clone()));
+                }
                 edit => {
                     claim.frames(from.lens(run.frames.clone()).map(|len| edit.frame_len(len)));
                 }
@@ -566,7 +570,7 @@ fn write(lease: &mut Lease<'_>, from: &FromGuest, heap: &Heap) {
     for run in &heap.runs {
         let frames = from.frames(run.frames.clone());
         match run.edit {
-            TagEdit::Keep => lease.write_frames(place, frames, |_| {}),
+            Edit::KEEP => lease.write_frames(place, frames, |_| {}),
             edit => (place..).zip(frames).for_each(|(place, frame)| {
                 write_edited(lease, place, frame, edit);
             }),
@@ -584,7 +588,7 @@ fn no_room(why: NoRoom) -> DropReason {
 }
 
 #[inline(never)]
-fn write_edited(lease: &mut Lease<'_>, place: usize, frame: Frame<'_>, edit: TagEdit) {
+fn write_edited(lease: &mut Lease<'_>, place: usize, frame: Frame<'_>, edit: Edit) {
     let mut edited = [0; HEAD_BYTES + head::TAG_LEN];
     let length = edit.apply(frame.head(), &mut edited);
     // Who got no room is asked later.

@@ -59,12 +59,20 @@ pub enum Turn {
     Stopped,
 }
 
+/// What is learned for as long as the process lives.
+#[derive(Debug, Clone)]
+pub(crate) struct Tables {
+    /// Where stations are.
+    pub(crate) fdb: Arc<Fdb>,
+    /// Whom routers know.
+    pub(crate) neighbours: Arc<Neighbours>,
+}
+
 /// One worker's state.
 pub struct Worker {
     mailbox: Arc<Mailbox>,
     world: Arc<World>,
-    fdb: Arc<Fdb>,
-    neighbours: Arc<Neighbours>,
+    tables: Tables,
     connections: Arc<Connections>,
     ports: Ports,
     batch: Batch,
@@ -87,15 +95,14 @@ impl Worker {
         mailbox: Arc<Mailbox>,
         registry: mio::Registry,
         world: Arc<World>,
-        (fdb, neighbours): (Arc<Fdb>, Arc<Neighbours>),
+        tables: Tables,
         connections: Arc<Connections>,
         origin: std::time::Instant,
     ) -> Self {
         Self {
             mailbox,
             world,
-            fdb,
-            neighbours,
+            tables,
             connections,
             ports: Ports::new(registry),
             batch: Batch::default(),
@@ -122,9 +129,9 @@ impl Worker {
         let poll = mio::Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(&poll, thread::WAKE)?);
         let connections = Arc::new(tracking::of(&world, connections)?);
-        let neighbours = Arc::new(Neighbours::new([0; 2]));
         let (registry, origin) = (poll.registry().try_clone()?, std::time::Instant::now());
-        let mut worker = Self::new(mailbox, registry, world.clone(), (fdb, neighbours), connections, origin);
+        let tables = Tables { fdb, neighbours: Arc::new(Neighbours::new([0; 2])) };
+        let mut worker = Self::new(mailbox, registry, world.clone(), tables, connections, origin);
         let healths = world.ports().map(|port| (port.id, Arc::default())).collect();
         worker.adopt(world, healths);
         Ok(worker)
@@ -232,7 +239,7 @@ impl Worker {
             return if waits { Turn::Busy(0) } else { Turn::Idle };
         }
         if now >= self.next_sweep {
-            self.fdb.sweep(now, SWEEP);
+            self.tables.fdb.sweep(now, SWEEP);
             self.next_sweep = now + SWEEP_EVERY;
         }
         self.busy_turns += 1;
@@ -246,9 +253,9 @@ impl Worker {
     fn batch(&mut self, now: Instant, which: usize) -> Result<usize, PortFault> {
         let switch = Switch {
             world: &self.world,
-            fdb: &self.fdb,
+            fdb: &self.tables.fdb,
             connections: &self.connections,
-            neighbours: &self.neighbours,
+            neighbours: &self.tables.neighbours,
             now,
             learning: true,
         };

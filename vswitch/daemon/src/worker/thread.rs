@@ -1,6 +1,6 @@
 //! The thread around a worker: it takes turns while there is work and sleeps when there is none.
 
-use super::{Turn, Worker, mailbox::Mailbox};
+use super::{Tables, Turn, Worker, mailbox::Mailbox};
 use crate::control::protocol::PollMode;
 use mio::{Events, Poll, Token};
 use rustix::{
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 use vhost_net_backend::device::alarm::Alarm;
-use vswitch_core::{clock, fdb::Fdb, firewall::connections::Connections, route::Neighbours, world::World};
+use vswitch_core::{clock, firewall::connections::Connections, world::World};
 
 pub(super) const WAKE: Token = Token(0);
 
@@ -42,14 +42,14 @@ impl WorkerThread {
         cpu: Option<u16>,
         mode: PollMode,
         world: Arc<World>,
-        learned: (Arc<Fdb>, Arc<Neighbours>),
+        tables: Tables,
         connections: Arc<Connections>,
         origin: Instant,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(&poll, WAKE)?);
         let registry = poll.registry().try_clone()?;
-        let worker = Worker::new(mailbox.clone(), registry, world, learned, connections, origin);
+        let worker = Worker::new(mailbox.clone(), registry, world, tables, connections, origin);
         let (tell, told) = mpsc::channel();
         let handle = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
             // Whoever started it waits for that.

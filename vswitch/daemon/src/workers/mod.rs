@@ -9,6 +9,7 @@ use crate::{
     control::protocol::{DatapathSettings, Sighting, Watch, WorkerView},
     recorder::{PIECE, Piece},
     worker::{
+        Tables,
         mailbox::{Answer, Mailbox, Message, PortTally, Tally},
         ports::Healths,
         thread::WorkerThread,
@@ -22,9 +23,7 @@ use std::{
     time::Instant,
 };
 use vhost_net_backend::device::ring::RunningRing;
-use vswitch_core::{
-    clock, fdb::Fdb, firewall::connections::Connections, id::PortId, route::Neighbours, world::World,
-};
+use vswitch_core::{clock, firewall::connections::Connections, id::PortId, world::World};
 
 /// How many sightings one answer has at most.
 const SIGHTINGS: usize = 64;
@@ -48,15 +47,14 @@ impl Workers {
     pub(crate) fn start(
         settings: &DatapathSettings,
         world: &Arc<World>,
-        (fdb, neighbours): (&Arc<Fdb>, &Arc<Neighbours>),
+        tables: &Tables,
         connections: &Arc<Connections>,
         origin: Instant,
     ) -> io::Result<Self> {
         let start = |number: u16| {
             let cpu = settings.cpus.get(usize::from(number)).copied();
-            let (world, connections) = (world.clone(), connections.clone());
-            let learned = (fdb.clone(), neighbours.clone());
-            WorkerThread::start(number, cpu, settings.poll, world, learned, connections, origin)
+            let (world, tables, connections) = (world.clone(), tables.clone(), connections.clone());
+            WorkerThread::start(number, cpu, settings.poll, world, tables, connections, origin)
         };
         let threads = (0..settings.workers).map(start).collect::<io::Result<Vec<_>>>()?;
         let spread = Mutex::new(Spread::new(threads.len()));

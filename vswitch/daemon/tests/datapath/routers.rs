@@ -36,6 +36,8 @@ fn routed(epoch: u64, addresses: [&str; 2]) -> Description {
     let gateways = [10, 20].into_iter().zip(addresses).map(|(number, own)| Gateway {
         vlan: vlan(number),
         addresses: vec![own.parse().unwrap()],
+        dhcp: None,
+        ra: false,
         origin: line(number.into()),
     });
     let router = Router {
@@ -113,6 +115,10 @@ fn the_first_frame_for_a_neighbour_waits_until_it_is_found_and_then_it_is_shown(
     send(&mut neighbour, &build::arp_reply(from(2, ROUTER), host(20, 8), host(20, 1)));
     let came = next(&mut neighbour, |frame| frame[..6] == mac(2).octets());
     assert_eq!((&came[6..12], came[22], &came[42..]), (&ROUTER.octets()[..], 63, &b"first"[..]));
+    // From then on the worker does it.
+    send(&mut station, &build::udp(from(1, ROUTER), ends, (1, 2), b"second"));
+    let came = next(&mut neighbour, |frame| frame[..6] == mac(2).octets());
+    assert_eq!((&came[6..12], came[22], &came[42..]), (&ROUTER.octets()[..], 63, &b"second"[..]));
     let table = lab.datapath.neighbours().unwrap();
     let [NeighbourRow { vlan: its, address, mac: known, state, .. }] = table.rows[..] else {
         panic!("one neighbour: {table:?}");
@@ -125,6 +131,7 @@ fn the_first_frame_for_a_neighbour_waits_until_it_is_found_and_then_it_is_shown(
         assert!(Instant::now() < end, "{:?}", lab.datapath.neighbours());
         std::thread::yield_now();
     }
+    assert_eq!(lab.datapath.neighbours().unwrap().counts.forwarded, 1, "the first one only");
     lab.lawful();
 }
 

@@ -4,7 +4,7 @@ use vswitch_core::{
     build::{self, Ethernet},
     clock::Instant,
     decide::{Copy, Fate, Switch, TagEdit},
-    description::{self, Description, Link, Membership, Origin, Port, Trunk, Vlan},
+    description::{self, Description, Link, Membership, Origin, Port, Trunk, Via, Vlan},
     drop_reason::DropReason,
     fdb::Fdb,
     firewall::{
@@ -14,6 +14,7 @@ use vswitch_core::{
     head::{FrameView, HEAD_BYTES, LinkHeader},
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
+    route::Neighbours,
     trace::Recorder,
     vlan::{Tci, VlanId, VlanSet},
     world::World,
@@ -70,6 +71,7 @@ impl Lab {
             ports: vec![],
             groups: Vec::new(),
             trunks: vec![],
+            routing: None,
         };
         Self { description, line: 0 }
     }
@@ -158,6 +160,16 @@ impl Lab {
         self
     }
 
+    /// The last port is that of routers, with the address of station 99: a `default` one, to which `say` adds.
+    pub(crate) fn routed(self, say: impl FnOnce(&mut description::Routing)) -> Self {
+        let port = PortId::new(self.description.ports.len() as u16, 0);
+        let mut routing = description::Routing { port, routers: vec![], hosts: vec![] };
+        say(&mut routing);
+        let mut lab = self.linked("@routers", Link::Routers).but(|port| port.mac = Some(mac(99)));
+        lab.description.routing = Some(routing);
+        lab
+    }
+
     /// One more trunk between two switches.
     pub(crate) fn join(mut self, a: u16, b: u16, vlans: Membership) -> Self {
         let origin = self.next_line();
@@ -176,7 +188,32 @@ impl Lab {
         let fdb = Fdb::new(42, buckets);
         fdb.install(&world);
         let connections = connections(&world);
-        Bench { world, fdb, connections, now: Instant::ZERO, learning: true, steps: vec![] }
+        let neighbours = Neighbours::new([3, 4]);
+        Bench { world, fdb, connections, neighbours, now: Instant::ZERO, learning: true, steps: vec![] }
+    }
+}
+
+/// A router with gateways in these VLANs, and these routes: `10.0.0.0/8 via 10.0.10.7`, by several `via 10.0.10.7,10.0.10.8`, `via blackhole`.
+pub(crate) fn router(name: &str, gateways: &[(u16, &[&str])], routes: &[&str]) -> description::Router {
+    let origin = |line| Origin { line, column: 1 };
+    let net = |text: &str| text.parse::<IpNet>().expect("an address with its prefix");
+    let gateway = |line, vlan_id, addresses: &[&str]| description::Gateway {
+        vlan: vlan(vlan_id),
+        addresses: addresses.iter().map(|text| net(text)).collect(),
+        dhcp: None,
+        ra: false,
+        origin: origin(line),
+    };
+    let route = |line, text: &str| {
+        let (to, via) = text.split_once(" via ").expect("a way");
+        let routers = || via.split(',').map(|router| router.parse().expect("an address")).collect();
+        let via = if via == "blackhole" { Via::Blackhole } else { Via::Routers(routers()) };
+        description::Route { to: net(to), via, origin: origin(line) }
+    };
+    description::Router {
+        name: name.into(),
+        gateways: (101..).zip(gateways).map(|(line, (vlan, said))| gateway(line, *vlan, said)).collect(),
+        routes: (201..).zip(routes).map(|(line, text)| route(line, text)).collect(),
     }
 }
 
@@ -197,6 +234,7 @@ pub(crate) struct Bench {
     pub(crate) world: World,
     pub(crate) fdb: Fdb,
     pub(crate) connections: Connections,
+    pub(crate) neighbours: Neighbours,
     pub(crate) now: Instant,
     pub(crate) learning: bool,
     /// The last frame's way, in words.
@@ -217,8 +255,8 @@ pub(crate) fn connections(world: &World) -> Connections {
 impl Bench {
     /// The switch at this moment.
     pub(crate) fn switch(&self) -> Switch<'_> {
-        let Self { world, fdb, connections, now, learning, .. } = self;
-        Switch { world, fdb, connections, now: *now, learning: *learning }
+        let Self { world, fdb, connections, neighbours, now, learning, .. } = self;
+        Switch { world, fdb, connections, neighbours, now: *now, learning: *learning }
     }
 
     /// Goes on with another World, as a datapath does that applies a changed file.

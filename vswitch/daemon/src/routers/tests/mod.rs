@@ -6,6 +6,7 @@ pub(crate) mod lab;
 mod nd;
 mod own;
 mod resolve;
+mod serve;
 
 use super::{Lost, Speaker};
 use checksum::Sum;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use vhost_net_backend::device::ring::{Claim, Frame, HEAD_BYTES, Payload, ToGuest};
 use vswitch_core::{
     clock::Instant,
-    decide::{Copy, Fate, Switch, TagEdit},
-    drop_reason::DropReason,
+    decide::{Copy, Edit, Fate, Switch},
+    drop_reason::{DropReason, Side},
     firewall::answer::{Answer, AnswerKind},
     head::{FrameView, LinkHeader},
     world::Port,
@@ -60,7 +60,7 @@ impl Answers {
         self.0.clear();
     }
 
-    /// Notes what is to be said of the frame in place `at`, if a rule rejects it or a copy of it.
+    /// Notes what is to be said of the frame in place `at`, if a rule rejects it or a copy of it, or a router does not pass it on.
     #[inline]
     pub(super) fn ask(
         &mut self,
@@ -69,8 +69,15 @@ impl Answers {
         fate: Fate,
         copies: &[Copy],
     ) {
-        let reject = |copy: &Copy| copy.outcome == Err(DropReason::RejectIngress);
-        if fate == Fate::Dropped(DropReason::RejectEgress) || copies.iter().any(reject) {
+        let told =
+            |copy: &Copy| matches!(copy.outcome, Err(DropReason::RejectIngress | DropReason::MtuExceeded));
+        let is_told = match fate {
+            Fate::Dropped(reason) => {
+                matches!(reason, DropReason::RejectEgress | DropReason::TtlExceeded | DropReason::NoRoute)
+            }
+            _ => copies.iter().any(told),
+        };
+        if is_told {
             self.make((switch, port), (at, frame, wire_len), fate, copies);
         }
     }
@@ -96,7 +103,7 @@ impl Answers {
         let Some(sender) = sender else { return };
         for (at, answer) in &self.0 {
             // The frame itself may be lost there, too.
-            if !losses.has(*at, sender.id.index(), |reason| reason != DropReason::RejectEgress) {
+            if !losses.has(*at, sender.id.index(), |reason| reason.side() == Side::Egress) {
                 watches.answered(*at, sender, answer.kind());
             }
         }
@@ -115,9 +122,7 @@ impl Batch {
         now: Instant,
     ) {
         if let Some(Some(life)) = lives.get_mut(usize::from(port)) {
-            self.answers
-                .0
-                .retain(|(_, answer)| answer.kind() != AnswerKind::Prohibited || life.errors.take(now));
+            self.answers.0.retain(|(_, answer)| answer.kind() == AnswerKind::Reset || life.errors.take(now));
         }
         let Self { answers: Answers(answers), fates, losses, rooms, faults, delivered, untold, .. } = self;
         fates.originated += answers.len() as u64;
@@ -149,7 +154,7 @@ impl Batch {
                             head,
                             payload: Payload::Ours(rest),
                             len: answer.bytes().len() as u32,
-                            edit: TagEdit::Keep,
+                            edit: Edit::KEEP,
                             dropped: None,
                         });
                         intake.tell();

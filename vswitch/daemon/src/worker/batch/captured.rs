@@ -5,7 +5,7 @@
 use super::{Fates, Heap, Losses};
 use crate::capture::{Direction, Intake, Taken};
 use vhost_net_backend::device::ring::{FromGuest, Rooms};
-use vswitch_core::{clock::Instant, decide::TagEdit};
+use vswitch_core::{clock::Instant, decide::Edit};
 
 impl Fates {
     /// Offers the frames that had a fate to the captures of the port that they came from.
@@ -27,7 +27,7 @@ impl Fates {
                     head: frame.head(),
                     payload: frame.payload(),
                     len: frame.len(),
-                    edit: TagEdit::Keep,
+                    edit: Edit::KEEP,
                     dropped: dropped.next_if(|(at, _)| *at == place).map(|(_, reason)| reason),
                 });
             }

@@ -9,7 +9,7 @@ use vhost_net_backend::{
 };
 use vswitch_core::{
     checksum::Sum,
-    decide::{GLANCE, Ingress, Rows, TagEdit},
+    decide::{Edit, GLANCE, Ingress, Rows},
     head::{HEAD_BYTES, TAG_LEN},
     offload::{Abilities, Asked, Offload, Train, Work},
 };
@@ -117,11 +117,11 @@ impl Offloads {
         &self,
         claim: &mut Claim<'_>,
         (place, len): (usize, u32),
-        edit: TagEdit,
+        edit: Edit,
         receiver: Abilities,
     ) {
         let len = edit.frame_len(len);
-        match self.of(place).map(|offload| offload.behind(edit)) {
+        match self.of(place).map(|offload| offload.behind(edit.tag)) {
             Some(offload) if matches!(offload.work(receiver), Work::Cut { .. }) => {
                 claim.train(offload.segment_count(len), offload.segment_lens(len));
             }
@@ -135,18 +135,18 @@ impl Offloads {
         lease: &mut Lease<'_>,
         place: usize,
         (at, frame): (usize, Frame<'_>),
-        edit: TagEdit,
+        edit: Edit,
         receiver: Abilities,
     ) -> Result<(), NoRoom> {
         let mut room = [0; net_header::LEN + HEAD_BYTES + TAG_LEN];
         let behind = room.last_chunk_mut().expect("the net header comes before");
-        let head_len = if edit == TagEdit::Keep {
+        let head_len = if edit == Edit::KEEP {
             behind[..frame.head().len()].copy_from_slice(frame.head());
             frame.head().len()
         } else {
             edit.apply(frame.head(), behind)
         };
-        let Some(offload) = self.of(at).map(|offload| offload.behind(edit)) else {
+        let Some(offload) = self.of(at).map(|offload| offload.behind(edit.tag)) else {
             return lease.write(place, &behind[..head_len], frame.payload());
         };
         let len = edit.frame_len(frame.len());

@@ -1,0 +1,353 @@
+//! Routers: the gateways of VLANs, which router has each, and what networks it is connected to.
+
+use crate::{
+    check::{
+        addresses::refuse_unusable, interfaces::NodeInterface, links::Checked, names, routes, vlans::Vlans,
+    },
+    codes::Code,
+    report::{Sink, Span, visible},
+    said::{
+        lab::{Lab, Vlan},
+        read::Entry,
+    },
+};
+use ipnet::IpNet;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+use vswitch_core::{
+    description::{self, Route},
+    vlan::VlanId,
+};
+
+/// The router of whose interfaces a gateway is one if its VLAN names no other.
+pub(crate) const DEFAULT: &str = "default";
+
+/// A router's interface in a VLAN.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    pub(crate) vlan: VlanId,
+    /// The VLAN's name.
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<(IpNet, Span)>,
+    pub(crate) span: Span,
+}
+
+/// A router that has gateways.
+#[derive(Debug)]
+pub(crate) struct Router {
+    pub(crate) name: String,
+    /// In file order.
+    pub(crate) gateways: Vec<Gateway>,
+    pub(crate) networks: Networks,
+    routes: Vec<Route>,
+}
+
+/// The routers that have gateways: `default` first, then by name.
+#[derive(Debug, Default)]
+pub(crate) struct Routers {
+    pub(crate) list: Vec<Router>,
+    /// Places in the list, and among the gateways of a router.
+    by_vlan: HashMap<VlanId, (usize, usize)>,
+}
+
+/// The networks that a router is connected to, and its own addresses there. Those that are link-local are on every link, and tell none.
+#[derive(Debug, Default)]
+pub(crate) struct Networks {
+    by_network: HashMap<IpNet, Connected>,
+    own: HashMap<IpAddr, Span>,
+    /// Prefix lengths of the networks.
+    lengths: BTreeSet<u8>,
+}
+
+/// A network that a router is connected to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Connected {
+    pub(crate) network: IpNet,
+    pub(crate) vlan: VlanId,
+    /// The gateway's address there; the first, if it has several.
+    pub(crate) gateway: IpAddr,
+    pub(crate) span: Span,
+}
+
+impl Networks {
+    fn of(gateways: &[Gateway]) -> Self {
+        let mut networks = Self::default();
+        for gateway in gateways {
+            for (net, span) in &gateway.addresses {
+                networks.own.entry(net.addr()).or_insert(*span);
+                if is_link_local(net.addr()) {
+                    continue;
+                }
+                networks.lengths.insert(net.prefix_len());
+                let connected =
+                    Connected { network: net.trunc(), vlan: gateway.vlan, gateway: net.addr(), span: *span };
+                networks.by_network.entry(net.trunc()).or_insert(connected);
+            }
+        }
+        networks
+    }
+
+    /// That in which an address is; of several the smallest.
+    pub(crate) fn find(&self, address: IpAddr) -> Option<&Connected> {
+        self.lengths.iter().rev().find_map(|length| {
+            let network = IpNet::new(address, *length).ok()?;
+            self.by_network.get(&network.trunc())
+        })
+    }
+
+    /// Where an address of the router's own is said.
+    pub(crate) fn own(&self, address: IpAddr) -> Option<Span> {
+        self.own.get(&address).copied()
+    }
+
+    /// Where a gateway with exactly that network is said.
+    pub(crate) fn exactly(&self, network: IpNet) -> Option<Span> {
+        self.by_network.get(&network).map(|connected| connected.span)
+    }
+}
+
+impl Routers {
+    /// The routers of `lab`; `all_read` tells whether all of the file could be.
+    pub(crate) fn of(lab: &Lab, vlans: &Vlans, all_read: bool, sink: &mut Sink) -> Self {
+        let listed = lab.routers.iter().flat_map(|routers| &routers.0);
+        listed.clone().for_each(|router| names::check(&router.name, router.span, sink));
+        let known: BTreeSet<&str> =
+            listed.clone().map(|router| router.name.as_str()).chain([DEFAULT]).collect();
+        let before = sink.count();
+        let mut by_name: BTreeMap<(bool, &str), Vec<Gateway>> = BTreeMap::new();
+        for entry in lab.vlans.iter().flat_map(|vlans| &vlans.0) {
+            let Some(vlan) = &entry.value else { continue };
+            let name = router_name(entry, vlan, &known, all_read, sink);
+            let gateway = gateway(entry, vlan, vlans, sink);
+            if let (Some(name), Some(gateway)) = (name, gateway) {
+                by_name.entry((name != DEFAULT, name)).or_default().push(gateway);
+            }
+        }
+        let mut routers = Self::default();
+        for ((_, name), gateways) in by_name {
+            refuse_overlaps(name, &gateways, sink);
+            for (place, gateway) in gateways.iter().enumerate() {
+                routers.by_vlan.insert(gateway.vlan, (routers.list.len(), place));
+            }
+            let networks = Networks::of(&gateways);
+            routers.list.push(Router { name: name.to_owned(), gateways, networks, routes: Vec::new() });
+        }
+        // What is wrong with gateways was told; routes that lead there are not to blame.
+        let sound = all_read && sink.count() == before;
+        for entry in listed {
+            let said = entry.value.iter().flat_map(|router| router.routes.iter().flatten());
+            let router = routers.list.iter_mut().find(|router| router.name == entry.name);
+            let compiled = routes::check(said, router.as_deref().filter(|_| sound), sink);
+            if let Some(router) = router {
+                router.routes = compiled;
+            }
+        }
+        routers
+    }
+
+    /// All gateways.
+    pub(crate) fn gateways(&self) -> impl Iterator<Item = &Gateway> {
+        self.list.iter().flat_map(|router| &router.gateways)
+    }
+
+    /// The gateway of a VLAN, and its router.
+    pub(crate) fn of_vlan(&self, vlan: VlanId) -> Option<(&Router, &Gateway)> {
+        let (router, gateway) = self.by_vlan.get(&vlan)?;
+        let router = &self.list[*router];
+        Some((router, &router.gateways[*gateway]))
+    }
+
+    /// The place of a VLAN's router, and the VLAN of its network in which an address is.
+    pub(crate) fn connected(&self, vlan: VlanId, address: IpAddr) -> Option<(usize, VlanId)> {
+        let (place, _) = self.by_vlan.get(&vlan)?;
+        Some((*place, self.list[*place].networks.find(address)?.vlan))
+    }
+
+    /// Where the router in that place has that address.
+    pub(crate) fn own(&self, router: usize, address: IpAddr) -> Option<Span> {
+        self.list[router].networks.own(address)
+    }
+
+    /// The gateway's address in the network of its VLAN in which an interface's address is.
+    pub(crate) fn gateway_for(&self, vlan: VlanId, address: IpAddr) -> Option<IpAddr> {
+        let (router, _) = self.of_vlan(vlan)?;
+        router.networks.find(address).filter(|connected| connected.vlan == vlan).map(|found| found.gateway)
+    }
+
+    /// Refuses a gateway in a VLAN whose switches are not all joined by links that carry it.
+    pub(crate) fn check_joined(&self, lab: &Lab, links: &[Checked], sink: &mut Sink) {
+        let name =
+            |place: usize| lab.switches.as_ref().and_then(|all| all.0.get(place)).map_or("", |s| &s.name);
+        for gateway in self.gateways() {
+            if sink.is_full() {
+                return;
+            }
+            let Some([(first, near), (second, far)]) = two_parts(gateway.vlan, links) else { continue };
+            let (vlan, first, second) = (&gateway.name, name(first), name(second));
+            let what = format!("VLAN `{vlan}` is two networks: no links join `{first}` and `{second}` in it");
+            sink.error(Code::Unjoined, gateway.span, what)
+                .label(near, format!("in it on `{first}`"))
+                .label(far, format!("in it on `{second}`"))
+                .help(format!("let links from `{first}` to `{second}` carry it, or make it two VLANs"));
+        }
+    }
+
+    /// Warns of what is said in vain: routers and gateways that nobody reaches, and addresses that none of them reaches.
+    pub(crate) fn warn(&self, lab: &Lab, links: &[Checked], interfaces: &[NodeInterface], sink: &mut Sink) {
+        for entry in lab.routers.iter().flat_map(|routers| &routers.0) {
+            if !self.list.iter().any(|router| router.name == entry.name) {
+                let what = format!("no VLAN has a gateway of router `{}`", visible(&entry.name));
+                sink.warning(Code::IdleRouter, entry.span, what);
+            }
+        }
+        for gateway in self.gateways() {
+            if !links.iter().any(|link| !link.switches_with(gateway.vlan).is_empty()) {
+                let what = format!("nobody reaches this gateway: no switch has VLAN `{}`", gateway.name);
+                sink.warning(Code::Unreached, gateway.span, what);
+            }
+        }
+        for interface in interfaces {
+            let vlan = interface.link.and_then(|link| links[link].untagged());
+            let Some((router, gateway)) = vlan.and_then(|vlan| self.of_vlan(vlan)) else { continue };
+            for said in interface.said.addresses.iter().flatten() {
+                warn_outside(said.value.0, said.span, router, gateway, sink);
+            }
+        }
+    }
+
+    /// What the switch is told of them.
+    pub(crate) fn compile(&self) -> Vec<description::Router> {
+        let gateway = |gateway: &Gateway| description::Gateway {
+            vlan: gateway.vlan,
+            addresses: gateway.addresses.iter().map(|(net, _)| *net).collect(),
+            origin: gateway.span.origin,
+        };
+        let router = |router: &Router| description::Router {
+            name: router.name.clone(),
+            gateways: router.gateways.iter().map(gateway).collect(),
+            routes: router.routes.clone(),
+        };
+        self.list.iter().map(router).collect()
+    }
+}
+
+/// Whether an address is one that each link has anew (RFC 4291 §2.5.6).
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// The name of the router whose gateway a VLAN has.
+fn router_name<'l>(
+    entry: &Entry<Vlan>,
+    vlan: &'l Vlan,
+    known: &BTreeSet<&str>,
+    all_read: bool,
+    sink: &mut Sink,
+) -> Option<&'l str> {
+    let Some(said) = &vlan.router else { return Some(DEFAULT) };
+    if vlan.gateway.is_none() && all_read {
+        let what = format!("VLAN `{}` has a router, but no gateway", visible(&entry.name));
+        sink.error(Code::NeedsKey, said.span, what)
+            .help("add the router's address there, like `gateway: 10.0.10.1/24`, or remove `router`");
+        return None;
+    }
+    if !known.contains(said.value.as_str()) {
+        let what = format!("there is no router `{}`", visible(&said.value));
+        sink.error(Code::UnknownRouter, said.span, what).did_you_mean(&said.value, known.iter().copied());
+        return None;
+    }
+    Some(&said.value)
+}
+
+/// The gateway of a VLAN.
+fn gateway(entry: &Entry<Vlan>, vlan: &Vlan, vlans: &Vlans, sink: &mut Sink) -> Option<Gateway> {
+    let said = vlan.gateway.as_ref()?;
+    if said.value.0.is_empty() {
+        sink.error(Code::EmptyList, said.span, "no address is in this list")
+            .help("write the gateway's address, like 10.0.10.1/24, or leave `gateway` out");
+        return None;
+    }
+    let usable = said.value.0.iter().filter(|said| !refuse_unusable(said.value.0, said.span, sink));
+    let addresses = usable.map(|said| (said.value.0, said.span)).collect();
+    Some(Gateway { vlan: vlans.id(&entry.name)?, name: entry.name.clone(), addresses, span: said.span })
+}
+
+/// Tells of networks of one router that overlap in different VLANs.
+fn refuse_overlaps(router: &str, gateways: &[Gateway], sink: &mut Sink) {
+    let networks = gateways.iter().flat_map(|gateway| {
+        let routed = gateway.addresses.iter().filter(|(net, _)| !is_link_local(net.addr()));
+        routed.map(move |(net, span)| (net.trunc(), *span, gateway))
+    });
+    let mut networks: Vec<_> = networks.collect();
+    // One that lies in another comes behind it, and so does all that the other holds.
+    networks.sort_by_key(|(net, span, _)| (net.addr(), net.prefix_len(), span.start));
+    let mut around: Option<(IpNet, Span, &Gateway)> = None;
+    for (net, span, gateway) in networks {
+        match around {
+            Some((outer, other, of)) if outer.contains(&net) => {
+                if of.vlan == gateway.vlan {
+                    continue;
+                }
+                let (first, last) = if other.start < span.start { (other, span) } else { (span, other) };
+                let what = format!(
+                    "the networks {outer} of VLAN `{}` and {net} of VLAN `{}` overlap in router `{}`",
+                    visible(&of.name),
+                    visible(&gateway.name),
+                    visible(router)
+                );
+                sink.error(Code::NetworksOverlap, last, what).label(first, "the other").help(
+                    "give one of the two another network, or a router of its own: `router: NAME`, and `routers: { NAME: {} }`",
+                );
+            }
+            _ => around = Some((net, span, gateway)),
+        }
+    }
+}
+
+/// Two switches that have a VLAN and are not joined in it, each with a link that says so; none if all are.
+fn two_parts(vlan: VlanId, links: &[Checked]) -> Option<[(usize, Span); 2]> {
+    let mut neighbours: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    let mut said: HashMap<usize, Span> = HashMap::new();
+    for link in links {
+        let switches = link.switches_with(vlan);
+        for switch in switches {
+            said.entry(*switch).or_insert_with(|| link.span());
+            neighbours.entry(*switch).or_default().extend(switches.iter().filter(|other| *other != switch));
+        }
+    }
+    let first = *neighbours.keys().next()?;
+    let mut joined = BTreeSet::from([first]);
+    let mut open = vec![first];
+    while let Some(at) = open.pop() {
+        let next = neighbours.get(&at).into_iter().flatten();
+        open.extend(next.filter(|next| joined.insert(**next)));
+    }
+    let second = *neighbours.keys().find(|switch| !joined.contains(switch))?;
+    Some([(first, *said.get(&first)?), (second, *said.get(&second)?)])
+}
+
+/// Warns of an address in no network of its VLAN's gateway, if that has one of its family.
+fn warn_outside(own: IpNet, span: Span, router: &Router, gateway: &Gateway, sink: &mut Sink) {
+    let address = own.addr();
+    let near = gateway
+        .addresses
+        .iter()
+        .filter(|(net, _)| net.addr().is_ipv4() == address.is_ipv4() && !is_link_local(net.addr()));
+    let mut near = near.peekable();
+    let Some((first, place)) = near.peek().copied().filter(|_| !is_link_local(address)) else { return };
+    if near.any(|(net, _)| net.contains(&address)) {
+        return;
+    }
+    let what = format!("{address} is in no network of the gateway of its VLAN `{}`", gateway.name);
+    let elsewhere = router.networks.find(address).map(|found| found.vlan);
+    let other = elsewhere.and_then(|vlan| router.gateways.iter().find(|gateway| gateway.vlan == vlan));
+    let told = sink.warning(Code::OutsideNetworks, span, what).label(*place, "the gateway");
+    match other {
+        Some(other) => told.help(format!("it is in the network of VLAN `{}`: link it there", other.name)),
+        None => {
+            told.help(format!("give it an address in {}, or the gateway one in its network", first.trunc()))
+        }
+    };
+}

@@ -1,0 +1,79 @@
+//! What the routes of routers are written in: where they lead to, and by which way.
+
+use crate::{
+    report::Sink,
+    said::{
+        read::{OneOrMany, Read, Said, Sound, said_map},
+        rule::Network,
+        scalar::{Form, forms, read_form},
+        tree::Tree,
+    },
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use std::{borrow::Cow, net::IpAddr};
+
+said_map! {
+    /// A router; `{}` has no routes but those to the networks of its gateways.
+    Router is "a router" {
+        /// Its static routes. Of all that lead to an address the longest holds.
+        routes: Vec<Said<Sound<Route>>> = "routes";
+    } not yet ["nat"]
+}
+
+said_map! {
+    /// A static route.
+    Route is "a route" {
+        /// What it leads to.
+        to: Said<To> = "to", required;
+        /// The next router in a gateway's network; of several each connection has one.
+        via: Said<OneOrMany<Via>> = "via", required;
+    } not yet ["metric"]
+}
+
+/// What a route leads to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum To {
+    /// Everywhere, in the family of the next router.
+    Default,
+    /// A network, or one address; as it is written, so bits behind the prefix may be set.
+    Network(Network),
+}
+
+impl Form for To {
+    const FORM: &'static str = "`default`, or a network or an address, like 10.0.0.0/8 or 2001:db8::/32 (no part of an IPv4 address starts with 0)";
+    const PATTERN: &'static str = "^(default|[0-9a-fA-F.:]+(/[0-9]{1,3})?)$";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "default" => Some(Self::Default),
+            _ => Network::parse(text).map(Self::Network),
+        }
+    }
+}
+
+/// One way that a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// The next router.
+    Router(IpAddr),
+    /// Nowhere.
+    Blackhole,
+}
+
+impl Form for Via {
+    const FORM: &'static str =
+        "the address of a router, like 10.0.10.254 or 2001:db8::fe (no prefix length), or `blackhole`";
+    const PATTERN: &'static str = "^(blackhole|[0-9a-fA-F.:]+)$";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "blackhole" => Some(Self::Blackhole),
+            _ => text.parse().ok().map(Self::Router),
+        }
+    }
+}
+
+forms! {
+    To by read_form;
+    Via by read_form;
+}

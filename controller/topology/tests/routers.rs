@@ -1,0 +1,244 @@
+//! What the words of gateways and routers mean: to the switch, and to the nodes behind it.
+
+use ipnet::IpNet;
+use proptest::prelude::*;
+use std::path::Path;
+use topology::{Report, codes::Code, load, mac_for, plan::Plan};
+use vswitch_core::{
+    description::{Link, Port, Routing, Via},
+    vlan::VlanId,
+    world::World,
+};
+
+fn try_plan(text: &str) -> Result<Plan, Report> {
+    load(text, "some.vnet.yaml", Path::new("/lab")).map(|loaded| loaded.plan)
+}
+
+fn plan(text: &str) -> Plan {
+    let plan = try_plan(text).unwrap_or_else(|report| panic!("{report}"));
+    World::compile(&plan.description).unwrap_or_else(|error| panic!("{error}"));
+    plan
+}
+
+fn routing(plan: &Plan) -> &Routing {
+    plan.description.routing.as_ref().expect("routers")
+}
+
+fn nets(said: &[&str]) -> Vec<IpNet> {
+    said.iter().map(|net| net.parse().expect("a network")).collect()
+}
+
+/// The lab with these routes of router `default`.
+fn with_routes(routes: &str) -> String {
+    format!(
+        "version: 1\nvlans: {{ a: {{ id: 10, gateway: [10.0.10.1/24, \"2001:db8:10::1/64\"] }} }}\n\
+         routers: {{ default: {{ routes: [{routes}] }} }}\nswitches: {{ sw: {{}} }}\nnodes:\n  \
+         n: {{ kind: station, addresses: [10.0.10.7/24] }}\nlinks: [{{ endpoints: [n, sw], vlan: {{ access: a }} }}]\n"
+    )
+}
+
+const TENANTS: &str = "version: 1
+name: tenants
+vlans:
+  red: { id: 30, gateway: 10.0.10.1/24, router: red }
+  users: { id: 20, gateway: [10.0.10.1/24, 10.0.11.1/24, \"2001:db8:10::1/64\", \"fe80::1/64\"] }
+  servers: { id: 10, gateway: [10.0.20.1/24, \"fe80::1/64\"] }
+  quiet: { id: 40 }
+  blue: { id: 50, gateway: 10.0.10.1/24, router: blue }
+routers:
+  red: {}
+  blue: { routes: [{ to: default, via: 10.0.10.254 }] }
+switches: { sw: {} }
+nodes:
+  pc: { kind: station, addresses: [10.0.11.7/24, 10.0.10.7/24, \"2001:db8:10::7/64\", \"fe80::7/64\"] }
+  tenant: { kind: station, addresses: [10.0.10.7/24] }
+  other: { kind: vhost-user, addresses: [10.0.10.7/24] }
+  both:
+    kind: station
+    interfaces: { eth0: { addresses: [192.168.0.7/24] }, eth1: { addresses: [10.0.20.8/24] }, eth2: { addresses: [10.0.11.8/24, \"2001:db8:10::8/64\"] } }
+  wide: { kind: station, addresses: [10.0.10.9/24] }
+  tagged: { kind: station, addresses: [10.0.10.10/24] }
+  silent: { kind: station }
+links:
+  - { endpoints: [pc, sw], vlan: { access: users } }
+  - { endpoints: [tenant, sw], vlan: { access: red } }
+  - { endpoints: [other, sw], vlan: { access: blue } }
+  - { endpoints: [\"both:eth0\", sw], vlan: { access: quiet } }
+  - { endpoints: [\"both:eth1\", sw], vlan: { access: servers } }
+  - { endpoints: [\"both:eth2\", sw], vlan: { access: users } }
+  - { endpoints: [wide, sw], vlan: { trunk: [servers], native: users } }
+  - { endpoints: [tagged, sw], vlan: { trunk: [users, servers] } }
+  - { endpoints: [silent, sw], vlan: { access: users } }
+";
+
+#[test]
+fn routers_come_by_name_behind_the_default_with_their_gateways_in_file_order() {
+    let plan = plan(TENANTS);
+    let routing = routing(&plan);
+    let told: Vec<_> = routing
+        .routers
+        .iter()
+        .map(|router| {
+            let gateways = router.gateways.iter().map(|gateway| (gateway.vlan.number(), gateway.origin.line));
+            (router.name.as_str(), gateways.collect::<Vec<_>>(), router.routes.len())
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [("default", vec![(20, 5), (10, 6)], 0), ("blue", vec![(50, 8)], 1), ("red", vec![(30, 4)], 0)]
+    );
+    let addresses = &routing.routers[0].gateways[0].addresses;
+    assert_eq!(*addresses, nets(&["10.0.10.1/24", "10.0.11.1/24", "2001:db8:10::1/64", "fe80::1/64"]));
+}
+
+#[test]
+fn routers_have_a_port_of_their_own_behind_those_of_all_nodes() {
+    let plan = plan(TENANTS);
+    let ports: Vec<&Port> = plan.description.ports.iter().flatten().collect();
+    let own = ports.last().expect("a port");
+    let interfaces: usize = plan.nodes.iter().map(|node| node.interfaces.len()).sum();
+    assert_eq!((ports.len(), usize::from(own.id.index())), (interfaces + 1, interfaces));
+    assert_eq!((own.id, &own.link, own.up), (routing(&plan).port, &Link::Routers, true));
+    assert_eq!(own.name(), "@routers:vlans");
+    assert_eq!(own.mac, Some(mac_for("tenants", "@routers", "vlans")));
+    assert_eq!((own.mtu, own.queues, own.firewall.is_none(), own.link_origin), (None, 1, true, None));
+    assert_eq!(own.origin.line, 4);
+    assert!(plan.nodes.iter().all(|node| node.name != own.node));
+}
+
+/// A lab without a gateway is as it was before there were any.
+#[test]
+fn without_a_gateway_there_are_no_routers() {
+    let text = with_routes("").replace(", gateway: [10.0.10.1/24, \"2001:db8:10::1/64\"]", "");
+    let plan = plan(&text);
+    assert_eq!(plan.description.routing, None);
+    assert!(plan.description.ports.iter().flatten().all(|port| port.link != Link::Routers));
+}
+
+#[test]
+fn hosts_are_the_interfaces_that_speak_untagged_with_stated_addresses() {
+    let plan = plan(TENANTS);
+    let hosts: Vec<_> = routing(&plan)
+        .hosts
+        .iter()
+        .map(|host| (host.name.as_str(), host.vlan.number(), host.addresses.len(), host.mac.is_some()))
+        .collect();
+    assert_eq!(
+        hosts,
+        [
+            ("pc", 20, 4, true),
+            ("tenant", 30, 1, true),
+            ("other", 50, 1, false),
+            ("both", 40, 1, true),
+            ("both", 10, 1, true),
+            ("both", 20, 2, true),
+            ("wide", 20, 1, true)
+        ]
+    );
+}
+
+#[test]
+fn a_nodes_gateway_of_each_family_is_that_of_its_first_interface_that_has_one() {
+    let plan = plan(TENANTS);
+    let gateways = |node: &str| -> Vec<Vec<String>> {
+        let node = plan.nodes.iter().find(|found| found.name == node).expect("a node");
+        let of = |interface: &topology::plan::Interface| {
+            interface.gateways.iter().map(ToString::to_string).collect()
+        };
+        node.interfaces.iter().map(of).collect()
+    };
+    assert_eq!(gateways("pc"), [["10.0.11.1", "2001:db8:10::1"]]);
+    assert_eq!(gateways("both"), [vec![], vec!["10.0.20.1"], vec!["2001:db8:10::1"]]);
+    assert_eq!(gateways("wide"), [["10.0.10.1"]]);
+    assert_eq!(gateways("tagged"), [Vec::<String>::new()]);
+    assert_eq!(gateways("silent"), [Vec::<String>::new()]);
+}
+
+#[test]
+fn a_route_says_what_it_says() {
+    let routers = |via: &[&str]| Via::Routers(via.iter().map(|via| via.parse().expect("one")).collect());
+    for (said, to, via) in [
+        ("{ to: default, via: 10.0.10.254 }", "0.0.0.0/0", routers(&["10.0.10.254"])),
+        ("{ to: default, via: \"2001:db8:10::fe\" }", "::/0", routers(&["2001:db8:10::fe"])),
+        (
+            "{ to: 10.0.0.0/8, via: [10.0.10.3, 10.0.10.2] }",
+            "10.0.0.0/8",
+            routers(&["10.0.10.3", "10.0.10.2"]),
+        ),
+        ("{ to: 10.9.0.1, via: 10.0.10.3 }", "10.9.0.1/32", routers(&["10.0.10.3"])),
+        ("{ to: \"::/0\", via: blackhole }", "::/0", Via::Blackhole),
+        ("{ to: 10.0.10.128/25, via: blackhole }", "10.0.10.128/25", Via::Blackhole),
+    ] {
+        let plan = plan(&with_routes(said));
+        let route = &routing(&plan).routers[0].routes[0];
+        assert_eq!((route.to, &route.via), (to.parse().expect("a network"), &via), "{said}");
+        assert_eq!((route.origin.line, route.origin.column), (3, 32), "{said}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_a_route_is_told_once() {
+    for (said, told) in [
+        ("{ to: default, via: 10.0.20.254 }", Code::NextHop),
+        ("{ to: default, via: 10.0.10.1 }", Code::NextHop),
+        ("{ to: default, via: 10.0.10.0 }", Code::BadAddress),
+        ("{ to: default, via: blackhole }", Code::RouteForm),
+        ("{ to: \"::/0\", via: 10.0.10.254 }", Code::RouteForm),
+        ("{ to: 10.0.0.1/8, via: 10.0.10.254 }", Code::HostBits),
+        ("{ to: 10.0.0.0/8, via: 10.0.10.254/24 }", Code::Malformed),
+        ("{ to: 10.0.10.0/24, via: 10.0.10.254 }", Code::RouteTwice),
+        ("{ to: 10.0.0.0/8, next-hop: 10.0.10.254 }", Code::UnknownKey),
+    ] {
+        let report = try_plan(&with_routes(said)).expect_err("it is wrong");
+        let codes: Vec<_> = report.errors.iter().map(|error| error.code).collect();
+        assert_eq!(codes, [told], "{said}");
+    }
+}
+
+/// Networks that lie near each other, so that some overlap.
+fn network() -> impl Strategy<Value = IpNet> {
+    (0u8..2, 0u8..4, 14u8..=24).prop_map(|(a, b, length)| {
+        let address = std::net::Ipv4Addr::new(10, a, b << 4, 1);
+        IpNet::new(address.into(), length).expect("a prefix length")
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Two networks of one router that have an address in common are told, others are not; and each gateway is its router's.
+    #[test]
+    fn networks_of_one_router_never_overlap(said in prop::collection::vec((network(), any::<bool>()), 1..6)) {
+        let vlans: String = said
+            .iter()
+            .enumerate()
+            .map(|(at, (net, other))| {
+                let router = if *other { ", router: other" } else { "" };
+                format!("  v{at}: {{ id: {}, gateway: {net}{router} }}\n", at + 10)
+            })
+            .collect();
+        let text = format!(
+            "version: 1\nvlans:\n{vlans}routers: {{ other: {{}} }}\nswitches: {{ sw: {{}} }}\nnodes: {{ n: {{ kind: station }} }}\nlinks: [[n, sw]]\n"
+        );
+        let overlap = said.iter().enumerate().any(|(at, (one, of))| {
+            said[..at].iter().any(|(two, beside)| of == beside && (one.contains(&two.network()) || two.contains(&one.network())))
+        });
+        match try_plan(&text) {
+            Err(report) => {
+                prop_assert!(overlap, "{report}");
+                prop_assert!(report.errors.iter().all(|error| error.code == Code::NetworksOverlap), "{report}");
+            }
+            Ok(plan) => {
+                prop_assert!(!overlap);
+                let world = World::compile(&plan.description).expect("a good file");
+                let routing = world.routing().expect("routers");
+                for (at, (net, other)) in said.iter().enumerate() {
+                    let vlan = VlanId::new(at as u16 + 10).expect("an id");
+                    let interface = routing.interface(vlan).expect("a gateway");
+                    prop_assert!(interface.has(net.addr()));
+                    prop_assert_eq!(&routing.router(interface).name, if *other { "other" } else { "default" });
+                }
+            }
+        }
+    }
+}

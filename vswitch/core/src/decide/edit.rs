@@ -1,0 +1,44 @@
+//! All that changes in a copy of a frame.
+
+use super::TagEdit;
+use crate::{
+    head::{HEAD_BYTES, TAG_LEN},
+    route::Rewrite,
+};
+
+/// A change of a copy: what a router does to it, then what the port does by which it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edit {
+    /// Of its tag.
+    pub tag: TagEdit,
+    /// By a router, if one passes it on.
+    pub rewrite: Option<Rewrite>,
+}
+
+impl Edit {
+    /// Nothing changes.
+    pub const KEEP: Self = Self::of(TagEdit::Keep);
+
+    /// Only its tag changes.
+    pub const fn of(tag: TagEdit) -> Self {
+        Self { tag, rewrite: None }
+    }
+
+    /// Writes the edited `head` (at most [`HEAD_BYTES`] of it) to the start of `out`; returns how many bytes that are.
+    #[inline]
+    pub fn apply(&self, head: &[u8], out: &mut [u8; HEAD_BYTES + TAG_LEN]) -> usize {
+        let Some(rewrite) = &self.rewrite else { return self.tag.apply(head, out) };
+        let mut rewritten = [0; HEAD_BYTES];
+        let head = &head[..head.len().min(HEAD_BYTES)];
+        let routed = &mut rewritten[..head.len()];
+        routed.copy_from_slice(head);
+        rewrite.apply(routed);
+        self.tag.apply(routed, out)
+    }
+
+    /// The length of a frame of `len` bytes after the change.
+    #[inline]
+    pub const fn frame_len(&self, len: u32) -> u32 {
+        self.tag.frame_len(len)
+    }
+}
