@@ -804,7 +804,7 @@ mod tests {
             Expectation { text, src: PC, dst: WEB, addresses: None, probe, verdict: DENY, origin: ORIGIN };
         let foreseen = journey(None, &[(WEB, None)]);
         let live = |seen: &[Seen]| is_foreseen(&routed_lab(), &expectation, &foreseen, seen);
-        assert_eq!(live(&[kept.clone()]), None);
+        assert_eq!(live(std::slice::from_ref(&kept)), None);
         assert_eq!(live(&[kept, went(WEB_MAC, WEB)]), Some(Ok(())));
     }
 
