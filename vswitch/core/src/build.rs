@@ -128,8 +128,11 @@ pub fn tcp_syn(link: Ethernet, addresses: Addresses, ports: (u16, u16), sequence
 }
 
 /// An IP packet around `payload`, whose checksum (over the pseudo-header where its protocol has one) goes to
-/// `checksum_at`.
-fn ip(
+/// `checksum_at`, where there are zeroes.
+///
+/// # Panics
+/// If `checksum_at` is not within the payload.
+pub fn ip(
     link: Ethernet,
     addresses: Addresses,
     protocol: u8,

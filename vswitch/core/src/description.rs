@@ -10,9 +10,12 @@ use crate::{
     mac::MacAddr,
     vlan::{VlanId, VlanSet},
 };
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
-use std::{net::IpAddr, num::NonZeroU64};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU64,
+};
 
 /// Where in the topology file a thing was said: both count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -89,8 +92,35 @@ pub struct Gateway {
     pub vlan: VlanId,
     /// The router's own addresses there, each with the network that is connected.
     pub addresses: Vec<IpNet>,
+    /// The addresses that it gives to who asks; none: nobody gets any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dhcp: Option<Dhcp>,
+    /// Whether it advertises itself and its IPv6 networks (RFC 4861 §6.2), so that hosts make addresses for themselves (RFC 4862).
+    #[serde(default)]
+    pub ra: bool,
     /// Where it was said.
     pub origin: Origin,
+}
+
+/// What a gateway's DHCP server gives (RFC 2131).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dhcp {
+    /// The first address that it gives; in one of the gateway's networks.
+    pub first: Ipv4Addr,
+    /// The last one, in the same.
+    pub last: Ipv4Addr,
+    /// For how many seconds.
+    pub lease_secs: u32,
+    /// Name servers; none: the gateway itself.
+    pub dns: Vec<Ipv4Addr>,
+    /// The domain of its clients.
+    pub domain: Option<String>,
+    /// The domains that they look names up in.
+    pub search: Vec<String>,
+    /// Bytes that their packets may have.
+    pub mtu: Option<u16>,
+    /// Routes beside the default one, each with its router (RFC 3442).
+    pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
 }
 
 /// A static route.

@@ -25,7 +25,7 @@ impl Flow {
     }
 
     /// The number.
-    pub(crate) const fn number(self) -> u64 {
+    pub const fn number(self) -> u64 {
         self.0
     }
 

@@ -193,6 +193,7 @@ impl Datapath {
         let healths: Healths = world.ports().map(|port| (port.id, health(port.id))).collect();
         running.workers.adopt(&world, running.tracking.table(), &healths);
         running.tables.fdb.settle(&world);
+        running.tables.neighbours.settle(world.routing());
         running.tracking.forget_others(&world);
         if let Err(why) = running.rule_log.follow(&world) {
             tracing::error!("what rules decide is not logged: no thread for it: {why}");

@@ -14,6 +14,7 @@ mod grower;
 mod host;
 pub mod ports;
 pub mod recorder;
+pub mod routers;
 mod rule_log;
 mod tracking;
 pub mod worker;

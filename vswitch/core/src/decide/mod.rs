@@ -15,6 +15,7 @@ pub(crate) use admit::Classified;
 pub use admit::Tagging;
 pub use edit::Edit;
 pub use ingress::{GLANCE, Ingress, Rows, Way};
+pub use route::{Packet, packet};
 pub use tag::TagEdit;
 
 use crate::{

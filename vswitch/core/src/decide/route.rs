@@ -26,10 +26,14 @@ enum Routed {
 }
 
 /// An IP header, as a router reads it.
-struct Packet {
-    src: IpAddr,
-    dst: IpAddr,
-    hops: u8,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Packet {
+    /// Where it comes from.
+    pub src: IpAddr,
+    /// Where it goes.
+    pub dst: IpAddr,
+    /// Time to live, or hop limit.
+    pub hops: u8,
 }
 
 impl<'a> Relay<'a> {
@@ -145,7 +149,7 @@ impl<'a> Relay<'a> {
 ///
 /// # Errors
 /// No router passes it on, and nobody is told.
-fn packet(head: &Head, bytes: &[u8]) -> Result<Option<Packet>, DropReason> {
+pub fn packet(head: &Head, bytes: &[u8]) -> Result<Option<Packet>, DropReason> {
     match head.network {
         Network::Ipv4(ip) => {
             let at = usize::from(head.link.len);
@@ -168,7 +172,7 @@ fn packet(head: &Head, bytes: &[u8]) -> Result<Option<Packet>, DropReason> {
 
 impl Packet {
     /// Whether it may come from where it says, by this interface, and go where it says (RFC 1812 §5.3.7, RFC 4291 §2.5, RFC 2827).
-    fn is_routable(&self, interface: &Interface, router: &Router) -> bool {
+    pub fn is_routable(&self, interface: &Interface, router: &Router) -> bool {
         let possible = match (self.src, self.dst) {
             (IpAddr::V4(src), IpAddr::V4(dst)) => is_host(src) && is_host(dst),
             (IpAddr::V6(src), IpAddr::V6(dst)) => {

@@ -42,9 +42,8 @@ impl Routing {
             routers.push(compile_router(router)?);
         }
         interfaces.sort_by_key(|interface| interface.said.vlan);
-        if let Some([_, twice]) =
-            interfaces.array_windows().find(|[one, other]| one.said.vlan == other.said.vlan)
-        {
+        let twice = interfaces.windows(2).find(|pair| pair[0].said.vlan == pair[1].said.vlan);
+        if let Some([_, twice]) = twice {
             return Err(CompileError {
                 who: format!("the gateway of VLAN {}", twice.said.vlan),
                 line: Some(twice.said.origin.line),

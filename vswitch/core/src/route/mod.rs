@@ -7,7 +7,7 @@ mod compile;
 mod neighbours;
 mod rewrite;
 
-pub use neighbours::{Neighbour, Neighbours};
+pub use neighbours::{CAPACITY, Neighbour, Neighbours};
 pub use rewrite::Rewrite;
 
 use crate::{
@@ -101,6 +101,17 @@ impl Routing {
     /// The MAC address of the interface in a VLAN whose address the topology file states.
     pub fn stated(&self, vlan: VlanId, address: IpAddr) -> Option<MacAddr> {
         self.stated.get(&(vlan, address)).copied()
+    }
+
+    /// Whether an address may be a neighbour's in a VLAN: it lies in a network that is connected there, and is neither a router's own nor for all in it.
+    pub fn is_neighbours(&self, vlan: VlanId, address: IpAddr) -> bool {
+        self.interface(vlan).is_some_and(|interface| {
+            interface.said.addresses.iter().any(|own| own.contains(&address))
+                && !matches!(
+                    self.router(interface).find(address).map(|route| &route.onward),
+                    Some(Onward::Own | Onward::Broadcast) | None
+                )
+        })
     }
 
     /// All routers, in the order of the description.

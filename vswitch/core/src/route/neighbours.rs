@@ -1,16 +1,18 @@
 //! Who has which address in the VLANs of routers (RFC 826, RFC 4861): asked by every worker, said by one.
 
+use super::Routing;
 use crate::{clock::Instant, mac::MacAddr, mix::fold, vlan::VlanId};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Range,
     sync::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering, fence},
     },
 };
 
-/// How many neighbours there are at most.
-const CAPACITY: usize = 1 << 14;
+/// How many neighbours there are at most: the places of the table.
+pub const CAPACITY: usize = 1 << 14;
 
 /// Slots in which an address may stand: from its own on.
 const WINDOW: usize = 16;
@@ -96,29 +98,46 @@ impl Neighbours {
         }
     }
 
+    /// Forgets those who can be nobody's neighbours, or not any more.
+    pub fn settle(&self, routing: Option<&Routing>) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        for slot in self.slots.get().into_iter().flatten() {
+            let Some((vlan, address)) = slot.key() else { continue };
+            if !routing.is_some_and(|routing| routing.is_neighbours(vlan, address)) {
+                slot.write([0; 2], 0, (0, 0));
+            }
+        }
+    }
+
     /// All that are known, in no order.
     pub fn list(&self, now: Instant) -> Vec<Neighbour> {
+        self.some(0..CAPACITY, now)
+    }
+
+    /// Those that stand in these places, of [`CAPACITY`]: for who goes through the table bit by bit.
+    pub fn some(&self, places: Range<usize>, now: Instant) -> Vec<Neighbour> {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let now = now.as_secs() as u32;
         let neighbour = |slot: &Slot| {
+            let (vlan, address) = slot.key()?;
             let who = slot.who.load(Ordering::Relaxed);
-            let [high, low] = [0, 1].map(|word| slot.address[word].load(Ordering::Relaxed));
             let (heard, used) = (slot.heard.load(Ordering::Relaxed), slot.used.load(Ordering::Relaxed));
             Some(Neighbour {
-                vlan: VlanId::new((who >> 52) as u16)?,
-                address: address([high, low]),
+                vlan,
+                address,
                 mac: MacAddr::from_u64(who & 0xffff_ffff_ffff),
                 heard_secs: now.saturating_sub(heard),
                 used_secs: (used >= heard && used > 0).then(|| now.saturating_sub(used)),
             })
         };
-        self.slots.get().into_iter().flatten().filter_map(neighbour).collect()
+        let slots = self.slots.get().map(|slots| slots.get(places).unwrap_or_default());
+        slots.into_iter().flatten().filter_map(neighbour).collect()
     }
 
     #[inline]
     fn window(&self, vlan: VlanId, [high, low]: [u64; 2]) -> impl Iterator<Item = &Slot> {
         let hash = fold(high ^ self.secret[0], low ^ self.secret[1]);
-        let hash = fold(hash ^ self.secret[1], u64::from(vlan.number()) + 1 ^ self.secret[0]);
+        let hash = fold(hash ^ self.secret[1], (u64::from(vlan.number()) + 1) ^ self.secret[0]);
         let first = hash as usize & (CAPACITY - 1);
         let slots = self.slots.get().into_iter();
         slots.flat_map(move |slots| (0..WINDOW).map(move |n| &slots[(first + n) & (CAPACITY - 1)]))
@@ -131,6 +150,12 @@ impl Slot {
         self.who.load(Ordering::Relaxed) >> 52 == u64::from(vlan.number())
             && self.address[0].load(Ordering::Relaxed) == high
             && self.address[1].load(Ordering::Relaxed) == low
+    }
+
+    /// Whose it is, for who keeps others from changing it; none: nobody's.
+    fn key(&self) -> Option<(VlanId, IpAddr)> {
+        let vlan = VlanId::new((self.who.load(Ordering::Relaxed) >> 52) as u16)?;
+        Some((vlan, address([0, 1].map(|word| self.address[word].load(Ordering::Relaxed)))))
     }
 
     /// Its MAC address, if it is that neighbour's.

@@ -265,6 +265,8 @@ fn join_routers(routing: &Routing, ports: &mut [Option<Port>], domains: &mut [BT
     let Some(Some(port)) = ports.get_mut(usize::from(routing.port.index())) else { return };
     let homes = routing.interfaces().iter().map(|interface| (interface.said.vlan, interface.home));
     port.role = Role::Routers { vlans: homes.collect() };
+    // A frame that is for them may be routed: each needs a look of its own.
+    port.takes_rows = false;
     for interface in routing.interfaces().iter().filter(|_| port.up) {
         let domains = domains.get_mut(usize::from(interface.home.index()));
         if let Some(domain) = domains.and_then(|domains| domains.get_mut(&interface.said.vlan)) {

@@ -17,7 +17,7 @@ fn told(bench: &mut Bench, port: u16, frame: &[u8]) -> Option<Answer> {
 /// Who says it to whom, type and code, the word behind the checksum; it is checked to be whole, and to quote the frame.
 fn read(answer: &Answer, frame: &[u8]) -> (IpAddr, IpAddr, u8, u8, u32) {
     let headers = PacketHeaders::from_ethernet_slice(answer.bytes()).expect("a whole packet");
-    let link = headers.link.clone().and_then(|link| link.ethernet2()).expect("Ethernet");
+    let link = headers.link.clone().and_then(etherparse::LinkHeader::ethernet2).expect("Ethernet");
     assert_eq!(
         (link.source, link.destination),
         (mac(GATEWAY).octets(), frame[6..12].try_into().expect("six"))

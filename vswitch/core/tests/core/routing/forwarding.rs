@@ -1,13 +1,14 @@
 //! What is passed on, and how it looks then.
 
 use super::*;
+use crate::conservation::fates;
 use etherparse::{NetHeaders, PacketHeaders};
 use vswitch_core::{mac::MacAddr, vlan::Tci};
 
 /// Source, destination and hops of a packet whose checksums are right.
 fn read(frame: &[u8]) -> (u8, u8, u8) {
     let headers = PacketHeaders::from_ethernet_slice(frame).expect("a whole packet");
-    let ethernet = headers.link.clone().and_then(|link| link.ethernet2()).expect("Ethernet");
+    let ethernet = headers.link.clone().and_then(etherparse::LinkHeader::ethernet2).expect("Ethernet");
     let hops = match headers.net.expect("IP") {
         NetHeaders::Ipv4(ip, _) => {
             assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "the header's checksum");
@@ -128,6 +129,21 @@ fn what_routers_say_goes_to_whom_it_is_for_and_teaches_nothing() {
         out(&mut bench, ROUTERS, &datagram(GATEWAY, v4(20, 254), v4(20, 2))),
         Err(DropReason::UntaggedOnTrunk)
     );
+}
+
+#[test]
+fn frames_of_a_batch_are_routed_as_each_by_itself() {
+    let mut bench = open_office();
+    let frames = [
+        datagram(1, v4(10, 1), v4(20, 2)),
+        datagram(1, v4(10, 1), v4(20, 2)),
+        datagram(1, v4(10, 1), v4(10, 254)),
+        datagram(1, v4(20, 7), v4(20, 2)),
+        datagram(1, v6(10, 1), v6(20, 2)),
+    ];
+    let expected: Vec<_> = frames.iter().map(|frame| bench.send(PC1, frame)).collect();
+    let (came_to, alone) = fates(&bench, PC1, &frames);
+    assert_eq!((came_to, alone), (expected, vec![0, 1, 2, 3, 4]));
 }
 
 #[test]

@@ -200,6 +200,8 @@ pub(crate) fn router(name: &str, gateways: &[(u16, &[&str])], routes: &[&str]) -
     let gateway = |line, vlan_id, addresses: &[&str]| description::Gateway {
         vlan: vlan(vlan_id),
         addresses: addresses.iter().map(|text| net(text)).collect(),
+        dhcp: None,
+        ra: false,
         origin: origin(line),
     };
     let route = |line, text: &str| {

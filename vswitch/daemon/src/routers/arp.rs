@@ -1,0 +1,43 @@
+//! ARP (RFC 826, RFC 5227).
+
+use super::{Heard, Lost, Speaker, is_others, link};
+use std::net::IpAddr;
+use vswitch_core::{build, clock::Instant, head::Arp};
+
+const REQUEST: u16 = 1;
+const REPLY: u16 = 2;
+
+impl Speaker {
+    /// Hears an ARP message.
+    pub(super) fn hear_arp(&mut self, heard: Heard<'_>, arp: &Arp, now: Instant) -> Result<(), Lost> {
+        let Heard { routing, interface, vlan, .. } = heard;
+        if !matches!(arp.operation, REQUEST | REPLY) || !is_others(arp.sender_mac, routing) {
+            return Err(Lost::Malformed);
+        }
+        let sender = IpAddr::from(arp.sender);
+        if interface.has(sender) {
+            self.defend(routing, (vlan, sender), now);
+            return Ok(());
+        }
+        let for_us = interface.has(arp.target.into());
+        let asks_us = for_us && arp.operation == REQUEST;
+        let is_neighbours = routing.is_neighbours(vlan, sender);
+        if !is_neighbours && !arp.sender.is_unspecified() {
+            // Whoever it is, it cannot be reached by that address; a probe has none (RFC 5227 §1.1).
+            return Err(Lost::Martian);
+        }
+        let key = (vlan, sender);
+        // RFC 826, "Packet Reception": who is known is updated whoever is spoken to; only then who speaks to us is learned.
+        let is_known = || self.knows(key, now).is_some() || self.asked.contains_key(&key);
+        if is_neighbours && (for_us || is_known()) {
+            self.learn_unasked(routing, key, arp.sender_mac, now);
+        } else if !asks_us {
+            return Err(Lost::NotOurs);
+        }
+        if asks_us {
+            let link = link(routing, vlan, arp.sender_mac);
+            self.answer(vlan, build::arp_reply(link, arp.target, arp.sender), now)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,297 @@
+//! The DHCP server of gateways (RFC 2131, RFC 2132): addresses, and how to get out.
+//!
+//! A client is known by its MAC address: on a virtual switch every interface has its own, a clone of a disk would bring the same identifier, and firmware and the
+//! system that it starts call themselves differently. The server is the only one of its VLAN and says so: who asks for an address that it may not have is
+//! told to ask anew, also if nobody remembers it.
+
+mod message;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+use ipnet::Ipv4Net;
+use message::{Asked, Said, option};
+use pool::{Pool, State};
+use smoltcp::wire::DhcpMessageType;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+use vswitch_core::{
+    clock::Instant,
+    description::{Dhcp as Said4, Host},
+    mac::MacAddr,
+    route::Routing,
+    vlan::VlanId,
+};
+
+/// The UDP port of servers, and that of clients (RFC 2131 §4.1).
+pub const SERVER_PORT: u16 = 67;
+/// See [`SERVER_PORT`].
+pub const CLIENT_PORT: u16 = 68;
+
+/// All pools of a lab.
+#[derive(Debug, Default)]
+pub struct Dhcp {
+    servers: BTreeMap<VlanId, Server>,
+    counts: Counts,
+}
+
+/// The server of one VLAN.
+#[derive(Debug)]
+struct Server {
+    own: Ipv4Net,
+    said: Said4,
+    /// The names of clients that the topology file has.
+    names: BTreeMap<MacAddr, String>,
+    pool: Pool,
+}
+
+/// What is to be sent, from the gateway's address and [`SERVER_PORT`] to [`CLIENT_PORT`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The gateway's address.
+    pub src: Ipv4Addr,
+    /// To this station.
+    pub mac: MacAddr,
+    /// And this address.
+    pub dst: Ipv4Addr,
+    /// The message.
+    pub payload: Vec<u8>,
+}
+
+/// What was counted since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Addresses that were offered.
+    pub offers: u64,
+    /// Requests that were granted.
+    pub acks: u64,
+    /// Requests that were refused.
+    pub naks: u64,
+    /// Addresses that a client found in use.
+    pub declines: u64,
+    /// Clients for whom there was no address.
+    pub exhausted: u64,
+    /// What was no message of a client, or not for us.
+    pub ignored: u64,
+}
+
+/// An address that is somebody's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRow {
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Whose it is.
+    pub mac: MacAddr,
+    /// What the client calls itself, or the topology file calls it.
+    pub name: Option<String>,
+    /// Whether the client has it; else it was offered, or found in use by another.
+    pub is_bound: bool,
+    /// Seconds that are left.
+    pub left_secs: u64,
+}
+
+impl Dhcp {
+    /// Serves the gateways of a World from now on. Who has an address that is still given keeps it.
+    pub fn adopt(&mut self, routing: Option<&Routing>, hosts: &[Host]) {
+        let mut before = std::mem::take(&mut self.servers);
+        for interface in routing.into_iter().flat_map(Routing::interfaces) {
+            let (Some(said), vlan) = (&interface.said.dhcp, interface.said.vlan) else { continue };
+            let own = interface.said.addresses.iter().find_map(|own| match own {
+                ipnet::IpNet::V4(own) if own.contains(&said.first) => Some(*own),
+                _ => None,
+            });
+            let Some(own) = own else { continue };
+            let hosts = || hosts.iter().filter(|host| host.vlan == vlan);
+            // Also without a MAC address: somebody may come with that address by itself.
+            let mut reserved: BTreeMap<_, _> = hosts()
+                .flat_map(|host| host.addresses.iter().map(|address| (address.addr(), host.mac)))
+                .filter_map(|(address, mac)| match address {
+                    IpAddr::V4(address) if own.contains(&address) => Some((address, mac)),
+                    _ => None,
+                })
+                .collect();
+            reserved.insert(own.addr(), None);
+            let names = hosts().filter_map(|host| Some((host.mac?, host.name.clone()))).collect();
+            let mut pool = before.remove(&vlan).map(|server| server.pool).unwrap_or_default();
+            pool.change(Some((said.first, said.last)), reserved);
+            self.servers.insert(vlan, Server { own, said: said.clone(), names, pool });
+        }
+    }
+
+    /// What is said to a message that came from this station in the VLAN; none: nothing. `owner` tells who has an address as far as is known.
+    pub fn receive(
+        &mut self,
+        (vlan, from): (VlanId, MacAddr),
+        payload: &[u8],
+        now: Instant,
+        owner: impl Fn(Ipv4Addr) -> Option<MacAddr>,
+    ) -> Option<Reply> {
+        let counts = &mut self.counts;
+        let asked = Asked::read(payload).filter(|asked| asked.mac == from && asked.relay.is_unspecified());
+        let (Some(server), Some(asked)) = (self.servers.get_mut(&vlan), asked) else {
+            counts.ignored += 1;
+            return None;
+        };
+        match asked.kind {
+            DhcpMessageType::Discover => server.discover(&asked, now, counts, owner),
+            DhcpMessageType::Request => server.request(&asked, now, counts),
+            DhcpMessageType::Inform => {
+                counts.acks += 1;
+                let said = server.said(DhcpMessageType::Ack, Ipv4Addr::UNSPECIFIED, &asked);
+                Some(server.reply(&asked, &said))
+            }
+            DhcpMessageType::Decline => {
+                // Only what it was given: else one client could take all addresses away.
+                let had = server.pool.of(asked.mac).map(|(address, _)| address);
+                match had.filter(|address| asked.requested == Some(*address)) {
+                    Some(address) => {
+                        counts.declines += 1;
+                        server.pool.decline(asked.mac, address, now);
+                    }
+                    None => counts.ignored += 1,
+                }
+                None
+            }
+            DhcpMessageType::Release => {
+                server.pool.release(asked.mac, asked.client, now);
+                None
+            }
+            _ => {
+                counts.ignored += 1;
+                None
+            }
+        }
+    }
+
+    /// What was counted.
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// All addresses that are somebody's now.
+    pub fn leases(&self, now: Instant) -> Vec<LeaseRow> {
+        let rows = self.servers.iter().flat_map(|(vlan, server)| {
+            server.pool.leases(now).map(|(address, lease)| LeaseRow {
+                vlan: *vlan,
+                address,
+                mac: lease.mac,
+                name: server.names.get(&lease.mac).or(lease.host_name.as_ref()).cloned(),
+                is_bound: lease.state == State::Bound,
+                left_secs: lease.until.since(now).as_secs(),
+            })
+        });
+        rows.collect()
+    }
+}
+
+impl Server {
+    fn discover(
+        &mut self,
+        asked: &Asked,
+        now: Instant,
+        counts: &mut Counts,
+        owner: impl Fn(Ipv4Addr) -> Option<MacAddr>,
+    ) -> Option<Reply> {
+        let is_used = |address| owner(address).is_some_and(|mac| mac != asked.mac);
+        let Some(address) = self.pool.choose(asked.mac, asked.requested, now, is_used) else {
+            counts.exhausted += 1;
+            return None;
+        };
+        counts.offers += 1;
+        self.pool.offer(asked.mac, address, asked.host_name.clone(), now);
+        Some(self.reply(asked, &self.said(DhcpMessageType::Offer, address, asked)))
+    }
+
+    /// RFC 2131 §4.3.2: of an offer, after a restart, to renew.
+    fn request(&mut self, asked: &Asked, now: Instant, counts: &mut Counts) -> Option<Reply> {
+        if asked.server.is_some_and(|server| server != self.own.addr()) {
+            // It took another's offer.
+            if let Some((address, lease)) = self.pool.of(asked.mac)
+                && lease.state == State::Offered
+            {
+                self.pool.release(asked.mac, address, now);
+            }
+            return None;
+        }
+        let wanted = asked.requested.or((!asked.client.is_unspecified()).then_some(asked.client))?;
+        if !self.pool.can_have(asked.mac, wanted, now) {
+            counts.naks += 1;
+            let why = b"that address is not yours here".to_vec();
+            let id = self.own.addr().octets().to_vec();
+            let options = vec![(option::SERVER_ID, id), (option::MESSAGE, why)];
+            let said = Said { kind: DhcpMessageType::Nak, yours: Ipv4Addr::UNSPECIFIED, options };
+            // To all: what the client takes for its address may be wrong.
+            let payload = said.write(&Asked { broadcast: true, ..asked.clone() });
+            return Some(Reply {
+                src: self.own.addr(),
+                mac: MacAddr::BROADCAST,
+                dst: Ipv4Addr::BROADCAST,
+                payload,
+            });
+        }
+        counts.acks += 1;
+        let until = now + Duration::from_secs(self.said.lease_secs.into());
+        self.pool.bind(asked.mac, wanted, asked.host_name.clone(), until);
+        Some(self.reply(asked, &self.said(DhcpMessageType::Ack, wanted, asked)))
+    }
+
+    /// An offer or a grant of an address, or with none what a client wants to know that has one.
+    fn said(&self, kind: DhcpMessageType, yours: Ipv4Addr, asked: &Asked) -> Said {
+        let own = self.own.addr();
+        let secs = |secs: u32| secs.to_be_bytes().to_vec();
+        let mut options = vec![(option::SERVER_ID, own.octets().to_vec())];
+        if !yours.is_unspecified() {
+            let lease = self.said.lease_secs;
+            options.push((option::LEASE_TIME, secs(lease)));
+            // RFC 2131 §4.4.5.
+            options.push((option::RENEWAL_TIME, secs(lease / 2)));
+            options.push((option::REBINDING_TIME, secs((u64::from(lease) * 7 / 8) as u32)));
+        }
+        options.push((option::SUBNET_MASK, self.own.netmask().octets().to_vec()));
+        options.push((option::ROUTER, own.octets().to_vec()));
+        let dns = if self.said.dns.is_empty() { std::slice::from_ref(&own) } else { &self.said.dns[..] };
+        options.push((option::DNS_SERVERS, dns.iter().flat_map(Ipv4Addr::octets).collect()));
+        let mut wanted = |option, data: Option<Vec<u8>>| {
+            options.extend(data.filter(|_| asked.wants(option)).map(|data| (option, data)));
+        };
+        let name = self.names.get(&asked.mac);
+        wanted(option::HOST_NAME, name.map(|name| name.clone().into_bytes()));
+        wanted(option::DOMAIN_NAME, self.said.domain.clone().map(String::into_bytes));
+        wanted(option::BROADCAST, Some(self.own.broadcast().octets().to_vec()));
+        wanted(option::MTU, self.said.mtu.map(|mtu| mtu.to_be_bytes().to_vec()));
+        let search =
+            self.said.search.iter().flat_map(|domain| super::dns::labels(domain)).collect::<Vec<_>>();
+        wanted(option::DOMAIN_SEARCH, (!search.is_empty()).then_some(search));
+        let routes = (!self.said.routes.is_empty()).then(|| {
+            // RFC 3442: who takes these takes no router else.
+            let default = (Ipv4Net::default(), own);
+            self.said.routes.iter().chain([&default]).flat_map(|(to, via)| classless(*to, *via)).collect()
+        });
+        wanted(option::CLASSLESS_ROUTES, routes);
+        Said { kind, yours, options }
+    }
+
+    /// To whom it goes (RFC 2131 §4.1).
+    fn reply(&self, asked: &Asked, said: &Said) -> Reply {
+        let (mac, dst) = if !asked.client.is_unspecified() {
+            (asked.mac, asked.client)
+        } else if asked.broadcast || said.yours.is_unspecified() {
+            (MacAddr::BROADCAST, Ipv4Addr::BROADCAST)
+        } else {
+            (asked.mac, said.yours)
+        };
+        Reply { src: self.own.addr(), mac, dst, payload: said.write(asked) }
+    }
+}
+
+/// A route (RFC 3442): as many octets of the destination as count.
+fn classless(to: Ipv4Net, via: Ipv4Addr) -> impl Iterator<Item = u8> {
+    let octets = usize::from(to.prefix_len().div_ceil(8));
+    let network = to.network().octets().into_iter().take(octets);
+    std::iter::once(to.prefix_len()).chain(network).chain(via.octets())
+}

@@ -1,0 +1,187 @@
+//! The addresses of one VLAN: who has which, and until when.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use vswitch_core::{clock::Instant, mac::MacAddr};
+
+/// How long an address is kept for whom it was offered to.
+const OFFERED: Duration = Duration::from_secs(60);
+
+/// How long nobody gets an address that a client found in use.
+const DECLINED: Duration = Duration::from_secs(600);
+
+/// What an address is to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It was told that it may have it.
+    Offered,
+    /// It has it.
+    Bound,
+    /// Somebody uses it who never asked.
+    Declined,
+}
+
+/// An address that is, or was, somebody's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lease {
+    pub(super) mac: MacAddr,
+    pub(super) host_name: Option<String>,
+    pub(super) state: State,
+    pub(super) until: Instant,
+}
+
+/// The addresses that are given.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    /// The first and the last.
+    range: Option<(Ipv4Addr, Ipv4Addr)>,
+    /// What the topology file states: of these addresses only these clients get them.
+    reserved: BTreeMap<Ipv4Addr, Option<MacAddr>>,
+    by_address: BTreeMap<Ipv4Addr, Lease>,
+    by_client: BTreeMap<MacAddr, Ipv4Addr>,
+}
+
+impl Pool {
+    /// Other addresses are given from now on; who has one that is still among them keeps it.
+    pub(super) fn change(
+        &mut self,
+        range: Option<(Ipv4Addr, Ipv4Addr)>,
+        reserved: BTreeMap<Ipv4Addr, Option<MacAddr>>,
+    ) {
+        (self.range, self.reserved) = (range, reserved);
+        let leases = std::mem::take(&mut self.by_address);
+        self.by_client.clear();
+        for (address, lease) in leases {
+            if self.may_have(lease.mac, address) {
+                self.put(address, lease);
+            }
+        }
+    }
+
+    /// Whether this client may have that address: it is stated as its own, or in the range and nobody's.
+    pub(super) fn may_have(&self, mac: MacAddr, address: Ipv4Addr) -> bool {
+        match self.reserved.get(&address) {
+            Some(owner) => *owner == Some(mac),
+            None => {
+                self.reserved_of(mac).is_none()
+                    && self.range.is_some_and(|(first, last)| first <= address && address <= last)
+            }
+        }
+    }
+
+    /// The address that is stated as this client's.
+    fn reserved_of(&self, mac: MacAddr) -> Option<Ipv4Addr> {
+        self.reserved.iter().find(|(_, owner)| **owner == Some(mac)).map(|(address, _)| *address)
+    }
+
+    /// Whether nobody else has it now.
+    fn is_free(&self, mac: MacAddr, address: Ipv4Addr, now: Instant) -> bool {
+        self.by_address
+            .get(&address)
+            .is_none_or(|lease| (lease.mac == mac && lease.state != State::Declined) || lease.until <= now)
+    }
+
+    /// Whether it can be given to the client now.
+    pub(super) fn can_have(&self, mac: MacAddr, address: Ipv4Addr, now: Instant) -> bool {
+        self.may_have(mac, address) && self.is_free(mac, address, now)
+    }
+
+    /// What the client has or had last.
+    pub(super) fn of(&self, mac: MacAddr) -> Option<(Ipv4Addr, &Lease)> {
+        let address = self.by_client.get(&mac)?;
+        Some((*address, self.by_address.get(address)?))
+    }
+
+    /// The address for a client that asks for one, and would like to have `wished`: its own; the one that it had; the one that it wishes; one that follows from
+    /// its MAC address, so that it gets the same also from a server that forgot all; any that nobody ever had; the one that was free longest. None that `is_used` by
+    /// somebody else.
+    pub(super) fn choose(
+        &self,
+        mac: MacAddr,
+        wished: Option<Ipv4Addr>,
+        now: Instant,
+        is_used: impl Fn(Ipv4Addr) -> bool,
+    ) -> Option<Ipv4Addr> {
+        if let Some(address) = self.reserved_of(mac) {
+            return Some(address);
+        }
+        let (first, last) = self.range.map(|(first, last)| (first.to_bits(), last.to_bits()))?;
+        let can_have = |address: &Ipv4Addr| self.can_have(mac, *address, now);
+        let before = self.by_client.get(&mac).copied().filter(can_have);
+        let wished = wished.filter(|address| can_have(address) && !is_used(*address));
+        if let Some(address) = before.or(wished) {
+            return Some(address);
+        }
+        let count = u64::from(last - first) + 1;
+        let start = (mac.to_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16) % count;
+        let from = |n: u64| Ipv4Addr::from_bits(first + ((start + n) % count) as u32);
+        let unused = |address: &Ipv4Addr| can_have(address) && !is_used(*address);
+        let never_had = |address: &Ipv4Addr| !self.by_address.contains_key(address) && unused(address);
+        (0..count).map(from).find(never_had).or_else(|| {
+            let over = self.by_address.iter().filter(|(address, _)| unused(address));
+            over.min_by_key(|(_, lease)| lease.until).map(|(address, _)| *address)
+        })
+    }
+
+    /// It is kept for the client until it asks for it.
+    pub(super) fn offer(&mut self, mac: MacAddr, address: Ipv4Addr, host_name: Option<String>, now: Instant) {
+        match self.by_address.get(&address) {
+            // Who has it already keeps it for as long as it has it.
+            Some(lease) if lease.mac == mac && lease.state == State::Bound && lease.until > now => {}
+            _ => self.put(address, Lease { mac, host_name, state: State::Offered, until: now + OFFERED }),
+        }
+    }
+
+    /// The client has it.
+    pub(super) fn bind(
+        &mut self,
+        mac: MacAddr,
+        address: Ipv4Addr,
+        host_name: Option<String>,
+        until: Instant,
+    ) {
+        self.put(address, Lease { mac, host_name, state: State::Bound, until });
+    }
+
+    /// The client found somebody else there.
+    pub(super) fn decline(&mut self, mac: MacAddr, address: Ipv4Addr, now: Instant) {
+        let lease = Lease { mac, host_name: None, state: State::Declined, until: now + DECLINED };
+        self.put(address, lease);
+        self.by_client.remove(&mac);
+    }
+
+    /// The client gives it back; it is remembered as its last.
+    pub(super) fn release(&mut self, mac: MacAddr, address: Ipv4Addr, now: Instant) {
+        let lease = self.by_address.get_mut(&address);
+        if let Some(lease) = lease.filter(|lease| lease.mac == mac && lease.state != State::Declined) {
+            lease.until = now;
+        }
+    }
+
+    /// All that are somebody's now, rising.
+    pub(super) fn leases(&self, now: Instant) -> impl Iterator<Item = (Ipv4Addr, &Lease)> {
+        self.by_address
+            .iter()
+            .filter(move |(_, lease)| lease.until > now)
+            .map(|(address, lease)| (*address, lease))
+    }
+
+    /// How many addresses are remembered: never more than are given.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.by_address.len().max(self.by_client.len())
+    }
+
+    fn put(&mut self, address: Ipv4Addr, lease: Lease) {
+        if let Some(before) = self.by_address.get(&address)
+            && self.by_client.get(&before.mac) == Some(&address)
+        {
+            self.by_client.remove(&before.mac);
+        }
+        if let Some(other) = self.by_client.insert(lease.mac, address).filter(|other| *other != address)
+            && self.by_address.get(&other).is_some_and(|other| other.state != State::Declined)
+        {
+            self.by_address.remove(&other);
+        }
+        self.by_address.insert(address, lease);
+    }
+}

@@ -1,0 +1,464 @@
+//! Clients of every kind at the server; smoltcp writes what they say and reads what they are told.
+
+use super::*;
+use proptest::prelude::*;
+use smoltcp::wire::{DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress};
+use std::collections::BTreeSet;
+use vswitch_core::{
+    description::{Description, Gateway, Link, Origin, Port, Router, Routing as SaidRouting},
+    id::{Epoch, PortId},
+    world::World,
+};
+
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 10, 1);
+const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+const LEASE: u32 = 3600;
+
+fn vlan() -> VlanId {
+    VlanId::new(10).expect("an id")
+}
+
+fn mac(n: u8) -> MacAddr {
+    MacAddr::new([2, 0, 0, 0, 0, n])
+}
+
+fn ip(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 10, n)
+}
+
+fn at(secs: u64) -> Instant {
+    Instant::ZERO + Duration::from_secs(secs)
+}
+
+/// Gives 10.0.10.50 to .53; web1 (02:…:07) has .51 stated, and somebody without a MAC address .53.
+fn said() -> Said4 {
+    Said4 {
+        first: ip(50),
+        last: ip(53),
+        lease_secs: LEASE,
+        dns: vec![],
+        domain: Some("lab.test".into()),
+        search: vec!["lab.test".into(), "test".into()],
+        mtu: Some(1400),
+        routes: vec![],
+    }
+}
+
+fn host(name: &str, mac: Option<MacAddr>, n: u8) -> Host {
+    let address = format!("10.0.10.{n}/24").parse().expect("an address");
+    Host { vlan: vlan(), name: name.into(), mac, addresses: vec![address] }
+}
+
+fn world(said: Said4) -> World {
+    let origin = Origin { line: 1, column: 1 };
+    let port = Port {
+        id: PortId::new(0, 0),
+        node: "@routers".into(),
+        interface: "vlans".into(),
+        mac: Some(mac(99)),
+        mtu: None,
+        queues: 1,
+        mac_limit: 1,
+        sealed_memory: false,
+        firewall: None,
+        limits: None,
+        up: true,
+        link: Link::Routers,
+        origin,
+        link_origin: None,
+    };
+    let addresses = vec!["10.0.10.1/24".parse().expect("an address")];
+    let gateway = Gateway { vlan: vlan(), addresses, dhcp: Some(said), ra: false, origin };
+    let description = Description {
+        lab: "lab".into(),
+        file: "lab.vnet.yaml".into(),
+        epoch: Epoch::new(1),
+        vlans: vec![vswitch_core::description::Vlan { id: vlan(), name: "users".into(), origin: None }],
+        switches: vec![],
+        ports: vec![Some(port)],
+        groups: vec![],
+        trunks: vec![],
+        routing: Some(SaidRouting {
+            port: PortId::new(0, 0),
+            routers: vec![Router { name: "default".into(), gateways: vec![gateway], routes: vec![] }],
+            hosts: vec![],
+        }),
+    };
+    World::compile(&description).expect("it is sound")
+}
+
+fn server() -> Dhcp {
+    serving(said())
+}
+
+fn serving(said: Said4) -> Dhcp {
+    let mut dhcp = Dhcp::default();
+    dhcp.adopt(world(said).routing(), &[host("web1", Some(mac(7)), 51), host("old", None, 53)]);
+    dhcp
+}
+
+/// What a client says that wants these options.
+fn message<'a>(n: u8, kind: DhcpMessageType, change: impl FnOnce(&mut DhcpRepr<'a>)) -> Vec<u8> {
+    let mut repr = DhcpRepr {
+        message_type: kind,
+        transaction_id: 0x1234_5678,
+        secs: 0,
+        client_hardware_address: EthernetAddress(mac(n).octets()),
+        client_ip: NOBODY,
+        your_ip: NOBODY,
+        server_ip: NOBODY,
+        router: None,
+        subnet_mask: None,
+        relay_agent_ip: NOBODY,
+        broadcast: false,
+        requested_ip: None,
+        client_identifier: None,
+        server_identifier: None,
+        parameter_request_list: Some(&[1, 3, 6, 12, 15, 26, 28, 119]),
+        dns_servers: None,
+        max_size: None,
+        lease_duration: None,
+        renew_duration: None,
+        rebind_duration: None,
+        additional_options: &[],
+    };
+    change(&mut repr);
+    let mut bytes = vec![0; repr.buffer_len()];
+    repr.emit(&mut DhcpPacket::new_unchecked(&mut bytes[..])).expect("there is room");
+    bytes
+}
+
+fn ask(dhcp: &mut Dhcp, n: u8, now: u64, bytes: &[u8]) -> Option<Reply> {
+    dhcp.receive((vlan(), mac(n)), bytes, at(now), |_| None)
+}
+
+/// What a reply says: its kind, and the address that it gives.
+fn read(reply: &Reply) -> (DhcpMessageType, Ipv4Addr) {
+    let packet = DhcpPacket::new_checked(&reply.payload[..]).expect("a message");
+    let repr = DhcpRepr::parse(&packet).expect("a message");
+    assert_eq!((repr.transaction_id, repr.server_identifier, reply.src), (0x1234_5678, Some(OWN), OWN));
+    (repr.message_type, repr.your_ip)
+}
+
+fn option(reply: &Reply, wanted: u8) -> Option<Vec<u8>> {
+    let packet = DhcpPacket::new_checked(&reply.payload[..]).expect("a message");
+    packet.options().find(|option| option.kind == wanted).map(|DhcpOption { data, .. }| data.to_vec())
+}
+
+/// The address that a client is offered.
+fn discover(dhcp: &mut Dhcp, n: u8, now: u64) -> Option<Ipv4Addr> {
+    let reply = ask(dhcp, n, now, &message(n, DhcpMessageType::Discover, |_| {}))?;
+    let (kind, address) = read(&reply);
+    assert_eq!(kind, DhcpMessageType::Offer);
+    Some(address)
+}
+
+/// It asks for that address as `change` says.
+fn request(
+    dhcp: &mut Dhcp,
+    n: u8,
+    now: u64,
+    change: impl FnOnce(&mut DhcpRepr<'_>),
+) -> Option<(DhcpMessageType, Ipv4Addr)> {
+    ask(dhcp, n, now, &message(n, DhcpMessageType::Request, change)).map(|reply| read(&reply))
+}
+
+/// It takes an offer.
+fn take(dhcp: &mut Dhcp, n: u8, now: u64, address: Ipv4Addr) -> Option<(DhcpMessageType, Ipv4Addr)> {
+    request(dhcp, n, now, |repr| (repr.requested_ip, repr.server_identifier) = (Some(address), Some(OWN)))
+}
+
+/// All the way to an address.
+fn lease(dhcp: &mut Dhcp, n: u8, now: u64) -> Ipv4Addr {
+    let address = discover(dhcp, n, now).expect("there is an address");
+    assert_eq!(take(dhcp, n, now, address), Some((DhcpMessageType::Ack, address)));
+    address
+}
+
+#[test]
+fn a_client_gets_an_address_and_all_that_it_needs() {
+    let mut dhcp = server();
+    let offer = ask(&mut dhcp, 1, 0, &message(1, DhcpMessageType::Discover, |_| {})).expect("an offer");
+    let (_, address) = read(&offer);
+    assert_eq!((offer.mac, offer.dst), (mac(1), address), "it takes unicast");
+    assert!([50, 52].map(ip).contains(&address), "{address}: the others are stated");
+    let asks = message(1, DhcpMessageType::Request, |repr| {
+        (repr.requested_ip, repr.server_identifier) = (Some(address), Some(OWN));
+    });
+    let ack = ask(&mut dhcp, 1, 0, &asks).expect("a grant");
+    assert_eq!(read(&ack), (DhcpMessageType::Ack, address));
+    let expected: [(u8, Option<&[u8]>); 12] = [
+        (1, Some(&[255, 255, 255, 0])),
+        (3, Some(&[10, 0, 10, 1])),
+        (6, Some(&[10, 0, 10, 1])),
+        (12, None),
+        (15, Some(b"lab.test")),
+        (26, Some(&[5, 120])),
+        (28, Some(&[10, 0, 10, 255])),
+        (51, Some(&[0, 0, 14, 16])),
+        (58, Some(&[0, 0, 7, 8])),
+        (59, Some(&[0, 0, 12, 78])),
+        (119, Some(b"\x03lab\x04test\x00\x04test\x00")),
+        (121, None),
+    ];
+    for (number, data) in expected {
+        assert_eq!(option(&ack, number).as_deref(), data, "option {number}");
+    }
+    assert!(ack.payload.len() >= 300, "RFC 1542 §2.1");
+    let rows = dhcp.leases(at(600));
+    assert_eq!(
+        rows,
+        [LeaseRow { vlan: vlan(), address, mac: mac(1), name: None, is_bound: true, left_secs: 3000 }]
+    );
+    assert_eq!(dhcp.leases(at(3600)), [], "it is over");
+    assert_eq!((dhcp.counts().offers, dhcp.counts().acks), (1, 1));
+}
+
+#[test]
+fn what_the_file_states_is_its_hosts_and_nobody_elses() {
+    let mut dhcp = server();
+    let asks = message(7, DhcpMessageType::Discover, |repr| repr.requested_ip = Some(ip(50)));
+    let offer = ask(&mut dhcp, 7, 0, &asks).expect("an offer");
+    assert_eq!((read(&offer).1, option(&offer, 12).as_deref()), (ip(51), Some(&b"web1"[..])));
+    assert_eq!(take(&mut dhcp, 7, 0, ip(50)), Some((DhcpMessageType::Nak, NOBODY)), "it has one of its own");
+    assert_eq!(take(&mut dhcp, 7, 0, ip(51)), Some((DhcpMessageType::Ack, ip(51))));
+    assert_eq!(dhcp.leases(at(0))[0].name.as_deref(), Some("web1"));
+    // The gateway, a host of another MAC address, one of none, one out of the range.
+    for n in [1, 51, 53, 60] {
+        assert_eq!(take(&mut dhcp, 1, 0, ip(n)), Some((DhcpMessageType::Nak, NOBODY)), "{n}");
+    }
+    let all: BTreeSet<_> = (10..30).filter_map(|n| discover(&mut dhcp, n, 0)).collect();
+    assert_eq!(all, [50, 52].map(ip).into());
+    assert_eq!(dhcp.counts().exhausted, 18);
+}
+
+#[test]
+fn a_client_gets_the_same_address_again_also_from_a_server_that_forgot_all() {
+    let first = lease(&mut server(), 1, 0);
+    assert_eq!(lease(&mut server(), 1, 0), first, "it follows from its MAC address");
+    let mut dhcp = server();
+    let (one, other) = (lease(&mut dhcp, 1, 0), lease(&mut dhcp, 2, 0));
+    // Both leases are over, and who comes first does not get the other's.
+    assert_eq!(lease(&mut dhcp, 2, 10_000), other);
+    assert_eq!(lease(&mut dhcp, 1, 10_000), one);
+    // A changed lab keeps leases; an address that is no longer given goes.
+    let (low, high) = (one.min(other), one.max(other));
+    dhcp.adopt(world(Said4 { last: low, ..said() }).routing(), &[]);
+    let left: Vec<_> = dhcp.leases(at(10_001)).iter().map(|row| row.address).collect();
+    assert_eq!(left, [low], "{high} is out of the range");
+}
+
+#[test]
+fn a_wish_is_granted_if_nobody_has_it() {
+    let mut dhcp = server();
+    let wish = |n| message(n, DhcpMessageType::Discover, |repr| repr.requested_ip = Some(ip(52)));
+    let offered = |reply: Option<Reply>| reply.map(|reply| read(&reply).1);
+    assert_eq!(offered(ask(&mut dhcp, 1, 0, &wish(1))), Some(ip(52)));
+    assert_eq!(offered(ask(&mut dhcp, 2, 0, &wish(2))), Some(ip(50)), "it is offered to another");
+    assert_eq!(offered(ask(&mut dhcp, 3, 61, &wish(3))), Some(ip(52)), "who did not come");
+}
+
+#[test]
+fn rfc_2131_4_3_2_requests_of_every_kind() {
+    let mut dhcp = server();
+    let address = lease(&mut dhcp, 1, 0);
+    // RENEWING: from its address, to it, without naming a server.
+    let renew = message(1, DhcpMessageType::Request, |repr| repr.client_ip = address);
+    let reply = ask(&mut dhcp, 1, 1800, &renew).expect("a grant");
+    assert_eq!((read(&reply), reply.mac, reply.dst), ((DhcpMessageType::Ack, address), mac(1), address));
+    assert_eq!(dhcp.leases(at(1800))[0].left_secs, 3600);
+    // INIT-REBOOT: with the address that it had.
+    let reboot = |repr: &mut DhcpRepr<'_>| repr.requested_ip = Some(address);
+    assert_eq!(request(&mut dhcp, 1, 2000, reboot), Some((DhcpMessageType::Ack, address)));
+    // Of one that another has, of one that is nobody's here: it is told, and all hear it.
+    for wanted in [address, Ipv4Addr::new(192, 168, 0, 7)] {
+        let asks = message(2, DhcpMessageType::Request, |repr| repr.requested_ip = Some(wanted));
+        let nak = ask(&mut dhcp, 2, 2000, &asks).expect("a refusal");
+        assert_eq!(
+            (read(&nak), nak.mac, nak.dst),
+            ((DhcpMessageType::Nak, NOBODY), MacAddr::BROADCAST, Ipv4Addr::BROADCAST)
+        );
+    }
+    // Of one that is free: granted, though nothing was offered, as after a restart of the server.
+    let other = if address == ip(50) { ip(52) } else { ip(50) };
+    assert_eq!(
+        request(&mut dhcp, 2, 2000, |repr| repr.requested_ip = Some(other)),
+        Some((DhcpMessageType::Ack, other))
+    );
+    // For another server: nothing is said, and what was offered is free again.
+    let mut dhcp = server();
+    let offered = discover(&mut dhcp, 3, 0).expect("an offer");
+    let elsewhere = |repr: &mut DhcpRepr<'_>| {
+        (repr.requested_ip, repr.server_identifier) = (Some(offered), Some(ip(2)));
+    };
+    assert_eq!(request(&mut dhcp, 3, 0, elsewhere), None);
+    assert_eq!(take(&mut dhcp, 4, 0, offered), Some((DhcpMessageType::Ack, offered)));
+    // Without any address.
+    assert_eq!(request(&mut dhcp, 3, 0, |_| {}), None);
+}
+
+#[test]
+fn a_client_that_cannot_take_unicast_is_told_by_broadcast() {
+    let mut dhcp = server();
+    let asks = message(1, DhcpMessageType::Discover, |repr| repr.broadcast = true);
+    let offer = ask(&mut dhcp, 1, 0, &asks).expect("an offer");
+    assert_eq!((offer.mac, offer.dst), (MacAddr::BROADCAST, Ipv4Addr::BROADCAST));
+}
+
+#[test]
+fn an_address_that_a_client_finds_in_use_is_nobodys_for_a_while() {
+    let mut dhcp = server();
+    let address = lease(&mut dhcp, 1, 0);
+    let decline = message(1, DhcpMessageType::Decline, |repr| {
+        (repr.requested_ip, repr.server_identifier) = (Some(address), Some(OWN));
+    });
+    assert_eq!(ask(&mut dhcp, 1, 10, &decline), None);
+    let other = lease(&mut dhcp, 1, 11);
+    assert_ne!(other, address);
+    assert_eq!((discover(&mut dhcp, 2, 12), dhcp.counts().declines), (None, 1));
+    assert!(!dhcp.leases(at(12)).iter().find(|row| row.address == address).expect("it is told").is_bound);
+    assert_eq!(discover(&mut dhcp, 2, 611), Some(address));
+    // What is not the client's to decline stays whose it is.
+    for n in 50..54 {
+        let lie = message(5, DhcpMessageType::Decline, |repr| repr.requested_ip = Some(ip(n)));
+        ask(&mut dhcp, 5, 612, &lie);
+    }
+    assert_eq!((lease(&mut dhcp, 7, 612), dhcp.counts().declines), (ip(51), 1));
+}
+
+#[test]
+fn what_is_given_back_is_free_and_what_is_used_by_others_is_not_offered() {
+    let mut dhcp = server();
+    let (one, other) = (lease(&mut dhcp, 1, 0), lease(&mut dhcp, 2, 0));
+    // Not by somebody else.
+    let release = |n| message(n, DhcpMessageType::Release, |repr| repr.client_ip = one);
+    ask(&mut dhcp, 3, 1, &release(3));
+    assert_eq!(discover(&mut dhcp, 3, 1), None);
+    ask(&mut dhcp, 1, 1, &release(1));
+    assert_eq!(dhcp.leases(at(1)).len(), 1);
+    let asks = message(3, DhcpMessageType::Discover, |_| {});
+    let used = |address| (address == one).then_some(mac(1));
+    assert_eq!(dhcp.receive((vlan(), mac(3)), &asks, at(1), used), None, "it gave it back, and still has it");
+    assert_eq!(discover(&mut dhcp, 3, 1), Some(one));
+    assert_eq!(dhcp.leases(at(1)).len(), 2, "{other} is its neighbour's still");
+}
+
+#[test]
+fn who_has_an_address_is_told_the_rest() {
+    let mut dhcp = server();
+    let asks = message(1, DhcpMessageType::Inform, |repr| repr.client_ip = ip(200));
+    let reply = ask(&mut dhcp, 1, 0, &asks).expect("an answer");
+    assert_eq!((read(&reply), reply.dst), ((DhcpMessageType::Ack, NOBODY), ip(200)));
+    assert_eq!((option(&reply, 51), option(&reply, 3)), (None, Some(vec![10, 0, 10, 1])));
+    assert_eq!(dhcp.leases(at(0)), []);
+}
+
+#[test]
+fn rfc_3442_routes_have_as_many_octets_as_count() {
+    let route = |to: &str, via: [u8; 4]| (to.parse().expect("a network"), Ipv4Addr::from(via));
+    let routes = vec![
+        route("10.27.129.0/24", [10, 0, 10, 2]),
+        route("10.17.0.0/16", [10, 0, 10, 3]),
+        route("10.229.0.128/25", [10, 0, 10, 4]),
+    ];
+    let mut dhcp = serving(Said4 { routes, ..said() });
+    let asks = message(1, DhcpMessageType::Discover, |repr| repr.parameter_request_list = Some(&[121]));
+    let offer = ask(&mut dhcp, 1, 0, &asks).expect("an offer");
+    let expected = [
+        &[24, 10, 27, 129, 10, 0, 10, 2][..],
+        &[16, 10, 17, 10, 0, 10, 3],
+        &[25, 10, 229, 0, 128, 10, 0, 10, 4],
+        &[0, 10, 0, 10, 1],
+    ];
+    assert_eq!(option(&offer, 121), Some(expected.concat()));
+    assert_eq!(option(&offer, 26), None, "it did not ask for that");
+}
+
+#[test]
+fn what_is_no_message_of_that_station_is_ignored() {
+    let mut dhcp = server();
+    let asks = message(1, DhcpMessageType::Discover, |_| {});
+    let mut relayed = asks.clone();
+    relayed[24..28].copy_from_slice(&[10, 0, 99, 1]);
+    let mut reply = asks.clone();
+    reply[0] = 2;
+    let mut other = asks.clone();
+    other[236] ^= 1;
+    assert_eq!(dhcp.receive((vlan(), mac(2)), &asks, at(0), |_| None), None, "another's address");
+    assert_eq!(dhcp.receive((VlanId::DEFAULT, mac(1)), &asks, at(0), |_| None), None, "no server there");
+    for bytes in [&relayed[..], &reply, &other, &asks[..239], &[]] {
+        assert_eq!(ask(&mut dhcp, 1, 0, bytes), None);
+    }
+    assert_eq!((dhcp.counts().ignored, dhcp.leases(at(0))), (7, vec![]));
+}
+
+#[test]
+fn a_client_is_given_its_own_identifier_back() {
+    let mut dhcp = server();
+    let id = [255, 1, 2, 3, 4, 0, 2, 0, 0, 171, 17];
+    let options = [DhcpOption { kind: 61, data: &id }, DhcpOption { kind: 12, data: b"PC-1.example" }];
+    let asks = message(1, DhcpMessageType::Discover, |repr| repr.additional_options = &options);
+    let offer = ask(&mut dhcp, 1, 0, &asks).expect("an offer");
+    assert_eq!(option(&offer, 61).as_deref(), Some(&id[..]), "RFC 6842");
+    assert_eq!(dhcp.leases(at(0))[0].name.as_deref(), Some("pc-1"), "what it calls itself");
+}
+
+proptest! {
+    /// Whatever clients say, in whatever order: no two have one address, nobody has what is not his, and memory is bounded.
+    #[test]
+    fn no_two_clients_have_one_address(
+        steps in prop::collection::vec((1u8..9, 0u8..6, 48u8..56, 0u64..2000, any::<bool>()), 1..200),
+    ) {
+        let mut dhcp = server();
+        let mut now = 0;
+        let mut has: BTreeMap<Ipv4Addr, (u8, u64)> = BTreeMap::new();
+        for (n, kind, wish, later, names_server) in steps {
+            now += later;
+            let kind = [DhcpMessageType::Discover, DhcpMessageType::Request, DhcpMessageType::Request,
+                DhcpMessageType::Decline, DhcpMessageType::Release, DhcpMessageType::Inform][usize::from(kind)];
+            let bytes = message(n, kind, |repr| {
+                repr.requested_ip = Some(ip(wish));
+                repr.server_identifier = names_server.then_some(OWN);
+                if kind == DhcpMessageType::Release {
+                    repr.client_ip = ip(wish);
+                }
+            });
+            let reply = ask(&mut dhcp, n, now, &bytes);
+            let given_up = matches!(kind, DhcpMessageType::Release | DhcpMessageType::Decline);
+            if given_up && has.get(&ip(wish)).is_some_and(|(owner, _)| *owner == n) {
+                has.remove(&ip(wish));
+            }
+            if let Some((kind, address)) = reply.as_ref().map(read) {
+                if kind == DhcpMessageType::Ack && !address.is_unspecified() {
+                    let before = has.insert(address, (n, now + u64::from(LEASE)));
+                    prop_assert!(before.is_none_or(|(owner, until)| owner == n || until <= now), "{address} twice");
+                    has.retain(|other, (owner, _)| *owner != n || *other == address);
+                }
+                if !address.is_unspecified() {
+                    prop_assert!((50..=52).contains(&address.octets()[3]));
+                    prop_assert_eq!(address == ip(51), n == 7);
+                }
+            }
+            let held: usize = dhcp.servers.values().map(|server| server.pool.held()).sum();
+            prop_assert!(held <= 4, "{held}");
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_answered_or_ignored(
+        bytes in prop::collection::vec(any::<u8>(), 0..400),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..20),
+    ) {
+        let mut dhcp = server();
+        ask(&mut dhcp, 1, 0, &bytes);
+        let mut near = message(1, DhcpMessageType::Request, |repr| repr.requested_ip = Some(ip(50)));
+        near.extend(&bytes);
+        for (at, byte) in flips {
+            let at = at.index(near.len());
+            near[at] = byte;
+        }
+        if let Some(reply) = ask(&mut dhcp, 1, 0, &near) {
+            prop_assert!((300..=548).contains(&reply.payload.len()));
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a VLAN with a gateway may have of the routers.
+
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU64, time::Duration};
+use vswitch_core::{clock::Instant, limits::Bucket};
+
+/// Answers and ICMP errors a second, each.
+const PER_SECOND: NonZeroU64 = NonZeroU64::new(1000).expect("it is not zero");
+
+/// Questions a second: more than may be under way, so that each is asked at last.
+const ASKS_PER_SECOND: NonZeroU64 = NonZeroU64::new(200).expect("it is not zero");
+
+/// In what time as many come as may go at once: 100 answers, 100 errors, 100 questions.
+const AT_ONCE: Duration = Duration::from_millis(100);
+const ASKS_AT_ONCE: Duration = Duration::from_millis(500);
+
+/// Neighbours of one VLAN that are learned unasked, at most: of the table an eighth.
+const NEIGHBOURS: u32 = vswitch_core::route::CAPACITY as u32 / 8;
+
+/// How long a conflict is not answered again (RFC 5227 §1.1, DEFEND_INTERVAL).
+const DEFEND_EVERY: Duration = Duration::from_secs(10);
+
+/// A VLAN with a gateway.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) answers: Bucket,
+    pub(super) errors: Bucket,
+    pub(super) asks: Bucket,
+    /// How many neighbours it had when they were counted, and those that came since.
+    neighbours: u32,
+    /// Those counted so far, this time.
+    counted: u32,
+    /// When each of the router's own addresses was defended; no more than it has.
+    defended: BTreeMap<IpAddr, Instant>,
+}
+
+impl Segment {
+    pub(super) fn new() -> Self {
+        Self {
+            answers: Bucket::of_pieces(PER_SECOND, AT_ONCE),
+            errors: Bucket::of_pieces(PER_SECOND, AT_ONCE),
+            asks: Bucket::of_pieces(ASKS_PER_SECOND, ASKS_AT_ONCE),
+            neighbours: 0,
+            counted: 0,
+            defended: BTreeMap::new(),
+        }
+    }
+
+    /// Whether one of the router's own addresses may be defended now; then it is.
+    pub(super) fn may_defend(&mut self, own: IpAddr, now: Instant) -> bool {
+        let may = self.defended.get(&own).is_none_or(|last| now.since(*last) >= DEFEND_EVERY);
+        if may {
+            self.defended.insert(own, now);
+        }
+        may
+    }
+
+    /// Whether one more neighbour may be learned unasked; then there is one more.
+    pub(super) const fn may_have_another(&mut self) -> bool {
+        let may = self.neighbours < NEIGHBOURS;
+        self.neighbours += may as u32;
+        may
+    }
+
+    /// Counts a neighbour.
+    pub(super) const fn count(&mut self) {
+        self.counted += 1;
+    }
+
+    /// All were counted.
+    pub(super) const fn counted(&mut self) {
+        self.neighbours = self.counted;
+        self.counted = 0;
+    }
+}

@@ -1,0 +1,64 @@
+//! What a gateway does for hosts besides passing on: it gives addresses (DHCP) and tells names (DNS).
+
+use super::{
+    Heard, Lost, Speaker,
+    dhcp::{self, Reply},
+    dns::{self, Leased},
+    link, own,
+};
+use std::net::{IpAddr, Ipv4Addr};
+use vswitch_core::{
+    build::{self, Addresses},
+    clock::Instant,
+    head::{Ipv4, Network, Transport},
+};
+
+/// Of UDP: ports, length, checksum.
+const UDP_LEN: usize = 8;
+
+/// What a datagram carries, if that is whole and its checksum right.
+fn carried<'a>(heard: &Heard<'a>) -> Option<&'a [u8]> {
+    let datagram = own::payload(heard).filter(|_| own::is_sound(heard))?;
+    let length = u16::from_be_bytes(*datagram.get(4..)?.first_chunk()?);
+    datagram.get(UDP_LEN..usize::from(length))
+}
+
+/// Whether it is what a DHCP client says to all, or to this gateway.
+pub(super) fn is_dhcp(heard: &Heard<'_>, ip: &Ipv4) -> bool {
+    let to_us = ip.dst == Ipv4Addr::BROADCAST || heard.interface.has(ip.dst.into());
+    let to_server = matches!(heard.head.transport, Transport::Udp { dst: dhcp::SERVER_PORT, .. });
+    to_us && to_server && ip.fragment.is_none() && !ip.source_route
+}
+
+impl Speaker {
+    /// Hears a DHCP client.
+    pub(super) fn hear_dhcp(&mut self, heard: Heard<'_>, now: Instant) -> Result<(), Lost> {
+        let Heard { routing, vlan, head, .. } = heard;
+        let payload = carried(&heard).ok_or(Lost::Malformed)?;
+        let owner = |address: Ipv4Addr| self.neighbours.find(vlan, address.into(), now, false);
+        let reply = self.dhcp.receive((vlan, head.link.src), payload, now, owner);
+        let Some(Reply { src, mac, dst, payload }) = reply else { return Err(Lost::NotOurs) };
+        let ports = (dhcp::SERVER_PORT, dhcp::CLIENT_PORT);
+        let frame = build::udp(link(routing, vlan, mac), Addresses::V4(src, dst), ports, &payload);
+        self.answer(vlan, frame, now)
+    }
+
+    /// Hears a question about a name.
+    pub(super) fn hear_dns(&mut self, heard: Heard<'_>, from: u16, now: Instant) -> Result<(), Lost> {
+        let payload = carried(&heard).ok_or(Lost::Malformed)?;
+        let leases = self.dhcp.leases(now);
+        let leased = leases.iter().filter(|lease| lease.is_bound).filter_map(|lease| {
+            let name = lease.name.as_deref()?;
+            Some(Leased { vlan: lease.vlan, name, address: IpAddr::V4(lease.address) })
+        });
+        let answer = self.dns.answer(heard.vlan, payload, &leased).ok_or(Lost::NotOurs)?;
+        // Back to whom it came from, from where it went.
+        let addresses = match heard.head.network {
+            Network::Ipv4(ip) => Addresses::V4(ip.dst, ip.src),
+            Network::Ipv6(ip) => Addresses::V6(ip.dst, ip.src),
+            Network::Arp(_) | Network::Other | Network::Unparsed(_) => return Err(Lost::Malformed),
+        };
+        let frame = build::udp(heard.back(), addresses, (dns::PORT, from), &answer);
+        self.answer(heard.vlan, frame, now)
+    }
+}
