@@ -1,7 +1,7 @@
 //! What else a running lab is asked through its nodes and its switch: `pingall`, `trace`, `exec`.
 
 use super::{
-    frames::raw_frame,
+    frames::{gateway, raw_frame},
     judge::{Outcome, why_not},
     run::{NoWay, Running},
     words,
@@ -100,13 +100,16 @@ impl Running {
             })
         };
         let from = known(self.macs(src.1).await?.first().copied(), &request.src)?;
-        let to = known(self.macs(dst.1).await?.first().copied(), &request.dst)?;
         let addresses = common(src.1, dst.1);
         if addresses.is_none() && probe != Probe::L2 {
             let message = format!("{} and {} have no addresses of one family", request.src, request.dst);
             return Err(Failure::invalid("no-addresses", message).mend("trace `l2` needs none"));
         }
         let expectation = expectation(src.1, dst.1, addresses, probe);
+        let to = match gateway(&self.plan, &expectation) {
+            Some(routers) => routers,
+            None => known(self.macs(dst.1).await?.first().copied(), &request.dst)?,
+        };
         let frame = raw_frame(&expectation, from, to);
         let port = src.1.port;
         let sent = frame.clone();

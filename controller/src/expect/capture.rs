@@ -15,9 +15,14 @@ impl Running {
     /// # Errors
     /// There is no such interface, or the switch refuses.
     pub async fn capture(&self, request: CaptureRequest) -> Result<Capturing, Failure> {
-        let (_, interface) = self.interface(&request.interface)?;
+        let said = &request.interface;
+        let routers = self.plan.routers().filter(|port| port.node == *said || port.name() == *said);
+        let port = match routers {
+            Some(routers) => routers.id,
+            None => self.interface(said)?.1.port,
+        };
         let settings = CaptureSettings {
-            port: interface.port,
+            port,
             filter: request.filter,
             snap_len: request.snap_len.unwrap_or(MAX_FRAME_LEN),
             count: request.count,

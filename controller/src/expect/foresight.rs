@@ -1,6 +1,6 @@
 //! What the file alone says becomes of a probe: the same decisions as the switch's, on a switch that has seen nothing yet.
 
-use super::frames::raw_frame;
+use super::frames::{gateway, raw_frame};
 use topology::plan::{Expectation, Plan};
 use vswitch_core::{
     clock::Instant,
@@ -45,7 +45,8 @@ impl<'p> Foresight<'p> {
             let mut interfaces = self.plan.nodes.iter().flat_map(|node| &node.interfaces);
             interfaces.find(|interface| interface.port == port)?.mac
         };
-        let frame = raw_frame(expectation, mac(expectation.src)?, mac(expectation.dst)?);
+        let to = gateway(self.plan, expectation).or_else(|| mac(expectation.dst))?;
+        let frame = raw_frame(expectation, mac(expectation.src)?, to);
         let len = u32::try_from(frame.len()).ok()?;
         let bytes = &frame[..frame.len().min(HEAD_BYTES)];
         let link = LinkHeader::parse(bytes, len).ok()?;
@@ -67,5 +68,25 @@ impl<'p> Foresight<'p> {
         let (copies, lost) = known.unzip();
         let dropped = if let Fate::Dropped(reason) = fate { Some(reason) } else { None };
         Some(Journey { steps: steps.into_iter().collect(), dropped, copies, lost })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use topology::plan::Verdict;
+
+    #[test]
+    fn what_a_router_passes_on_is_foreseen_where_the_file_states_who_is_there() {
+        let text = include_str!("../../../topologies/routed.vnet.yaml");
+        let plan = topology::load(text, "routed.vnet.yaml", Path::new("/")).expect("an example").plan;
+        let foresight = Foresight::new(&plan).expect("a plan that compiles");
+        assert!(plan.expectations.len() >= 7);
+        for expectation in &plan.expectations {
+            let journey = foresight.of(expectation).expect("stations");
+            let arrives = journey.dropped.is_none() && journey.copies.contains(&expectation.dst);
+            assert_eq!(arrives, expectation.verdict == Verdict::Allow, "{}: {journey:?}", expectation.text);
+        }
     }
 }

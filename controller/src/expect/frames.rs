@@ -1,7 +1,7 @@
 //! The probe's frames: a raw one is built here, and what the switch saw is told apart from the source's other traffic.
 
 use std::net::{IpAddr, Ipv6Addr};
-use topology::plan::{Addresses, Expectation, Probe};
+use topology::plan::{Addresses, Expectation, Plan, Probe};
 use vswitch_core::{
     build::{self, Ethernet},
     head::{Head, Network, TcpFlags, Transport},
@@ -24,7 +24,7 @@ const MARKER: &[u8] = b"vnet probe: does this frame arrive where it was sent to?
 /// What a frame of the probe is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The probe, sent to a MAC address of the destination: nobody else takes it.
+    /// The probe, sent to a MAC address of the destination, or to the gateway's: nobody else takes it.
     Direct,
     /// The probe, sent to another MAC address: somebody else answers for the destination's address.
     Astray,
@@ -49,6 +49,8 @@ pub(super) struct Probed<'a> {
     pub(super) expectation: &'a Expectation,
     /// The destination's MAC addresses; a tap or a foreign guest may have several, or none that is known.
     pub(super) to: &'a [MacAddr],
+    /// The routers' MAC address, if the probe goes by them.
+    pub(super) gateway: Option<MacAddr>,
     /// The raw frame, if one was sent.
     pub(super) raw: Option<Vec<u8>>,
 }
@@ -64,11 +66,12 @@ impl Probed<'_> {
         if asks(&head, addresses) {
             return Some(Role::Asks);
         }
-        let addressed = if self.to.contains(&head.link.dst) { Role::Direct } else { Role::Astray };
+        let is_meant = self.to.contains(&head.link.dst) || self.gateway == Some(head.link.dst);
+        let addressed = if is_meant { Role::Direct } else { Role::Astray };
         self.is_probe(&head, addresses).then_some(addressed)
     }
 
-    /// Whether a frame that the destination sent to the source's MAC address answers the probe, or says where the destination is.
+    /// Whether a frame that the destination sent to the source's MAC address, or to the gateway's, answers the probe, or says where the destination is.
     pub(super) fn is_answer(&self, sighting: &Sighting) -> bool {
         let Ok(head) = Head::parse(&sighting.head, sighting.len) else { return false };
         let Some(Addresses { src, dst }) = self.expectation.addresses else { return false };
@@ -147,6 +150,17 @@ fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }
 
+/// The MAC address of the routers, if the source sends the probe to its default gateway: what is for a host on none of its links.
+pub(super) fn gateway(plan: &Plan, expectation: &Expectation) -> Option<MacAddr> {
+    let Addresses { dst, .. } = expectation.addresses?;
+    let mut interfaces = plan.nodes.iter().flat_map(|node| &node.interfaces);
+    let src = interfaces.find(|interface| interface.port == expectation.src)?;
+    let by_gateway = !matches!(expectation.probe, Probe::Arp | Probe::L2)
+        && !src.addresses.iter().any(|network| network.contains(&dst))
+        && src.gateways.iter().any(|gateway| gateway.is_ipv4() == dst.is_ipv4());
+    plan.routers().filter(|_| by_gateway)?.mac
+}
+
 /// The probe as a frame straight to the destination's MAC address.
 pub(super) fn raw_frame(expectation: &Expectation, src: MacAddr, dst: MacAddr) -> Vec<u8> {
     let link = Ethernet { src, dst, tag: None };
@@ -212,12 +226,28 @@ mod tests {
             for probe in [Probe::Icmp, Probe::Tcp(80), Probe::Udp(53), Probe::L2, Probe::Arp] {
                 let expectation = expectation(probe, src, dst);
                 let raw = raw_frame(&expectation, PC, WEB);
-                let probed = Probed { expectation: &expectation, to: &[WEB], raw: Some(raw.clone()) };
+                let probed =
+                    Probed { expectation: &expectation, to: &[WEB], gateway: None, raw: Some(raw.clone()) };
                 let role = if probe == Probe::Arp { Role::Asks } else { Role::Direct };
                 assert_eq!(probed.role(&seen(&raw)), Some(role), "{probe:?} {dst}");
                 let other = build::raw(link(WEB), probe::ETHERTYPE, &[MARKER, b"!"].concat());
                 assert_eq!(probed.role(&seen(&other)), None, "{probe:?} {dst}");
             }
+        }
+    }
+
+    #[test]
+    fn a_probe_by_the_gateway_is_the_probe() {
+        const GATEWAY: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 9]);
+        for (src, dst) in [("10.0.0.1", "10.1.0.2"), ("fd00::1", "fd01::2")] {
+            let expectation = expectation(Probe::Tcp(80), src, dst);
+            let syn = |to| raw_frame(&expectation, PC, to);
+            let probed = |gateway| Probed { expectation: &expectation, to: &[WEB], gateway, raw: None };
+            assert_eq!(probed(Some(GATEWAY)).role(&seen(&syn(GATEWAY))), Some(Role::Direct), "{dst}");
+            // As the router passes it on.
+            assert_eq!(probed(Some(GATEWAY)).role(&seen(&syn(WEB))), Some(Role::Direct), "{dst}");
+            assert_eq!(probed(Some(GATEWAY)).role(&seen(&syn(THIEF))), Some(Role::Astray), "{dst}");
+            assert_eq!(probed(None).role(&seen(&syn(GATEWAY))), Some(Role::Astray), "{dst}");
         }
     }
 
@@ -241,7 +271,7 @@ mod tests {
             ];
             for (row, (probe, frame, is_answer)) in table.into_iter().enumerate() {
                 let expectation = expectation(probe, src, dst);
-                let probed = Probed { expectation: &expectation, to: &[WEB], raw: None };
+                let probed = Probed { expectation: &expectation, to: &[WEB], gateway: None, raw: None };
                 assert_eq!(probed.is_answer(&seen(&frame)), is_answer, "row {row} from {dst}");
             }
         }
@@ -282,7 +312,7 @@ mod tests {
             ];
             for (row, (probe, frame, role)) in table.into_iter().enumerate() {
                 let expectation = expectation(probe, src, dst);
-                let probed = Probed { expectation: &expectation, to: &[WEB], raw: None };
+                let probed = Probed { expectation: &expectation, to: &[WEB], gateway: None, raw: None };
                 assert_eq!(probed.role(&seen(&frame)), role, "row {row} to {dst}");
             }
         }

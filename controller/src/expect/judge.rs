@@ -18,7 +18,7 @@ use vswitch_core::{
     trace::Step,
     vlan::VlanId,
 };
-use vswitchd::control::protocol::Journey;
+use vswitchd::control::protocol::{Journey, Sighting};
 
 /// What the sender of the probe said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +93,21 @@ fn fate(journey: &Journey, destination: PortId) -> Fate {
     }
 }
 
+/// Whether a frame that was sent to the routers' address went to their port only: they answer it, or keep it while they ask for their
+/// neighbour.
+pub(super) fn is_with_routers(description: &Description, sighting: &Sighting) -> bool {
+    let Some(routing) = &description.routing else { return false };
+    let port = description.ports.get(usize::from(routing.port.index())).and_then(Option::as_ref);
+    let for_them = port.and_then(|port| port.mac).is_some_and(|mac| sighting.head.starts_with(&mac.octets()));
+    for_them && went_to_routers(description, &sighting.journey)
+}
+
+/// Whether a frame went to the port of the routers, and to no other.
+fn went_to_routers(description: &Description, journey: &Journey) -> bool {
+    let routers = description.routing.as_ref().map(|routing| routing.port);
+    matches!(journey.copies[..], [to] if Some(to) == routers)
+}
+
 /// What the switch told the sender of a frame that a rule rejected.
 fn answer_of(journey: &Journey) -> Option<AnswerKind> {
     journey.steps.iter().find_map(|step| match step {
@@ -114,7 +129,11 @@ pub(super) fn is_foreseen(
         Fate::Delivered | Fate::Elsewhere(_) => true,
         Fate::Dropped(reason) | Fate::Lost(reason) => is_denial(*reason),
     };
-    let live = seen.iter().find(|seen| seen.role == role)?;
+    let mut live = seen.iter().filter(|seen| seen.role == role);
+    let live = live.find(|seen| !is_with_routers(description, &seen.sighting))?;
+    if is_with_routers(description, &Sighting { journey: foreseen.clone(), ..live.sighting.clone() }) {
+        return None;
+    }
     let journeys = [foreseen, &live.sighting.journey];
     let [foreseen_answer, live_answer] = journeys.map(answer_of);
     let [foreseen, live] = journeys.map(|journey| fate(journey, expectation.dst));
@@ -222,6 +241,9 @@ impl Case<'_> {
         let answers = self.evidence.seen.iter().enumerate().rev();
         let mut answers = answers.filter(|(_, seen)| seen.role == Role::Answers);
         answers.find_map(|(place, seen)| {
+            if is_with_routers(self.description, &seen.sighting) {
+                return None;
+            }
             let why = match fate(&seen.sighting.journey, self.expectation.src) {
                 Fate::Delivered => return None,
                 Fate::Dropped(reason) => {
@@ -245,6 +267,12 @@ impl Case<'_> {
             return error("no frame of the probe entered the switch: silence proves nothing".into(), None);
         };
         let told = self.tell(&fate);
+        if is_with_routers(self.description, &self.evidence.seen[place].sighting) {
+            return error(
+                format!("{told}: a router that asks for its neighbour in vain denies nothing"),
+                Some(place),
+            );
+        }
         match (because, &fate) {
             (Some(Because::Reject), fate)
                 if is_rejected(fate) && self.evidence.outcome == Outcome::Silent =>
@@ -412,6 +440,15 @@ pub fn why_not(description: &Description, (src, dst): (PortId, PortId), journey:
         named.map_or_else(|| format!("VLAN {vlan}"), |named| format!("VLAN {} ({vlan})", named.name))
     };
     let (Some(from), Some(to)) = (port(src), port(dst)) else { return Some("it is no port".into()) };
+    let is_theirs = journey.steps.iter().any(|step| matches!(step, Step::ToRouter { .. }));
+    if is_theirs && went_to_routers(description, journey) {
+        return Some(
+            "a router answers it, or keeps it while it asks for the neighbour it is to go to".into(),
+        );
+    }
+    if let Some(reason) = journey.dropped.filter(|reason| is_routers(*reason)) {
+        return Some(format!("{}; {}", reason.what(), below_a_trace(reason.mend())));
+    }
     let sent_in = untagged_vlan(from);
     Some(match (sent_in, &to.link, journey.dropped) {
         (_, Link::None, _) => format!("{} has no link", to.name()),
@@ -451,6 +488,15 @@ fn carries(port: &Port, vlan: VlanId) -> bool {
 /// Whether a rule rejected the frame, so that the switch answered it.
 const fn is_rejected(fate: &Fate) -> bool {
     matches!(fate, Fate::Dropped(reason) | Fate::Lost(reason) if reason.is_reject())
+}
+
+/// Whether a router dropped it, in whatever VLAN its destination is.
+const fn is_routers(reason: DropReason) -> bool {
+    use DropReason::{BadIpHeader, Blackhole, DirectedBroadcast, Martian, NoRoute, SourceRoute, TtlExceeded};
+    matches!(
+        reason,
+        BadIpHeader | Blackhole | DirectedBroadcast | Martian | NoRoute | SourceRoute | TtlExceeded
+    )
 }
 
 /// Whether a drop is a rule of the lab that will hold another time too, not a want of room or a failure.
@@ -541,7 +587,7 @@ mod tests {
     use TestResult::{Error, Fail, Pass};
     use topology::plan::Probe;
     use vswitch_core::{
-        description::Origin,
+        description::{Origin, Routing},
         id::{Epoch, SwitchId},
         trace::Place,
     };
@@ -703,6 +749,63 @@ mod tests {
             assert_eq!(judged, result, "row {row}: {proof}");
             assert!(proof.contains(words), "row {row}: {proof}");
         }
+    }
+
+    const ROUTERS: PortId = PortId::new(3, 0);
+    const ROUTERS_MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 9]);
+
+    /// The same lab with routers.
+    fn routed_lab() -> Description {
+        let mut lab = lab();
+        let mut routers = lab.ports[0].clone().unwrap();
+        routers.id = ROUTERS;
+        (routers.node, routers.interface) = ("@routers".into(), "vlans".into());
+        (routers.mac, routers.link) = (Some(ROUTERS_MAC), Link::Routers);
+        lab.ports.push(Some(routers));
+        lab.routing = Some(Routing { port: ROUTERS, routers: vec![], hosts: vec![] });
+        lab
+    }
+
+    /// A frame to that address, of which a copy went there.
+    fn went(dst: MacAddr, to: PortId) -> Seen {
+        let mut seen = seen(None, &[(to, None)]);
+        seen.sighting.head = dst.octets().to_vec();
+        seen
+    }
+
+    #[test]
+    fn what_a_router_keeps_until_it_knows_its_neighbour_proves_nothing_by_itself() {
+        use Outcome::{Answered, Rejected, Silent};
+        const DENY: Verdict = Verdict::Deny(None);
+        let (kept, passed_on) = (went(ROUTERS_MAC, ROUTERS), went(WEB_MAC, WEB));
+        let filtered = seen(None, &[(WEB, Some(DropReason::PolicyIngress))]);
+        #[rustfmt::skip]
+        let table = [
+            (Verdict::Allow, Answered(10), vec![kept.clone(), passed_on.clone()], Pass,  "answered"),
+            (Verdict::Allow, Answered(10), vec![kept.clone()],                    Fail,  "delivered no frame of the probe"),
+            (Verdict::Allow, Silent,       vec![kept.clone()],                    Fail,  "went to @routers:vlans"),
+            (DENY,           Silent,       vec![kept.clone()],                    Error, "denies nothing"),
+            (DENY,           Rejected,     vec![kept.clone()],                    Error, "denies nothing"),
+            (DENY,           Silent,       vec![kept.clone(), filtered],          Pass,  "policy-ingress"),
+            (DENY,           Silent,       vec![kept.clone(), passed_on],         Fail,  "delivered the frame"),
+            // What was flooded there and was not for it says where the frame went.
+            (DENY,           Silent,       vec![went(WEB_MAC, ROUTERS)],          Pass,  "went to @routers:vlans"),
+        ];
+        let (text, probe) = (String::new(), Probe::Icmp);
+        for (row, (verdict, outcome, sightings, result, words)) in table.into_iter().enumerate() {
+            let text = text.clone();
+            let expectation =
+                Expectation { text, src: PC, dst: WEB, addresses: None, probe, verdict, origin: ORIGIN };
+            let judged = judge(&routed_lab(), &expectation, &of(outcome, &sightings));
+            assert_eq!(judged.result, result, "row {row}: {}", judged.proof);
+            assert!(judged.proof.contains(words), "row {row}: {}", judged.proof);
+        }
+        let expectation =
+            Expectation { text, src: PC, dst: WEB, addresses: None, probe, verdict: DENY, origin: ORIGIN };
+        let foreseen = journey(None, &[(WEB, None)]);
+        let live = |seen: &[Seen]| is_foreseen(&routed_lab(), &expectation, &foreseen, seen);
+        assert_eq!(live(std::slice::from_ref(&kept)), None);
+        assert_eq!(live(&[kept, went(WEB_MAC, WEB)]), Some(Ok(())));
     }
 
     #[test]

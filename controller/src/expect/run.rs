@@ -2,8 +2,8 @@
 
 use super::{
     foresight::Foresight,
-    frames::{DATAGRAM, ECHO_PAYLOAD, Probed, Role, Seen, raw_frame},
-    judge::{Evidence, Judgement, Outcome, is_foreseen, judge},
+    frames::{DATAGRAM, ECHO_PAYLOAD, Probed, Role, Seen, gateway, raw_frame},
+    judge::{Evidence, Judgement, Outcome, is_foreseen, is_with_routers, judge},
     words,
 };
 use crate::{
@@ -205,22 +205,32 @@ impl Running {
         no_way: NoWay,
     ) -> Result<Option<(Said, Vec<MacAddr>, Vec<Seen>)>, Failure> {
         let (Some(line), Some(src)) = (self.lines.get(&node.name), interface.mac) else { return Ok(None) };
+        let gateway = gateway(&self.plan, expectation);
         // An address that nobody knows is flooded, and so is a broadcast.
-        let dst = self.macs(to).await?.first().copied().unwrap_or(MacAddr::BROADCAST);
+        let own = self.macs(to).await?.first().copied();
+        let dst = gateway.or(own).unwrap_or(MacAddr::BROADCAST);
         // A busy source must not crowd the probe out.
         let addresses = expectation.addresses.filter(|_| expectation.probe != Probe::L2);
         let contains = addresses.map(|addresses| octets(addresses.dst));
+        // A router keeps the first of them while it asks for its neighbour, and passes it on itself.
+        let routers = self.plan.routers().filter(|_| gateway.is_some());
+        let passed =
+            routers.map(|port| Watch { port: Some(port.id), contains: contains.clone(), ..Watch::default() });
         let asks = Watch { port: Some(expectation.src), src: Some(src), contains, ..Watch::default() };
         let contains = addresses.map(|addresses| octets(addresses.src));
-        let answers = Watch { port: Some(expectation.dst), dst: Some(src), contains, ..Watch::default() };
-        let asks = self.switch(move |switch| switch.watch(asks)).await?;
+        let back = Some(gateway.unwrap_or(src));
+        let answers = Watch { port: Some(expectation.dst), dst: back, contains, ..Watch::default() };
+        let mut asked = vec![self.switch(move |switch| switch.watch(asks)).await?];
+        if let Some(passed) = passed {
+            asked.push(self.switch(move |switch| switch.watch(passed)).await?);
+        }
         let answers = self.switch(move |switch| switch.watch(answers)).await?;
         let said = self.send(expectation, (line, interface), (src, dst), no_way).await;
         let seen = match said {
-            Ok(said) => self.seen(expectation, to, (asks, answers), said).await.map(Some),
+            Ok(said) => self.seen((expectation, gateway), to, (&asked, answers), said).await.map(Some),
             Err(_) => Ok(None),
         };
-        for watch in [asks, answers] {
+        for watch in asked.into_iter().chain([answers]) {
             self.switch(move |switch| switch.unwatch(watch)).await?;
         }
         seen
@@ -229,31 +239,36 @@ impl Running {
     /// Gathers the probe's frames and their answers; waits for the switch to have seen the probe, if its sender says that it was sent.
     async fn seen(
         &self,
-        expectation: &Expectation,
+        (expectation, gateway): (&Expectation, Option<MacAddr>),
         to: &Interface,
-        (asks, answers): (u32, u32),
+        (asked, answers): (&[u32], u32),
         said: Said,
     ) -> Result<(Said, Vec<MacAddr>, Vec<Seen>), Failure> {
         // Asked again: whoever answered was learned.
         let macs = self.macs(to).await?;
-        let probed = Probed { expectation, to: &macs, raw: said.raw.clone() };
+        let probed = Probed { expectation, to: &macs, gateway, raw: said.raw.clone() };
         let mut seen: Vec<Seen> = Vec::new();
         let end = Instant::now() + SEEN_WITHIN;
         loop {
-            let (sightings, _) = self.switch(move |switch| switch.sightings(asks)).await?;
-            seen.extend(
-                sightings
-                    .into_iter()
-                    .filter_map(|sighting| probed.role(&sighting).map(|role| Seen { sighting, role })),
-            );
+            for watch in asked.iter().copied() {
+                let (sightings, _) = self.switch(move |switch| switch.sightings(watch)).await?;
+                seen.extend(
+                    sightings
+                        .into_iter()
+                        .filter_map(|sighting| probed.role(&sighting).map(|role| Seen { sighting, role })),
+                );
+            }
             let sent = said.unsent.is_none() || said.raw.is_some();
-            let itself =
-                seen.iter().any(|seen| (seen.role == Role::Asks) == (expectation.probe == Probe::Arp));
+            let itself = seen.iter().any(|seen| {
+                (seen.role == Role::Asks) == (expectation.probe == Probe::Arp)
+                    && !is_with_routers(&self.plan.description, &seen.sighting)
+            });
             if !sent || itself || Instant::now() >= end {
                 break;
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }
+        seen.sort_by_key(|seen| seen.sighting.at_nanos);
         let (sightings, _) = self.switch(move |switch| switch.sightings(answers)).await?;
         let answers = sightings.into_iter().filter(|sighting| probed.is_answer(sighting));
         seen.extend(answers.map(|sighting| Seen { sighting, role: Role::Answers }));

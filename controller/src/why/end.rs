@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use std::{fmt, net::IpAddr};
 use topology::plan::{Interface, Node, Plan};
-use vswitch_core::{description::Port, id::PortId, mac::MacAddr};
+use vswitch_core::{id::PortId, mac::MacAddr};
 use vswitchd::recorder::{Event, Record};
 
 /// One end.
@@ -36,7 +36,7 @@ impl End {
                 end.addresses.extend(interface.addresses.iter().map(ipnet::IpNet::addr));
             }
         }
-        if let Some(routers) = routers(plan).filter(|port| port.node == said || port.name() == said) {
+        if let Some(routers) = plan.routers().filter(|port| port.node == said || port.name() == said) {
             end.ports.push(routers.id);
             end.macs.extend(routers.mac);
         }
@@ -84,12 +84,6 @@ impl End {
 
 fn interfaces(plan: &Plan) -> impl Iterator<Item = (&Node, &Interface)> {
     plan.nodes.iter().flat_map(|node| node.interfaces.iter().map(move |interface| (node, interface)))
-}
-
-/// The port of the routers, which is no node's.
-fn routers(plan: &Plan) -> Option<&Port> {
-    let routing = plan.description.routing.as_ref()?;
-    plan.description.ports.get(usize::from(routing.port.index()))?.as_ref()
 }
 
 /// What a question is about: everything, one end, or the frames from one to the other.

@@ -186,9 +186,10 @@ codes! {
         "`because` takes `vlan`, `policy`, `firewall` or the name of a drop reason, and stands behind `deny` only.",
         mend "`deny because vlan`, `policy`, `firewall` or DROP-REASON, or no reason";
     ExpectAddress = "T0605", "a probe without addresses",
-        "icmp, tcp, udp and arp need an address of one family on both ends, and an allowed one needs a common subnet, since \
-         there is no gateway; l2 needs the destination's MAC address.",
-        mend "give both ends an address of one family and subnet, or probe with l2";
+        "icmp, tcp, udp and arp need an address of one family on both ends, and an allowed one needs a common subnet, or (but for arp) \
+         gateways of one router: the source's own default gateway, whose router is connected to the destination's network or has a route \
+         there. l2 needs the destination's MAC address.",
+        mend "give both ends an address of one family and subnet, or gateways of one router; or probe with l2";
     ExpectSource = "T0606", "a node that cannot send probes",
         "Only nodes that run our probe agent can be the source: stations, namespaces, and virtual machines with the bundled guest or an `image`.",
         mend "let a station, a namespace or a virtual machine that vnet made be the source";

@@ -90,7 +90,13 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     let mut nodes = compile_nodes(lab, &name, kinds, &interfaces)?;
     nodes.iter_mut().for_each(|node| tell_gateways(node, &interfaces, &links, &routers));
     distinct_macs(&nodes, &interfaces, routers_mac(&routers, &name), sink);
-    let scope = expect::Scope { names: &names, interfaces: &interfaces, nodes: &nodes };
+    let scope = expect::Scope {
+        names: &names,
+        interfaces: &interfaces,
+        links: &links,
+        routers: &routers,
+        nodes: &nodes,
+    };
     let lines = lab.expect.iter().flatten();
     let expectations = lines.filter_map(|line| expect::check(line, &scope, sink)).flatten().collect();
     let mut ports = ports(&nodes, &interfaces, &guards, &links);

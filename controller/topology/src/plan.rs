@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{net::IpAddr, path::PathBuf};
 use vswitch_core::{
-    description::{Description, Origin},
+    description::{Description, Origin, Port},
     drop_reason::DropReason,
     id::PortId,
     mac::MacAddr,
@@ -28,6 +28,14 @@ pub const ROUTERS_NODE: &str = "@routers";
 
 /// The interface of that port.
 pub const ROUTERS_INTERFACE: &str = "vlans";
+
+impl Plan {
+    /// The port of the routers; none: no VLAN has a gateway.
+    pub fn routers(&self) -> Option<&Port> {
+        let routing = self.description.routing.as_ref()?;
+        self.description.ports.get(usize::from(routing.port.index()))?.as_ref()
+    }
+}
 
 /// `datapath:`, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,9 @@
 use crate::{
     check::{
         interfaces::NodeInterface,
+        links::Checked,
         names::{Names, Thing},
+        routers::Routers,
     },
     codes::Code,
     plan::{Addresses, Because, Boot, Expectation, Node, NodeKind, Probe, Verdict},
@@ -20,6 +22,8 @@ const FORM: &str =
 pub(crate) struct Scope<'a> {
     pub(crate) names: &'a Names,
     pub(crate) interfaces: &'a [NodeInterface],
+    pub(crate) links: &'a [Checked],
+    pub(crate) routers: &'a Routers,
     /// The nodes of the plan, at the places of the file.
     pub(crate) nodes: &'a [Node],
 }
@@ -241,11 +245,23 @@ fn rows(
     }
     let pairs: Vec<(IpNet, IpNet)> =
         from.addresses.iter().flat_map(|a| to.addresses.iter().map(move |b| (*a, *b))).collect();
+    let vlan = |place: usize| scope.interfaces[place].link.and_then(|link| scope.links[link].untagged());
+    let (src_vlan, dst_vlan) = (vlan(src), vlan(dst));
     let near = |(a, b): &&(IpNet, IpNet)| a.trunc() == b.trunc();
+    // Nobody is asked for who is elsewhere.
+    let routed = |(a, b): &&(IpNet, IpNet)| {
+        let gateway = src_vlan.and_then(|vlan| scope.routers.gateway_for(vlan, a.addr()));
+        let router = src_vlan.and_then(|vlan| scope.routers.of_vlan(vlan));
+        probe != Probe::Arp
+            && gateway.is_some()
+            && from.gateways.iter().any(|own| own.is_ipv4() == a.addr().is_ipv4())
+            && router.is_some_and(|(router, _)| router.leads_to(b.addr(), dst_vlan))
+    };
     let of_family = |v4: bool| {
         let family: Vec<_> =
             pairs.iter().filter(|(a, b)| a.addr().is_ipv4() == v4 && b.addr().is_ipv4() == v4).collect();
-        family.iter().copied().find(near).or(family.first().copied())
+        let best = || family.iter().copied();
+        best().find(near).or_else(|| best().find(routed)).or(family.first().copied())
     };
     let chosen: Vec<_> = [of_family(true), of_family(false)].into_iter().flatten().collect();
     if chosen.is_empty() {
@@ -253,13 +269,18 @@ fn rows(
             .help("give both an address under `addresses:`, or probe with l2");
         return None;
     }
-    if verdict == Verdict::Allow && !chosen.iter().all(near) {
-        sink.error(
-            Code::ExpectAddress,
-            line.span,
-            "the two ends have no common subnet, and there is no gateway",
-        )
-        .help("give both addresses of one subnet");
+    if verdict == Verdict::Allow && !chosen.iter().all(|pair| near(pair) || routed(pair)) {
+        let (what, help) = match probe {
+            Probe::Arp => (
+                "the two ends have no common subnet, and no router passes questions for MAC addresses on",
+                "give both addresses of one subnet, or probe with icmp, tcp or udp",
+            ),
+            _ => (
+                "the two ends have no common subnet, and no gateway leads from one to the other",
+                "give both addresses of one subnet, or the VLANs of both a `gateway` of one router in their networks",
+            ),
+        };
+        sink.error(Code::ExpectAddress, line.span, what).help(help);
         return None;
     }
     Some(chosen.iter().map(|(a, b)| row(Some(Addresses { src: a.addr(), dst: b.addr() }))).collect())

@@ -47,6 +47,23 @@ pub(crate) struct Router {
     routes: Vec<Route>,
 }
 
+impl Router {
+    /// Whether it passes on what is for an address that is in this VLAN, if any is known.
+    pub(crate) fn leads_to(&self, address: IpAddr, vlan: Option<VlanId>) -> bool {
+        let connected = self.networks.find(address);
+        let mut routes: Vec<_> = self.routes.iter().filter(|route| route.to.contains(&address)).collect();
+        routes.sort_by_key(|route| route.to.prefix_len());
+        match (connected, routes.last()) {
+            (Some(connected), Some(route)) if route.to.prefix_len() > connected.network.prefix_len() => {
+                matches!(route.via, description::Via::Routers(_))
+            }
+            (Some(connected), _) => Some(connected.vlan) == vlan,
+            (None, Some(route)) => matches!(route.via, description::Via::Routers(_)),
+            (None, None) => false,
+        }
+    }
+}
+
 /// The routers that have gateways: `default` first, then by name.
 #[derive(Debug, Default)]
 pub(crate) struct Routers {
