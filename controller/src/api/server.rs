@@ -65,6 +65,12 @@ pub enum Question {
     Rules(LookRequest),
     /// `show connections`.
     Connections(LookRequest),
+    /// `show routes`.
+    Routes,
+    /// `show neighbours`.
+    Neighbours,
+    /// `show leases`.
+    Leases,
     /// `show datapath`.
     Datapath,
     /// What becomes of a frame.
@@ -262,6 +268,9 @@ async fn look<S: Service>(
         "drops" => Question::Drops,
         "rules" => Question::Rules(looked),
         "connections" => Question::Connections(looked),
+        "routes" => Question::Routes,
+        "neighbours" => Question::Neighbours,
+        "leases" => Question::Leases,
         "datapath" => Question::Datapath,
         other => return Err(no_such(other).into()),
     };

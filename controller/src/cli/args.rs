@@ -334,6 +334,12 @@ pub(super) enum View {
     Rules,
     /// Connections that firewalls have allowed, and where they stand.
     Connections,
+    /// Routes of routers, and the lines that say them.
+    Routes,
+    /// Whom routers know in the VLANs of their gateways.
+    Neighbours,
+    /// Addresses that gateways have given (DHCP).
+    Leases,
     /// Workers and their cost.
     Datapath,
 }

@@ -13,6 +13,7 @@ mod machine;
 mod out;
 mod render;
 mod roles;
+mod routers;
 mod up;
 mod why;
 

@@ -335,6 +335,9 @@ impl Service for Lab {
                 };
                 json(running.switch(move |client| client.connections(ports)).await?)
             }
+            Question::Routes => json(running.switch(Client::routes).await?),
+            Question::Neighbours => json(running.switch(Client::neighbours).await?),
+            Question::Leases => json(running.switch(Client::leases).await?),
             Question::Nodes => {
                 let state = self.state();
                 json(views::nodes(&plan, &state.nodes, state.ports.as_deref()))

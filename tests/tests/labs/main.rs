@@ -25,6 +25,7 @@ mod queues;
 mod readme;
 mod reconnect;
 mod reflector;
+mod routing;
 mod stream;
 mod testpmd;
 mod told;

@@ -4,8 +4,8 @@ use crate::{
     capture::Captures,
     control::protocol::{
         Attachment, AttachmentKind, CaptureSettings, ConnectionRow, ConnectionTable, DatapathSettings,
-        FdbRow, FdbTable, FdbView, Journey, NeighbourTable, PortState, PortView, Records, RecordsWanted,
-        RouteRow, RuleHits, Sighting, Snapshot, Watch,
+        FdbRow, FdbTable, FdbView, Journey, LeaseRow, NeighbourTable, PortState, PortView, Records,
+        RecordsWanted, RouteRow, RuleHits, Sighting, Snapshot, Watch,
     },
     grower::Grower,
     host::Host,
@@ -448,6 +448,16 @@ impl Datapath {
             rows: rows::neighbours(&running.tables.neighbours, self.now()),
             counts: voice.map(|voice| voice.counts()).unwrap_or_default(),
         })
+    }
+
+    /// The addresses that gateways have given.
+    ///
+    /// # Errors
+    /// No lab was applied yet.
+    pub fn leases(&self) -> anyhow::Result<Vec<LeaseRow>> {
+        self.running()?;
+        let voice = self.ports.values().find_map(|attached| attached.voice.as_ref());
+        Ok(voice.map(|voice| voice.leases(self.now())).unwrap_or_default())
     }
 
     /// The routes of all routers.

@@ -86,21 +86,22 @@ impl<'a> Relay<'a> {
             tracer.step(|| Step::to_router(router, ToRouter::Own(packet.dst)));
             Routed::Own
         };
-        if is_link_local(packet.dst) {
+        let route = router.find(packet.dst);
+        // Whether they hear it from there they decide themselves: neighbours speak from addresses that no router passes on.
+        if is_link_local(packet.dst) || route.is_some_and(|route| route.onward == Onward::Own) {
             return own(tracer);
         }
         if !packet.is_routable(interface, router) {
             return Routed::Dropped(DropReason::Martian);
         }
-        let Some(route) = router.find(packet.dst) else { return Routed::Dropped(DropReason::NoRoute) };
+        let Some(route) = route else { return Routed::Dropped(DropReason::NoRoute) };
         match &route.onward {
-            Onward::Own => return own(tracer),
             Onward::Broadcast => return Routed::Dropped(DropReason::DirectedBroadcast),
             Onward::Blackhole => {
                 tracer.step(|| Step::routed(world, router, route, None));
                 return Routed::Dropped(DropReason::Blackhole);
             }
-            Onward::Connected(_) | Onward::Via(_) => {}
+            Onward::Connected(_) | Onward::Via(_) | Onward::Own => {}
         }
         if packet.hops <= 1 {
             return Routed::Dropped(DropReason::TtlExceeded);

@@ -1,8 +1,9 @@
 //! The asking side of the control socket: one request, one reply, each before a deadline.
 
 use super::protocol::{
-    Attachment, CaptureSettings, ConnectionTable, DatapathSettings, FdbTable, Journey, NeighbourTable,
-    Records, RecordsWanted, Reply, Request, RouteRow, RuleHits, Sighting, Snapshot, VERSION, Watch,
+    Attachment, CaptureSettings, ConnectionTable, DatapathSettings, FdbTable, Journey, LeaseRow,
+    NeighbourTable, Records, RecordsWanted, Reply, Request, RouteRow, RuleHits, Sighting, Snapshot, VERSION,
+    Watch,
 };
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
@@ -149,6 +150,17 @@ impl Client {
     pub fn neighbours(&mut self) -> Result<NeighbourTable, ClientError> {
         match self.ask(&Request::Neighbours, &[])? {
             Reply::Neighbours(table) => Ok(table),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The addresses that gateways have given.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn leases(&mut self) -> Result<Vec<LeaseRow>, ClientError> {
+        match self.ask(&Request::Leases, &[])? {
+            Reply::Leases(rows) => Ok(rows),
             other => Err(unexpected(&other)),
         }
     }

@@ -6,7 +6,10 @@
 use crate::{recorder::Record, routers};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 use vswitch_core::{
     clock::Instant,
     drop_reason::DropReason,
@@ -62,6 +65,8 @@ pub enum Request {
     Neighbours,
     /// The routes of all routers.
     Routes,
+    /// The addresses that gateways have given.
+    Leases,
     /// What would become of this frame if it came in on that port now. Nothing is learned or sent.
     Trace {
         /// Where it would come in.
@@ -120,6 +125,8 @@ pub enum Reply {
     Neighbours(NeighbourTable),
     /// To `Routes`: router by router, in the order of the description.
     Routes(Vec<RouteRow>),
+    /// To `Leases`: rising by VLAN and address.
+    Leases(Vec<LeaseRow>),
     /// To `Trace`.
     Trace(Journey),
     /// To `Watch`.
@@ -464,6 +471,23 @@ pub enum NeighbourState {
     Reachable,
     /// It was not; once a frame goes to it, it is asked.
     Stale,
+}
+
+/// An address that a gateway has given, or offered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRow {
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Whose it is.
+    pub mac: MacAddr,
+    /// What the topology file calls the client, or it calls itself.
+    pub name: Option<String>,
+    /// Whether the client has it; else it was offered, or found in use by another.
+    pub is_bound: bool,
+    /// Seconds that are left.
+    pub left_secs: u64,
 }
 
 /// A router's route, or one of its ways if it has several.

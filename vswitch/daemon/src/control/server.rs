@@ -54,6 +54,7 @@ fn answer(datapath: &mut Datapath, request: Request, descriptors: Vec<OwnedFd>) 
         Request::Connections { ports } => Reply::Connections(datapath.connections(&ports)?),
         Request::Neighbours => Reply::Neighbours(datapath.neighbours()?),
         Request::Routes => Reply::Routes(datapath.routes()?),
+        Request::Leases => Reply::Leases(datapath.leases()?),
         Request::Trace { port, frame } => Reply::Trace(datapath.trace(port, &frame)?),
         Request::Resume => {
             datapath.resume();

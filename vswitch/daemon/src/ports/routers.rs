@@ -7,7 +7,10 @@ use super::{
     adapter::{AdapterEnd, Shared},
     carrier::Outside,
 };
-use crate::routers::{Counts, Speaker};
+use crate::{
+    control::protocol::LeaseRow,
+    routers::{Counts, Speaker},
+};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use std::{
     io,
@@ -32,6 +35,8 @@ struct Letters {
     world: Option<Arc<World>>,
     /// What they counted when they last had nothing to do.
     counts: Counts,
+    /// The addresses that they had given then, and when that was.
+    leases: (Vec<LeaseRow>, clock::Instant),
 }
 
 impl Voice {
@@ -53,6 +58,16 @@ impl Voice {
     /// What the routers counted.
     pub(crate) fn counts(&self) -> Counts {
         self.letters().counts.clone()
+    }
+
+    /// The addresses that the routers have given.
+    pub(crate) fn leases(&self, now: clock::Instant) -> Vec<LeaseRow> {
+        let letters = self.letters();
+        let (rows, then) = &letters.leases;
+        let passed = now.since(*then).as_secs();
+        let left = |row: &LeaseRow| row.left_secs.checked_sub(passed).filter(|left| *left > 0);
+        let row = |row: &LeaseRow| Some(LeaseRow { left_secs: left(row)?, ..row.clone() });
+        rows.iter().filter_map(row).collect()
     }
 
     /// The World that is to be adopted, if there is one.
@@ -133,9 +148,12 @@ impl Outside for Routers {
     fn idle(&mut self) -> Result<(), AdapterEnd> {
         // What was sent made room for what waits for it.
         self.due = self.speaker.next_due();
+        let now = self.now();
         let mut letters = self.voice.letters();
+        // Whoever is given an address was heard.
         if letters.counts != *self.speaker.counts() {
             letters.counts.clone_from(self.speaker.counts());
+            letters.leases = (self.speaker.leases(now), now);
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ pub(crate) use tests::lab;
 
 pub use counts::{Counts, Lost};
 
+use crate::control::protocol::LeaseRow;
 use advertise::Advert;
 use alive::{Probe, Walk};
 use dhcp::Dhcp;
@@ -306,7 +307,7 @@ impl Speaker {
     }
 
     /// The addresses that hosts were given.
-    pub fn leases(&self, now: Instant) -> Vec<dhcp::LeaseRow> {
+    pub fn leases(&self, now: Instant) -> Vec<LeaseRow> {
         self.dhcp.leases(now)
     }
 

@@ -100,6 +100,8 @@ fn what_is_the_routers_own_or_no_packet_goes_to_their_port_with_the_vlan() {
         datagram(1, v4(10, 1), v4(20, 254)),
         datagram(1, v6(10, 1), v6(20, 254)),
         datagram(1, v6(10, 1), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+        // A neighbour asks whether the gateway is still there (RFC 4861 §7.3.3).
+        datagram(1, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 7), v6(10, 254)),
         build::arp_request(link(1, GATEWAY), v4(10, 1), v4(10, 254)),
     ];
     for frame in own {

@@ -9,6 +9,7 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
+use crate::control::protocol::LeaseRow;
 use ipnet::Ipv4Net;
 use message::{Asked, Said, option};
 use pool::{Pool, State};
@@ -76,23 +77,6 @@ pub struct Counts {
     pub exhausted: u64,
     /// What was no message of a client, or not for us.
     pub ignored: u64,
-}
-
-/// An address that is somebody's.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeaseRow {
-    /// The VLAN.
-    pub vlan: VlanId,
-    /// The address.
-    pub address: Ipv4Addr,
-    /// Whose it is.
-    pub mac: MacAddr,
-    /// What the client calls itself, or the topology file calls it.
-    pub name: Option<String>,
-    /// Whether the client has it; else it was offered, or found in use by another.
-    pub is_bound: bool,
-    /// Seconds that are left.
-    pub left_secs: u64,
 }
 
 impl Dhcp {

@@ -1,0 +1,135 @@
+//! Gateways as hosts see them: the kernel and busybox get addresses, names and a way from VLAN to VLAN, and nobody set anything up for them.
+
+use crate::{
+    common::{Lab, left_out, real_guests, topology},
+    process::eventually,
+};
+use controller::api::types::{TestReport, TestResult};
+use serde_json::Value;
+use std::{fs, process::Command};
+
+/// `pc` and `other` know nothing of the network that they are in; of `web` the file states what it is.
+const OFFICE: &str = "version: 1
+name: NAME
+vlans:
+  users: { id: 10, gateway: [10.0.10.1/24, \"2001:db8:10::1/64\"], dhcp: { range: 10.0.10.50-10.0.10.99, lease: 1h }, ra: true }
+  servers: { id: 20, gateway: [10.0.20.1/24, \"2001:db8:20::1/64\"], dhcp: true }
+switches: { sw1: {}, sw2: {} }
+nodes:
+  pc: { kind: netns }
+  other: { kind: netns, mac: \"02:00:00:00:20:07\", addresses: [10.0.20.7/24] }
+  web: { kind: station, addresses: [10.0.20.10/24, \"2001:db8:20::10/64\"] }
+links:
+  - { endpoints: [pc, sw1], vlan: { access: users } }
+  - { endpoints: [other, sw2], vlan: { access: servers } }
+  - { endpoints: [web, sw1], vlan: { access: servers } }
+  - [sw1, sw2]
+";
+
+/// What udhcpc tells this script of a lease.
+const SCRIPT: &str = "#!/bin/sh
+[ \"$1\" = bound ] || exit 0
+ip addr flush dev $interface scope global
+ip addr add $ip/$mask dev $interface
+ip route replace default via $router
+echo bound $ip/$mask by $router for $lease names at $dns
+";
+
+/// What a line says in a node, and whether it thinks well of it.
+fn run(lab: &Lab, node: &str, line: &str) -> (bool, String) {
+    let output = lab.vnet(&["exec", node, "--", "sh", "-c", &format!("{line} 2>&1")]);
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What it says, if it thinks well of it.
+fn ok(lab: &Lab, node: &str, line: &str) -> String {
+    let (good, said) = run(lab, node, line);
+    assert!(good, "{node}: {line}: {said}");
+    said
+}
+
+fn rows(value: &Value) -> &Vec<Value> {
+    value.as_array().expect("a list")
+}
+
+#[test]
+fn hosts_that_know_nothing_get_addresses_names_and_a_way_to_the_other_vlan() {
+    let busybox = Command::new("busybox").arg("true").status().is_ok_and(|status| status.success());
+    let root = rustix::process::geteuid().is_root();
+    if !busybox || !root {
+        return left_out(&format!("gateways as hosts see them: root is {root}, busybox is there: {busybox}"));
+    }
+    let lab = Lab::new();
+    let text = OFFICE.replace("NAME", &format!("t{}-office", std::process::id()));
+    lab.expect(0, &["up", "-d", &lab.write("office.vnet.yaml", &text).display().to_string()]);
+
+    // The kernel makes itself an address of the advertised prefix, and has a default route (RFC 4862).
+    eventually("pc has an IPv6 address", || {
+        let addresses = ok(&lab, "pc", "ip -6 addr show scope global dev eth0; ip -6 route show default");
+        let done = addresses.contains("2001:db8:10:") && !addresses.contains("tentative");
+        (done && addresses.contains("default via fe80::")).then_some(())
+    });
+    eventually("pc reaches web", || {
+        run(&lab, "pc", "busybox ping -c 1 -W 1 2001:db8:20::10").0.then_some(())
+    });
+
+    let script = lab.write("lease.sh", SCRIPT);
+    let lease = |node: &str| {
+        ok(&lab, node, &format!("chmod +x {0}; busybox udhcpc -f -q -n -i eth0 -s {0}", script.display()))
+    };
+    let said = lease("pc");
+    assert!(said.contains("/24 by 10.0.10.1 for 3600 names at 10.0.10.1"), "{said}");
+    let address = said.split("bound ").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+    assert!(address.starts_with("10.0.10.") && !address.ends_with(".1"), "{said}");
+    // What the file states is given to its host, and to nobody else.
+    assert!(lease("other").contains("bound 10.0.20.7/24 by 10.0.20.1"));
+    assert!(lease("pc").contains(&format!("bound {address}/24")), "the same again");
+
+    ok(&lab, "pc", "busybox ping -c 3 -W 2 10.0.20.10");
+    ok(&lab, "pc", "busybox ping -c 3 -W 2 10.0.20.7");
+    ok(&lab, "pc", "busybox ping -c 1 -W 2 10.0.10.1");
+    let hops = ok(&lab, "pc", "busybox traceroute -n -q 1 -w 2 10.0.20.7");
+    let hops: Vec<_> = hops.lines().skip(1).map(|hop| hop.split_whitespace().nth(1).unwrap_or("")).collect();
+    assert_eq!(hops, ["10.0.10.1", "10.0.20.7"], "the gateway, then the host");
+    let names = ok(&lab, "pc", "busybox nslookup other 10.0.10.1");
+    assert!(names.contains("10.0.20.7"), "{names}");
+    let names = ok(&lab, "pc", "busybox nslookup 10.0.20.10 10.0.10.1");
+    assert!(names.contains("web."), "{names}");
+    let (_, unknown) = run(&lab, "pc", "busybox nslookup nobody 10.0.10.1");
+    assert!(unknown.contains("NXDOMAIN"), "{unknown}");
+
+    // And what is shown of it.
+    let leases = lab.json(&["show", "leases"]);
+    let of = |wanted: &str| rows(&leases).iter().find(|row| row["address"] == wanted).cloned();
+    assert_eq!(of(address).expect("pc's")["is_bound"], true);
+    assert_eq!(of("10.0.20.7").expect("other's")["name"], "other");
+    let neighbours = lab.json(&["show", "neighbours"]);
+    assert!(rows(&neighbours["rows"]).iter().any(|row| row["address"] == "10.0.20.10"), "{neighbours}");
+    let routes = lab.json(&["show", "routes"]);
+    let kind = |to: &str| rows(&routes).iter().find(|row| row["to"] == to).map(|row| row["kind"].clone());
+    assert_eq!(kind("10.0.20.0/24"), Some("connected".into()));
+    assert_eq!(kind("10.0.20.1/32"), Some("own".into()));
+    let (_, lost) = run(&lab, "pc", "busybox ping -c 1 -W 1 192.0.2.1");
+    assert!(lost.contains("100% packet loss"), "{lost}");
+    let drops = lab.json(&["show", "drops"]);
+    assert!(rows(&drops).iter().any(|row| row["reason"] == "no-route"), "{drops}");
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
+fn linux_guests_reach_each_other_by_their_gateways_as_the_file_alone_says() {
+    if !real_guests() {
+        return;
+    }
+    let lab = Lab::new();
+    let text = fs::read_to_string(topology("routed.vnet.yaml")).expect("the example");
+    let text = text.replace("kind: station", "kind: vm, image: debian, vmm: qemu");
+    let file = lab.write("routed.vnet.yaml", &text).display().to_string();
+    let report: TestReport = serde_json::from_value(lab.json(&["test", &file])).expect("a report");
+    assert_eq!(report.rows.len(), 9);
+    for row in &report.rows {
+        assert!(row.result == TestResult::Pass && row.foreseen, "{row:#?}");
+    }
+    lab.assert_gone();
+}
