@@ -239,6 +239,8 @@ impl Routers {
         let gateway = |gateway: &Gateway| description::Gateway {
             vlan: gateway.vlan,
             addresses: gateway.addresses.iter().map(|(net, _)| *net).collect(),
+            dhcp: None,
+            ra: false,
             origin: gateway.span.origin,
         };
         let router = |router: &Router| description::Router {
