@@ -4,8 +4,8 @@ use crate::{
     capture::Captures,
     control::protocol::{
         Attachment, AttachmentKind, CaptureSettings, ConnectionRow, ConnectionTable, DatapathSettings,
-        FdbRow, FdbTable, FdbView, Journey, PortState, PortView, Records, RecordsWanted, RuleHits, Sighting,
-        Snapshot, Watch,
+        FdbRow, FdbTable, FdbView, Journey, NeighbourTable, PortState, PortView, Records, RecordsWanted,
+        RouteRow, RuleHits, Sighting, Snapshot, Watch,
     },
     grower::Grower,
     host::Host,
@@ -13,8 +13,10 @@ use crate::{
         adapter::{Adapter, AdapterState},
         pcap::Replay,
         peers::Meeting,
+        routers::Voice,
     },
     recorder::{PIECE, Record, journal::Journal},
+    routers::rows,
     rule_log::RuleLog,
     tracking::Tracking,
     worker::{
@@ -97,6 +99,8 @@ struct Attached {
     attachment: Attachment,
     port: Port,
     adapter: Option<Adapter>,
+    /// That of the routers, if it is their port.
+    voice: Option<Arc<Voice>>,
     host: Arc<Host>,
 }
 
@@ -199,6 +203,9 @@ impl Datapath {
             tracing::error!("what rules decide is not logged: no thread for it: {why}");
         }
         self.journal.apply(world.epoch(), world.ports().map(|port| port.id));
+        for voice in self.ports.values().filter_map(|attached| attached.voice.as_ref()) {
+            voice.adopt(world.clone());
+        }
         self.running = Some(Running { world, healths, ..running });
         let mut descriptors = descriptors.into_iter();
         for attachment in attachments {
@@ -249,7 +256,7 @@ impl Datapath {
         config.queue_pairs = described.queues;
         config.mtu = described.mtu;
         config.sealed_memory = described.sealed_memory;
-        let mut adapter = None;
+        let (mut adapter, mut voice) = (None, None);
         let port = match &attachment.kind {
             AttachmentKind::VhostUserListen => {
                 let socket =
@@ -279,6 +286,16 @@ impl Datapath {
                 adapter = Some(Adapter::pcap(&name, replay, record, theirs).with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }
+            AttachmentKind::Routers => {
+                let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
+                let its = Voice::new().with_context(|| name.clone())?;
+                its.adopt(running.world.clone());
+                let hears = (its.clone(), self.origin);
+                let started = Adapter::routers(&name, running.tables.neighbours.clone(), hears, theirs);
+                adapter = Some(started.with_context(|| name.clone())?);
+                voice = Some(its);
+                Port::adopt(ours, config, host.clone())
+            }
             AttachmentKind::Nic { interface } => {
                 let socket =
                     descriptors.pop().with_context(|| format!("{name}: no descriptor came along"))?;
@@ -286,7 +303,6 @@ impl Datapath {
                 adapter = Some(Adapter::nic(&name, interface, socket, theirs).with_context(|| name.clone())?);
                 Port::adopt(ours, config, host.clone())
             }
-            AttachmentKind::Routers => Err(std::io::Error::other("routers are not served yet")),
             AttachmentKind::StreamListen
             | AttachmentKind::StreamConnect { .. }
             | AttachmentKind::Dgram { .. } => {
@@ -311,7 +327,7 @@ impl Datapath {
         }
         .with_context(|| name.clone())?;
         host.health().tell(port.fault_handle());
-        self.ports.insert(attachment.port, Attached { attachment, adapter, port, host });
+        self.ports.insert(attachment.port, Attached { attachment, adapter, voice, port, host });
         Ok(())
     }
 
@@ -419,6 +435,27 @@ impl Datapath {
         found.sort_by_key(|row| (row.port.index(), row.idle_secs, row.age_secs));
         let rows = found.into_iter().map(|row| connection_row(world, &row)).collect();
         Ok(ConnectionTable { entries, rows })
+    }
+
+    /// The neighbours that routers know.
+    ///
+    /// # Errors
+    /// No lab was applied yet.
+    pub fn neighbours(&self) -> anyhow::Result<NeighbourTable> {
+        let running = self.running()?;
+        let voice = self.ports.values().find_map(|attached| attached.voice.as_ref());
+        Ok(NeighbourTable {
+            rows: rows::neighbours(&running.tables.neighbours, self.now()),
+            counts: voice.map(|voice| voice.counts()).unwrap_or_default(),
+        })
+    }
+
+    /// The routes of all routers.
+    ///
+    /// # Errors
+    /// No lab was applied yet.
+    pub fn routes(&self) -> anyhow::Result<Vec<RouteRow>> {
+        Ok(self.running()?.world.routing().map(rows::routes).unwrap_or_default())
     }
 
     /// What would become of `frame` if it came in on `port` now. Nothing is learned or sent. A copy for a port that is not up is

@@ -15,5 +15,6 @@ pub(crate) mod nodes;
 pub(crate) mod routers;
 pub(crate) mod routes;
 pub(crate) mod rules;
+pub(crate) mod services;
 pub(crate) mod shadows;
 pub(crate) mod vlans;

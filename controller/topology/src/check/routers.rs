@@ -2,7 +2,8 @@
 
 use crate::{
     check::{
-        addresses::refuse_unusable, interfaces::NodeInterface, links::Checked, names, routes, vlans::Vlans,
+        addresses::refuse_unusable, interfaces::NodeInterface, links::Checked, names, routes, services,
+        vlans::Vlans,
     },
     codes::Code,
     report::{Sink, Span, visible},
@@ -32,6 +33,8 @@ pub(crate) struct Gateway {
     pub(crate) name: String,
     pub(crate) addresses: Vec<(IpNet, Span)>,
     pub(crate) span: Span,
+    dhcp: Option<description::Dhcp>,
+    ra: bool,
 }
 
 /// A router that has gateways.
@@ -239,8 +242,8 @@ impl Routers {
         let gateway = |gateway: &Gateway| description::Gateway {
             vlan: gateway.vlan,
             addresses: gateway.addresses.iter().map(|(net, _)| *net).collect(),
-            dhcp: None,
-            ra: false,
+            dhcp: gateway.dhcp.clone(),
+            ra: gateway.ra,
             origin: gateway.span.origin,
         };
         let router = |router: &Router| description::Router {
@@ -282,15 +285,21 @@ fn router_name<'l>(
 
 /// The gateway of a VLAN.
 fn gateway(entry: &Entry<Vlan>, vlan: &Vlan, vlans: &Vlans, sink: &mut Sink) -> Option<Gateway> {
-    let said = vlan.gateway.as_ref()?;
+    let Some(said) = &vlan.gateway else {
+        services::dhcp(vlan, &[], sink);
+        services::ra(vlan, &[], sink);
+        return None;
+    };
     if said.value.0.is_empty() {
         sink.error(Code::EmptyList, said.span, "no address is in this list")
             .help("write the gateway's address, like 10.0.10.1/24, or leave `gateway` out");
         return None;
     }
     let usable = said.value.0.iter().filter(|said| !refuse_unusable(said.value.0, said.span, sink));
-    let addresses = usable.map(|said| (said.value.0, said.span)).collect();
-    Some(Gateway { vlan: vlans.id(&entry.name)?, name: entry.name.clone(), addresses, span: said.span })
+    let addresses: Vec<_> = usable.map(|said| (said.value.0, said.span)).collect();
+    let (dhcp, ra) = (services::dhcp(vlan, &addresses, sink), services::ra(vlan, &addresses, sink));
+    let vlan = vlans.id(&entry.name)?;
+    Some(Gateway { vlan, name: entry.name.clone(), addresses, span: said.span, dhcp, ra })
 }
 
 /// Tells of networks of one router that overlap in different VLANs.

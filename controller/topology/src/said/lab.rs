@@ -4,6 +4,7 @@ use crate::{
     codes::Code,
     report::Sink,
     said::{
+        dhcp::Dhcp,
         read::{Entries, OneOrMany, Read, Said, Sound, said_map},
         route::Router,
         rule::{Allowed, Rule},
@@ -69,7 +70,11 @@ said_map! {
         gateway: Said<OneOrMany<Address>> = "gateway";
         /// Whose gateway it is: a name under `routers`; `default` if nothing is said.
         router: Said<String> = "router";
-    } not yet ["dhcp", "ra", "isolate"]
+        /// Whether the gateway gives addresses to who asks (DHCPv4): `true`, or which ones.
+        dhcp: Said<Dhcp> = "dhcp";
+        /// Whether the gateway advertises itself and its IPv6 networks (RA), so that hosts make addresses for themselves.
+        ra: Said<bool> = "ra";
+    } not yet ["isolate"]
 }
 
 said_map! {

@@ -1,5 +1,6 @@
 //! What the file says, exactly as it is written: nothing is resolved, nothing is filled in.
 
+pub(crate) mod dhcp;
 pub(crate) mod lab;
 pub(crate) mod read;
 pub(crate) mod route;

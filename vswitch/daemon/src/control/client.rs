@@ -1,8 +1,8 @@
 //! The asking side of the control socket: one request, one reply, each before a deadline.
 
 use super::protocol::{
-    Attachment, CaptureSettings, ConnectionTable, DatapathSettings, FdbTable, Journey, Records,
-    RecordsWanted, Reply, Request, RuleHits, Sighting, Snapshot, VERSION, Watch,
+    Attachment, CaptureSettings, ConnectionTable, DatapathSettings, FdbTable, Journey, NeighbourTable,
+    Records, RecordsWanted, Reply, Request, RouteRow, RuleHits, Sighting, Snapshot, VERSION, Watch,
 };
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
@@ -138,6 +138,28 @@ impl Client {
     pub fn connections(&mut self, ports: Vec<PortId>) -> Result<ConnectionTable, ClientError> {
         match self.ask(&Request::Connections { ports }, &[])? {
             Reply::Connections(table) => Ok(table),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The neighbours that routers know.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn neighbours(&mut self) -> Result<NeighbourTable, ClientError> {
+        match self.ask(&Request::Neighbours, &[])? {
+            Reply::Neighbours(table) => Ok(table),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The routes of all routers.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn routes(&mut self) -> Result<Vec<RouteRow>, ClientError> {
+        match self.ask(&Request::Routes, &[])? {
+            Reply::Routes(rows) => Ok(rows),
             other => Err(unexpected(&other)),
         }
     }
@@ -321,9 +343,13 @@ fn receive(mut stream: &UnixStream) -> Result<Reply, ClientError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        control::protocol::{NeighbourRow, NeighbourState, RouteKind},
+        routers::{Counts, Lost},
+    };
     use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
     use std::{io::IoSliceMut, thread};
-    use vswitch_core::id::Epoch;
+    use vswitch_core::{id::Epoch, vlan::VlanId};
 
     const SOON: Duration = Duration::from_secs(5);
 
@@ -397,6 +423,38 @@ mod tests {
         let settings = DatapathSettings::default();
         client.apply(&description, vec![], &[a.as_fd(); 300], settings).unwrap();
         assert_eq!(client.pid(), 7);
+    }
+
+    #[test]
+    fn neighbours_and_routes_come_as_they_are_said() {
+        let vlan = VlanId::new(10).unwrap();
+        let neighbour = NeighbourRow {
+            vlan,
+            address: [10, 0, 10, 7].into(),
+            mac: "02:00:00:00:00:07".parse().unwrap(),
+            age_secs: 31,
+            used_secs: None,
+            state: NeighbourState::Stale,
+        };
+        let counts = Counts { asked: 3, lost: [(Lost::NoRoute, 1)].into(), ..Counts::default() };
+        let table = NeighbourTable { rows: vec![neighbour], counts };
+        let route = RouteRow {
+            router: "default".into(),
+            to: "2001:db8::/32".parse().unwrap(),
+            kind: RouteKind::Static,
+            via: Some("2001:db8:10::9".parse().unwrap()),
+            vlan: Some(vlan),
+            line: 12,
+        };
+        let (said, way) = (table.clone(), route.clone());
+        let mut client = answering(move |stream| {
+            assert_eq!(take(stream).0, Request::Neighbours);
+            give(stream, &Reply::Neighbours(said));
+            assert_eq!(take(stream).0, Request::Routes);
+            give(stream, &Reply::Routes(vec![way]));
+        });
+        assert_eq!(client.neighbours().unwrap(), table);
+        assert_eq!(client.routes().unwrap(), [route]);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A Unix stream; each message is a 4-byte little-endian length and that many bytes of JSON. Descriptors travel with
 //! the first byte of the message that names them (SCM_RIGHTS). One request, one reply, in order.
 
-use crate::recorder::Record;
+use crate::{recorder::Record, routers};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, net::IpAddr};
 use vswitch_core::{
@@ -57,6 +58,10 @@ pub enum Request {
         /// Only those of these ports; empty: of all.
         ports: Vec<PortId>,
     },
+    /// The neighbours that routers know.
+    Neighbours,
+    /// The routes of all routers.
+    Routes,
     /// What would become of this frame if it came in on that port now. Nothing is learned or sent.
     Trace {
         /// Where it would come in.
@@ -111,6 +116,10 @@ pub enum Reply {
     RuleHits(RuleHits),
     /// To `Connections`.
     Connections(ConnectionTable),
+    /// To `Neighbours`.
+    Neighbours(NeighbourTable),
+    /// To `Routes`: router by router, in the order of the description.
+    Routes(Vec<RouteRow>),
     /// To `Trace`.
     Trace(Journey),
     /// To `Watch`.
@@ -419,6 +428,73 @@ pub struct FdbRow {
     pub is_sticky: bool,
     /// Seconds since it was last seen; 0 for what does not age.
     pub age_secs: u64,
+}
+
+/// Whom routers know, and what their own voice did for that.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NeighbourTable {
+    /// All that are known, rising by VLAN and address.
+    pub rows: Vec<NeighbourRow>,
+    /// What was counted since the routers' port is there; of a moment at which they had nothing to do.
+    pub counts: routers::Counts,
+}
+
+/// A neighbour of a router.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NeighbourRow {
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// Seconds since it was heard.
+    pub age_secs: u32,
+    /// Seconds since a frame was last routed to it; none: not since it was heard.
+    pub used_secs: Option<u32>,
+    /// How sure it is.
+    pub state: NeighbourState,
+}
+
+/// How sure it is that a neighbour is there (RFC 4861 §5.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NeighbourState {
+    /// It was heard within 30 seconds.
+    Reachable,
+    /// It was not; once a frame goes to it, it is asked.
+    Stale,
+}
+
+/// A router's route, or one of its ways if it has several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteRow {
+    /// The router's name.
+    pub router: String,
+    /// What it leads to.
+    pub to: IpNet,
+    /// Its kind.
+    pub kind: RouteKind,
+    /// The next router; none if there is none.
+    pub via: Option<IpAddr>,
+    /// The VLAN that it leads into; none for [`RouteKind::Blackhole`].
+    pub vlan: Option<VlanId>,
+    /// The line of the file that says so: of a network that is connected the gateway's.
+    pub line: u32,
+}
+
+/// The kinds of routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RouteKind {
+    /// A network that the router has an address in.
+    Connected,
+    /// One that the file names, by another router.
+    Static,
+    /// An address of the router's own.
+    Own,
+    /// To nowhere.
+    Blackhole,
 }
 
 /// How often rules decided. They are asked where no connection is known: once a connection, and of each frame that is no connection's.

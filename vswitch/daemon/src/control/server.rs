@@ -52,6 +52,8 @@ fn answer(datapath: &mut Datapath, request: Request, descriptors: Vec<OwnedFd>) 
         Request::Fdb { port } => Reply::Fdb(datapath.fdb(port)?),
         Request::RuleHits => Reply::RuleHits(datapath.rule_hits()?),
         Request::Connections { ports } => Reply::Connections(datapath.connections(&ports)?),
+        Request::Neighbours => Reply::Neighbours(datapath.neighbours()?),
+        Request::Routes => Reply::Routes(datapath.routes()?),
         Request::Trace { port, frame } => Reply::Trace(datapath.trace(port, &frame)?),
         Request::Resume => {
             datapath.resume();

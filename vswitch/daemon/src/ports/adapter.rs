@@ -8,6 +8,7 @@ use super::{
     nic::Nic,
     pcap::{Pcap, Replay},
     peers::{self, Meeting},
+    routers::{Routers, Voice},
     tap::Tap,
 };
 use rustix::event::{EventfdFlags, eventfd};
@@ -24,6 +25,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Instant,
 };
 use thiserror::Error;
 use vhost_net_backend::{
@@ -31,6 +33,7 @@ use vhost_net_backend::{
     features,
     layout::RingSize,
 };
+use vswitch_core::route::Neighbours;
 
 /// Bytes of each buffer, and buffers of each ring: room for 512 small frames, or for 102 of 64 KiB, which is a little more than TCP has under
 /// way by default (6 MiB, tcp_rmem of tcp(7)). What is not used takes no memory.
@@ -171,6 +174,21 @@ impl Adapter {
         Self::start(name, meeting.what(), stream, move |shared, stream| {
             peers::serve(shared, &meeting, stream)
         })
+    }
+
+    /// Starts to speak for the routers of the Worlds that `voice` is given, at the port that serves the other end of `stream`. Whom they hear of
+    /// goes to `neighbours`, by the time since `origin`.
+    ///
+    /// # Errors
+    /// Descriptors or threads ran out.
+    pub(crate) fn routers(
+        name: &str,
+        neighbours: Arc<Neighbours>,
+        (voice, origin): (Arc<Voice>, Instant),
+        stream: UnixStream,
+    ) -> io::Result<Self> {
+        let outside = vec![Routers::new(neighbours, voice, origin)];
+        Self::start(name, Routers::WHAT, stream, |shared, stream| run(shared, outside, stream))
     }
 
     /// Starts a thread for all that there is to do.

@@ -10,5 +10,6 @@ pub mod framing;
 mod nic;
 pub(crate) mod pcap;
 pub(crate) mod peers;
+pub(crate) mod routers;
 mod stream;
 mod tap;

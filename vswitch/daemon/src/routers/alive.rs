@@ -10,7 +10,7 @@ use vswitch_core::{
 };
 
 /// How long a neighbour that is used need not be heard (RFC 4861 §10, REACHABLE_TIME).
-const REACHABLE_SECS: u32 = 30;
+pub(super) const REACHABLE_SECS: u32 = 30;
 
 /// After what time one that is not used is forgotten.
 const UNUSED_SECS: u32 = 600;

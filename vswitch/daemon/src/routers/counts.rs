@@ -1,9 +1,10 @@
 //! What the routers' voice counts.
 
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
 /// What was counted since the beginning.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
     /// Answers to ARP requests, neighbour solicitations, echoes and connections.
     pub answered: u64,
@@ -42,7 +43,8 @@ impl Counts {
 }
 
 /// Why a frame led to nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Lost {
     /// A header or a message that cannot be, or a checksum that is wrong.
     Malformed,

@@ -8,7 +8,7 @@
 //! tick    -> announcements, resolve (asks again, gives up), alive (probes who was used and not heard)
 //! ```
 //!
-//! Every VLAN with a gateway is a [`segment`]: what it may have is bounded there, so that no VLAN takes what is another's.
+//! Every VLAN with a gateway is a segment: what it may have is bounded there, so that no VLAN takes what is another's.
 
 mod advertise;
 mod alive;
@@ -21,10 +21,14 @@ mod forward;
 mod nd;
 mod own;
 mod resolve;
+pub(crate) mod rows;
 mod segment;
 mod serve;
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+pub(crate) use tests::lab;
 
 pub use counts::{Counts, Lost};
 

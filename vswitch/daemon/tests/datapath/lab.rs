@@ -85,10 +85,15 @@ impl Lab {
         let mut datapath = Datapath::new();
         let (mut attachments, mut descriptors) = (Vec::new(), Vec::<OwnedFd>::new());
         for (place, port) in description.ports.iter().enumerate() {
-            let path = socket(dir.path(), place);
-            descriptors.push(UnixListener::bind(&path).unwrap().into());
-            let port = port.as_ref().unwrap().id;
-            attachments.push(Attachment::new(port, AttachmentKind::VhostUserListen));
+            let port = port.as_ref().unwrap();
+            let kind = if port.link == Link::Routers {
+                AttachmentKind::Routers
+            } else {
+                let path = socket(dir.path(), place);
+                descriptors.push(UnixListener::bind(&path).unwrap().into());
+                AttachmentKind::VhostUserListen
+            };
+            attachments.push(Attachment::new(port.id, kind));
         }
         datapath.apply(description, attachments, descriptors, settings).unwrap();
         Self { datapath, dir }

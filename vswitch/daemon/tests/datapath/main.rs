@@ -21,6 +21,7 @@ mod quiet;
 mod races;
 mod recorder;
 mod rig;
+mod routers;
 mod scale;
 mod shapes;
 mod tags;

@@ -2,7 +2,7 @@
 
 mod arp;
 mod bounds;
-mod lab;
+pub(crate) mod lab;
 mod nd;
 mod own;
 mod resolve;

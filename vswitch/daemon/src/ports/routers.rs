@@ -1,0 +1,148 @@
+//! The routers of all VLANs as a port: what the switch gives them is heard, and what they say is brought to it.
+
+#[cfg(test)]
+mod tests;
+
+use super::{
+    adapter::{AdapterEnd, Shared},
+    carrier::Outside,
+};
+use crate::routers::{Counts, Speaker};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+use vhost_net_backend::driver::{Moved, QueuePair};
+use vswitch_core::{clock, route::Neighbours, world::World};
+
+/// What the datapath and the routers' thread have in common.
+#[derive(Debug)]
+pub(crate) struct Voice {
+    letters: Mutex<Letters>,
+    /// Readable while there is a World to be adopted.
+    wake: OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct Letters {
+    /// The World that the routers are to speak for: the latest.
+    world: Option<Arc<World>>,
+    /// What they counted when they last had nothing to do.
+    counts: Counts,
+}
+
+impl Voice {
+    /// # Errors
+    /// Descriptors ran out.
+    pub(crate) fn new() -> io::Result<Arc<Self>> {
+        let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        Ok(Arc::new(Self { letters: Mutex::default(), wake }))
+    }
+
+    /// The routers are to speak for this World from now on.
+    pub(crate) fn adopt(&self, world: Arc<World>) {
+        let mut letters = self.letters();
+        letters.world = Some(world);
+        // Before anybody can take the World. A counter that is full is as good as signalled.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// What the routers counted.
+    pub(crate) fn counts(&self) -> Counts {
+        self.letters().counts.clone()
+    }
+
+    /// The World that is to be adopted, if there is one.
+    fn take(&self) -> Option<Arc<World>> {
+        let mut letters = self.letters();
+        let world = letters.world.take()?;
+        // There was a signal for it.
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        Some(world)
+    }
+
+    fn letters(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The routers.
+#[derive(Debug)]
+pub(super) struct Routers {
+    speaker: Speaker,
+    voice: Arc<Voice>,
+    /// Where the datapath's time begins.
+    origin: Instant,
+    /// When there is something to do though nothing comes.
+    due: Option<clock::Instant>,
+}
+
+impl Routers {
+    pub(super) fn new(neighbours: Arc<Neighbours>, voice: Arc<Voice>, origin: Instant) -> Self {
+        Self { speaker: Speaker::new(neighbours), voice, origin, due: None }
+    }
+
+    fn now(&self) -> clock::Instant {
+        clock::Instant::ZERO + self.origin.elapsed()
+    }
+}
+
+impl Outside for Routers {
+    const WHAT: &str = "routers";
+
+    const TAKEN: usize = 16;
+
+    /// What they read is whole: the switch completes checksums and cuts what is large before it comes.
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn bring(&mut self, pair: &mut QueuePair, _: &Shared) -> Result<Moved, AdapterEnd> {
+        let Some(frame) = self.speaker.next_frame() else { return Ok(Moved::Nothing) };
+        if !pair.transmit(frame) {
+            return Ok(Moved::NoRoom);
+        }
+        self.speaker.sent();
+        Ok(Moved::Frame)
+    }
+
+    /// They never have no room: what they cannot answer they drop, and count.
+    fn take(&mut self, pair: &mut QueuePair, _: &Shared) -> Result<Moved, AdapterEnd> {
+        let now = self.now();
+        let world = self.voice.take();
+        let is_new = world.is_some();
+        world.into_iter().for_each(|world| self.speaker.adopt(world));
+        let is_due = self.due.is_some_and(|due| due <= now);
+        if is_due || is_new {
+            self.speaker.tick(now);
+        }
+        let taken = pair.receive_up_to(Self::TAKEN, |_, frame| self.speaker.receive(frame, now));
+        if taken > 0 || is_due || is_new {
+            self.due = self.speaker.next_due();
+        }
+        Ok(if taken > 0 { Moved::Frame } else { Moved::Nothing })
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.voice.wake.as_fd()
+    }
+
+    fn idle(&mut self) -> Result<(), AdapterEnd> {
+        // What was sent made room for what waits for it.
+        self.due = self.speaker.next_due();
+        let mut letters = self.voice.letters();
+        if letters.counts != *self.speaker.counts() {
+            letters.counts.clone_from(self.speaker.counts());
+        }
+        Ok(())
+    }
+
+    fn look_again(&self) -> Option<Timespec> {
+        let early = self.due?.since(self.now());
+        let far = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
+        Some(Timespec::try_from(early).unwrap_or(far))
+    }
+}
