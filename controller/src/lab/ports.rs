@@ -526,6 +526,19 @@ mod tests {
     }
 
     #[test]
+    fn the_routers_are_attached_behind_all_nodes_and_bring_no_descriptor() {
+        let base = tempfile::tempdir().unwrap();
+        let claim = Runtime::at(&base.path().join("vnet")).claim(&"lab".parse().unwrap()).unwrap();
+        let text = include_str!("../../../topologies/routed.vnet.yaml");
+        let plan = topology::load(text, "routed.vnet.yaml", base.path()).unwrap().plan;
+        let ports = Ports::open(&plan, claim.dir()).unwrap();
+        let (attachments, routers) = (ports.attachments(), plan.routers().unwrap().id);
+        assert_eq!(attachments.last(), Some(&Attachment::new(routers, AttachmentKind::Routers)));
+        let descriptors: usize = attachments.iter().map(|one| one.kind.descriptors()).sum();
+        assert_eq!((attachments.len(), descriptors), (plan.nodes.len() + 1, ports.descriptors().len()));
+    }
+
+    #[test]
     fn a_port_that_cannot_be_opened_closes_those_before_it() {
         let base = tempfile::tempdir().unwrap();
         let claim = Runtime::at(&base.path().join("vnet")).claim(&"lab".parse().unwrap()).unwrap();
