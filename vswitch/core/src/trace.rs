@@ -202,7 +202,7 @@ pub struct NextHop {
 pub enum ToRouter {
     /// Its destination is an address of the router's.
     Own(IpAddr),
-    /// It is no IP packet.
+    /// It is no IP packet, or one behind more tags than that of its VLAN.
     NotIp,
     /// It waits there while the router asks who has that address.
     Asks(IpAddr),
@@ -542,7 +542,9 @@ impl fmt::Display for Step {
             }
             Self::ToRouter { router, why } => match why {
                 ToRouter::Own(address) => write!(f, "router {router}: {address} is its own; it answers"),
-                ToRouter::NotIp => write!(f, "router {router}: no IP packet; it answers if it is asked"),
+                ToRouter::NotIp => {
+                    write!(f, "router {router}: no packet to be passed on; it answers if it is asked")
+                }
                 ToRouter::Asks(address) => {
                     write!(f, "router {router}: keeps it while it asks who has {address}")
                 }

@@ -5,7 +5,7 @@ use crate::{
     checksum::Sum,
     drop_reason::DropReason,
     flow::Flow,
-    head::{FrameView, Head, LinkHeader, Network},
+    head::{FrameView, Head, LinkHeader, Network, TagKind},
     id::SwitchId,
     mac::MacAddr,
     route::{Interface, Onward, Rewrite, Route, Router, Routing},
@@ -146,12 +146,16 @@ impl<'a> Relay<'a> {
     }
 }
 
-/// The packet in a frame; none if it is not IP.
+/// The packet in a frame; none if it is not IP, or stands behind more than the tag of its VLAN.
 ///
 /// # Errors
 /// No router passes it on, and nobody is told.
 pub fn packet(head: &Head, bytes: &[u8]) -> Result<Option<Packet>, DropReason> {
+    // A second tag would come out in another VLAN, and be the first there.
+    let is_bare =
+        head.link.inner.is_none() && head.link.outer.is_none_or(|tag| tag.kind == TagKind::Customer);
     match head.network {
+        _ if !is_bare => Ok(None),
         Network::Ipv4(ip) => {
             let at = usize::from(head.link.len);
             let header = bytes.get(at..at + usize::from(ip.header_len)).ok_or(DropReason::BadIpHeader)?;

@@ -109,6 +109,21 @@ fn what_is_the_routers_own_or_no_packet_goes_to_their_port_with_the_vlan() {
         assert_eq!((to, &left[12..16]), (ROUTERS, &tag(10)[..]), "{}", bench.story());
         assert_eq!((&left[..12], &left[16..]), (&frame[..12], &frame[12..]), "it is not changed");
     }
+    // A packet behind a second tag, which would be the first where it came out.
+    let tagged = build::udp(
+        Ethernet { tag: Some(Tci::from_bits(10)), ..link(3, GATEWAY) },
+        Addresses::V4(v4(10, 3), v4(20, 2)),
+        (1, 2),
+        b"x",
+    );
+    for kind in [[0x81, 0], [0x88, 0xa8]] {
+        let double = [&tagged[..16], &kind, &[0, 20], &tagged[16..]].concat();
+        let (to, left) = only(&mut bench, BOX, &double);
+        assert_eq!((to, left), (ROUTERS, double), "{}", bench.story());
+        let hidden = [&tagged[..12], &[0x88, 0xa8, 0, 20], &tagged[16..]].concat();
+        let left = only(&mut bench, PC1, &hidden);
+        assert_eq!(left.0, ROUTERS, "{}", bench.story());
+    }
     // What is for all in the VLAN is for the router, too.
     let question =
         build::arp_request(Ethernet { dst: MacAddr::BROADCAST, ..link(2, 0) }, v4(20, 2), v4(20, 254));

@@ -1,12 +1,12 @@
 //! Clients of every kind at the server; smoltcp writes what they say and reads what they are told.
 
 use super::*;
+use crate::routers::tests::lab::{self, gateway};
 use proptest::prelude::*;
 use smoltcp::wire::{DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 use vswitch_core::{
-    description::{Description, Gateway, Link, Origin, Port, Router, Routing as SaidRouting},
-    id::{Epoch, PortId},
+    description::{Gateway, Router},
     world::World,
 };
 
@@ -49,42 +49,9 @@ fn host(name: &str, mac: Option<MacAddr>, n: u8) -> Host {
     Host { vlan: vlan(), name: name.into(), mac, addresses: vec![address] }
 }
 
-fn world(said: Said4) -> World {
-    let origin = Origin { line: 1, column: 1 };
-    let port = Port {
-        id: PortId::new(0, 0),
-        node: "@routers".into(),
-        interface: "vlans".into(),
-        mac: Some(mac(99)),
-        mtu: None,
-        queues: 1,
-        mac_limit: 1,
-        sealed_memory: false,
-        firewall: None,
-        limits: None,
-        up: true,
-        link: Link::Routers,
-        origin,
-        link_origin: None,
-    };
-    let addresses = vec!["10.0.10.1/24".parse().expect("an address")];
-    let gateway = Gateway { vlan: vlan(), addresses, dhcp: Some(said), ra: false, origin };
-    let description = Description {
-        lab: "lab".into(),
-        file: "lab.vnet.yaml".into(),
-        epoch: Epoch::new(1),
-        vlans: vec![vswitch_core::description::Vlan { id: vlan(), name: "users".into(), origin: None }],
-        switches: vec![],
-        ports: vec![Some(port)],
-        groups: vec![],
-        trunks: vec![],
-        routing: Some(SaidRouting {
-            port: PortId::new(0, 0),
-            routers: vec![Router { name: "default".into(), gateways: vec![gateway], routes: vec![] }],
-            hosts: vec![],
-        }),
-    };
-    World::compile(&description).expect("it is sound")
+fn world(said: Said4) -> Arc<World> {
+    let served = Gateway { dhcp: Some(said), ..gateway(10, &["10.0.10.1/24"]) };
+    lab::world(vec![Router { name: "default".into(), gateways: vec![served], routes: vec![] }])
 }
 
 fn server() -> Dhcp {

@@ -1,74 +1,20 @@
 //! Questions of resolvers; the library writes them and reads the answers.
 
 use super::*;
+use crate::routers::tests::lab::{gateway, vlan, world};
 use proptest::prelude::*;
-use vswitch_core::{
-    description::{self, Description, Gateway, Link, Origin, Port, Route, Via},
-    id::{Epoch, PortId},
-    mac::MacAddr,
-    world::World,
-};
-
-fn vlan(id: u16) -> VlanId {
-    VlanId::new(id).expect("an id")
-}
+use vswitch_core::description::Router;
 
 fn host(vlan_id: u16, name: &str, addresses: &[&str]) -> Host {
     let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
     Host { vlan: vlan(vlan_id), name: name.into(), mac: None, addresses }
 }
 
-/// VLANs users (10) and servers (20) of one router, and red (30) of another with the same addresses as users.
+/// VLANs 10 and 20 of one router, and 30 of another with the same addresses as 10.
 fn dns() -> Dns {
-    let origin = Origin { line: 1, column: 1 };
-    let gateway = |vlan_id, addresses: &[&str]| Gateway {
-        vlan: vlan(vlan_id),
-        addresses: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
-        dhcp: None,
-        ra: false,
-        origin,
-    };
-    let router = |name: &str, gateways| description::Router {
-        name: name.into(),
-        gateways,
-        routes: vec![Route { to: "192.0.2.0/24".parse().expect("a network"), via: Via::Blackhole, origin }],
-    };
+    let router = |name: &str, gateways| Router { name: name.into(), gateways, routes: vec![] };
     let one = vec![gateway(10, &["10.0.10.1/24", "fd10::1/64"]), gateway(20, &["10.0.20.1/24"])];
-    let port = Port {
-        id: PortId::new(0, 0),
-        node: "@routers".into(),
-        interface: "vlans".into(),
-        mac: Some(MacAddr::new([2, 0, 0, 0, 0, 99])),
-        mtu: None,
-        queues: 1,
-        mac_limit: 1,
-        sealed_memory: false,
-        firewall: None,
-        limits: None,
-        up: true,
-        link: Link::Routers,
-        origin,
-        link_origin: None,
-    };
-    let named = [(10, "users"), (20, "servers"), (30, "red")];
-    let description = Description {
-        lab: "office".into(),
-        file: "office.vnet.yaml".into(),
-        epoch: Epoch::new(1),
-        vlans: named
-            .map(|(id, name)| description::Vlan { id: vlan(id), name: name.into(), origin: None })
-            .into(),
-        switches: vec![],
-        ports: vec![Some(port)],
-        groups: vec![],
-        trunks: vec![],
-        routing: Some(description::Routing {
-            port: PortId::new(0, 0),
-            routers: vec![router("default", one), router("red", vec![gateway(30, &["10.0.10.1/24"])])],
-            hosts: vec![],
-        }),
-    };
-    let world = World::compile(&description).expect("it is sound");
+    let world = world(vec![router("default", one), router("red", vec![gateway(30, &["10.0.10.1/24"])])]);
     let hosts = [
         host(10, "pc1", &["10.0.10.7/24", "fd10::7/64"]),
         host(20, "web1", &["10.0.20.10/24"]),
@@ -134,9 +80,9 @@ fn nodes_have_addresses_of_both_versions_in_their_routers_networks() {
     assert_eq!(ask(&mut dns, 20, "web1", TYPE::MX), found(&[]));
     assert_eq!(ask(&mut dns, 30, "pc1", TYPE::A), found(&["10.0.10.9"]), "another tenant's");
     assert_eq!(ask(&mut dns, 30, "web1", TYPE::A), (RCODE::NameError, vec![]));
-    assert_eq!(ask(&mut dns, 20, "gateway.users.office.internal", TYPE::A), found(&["10.0.10.1"]));
+    assert_eq!(ask(&mut dns, 20, "gateway.v10.office.internal", TYPE::A), found(&["10.0.10.1"]));
     assert_eq!(
-        ask(&mut dns, 20, "users.office.internal", TYPE::A),
+        ask(&mut dns, 20, "v10.office.internal", TYPE::A),
         found(&[]),
         "a name is below it (RFC 8020)"
     );
@@ -158,7 +104,7 @@ fn addresses_have_names() {
     assert_eq!(ask(&mut dns, 10, "10.20.0.10.in-addr.arpa", TYPE::PTR), found(&["web1.office.internal"]));
     assert_eq!(
         ask(&mut dns, 10, "1.10.0.10.in-addr.arpa", TYPE::PTR),
-        found(&["gateway.users.office.internal"])
+        found(&["gateway.v10.office.internal"])
     );
     let six = "7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.d.f.ip6.arpa";
     assert_eq!(ask(&mut dns, 10, six, TYPE::PTR), found(&["pc1.office.internal"]));
