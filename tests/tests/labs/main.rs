@@ -25,6 +25,7 @@ mod queues;
 mod readme;
 mod reconnect;
 mod reflector;
+mod routed;
 mod stream;
 mod testpmd;
 mod told;
