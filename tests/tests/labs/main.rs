@@ -26,6 +26,7 @@ mod readme;
 mod reconnect;
 mod reflector;
 mod routing;
+mod routed;
 mod stream;
 mod testpmd;
 mod told;
