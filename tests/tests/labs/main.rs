@@ -26,7 +26,6 @@ mod readme;
 mod reconnect;
 mod reflector;
 mod routing;
-mod routed;
 mod stream;
 mod testpmd;
 mod told;
