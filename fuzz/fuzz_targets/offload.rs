@@ -9,7 +9,8 @@ use vswitch_core::{
     offload::{Abilities, Asked, Offload, Work},
 };
 
-const ALL: Abilities = Abilities { checksum: true, tcp4: true, tcp6: true, ecn: true, udp4: true, udp6: true };
+const ALL: Abilities =
+    Abilities { checksum: true, tcp4: true, tcp6: true, ecn: true, udp4: true, udp6: true };
 
 fuzz_target!(|input: &[u8]| {
     let Some((header, frame)) = input.split_first_chunk::<9>() else { return };
@@ -23,7 +24,8 @@ fuzz_target!(|input: &[u8]| {
         header_len: 0,
     };
     // A large frame of few bytes: what was given is repeated.
-    let frame: Vec<u8> = frame.iter().copied().cycle().take(frame.len() * usize::from(header[8] >> 4)).collect();
+    let frame: Vec<u8> =
+        frame.iter().copied().cycle().take(frame.len() * usize::from(header[8] >> 4)).collect();
     let (head, len) = (&frame[..frame.len().min(HEAD_BYTES)], frame.len() as u32);
     let Some(offload) = Offload::judge(&asked, head, len, ALL) else { return };
     match offload.work(Abilities::default()) {

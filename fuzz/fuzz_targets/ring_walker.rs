@@ -116,7 +116,8 @@ fn harvest(ring: &mut FromGuest, step: u8) -> bool {
 fn deliver(ring: &ToGuest, step: u8) -> bool {
     let lengths = (0..u32::from(step % 8)).map(|place| (u32::from(step) << (place + 1)) % (MAX_FRAME + 2));
     let mut rooms = Rooms::default();
-    let Ok(mut lease) = ring.reserve(0, &mut rooms, lengths.len(), |room| room.frames(lengths.clone())) else {
+    let Ok(mut lease) = ring.reserve(0, &mut rooms, lengths.len(), |room| room.frames(lengths.clone()))
+    else {
         return false;
     };
     for (place, len) in lengths.enumerate() {

@@ -6,6 +6,7 @@
 //! ```
 #![no_main]
 
+#[expect(dead_code, reason = "other tests need more of it")]
 #[path = "../../vswitch/daemon/src/routers/tests/lab.rs"]
 mod lab;
 

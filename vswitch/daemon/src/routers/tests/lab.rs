@@ -1,8 +1,10 @@
 //! A lab whose routers speak: for the tests here, and for the fuzz target.
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 use vswitch_core::{
-    description::{Description, Gateway, Link, Origin, Port, Route, Router, Routing, Switch, Via, Vlan},
+    description::{
+        Description, Dhcp, Gateway, Link, Origin, Port, Route, Router, Routing, Switch, Via, Vlan,
+    },
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
     vlan::VlanId,
@@ -77,4 +79,29 @@ pub(crate) fn usual() -> Arc<World> {
         },
         Router { name: "blue".into(), gateways: vec![gateway(30, &["10.0.10.1/24"])], routes: Vec::new() },
     ])
+}
+
+/// VLAN 10 gives addresses and advertises itself, 20 does neither, 40 advertises itself without an IPv6 address.
+pub(crate) fn serving() -> Arc<World> {
+    let dhcp = Dhcp {
+        first: Ipv4Addr::new(10, 0, 10, 50),
+        last: Ipv4Addr::new(10, 0, 10, 99),
+        lease_secs: 3600,
+        dns: vec![],
+        domain: None,
+        search: vec![],
+        mtu: None,
+        routes: vec![],
+    };
+    let served = Gateway {
+        dhcp: Some(dhcp),
+        ra: true,
+        ..gateway(10, &["10.0.10.1/24", "2001:db8:10::1/64", "2001:db8:11::1/48"])
+    };
+    let gateways = vec![
+        served,
+        gateway(20, &["10.0.20.1/24", "2001:db8:20::1/64"]),
+        Gateway { ra: true, ..gateway(40, &["10.0.40.1/24"]) },
+    ];
+    world(vec![Router { name: "default".into(), gateways, routes: vec![] }])
 }

@@ -1,45 +1,18 @@
 //! What gateways do for hosts: addresses, names, advertisements.
 
 use super::{Bench, Lost, ROUTER, mac, read, read_icmp, to_all, to_router, v4, v6};
-use crate::routers::tests::lab::{gateway, vlan, world};
+use crate::routers::tests::lab::{serving, vlan};
 use etherparse::TransportSlice;
 use simple_dns::{CLASS, Name, Packet, Question, RCODE, TYPE};
 use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress};
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
-    description::{Dhcp, Gateway, Router},
     mac::MacAddr,
     vlan::Tci,
-    world::World,
 };
 
 const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
-
-/// VLAN 10 gives addresses and advertises itself, 20 does neither, 40 advertises itself without an IPv6 address.
-fn serving() -> Arc<World> {
-    let dhcp = Dhcp {
-        first: v4("10.0.10.50"),
-        last: v4("10.0.10.99"),
-        lease_secs: 3600,
-        dns: vec![],
-        domain: None,
-        search: vec![],
-        mtu: None,
-        routes: vec![],
-    };
-    let served = Gateway {
-        dhcp: Some(dhcp),
-        ra: true,
-        ..gateway(10, &["10.0.10.1/24", "2001:db8:10::1/64", "2001:db8:11::1/48"])
-    };
-    let gateways = vec![
-        served,
-        gateway(20, &["10.0.20.1/24", "2001:db8:20::1/64"]),
-        Gateway { ra: true, ..gateway(40, &["10.0.40.1/24"]) },
-    ];
-    world(vec![Router { name: "default".into(), gateways, routes: vec![] }])
-}
 
 fn bench() -> Bench {
     let mut bench = Bench::silent(serving());

@@ -1,0 +1,46 @@
+//! Any messages for the DHCP server and the name server of a gateway: nothing panics, answers are no longer than their protocol lets them be, and addresses
+//! that are given are those that the gateway may give.
+//!
+//! ```text
+//! input: (what u8 | length u16, big-endian | a message)*        what: even to DHCP, odd to DNS
+//! ```
+#![no_main]
+
+#[expect(dead_code, reason = "other tests need more of it")]
+#[path = "../../vswitch/daemon/src/routers/tests/lab.rs"]
+mod lab;
+
+use lab::{serving, vlan};
+use libfuzzer_sys::fuzz_target;
+use std::sync::Arc;
+use vswitch_core::{clock::Instant, mac::MacAddr, world::World};
+use vswitchd::routers::{dhcp::Dhcp, dns::Dns};
+
+thread_local! {
+    static WORLD: Arc<World> = serving();
+}
+
+fuzz_target!(|input: &[u8]| {
+    let (mut dhcp, mut dns) = (Dhcp::default(), Dns::default());
+    WORLD.with(|world| {
+        dhcp.adopt(world.routing(), &[]);
+        dns.adopt("test", world.routing(), &[], |_| None);
+    });
+    let mut left = input;
+    while let [what, high, low, rest @ ..] = left {
+        let (message, after) = rest.split_at(usize::from(u16::from_be_bytes([*high, *low])).min(rest.len()));
+        left = after;
+        if what % 2 == 1 {
+            let answer = dns.answer(vlan(10), message, &std::iter::empty());
+            assert!(answer.is_none_or(|answer| answer.len() <= 1232));
+            continue;
+        }
+        // A client speaks from its own address.
+        let mac = message.get(28..34).map_or([2, 0, 0, 0, 0, 1], |mac| mac.try_into().expect("six"));
+        if let Some(reply) = dhcp.receive((vlan(10), MacAddr::new(mac)), message, Instant::ZERO, |_| None) {
+            assert!((300..=548).contains(&reply.payload.len()));
+            let given = &reply.payload[16..20];
+            assert!(given == [0; 4] || given[..3] == [10, 0, 10] && (50..=99).contains(&given[3]));
+        }
+    }
+});
