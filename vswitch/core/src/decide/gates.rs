@@ -100,6 +100,7 @@ impl<'a> Gates<'a> {
     /// How many of these frames, from the first on, pass because their connections are established. They have one EtherType, and what it announces
     /// `at` that place. Each is given by its first bytes and its length. If the `last` of them is given and belongs to another connection than the first, all are
     /// read before any is looked up.
+    #[inline(never)]
     pub(super) fn pass<'f>(
         &self,
         at: usize,
