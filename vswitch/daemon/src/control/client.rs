@@ -157,7 +157,7 @@ impl Client {
     /// The addresses that gateways have given.
     ///
     /// # Errors
-    /// As [`Client::ask`].
+    /// Refused, or the connection failed.
     pub fn leases(&mut self) -> Result<Vec<LeaseRow>, ClientError> {
         match self.ask(&Request::Leases, &[])? {
             Reply::Leases(rows) => Ok(rows),
