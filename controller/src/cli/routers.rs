@@ -1,6 +1,6 @@
 //! What routers know and have given, as tables.
 
-use super::render::{Show, table};
+use super::render::{Show, or_dash, table};
 use vswitchd::control::protocol::{LeaseRow, NeighbourState, NeighbourTable, RouteKind, RouteRow};
 
 impl Show for Vec<RouteRow> {
@@ -74,8 +74,4 @@ impl Show for Vec<LeaseRow> {
             }),
         )
     }
-}
-
-fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".into(), |value| value.to_string())
 }

@@ -137,6 +137,11 @@ impl Worker {
         Ok(worker)
     }
 
+    /// Whom the routers know.
+    pub fn neighbours(&self) -> &Neighbours {
+        &self.tables.neighbours
+    }
+
     /// From now on there is a new recorder of so many records; one of 0 keeps nothing. What the recorder costs is the difference.
     pub fn record(&mut self, records: usize) {
         self.recorder = Recorder::new(records);
