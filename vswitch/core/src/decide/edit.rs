@@ -27,13 +27,13 @@ impl Edit {
     /// Writes the edited `head` (at most [`HEAD_BYTES`] of it) to the start of `out`; returns how many bytes that are.
     #[inline]
     pub fn apply(&self, head: &[u8], out: &mut [u8; HEAD_BYTES + TAG_LEN]) -> usize {
-        let Some(rewrite) = &self.rewrite else { return self.tag.apply(head, out) };
-        let mut rewritten = [0; HEAD_BYTES];
-        let head = &head[..head.len().min(HEAD_BYTES)];
-        let routed = &mut rewritten[..head.len()];
-        routed.copy_from_slice(head);
-        rewrite.apply(routed);
-        self.tag.apply(routed, out)
+        let len = self.tag.apply(head, out);
+        if let Some(rewrite) = &self.rewrite {
+            // What a tag is longer or shorter by, the IP header stands further behind or before.
+            let at = self.frame_len(rewrite.at.into()) as u8;
+            Rewrite { at, ..*rewrite }.apply(&mut out[..len]);
+        }
+        len
     }
 
     /// The length of a frame of `len` bytes after the change.

@@ -1,7 +1,7 @@
 //! A batch's frames from one port. What nearly every frame is, a frame between two stations that are known, is decided here in two
 //! steps, each over the whole batch; whatever is unlike that is decided by [`Switch::decide`], which is the rule that this must equal.
 
-use super::{Copy, Decision, Fate, Switch, TagEdit, gates::Gates};
+use super::{Copy, Decision, Edit, Fate, Switch, TagEdit, gates::Gates};
 use crate::{
     description::Membership,
     fdb::{Entry, Hash, Place, Reader, Seen},
@@ -26,13 +26,13 @@ pub struct Way {
     /// The port's place.
     pub to: u16,
     /// How the frame leaves.
-    pub edit: TagEdit,
+    pub edit: Edit,
 }
 
 /// One port's frames at one moment.
 #[derive(Debug)]
 pub struct Ingress<'a> {
-    switch: Switch<'a>,
+    pub(super) switch: Switch<'a>,
     port_index: u16,
     /// What is known of the port; none if its frames need more than one look: it is down, has no link, is a wire or has a rate.
     home: Option<Home<'a>>,
@@ -40,11 +40,11 @@ pub struct Ingress<'a> {
 
 /// A port of a switch.
 #[derive(Debug, Clone, Copy)]
-struct Home<'a> {
-    port: &'a Port,
-    switch: SwitchId,
+pub(super) struct Home<'a> {
+    pub(super) port: &'a Port,
+    pub(super) switch: SwitchId,
     vlans: &'a Membership,
-    fdb: Reader<'a>,
+    pub(super) fdb: Reader<'a>,
     seen: Seen,
 }
 
@@ -66,15 +66,15 @@ pub struct Rows {
 
 /// Frames that begin alike.
 #[derive(Debug, Clone, Copy)]
-struct Row {
+pub(super) struct Row {
     /// The addresses, each on top of a word, and where they stand in the FDB.
     src: u64,
     dst: u64,
     src_hash: Hash,
     dst_hash: Hash,
     /// The VLAN that they are in; none if they are not between two stations, or need more than one look.
-    place: Option<Place>,
-    tag: Tag,
+    pub(super) place: Option<Place>,
+    pub(super) tag: Tag,
     /// The place of the first one that is not decided; the next row's is behind the last.
     begin: u32,
     /// Bytes that each has at most.
@@ -159,12 +159,12 @@ impl Rows {
 
 /// A C-tag with its TPID, or 0: no tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Tag(u32);
+pub(super) struct Tag(u32);
 
 impl Tag {
-    const NONE: Self = Self(0);
+    pub(super) const NONE: Self = Self(0);
 
-    fn tci(self) -> Option<Tci> {
+    pub(super) fn tci(self) -> Option<Tci> {
         (self != Self::NONE).then_some(Tci::from_bits(self.0 as u16))
     }
 }
@@ -187,7 +187,7 @@ impl Receiver {
         found: Entry::FREE,
         tag: Tag::NONE,
         longest: 0,
-        way: Way { to: 0, edit: TagEdit::Keep },
+        way: Way { to: 0, edit: Edit::KEEP },
         is_guarded: false,
     };
 
@@ -313,6 +313,53 @@ impl<'a> Ingress<'a> {
         I: Iterator<Item = (&'f [u8], u32)>,
     {
         let Some(home) = &self.home else { return };
+        self.switched(home, rows, &from, &mut run);
+        while !rows.is_done() && self.routed(home, rows, &from, &mut run) {
+            self.switched(home, rows, &from, &mut run);
+        }
+    }
+
+    /// The rows that are for a gateway, from the next one on; whether all of that one goes on, so that others may.
+    #[cold]
+    #[inline(never)]
+    fn routed<'f, I>(
+        &self,
+        home: &Home<'_>,
+        rows: &mut Rows,
+        from: &impl Fn(usize) -> I,
+        run: &mut impl FnMut(Way, Range<usize>),
+    ) -> bool
+    where
+        I: Iterator<Item = (&'f [u8], u32)>,
+    {
+        let (begin, end) = (rows.begin(rows.done), rows.begin(rows.done + 1));
+        let Some(row) = rows.rows[..rows.held].get_mut(rows.done) else { return false };
+        let is_gateways = |mac: MacAddr| mac.to_u64() << 16 == row.dst;
+        if !self.switch.world.routing().is_some_and(|routing| is_gateways(routing.mac))
+            || home.find(row).is_none()
+        {
+            return false;
+        }
+        let frames = from(begin as usize).take((end - begin) as usize);
+        row.begin += self.route_row(home, row, frames, |way, frames: Range<usize>| {
+            run(way, begin as usize + frames.start..begin as usize + frames.end);
+        }) as u32;
+        let is_whole = row.begin == end;
+        rows.done += usize::from(is_whole);
+        is_whole
+    }
+
+    /// The rows that are for a station, from the next one on.
+    #[inline(always)]
+    fn switched<'f, I>(
+        &self,
+        home: &Home<'_>,
+        rows: &mut Rows,
+        from: &impl Fn(usize) -> I,
+        run: &mut impl FnMut(Way, Range<usize>),
+    ) where
+        I: Iterator<Item = (&'f [u8], u32)>,
+    {
         let (mut receiver, mut begin) = (Receiver::NOBODY, rows.decided());
         // Where a row ends of which only the first frames pass firewalls.
         let mut cut = None;
@@ -339,7 +386,7 @@ impl<'a> Ingress<'a> {
                 // Once, also if a frame of the row is decided by itself and the rest is tried again.
                 let is_new = rows.tried < end;
                 rows.tried = end;
-                let passed = self.through(home, row, (end, is_new), receiver.way.to, &from);
+                let passed = self.through(home, row, (end, is_new), receiver.way.to, from);
                 if passed < end {
                     cut = Some(passed);
                     break;
@@ -402,7 +449,7 @@ impl<'a> Ingress<'a> {
         let link_len = ETHERNET_LEN + if tag.is_some() { TAG_LEN } else { 0 };
         let longest =
             port.mtu.map_or(MAX_FRAME_LEN, |mtu| u32::from(mtu) + link_len as u32).min(MAX_FRAME_LEN);
-        let way = Way { to: port.id.index(), edit };
+        let way = Way { to: port.id.index(), edit: Edit::of(edit) };
         *receiver = Receiver {
             found,
             tag: row.tag,

@@ -9,6 +9,7 @@ mod guard;
 mod ingress;
 mod relay;
 mod route;
+mod routes;
 mod tag;
 
 pub(crate) use admit::Classified;

@@ -282,7 +282,7 @@ pub(crate) fn fates(bench: &Bench, port: u16, frames: &[Vec<u8>]) -> (Vec<(Fate,
         };
         ingress.ways(&mut rows, from, |way, places| {
             assert_eq!(places.start, fates.len(), "in order");
-            let copy = Copy { to: way.to, outcome: Ok(way.edit) };
+            let copy = Copy { to: way.to, outcome: Ok(way.edit.tag) };
             fates.extend(places.map(|_| (Fate::Unicast, vec![copy])));
         });
         if rows.is_done() {

@@ -370,7 +370,7 @@ impl Batch {
     #[inline]
     fn follow(&mut self, Way { to, edit }: Way, frames: Range<usize>) {
         self.fates.unicast += frames.len() as u64;
-        self.push(to, Run { frames, edit: Edit::of(edit), copy: None });
+        self.push(to, Run { frames, edit, copy: None });
     }
 
     /// Puts the copies from `first` on, of one frame, on their destinations' heaps.

@@ -4,6 +4,7 @@ mod errors;
 mod forwarding;
 mod neighbours;
 mod refusals;
+mod rows;
 mod tables;
 
 use crate::support::lab::{Bench, Lab, access, mac, router, trunk, vlan};
