@@ -571,12 +571,22 @@ fn write(lease: &mut Lease<'_>, from: &FromGuest, heap: &Heap) {
         let frames = from.frames(run.frames.clone());
         match run.edit {
             Edit::KEEP => lease.write_frames(place, frames, |_| {}),
-            edit => (place..).zip(frames).for_each(|(place, frame)| {
-                write_edited(lease, place, frame, edit);
-            }),
+            edit => write_edited(lease, place, frames, edit),
         }
         place += run.frames.len();
     }
+}
+
+#[inline(never)]
+fn write_edited<'f>(
+    lease: &mut Lease<'_>,
+    place: usize,
+    frames: impl Iterator<Item = Frame<'f>>,
+    edit: Edit,
+) {
+    lease.write_edited(place, frames, |head, out: &mut [u8; HEAD_BYTES + head::TAG_LEN]| {
+        edit.apply(head, out)
+    });
 }
 
 /// Why a frame found no buffer, in the switch's words.
@@ -585,14 +595,6 @@ fn no_room(why: NoRoom) -> DropReason {
         NoRoom::Empty => DropReason::NoBuffer,
         NoRoom::TooSmall => DropReason::BufferTooSmall,
     }
-}
-
-#[inline(never)]
-fn write_edited(lease: &mut Lease<'_>, place: usize, frame: Frame<'_>, edit: Edit) {
-    let mut edited = [0; HEAD_BYTES + head::TAG_LEN];
-    let length = edit.apply(frame.head(), &mut edited);
-    // Who got no room is asked later.
-    let _ = lease.write(place, &edited[..length], frame.payload());
 }
 
 /// What makes a chain no frame, in the switch's words.

@@ -204,10 +204,10 @@ impl Rooms {
     }
 }
 
-/// Writes a frame whose head is all of it into a room that is one buffer. False if it is not so.
+/// Writes a frame whose `head` is all of it into a room that is one buffer. False if it is not so.
 #[inline(always)]
-fn write_short<L: Lane>(room: &Room, frame: Frame<'_>) -> bool {
-    let (Room::One(segment), Some(head)) = (room, frame.short()) else { return false };
+fn write_short<L: Lane>(room: &Room, head: Option<&[u8]>) -> bool {
+    let (Room::One(segment), Some(head)) = (room, head) else { return false };
     if head.len() + net_header::LEN > segment.len() as usize {
         return false;
     }
@@ -289,6 +289,18 @@ impl<'r> Lease<'r> {
         by_widest_lane(WriteFrames { lease: self, place, frames, lost });
     }
 
+    /// The same of frames that are changed: `edit` writes to the start of the room for it what is to be sent instead of a head, and returns how many
+    /// bytes that are. What got no room is asked [later](Self::room).
+    #[inline(always)]
+    pub fn write_edited<'f, const N: usize>(
+        &mut self,
+        place: usize,
+        frames: impl Iterator<Item = Frame<'f>>,
+        edit: impl Fn(&[u8], &mut [u8; N]) -> usize,
+    ) {
+        by_widest_lane(WriteEdited { lease: self, place, frames, edit });
+    }
+
     /// Hands the written frames to the guest, which is to be [told](ToGuest::notify) of it. Fails if its memory vanished meanwhile.
     #[inline(always)]
     pub fn publish(mut self) -> Result<Published, PortFault> {
@@ -334,7 +346,7 @@ impl<'f, I: Iterator<Item = Frame<'f>>, F: FnMut(NoRoom)> ByLane for WriteFrames
         let (before, mut unwritten) = (rooms.len(), 0);
         for frame in frames {
             let Some(room) = rooms.next() else { break };
-            if !write_short::<L>(room, frame)
+            if !write_short::<L>(room, frame.short())
                 && let Err(why) = lease.rooms.write_any(room, frame.head(), frame.payload())
             {
                 lost(why);
@@ -343,6 +355,36 @@ impl<'f, I: Iterator<Item = Frame<'f>>, F: FnMut(NoRoom)> ByLane for WriteFrames
         }
         let written = before - rooms.len() - unwritten;
         lease.unwritten = lease.unwritten.saturating_sub(written as u32);
+    }
+}
+
+/// Writes frames whose heads are changed into the rooms from `place` on.
+struct WriteEdited<'l, 'r, I, F, const N: usize> {
+    lease: &'l mut Lease<'r>,
+    place: usize,
+    frames: I,
+    edit: F,
+}
+
+impl<'f, I, F, const N: usize> ByLane for WriteEdited<'_, '_, I, F, N>
+where
+    I: Iterator<Item = Frame<'f>>,
+    F: Fn(&[u8], &mut [u8; N]) -> usize,
+{
+    #[inline(always)]
+    fn run<L: Lane>(self) {
+        let Self { lease, place, frames, edit } = self;
+        let (mut rooms, mut written, mut edited) = (lease.rooms.frames()[place..].iter(), 0, [0; N]);
+        for frame in frames {
+            let Some(room) = rooms.next() else { break };
+            let len = edit(frame.head(), &mut edited);
+            let head = edited.get(..len).unwrap_or_default();
+            let is_whole = frame.short().is_some();
+            let done = write_short::<L>(room, is_whole.then_some(head))
+                || lease.rooms.write_any(room, head, frame.payload()).is_ok();
+            written += u32::from(done);
+        }
+        lease.unwritten = lease.unwritten.saturating_sub(written);
     }
 }
 
