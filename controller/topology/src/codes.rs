@@ -311,7 +311,8 @@ codes! {
          or give the parts VLANs and gateways of their own.",
         mend "join the switches by a link that carries the VLAN, or make it two VLANs";
     DhcpRange = "T0910", "addresses that a gateway cannot give",
-        "A gateway gives addresses of a network of its own, from the first to the last of a range, and 65,536 at most. The network's own address and          its broadcast address are nobody's. The gateway's address and those of `addresses` may lie in the range: nobody else is given them.",
+        "A gateway gives addresses of a network of its own, from the first to the last of a range, and 65,536 at most. The network's own address and \
+         its broadcast address are nobody's. The gateway's address and those of `addresses` may lie in the range: nobody else is given them.",
         mend "write a range in the gateway's network, like 10.0.10.50-10.0.10.99";
     Unreached = "T0909", "a gateway that nobody reaches",
         "No link carries the gateway's VLAN to a switch, so nobody can send it anything.",

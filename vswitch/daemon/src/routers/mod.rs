@@ -49,6 +49,7 @@ use std::{
 use vswitch_core::{
     build::{self, Ethernet},
     clock::Instant,
+    description::Link,
     head::{FrameView, HEAD_BYTES, Head, Network},
     mac::MacAddr,
     route::{Interface, Neighbours, Router, Routing},
@@ -251,7 +252,8 @@ impl Speaker {
     fn serve(&mut self, world: &World) {
         let (routing, said) = (world.routing(), world.description());
         let hosts = said.routing.as_ref().map_or(&[][..], |routing| &routing.hosts[..]);
-        self.dhcp.adopt(routing, hosts);
+        let ports = said.ports.iter().flatten().filter(|port| port.link != Link::Routers);
+        self.dhcp.adopt(routing, hosts, ports.map(|port| (port.node.as_str(), port.mac)));
         self.dns.adopt(&said.lab, routing, hosts, |vlan| world.vlan_name(vlan).map(str::to_owned));
         self.lab.clone_from(&said.lab);
         // Whatever changed, hosts hear of it.

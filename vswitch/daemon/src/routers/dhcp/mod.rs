@@ -12,10 +12,10 @@ mod tests;
 use crate::control::protocol::LeaseRow;
 use ipnet::Ipv4Net;
 use message::{Asked, Said, option};
-use pool::{Pool, State};
+use pool::{Lease, Pool, State};
 use smoltcp::wire::DhcpMessageType;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
@@ -46,6 +46,8 @@ struct Server {
     said: Said4,
     /// The names of clients that the topology file has.
     names: BTreeMap<MacAddr, String>,
+    /// All names of nodes: no client has one by calling itself so.
+    taken: BTreeSet<String>,
     pool: Pool,
 }
 
@@ -80,8 +82,14 @@ pub struct Counts {
 }
 
 impl Dhcp {
-    /// Serves the gateways of a World from now on. Who has an address that is still given keeps it.
-    pub fn adopt(&mut self, routing: Option<&Routing>, hosts: &[Host]) {
+    /// Serves the gateways of a World from now on, whose nodes have these names, each with a MAC address if it is known. Who has an address that is still
+    /// given keeps it.
+    pub fn adopt<'n>(
+        &mut self,
+        routing: Option<&Routing>,
+        hosts: &[Host],
+        nodes: impl Iterator<Item = (&'n str, Option<MacAddr>)> + Clone,
+    ) {
         let mut before = std::mem::take(&mut self.servers);
         for interface in routing.into_iter().flat_map(Routing::interfaces) {
             let (Some(said), vlan) = (&interface.said.dhcp, interface.said.vlan) else { continue };
@@ -100,10 +108,11 @@ impl Dhcp {
                 })
                 .collect();
             reserved.insert(own.addr(), None);
-            let names = hosts().filter_map(|host| Some((host.mac?, host.name.clone()))).collect();
+            let names = nodes.clone().filter_map(|(name, mac)| Some((mac?, name.to_owned()))).collect();
+            let taken = nodes.clone().map(|(name, _)| name.to_owned()).collect();
             let mut pool = before.remove(&vlan).map(|server| server.pool).unwrap_or_default();
             pool.change(Some((said.first, said.last)), reserved);
-            self.servers.insert(vlan, Server { own, said: said.clone(), names, pool });
+            self.servers.insert(vlan, Server { own, said: said.clone(), names, taken, pool });
         }
     }
 
@@ -164,7 +173,7 @@ impl Dhcp {
                 vlan: *vlan,
                 address,
                 mac: lease.mac,
-                name: server.names.get(&lease.mac).or(lease.host_name.as_ref()).cloned(),
+                name: server.name_of(lease).cloned(),
                 is_bound: lease.state == State::Bound,
                 left_secs: lease.until.since(now).as_secs(),
             })
@@ -174,6 +183,12 @@ impl Dhcp {
 }
 
 impl Server {
+    /// What the topology file calls a client or, if that is nobody's name, it calls itself.
+    fn name_of<'a>(&'a self, lease: &'a Lease) -> Option<&'a String> {
+        let own = || lease.host_name.as_ref().filter(|name| !self.taken.contains(*name));
+        self.names.get(&lease.mac).or_else(own)
+    }
+
     fn discover(
         &mut self,
         asked: &Asked,

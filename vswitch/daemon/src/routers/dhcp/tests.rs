@@ -60,7 +60,9 @@ fn server() -> Dhcp {
 
 fn serving(said: Said4) -> Dhcp {
     let mut dhcp = Dhcp::default();
-    dhcp.adopt(world(said).routing(), &[host("web1", Some(mac(7)), 51), host("old", None, 53)]);
+    let nodes = [("web1", Some(mac(7))), ("old", None), ("phone", Some(mac(8)))];
+    let hosts = [host("web1", Some(mac(7)), 51), host("old", None, 53)];
+    dhcp.adopt(world(said).routing(), &hosts, nodes.into_iter());
     dhcp
 }
 
@@ -210,7 +212,7 @@ fn a_client_gets_the_same_address_again_also_from_a_server_that_forgot_all() {
     assert_eq!(lease(&mut dhcp, 1, 10_000), one);
     // A changed lab keeps leases; an address that is no longer given goes.
     let (low, high) = (one.min(other), one.max(other));
-    dhcp.adopt(world(Said4 { last: low, ..said() }).routing(), &[]);
+    dhcp.adopt(world(Said4 { last: low, ..said() }).routing(), &[], std::iter::empty());
     let left: Vec<_> = dhcp.leases(at(10_001)).iter().map(|row| row.address).collect();
     assert_eq!(left, [low], "{high} is out of the range");
 }
@@ -368,6 +370,15 @@ fn a_client_is_given_its_own_identifier_back() {
     let offer = ask(&mut dhcp, 1, 0, &asks).expect("an offer");
     assert_eq!(option(&offer, 61).as_deref(), Some(&id[..]), "RFC 6842");
     assert_eq!(dhcp.leases(at(0))[0].name.as_deref(), Some("pc-1"), "what it calls itself");
+    // By the name of a node nobody goes but the node; it does whatever it calls itself.
+    for (n, name) in [(2, None), (8, Some("phone"))] {
+        let mut dhcp = server();
+        let options = [DhcpOption { kind: 12, data: b"old" }];
+        let asks = message(n, DhcpMessageType::Discover, |repr| repr.additional_options = &options);
+        let offer = ask(&mut dhcp, n, 0, &asks).expect("an offer");
+        assert_eq!(dhcp.leases(at(0))[0].name.as_deref(), name);
+        assert_eq!(option(&offer, 12).as_deref(), name.map(str::as_bytes));
+    }
 }
 
 proptest! {
