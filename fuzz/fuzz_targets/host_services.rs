@@ -23,7 +23,7 @@ thread_local! {
 fuzz_target!(|input: &[u8]| {
     let (mut dhcp, mut dns) = (Dhcp::default(), Dns::default());
     WORLD.with(|world| {
-        dhcp.adopt(world.routing(), &[], std::iter::empty());
+        dhcp.adopt(world.routing(), &[], &std::iter::empty());
         dns.adopt("test", world.routing(), &[], |_| None);
     });
     let mut left = input;

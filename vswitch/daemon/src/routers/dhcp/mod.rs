@@ -88,7 +88,7 @@ impl Dhcp {
         &mut self,
         routing: Option<&Routing>,
         hosts: &[Host],
-        nodes: impl Iterator<Item = (&'n str, Option<MacAddr>)> + Clone,
+        nodes: &(impl Iterator<Item = (&'n str, Option<MacAddr>)> + Clone),
     ) {
         let mut before = std::mem::take(&mut self.servers);
         for interface in routing.into_iter().flat_map(Routing::interfaces) {

@@ -62,7 +62,7 @@ fn serving(said: Said4) -> Dhcp {
     let mut dhcp = Dhcp::default();
     let nodes = [("web1", Some(mac(7))), ("old", None), ("phone", Some(mac(8)))];
     let hosts = [host("web1", Some(mac(7)), 51), host("old", None, 53)];
-    dhcp.adopt(world(said).routing(), &hosts, nodes.into_iter());
+    dhcp.adopt(world(said).routing(), &hosts, &nodes.into_iter());
     dhcp
 }
 
@@ -212,7 +212,7 @@ fn a_client_gets_the_same_address_again_also_from_a_server_that_forgot_all() {
     assert_eq!(lease(&mut dhcp, 1, 10_000), one);
     // A changed lab keeps leases; an address that is no longer given goes.
     let (low, high) = (one.min(other), one.max(other));
-    dhcp.adopt(world(Said4 { last: low, ..said() }).routing(), &[], std::iter::empty());
+    dhcp.adopt(world(Said4 { last: low, ..said() }).routing(), &[], &std::iter::empty());
     let left: Vec<_> = dhcp.leases(at(10_001)).iter().map(|row| row.address).collect();
     assert_eq!(left, [low], "{high} is out of the range");
 }
