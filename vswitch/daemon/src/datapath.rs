@@ -203,7 +203,7 @@ impl Datapath {
             tracing::error!("what rules decide is not logged: no thread for it: {why}");
         }
         self.journal.apply(world.epoch(), world.ports().map(|port| port.id));
-        for voice in self.ports.values().filter_map(|attached| attached.voice.as_ref()) {
+        if let Some(voice) = self.voice() {
             voice.adopt(world.clone());
         }
         self.running = Some(Running { world, healths, ..running });
@@ -437,16 +437,20 @@ impl Datapath {
         Ok(ConnectionTable { entries, rows })
     }
 
+    /// That of the routers, if the lab has any.
+    fn voice(&self) -> Option<&Arc<Voice>> {
+        self.ports.values().find_map(|attached| attached.voice.as_ref())
+    }
+
     /// The neighbours that routers know.
     ///
     /// # Errors
     /// No lab was applied yet.
     pub fn neighbours(&self) -> anyhow::Result<NeighbourTable> {
         let running = self.running()?;
-        let voice = self.ports.values().find_map(|attached| attached.voice.as_ref());
         Ok(NeighbourTable {
             rows: rows::neighbours(&running.tables.neighbours, self.now()),
-            counts: voice.map(|voice| voice.counts()).unwrap_or_default(),
+            counts: self.voice().map(|voice| voice.counts()).unwrap_or_default(),
         })
     }
 
@@ -456,8 +460,7 @@ impl Datapath {
     /// No lab was applied yet.
     pub fn leases(&self) -> anyhow::Result<Vec<LeaseRow>> {
         self.running()?;
-        let voice = self.ports.values().find_map(|attached| attached.voice.as_ref());
-        Ok(voice.map(|voice| voice.leases(self.now())).unwrap_or_default())
+        Ok(self.voice().map(|voice| voice.leases(self.now())).unwrap_or_default())
     }
 
     /// The routes of all routers.

@@ -212,8 +212,9 @@ impl<'a> Gates<'a> {
     }
 }
 
+/// The EtherType of a frame that begins so, which announces what stands `at` that place.
 #[inline(always)]
-fn ethertype(at: usize, bytes: &[u8]) -> Option<u16> {
+pub(super) fn ethertype(at: usize, bytes: &[u8]) -> Option<u16> {
     at.checked_sub(2).and_then(|at| bytes.get(at..)?.first_chunk()).map(|bytes| u16::from_be_bytes(*bytes))
 }
 

@@ -2,7 +2,7 @@
 //! is judged by [`super::route`], which is the rule that this must equal.
 
 use super::{
-    Edit, Ingress, TagEdit, Way,
+    Edit, Ingress, TagEdit, Way, gates,
     ingress::{Home, Row, Tag},
     route::{Packet, is_link_local},
 };
@@ -116,9 +116,8 @@ fn next(router: &Router, interface: &Interface, ends: Ends) -> Option<(VlanId, I
 #[inline(always)]
 fn ends(at: usize, bytes: &[u8], len: u32) -> Option<Ends> {
     let ip = bytes.get(at..)?;
-    let kind = u16::from_be_bytes(*bytes.get(at - 2..)?.first_chunk()?);
     let whole = |packet: usize| at + packet <= len as usize;
-    match kind {
+    match gates::ethertype(at, bytes)? {
         ethertype::IPV4 => {
             let header = ip.first_chunk::<20>()?;
             let total = usize::from(u16::from_be_bytes([header[2], header[3]]));

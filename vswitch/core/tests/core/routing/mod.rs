@@ -12,7 +12,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
     decide::{Edit, Fate, TagEdit},
+    description::Firewall,
     drop_reason::DropReason,
+    firewall::policy::GroupId,
     head::{FrameView, HEAD_BYTES, LinkHeader, TAG_LEN},
     trace::NoTrace,
 };
@@ -38,6 +40,21 @@ fn office() -> Lab {
         .port("web1", 0, access(20))
         .port("box", 0, trunk(&[10, 20], None))
         .routed(|routing| routing.routers.push(router("default", gateways, &routes)))
+}
+
+/// The same, where nothing is let in at that port.
+fn closed(port: u16) -> Lab {
+    let mut lab = office().group("none", &[]);
+    let port = lab.description.ports[usize::from(port)].as_mut().expect("a port");
+    port.firewall = Some(Firewall {
+        groups: vec![GroupId::new(0)],
+        addresses: vec![],
+        identity: None,
+        dhcp_server: false,
+        router: false,
+        origin: port.origin,
+    });
+    lab
 }
 
 /// Both stations are known, to the switch and to the router.

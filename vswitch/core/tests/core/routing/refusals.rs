@@ -140,19 +140,7 @@ fn nobody_else_has_the_gateways_address() {
 
 #[test]
 fn firewalls_judge_on_both_sides_of_a_gateway() {
-    let guarded = |out_of: u16| {
-        let mut lab = office().group("none", &[]);
-        let port = lab.description.ports[usize::from(out_of)].as_mut().expect("a port");
-        port.firewall = Some(vswitch_core::description::Firewall {
-            groups: vec![vswitch_core::firewall::policy::GroupId::new(0)],
-            addresses: vec![],
-            identity: None,
-            dhcp_server: false,
-            router: false,
-            origin: port.origin,
-        });
-        lab.bench()
-    };
+    let guarded = |port| closed(port).bench();
     for (guarded_port, expected) in [(WEB1, Some(DropReason::PolicyIngress)), (PC1, None)] {
         let mut bench = guarded(guarded_port);
         bench.neighbours.set(vlan(20), v4(20, 2).into(), mac(2), bench.now);

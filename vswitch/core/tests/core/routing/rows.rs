@@ -153,17 +153,7 @@ fn packets_for_known_neighbours_have_their_way_without_a_decision_and_no_others(
     // Not what somebody is not known for, nor where a firewall has to be asked.
     bench.neighbours.forget(vlan(20), v4(20, 2).into());
     assert_eq!(of_batch(&bench, PC1, &[there.clone(), there.clone()]).1, [0, 1]);
-    let mut lab = office().group("none", &[]);
-    let port = lab.description.ports[usize::from(WEB1)].as_mut().expect("a port");
-    port.firewall = Some(vswitch_core::description::Firewall {
-        groups: vec![vswitch_core::firewall::policy::GroupId::new(0)],
-        addresses: vec![],
-        identity: None,
-        dhcp_server: false,
-        router: false,
-        origin: port.origin,
-    });
-    let mut bench = lab.bench();
+    let mut bench = closed(WEB1).bench();
     for (port, n, vlan_id) in [(PC1, 1, 10), (WEB1, 2, 20)] {
         bench.send(port, &build::arp_request(link(n, GATEWAY), v4(vlan_id, n), v4(vlan_id, 254)));
         bench.neighbours.set(vlan(vlan_id), v4(vlan_id, n).into(), mac(n), bench.now);

@@ -7,7 +7,7 @@
 mod message;
 mod pool;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::control::protocol::LeaseRow;
 use ipnet::Ipv4Net;

@@ -67,7 +67,7 @@ fn serving(said: Said4) -> Dhcp {
 }
 
 /// What a client says that wants these options.
-fn message<'a>(n: u8, kind: DhcpMessageType, change: impl FnOnce(&mut DhcpRepr<'a>)) -> Vec<u8> {
+pub(crate) fn message<'a>(n: u8, kind: DhcpMessageType, change: impl FnOnce(&mut DhcpRepr<'a>)) -> Vec<u8> {
     let mut repr = DhcpRepr {
         message_type: kind,
         transaction_id: 0x1234_5678,

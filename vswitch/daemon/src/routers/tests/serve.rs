@@ -1,18 +1,19 @@
 //! What gateways do for hosts: addresses, names, advertisements.
 
 use super::{Bench, Lost, ROUTER, mac, read, read_icmp, to_all, to_router, v4, v6};
-use crate::routers::tests::lab::{serving, vlan};
+use crate::routers::{
+    dhcp::tests::message,
+    tests::lab::{serving, vlan},
+};
 use etherparse::TransportSlice;
 use simple_dns::{CLASS, Name, Packet, Question, RCODE, TYPE};
-use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr, EthernetAddress};
+use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr};
 use std::{net::Ipv4Addr, time::Duration};
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
     mac::MacAddr,
     vlan::Tci,
 };
-
-const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
 fn bench() -> Bench {
     let mut bench = Bench::silent(serving());
@@ -22,32 +23,8 @@ fn bench() -> Bench {
 }
 
 fn asks(kind: DhcpMessageType, wanted: Option<Ipv4Addr>) -> Vec<u8> {
-    let repr = DhcpRepr {
-        message_type: kind,
-        transaction_id: 7,
-        secs: 0,
-        client_hardware_address: EthernetAddress(mac(7).octets()),
-        client_ip: NOBODY,
-        your_ip: NOBODY,
-        server_ip: NOBODY,
-        router: None,
-        subnet_mask: None,
-        relay_agent_ip: NOBODY,
-        broadcast: false,
-        requested_ip: wanted,
-        client_identifier: None,
-        server_identifier: None,
-        parameter_request_list: None,
-        dns_servers: None,
-        max_size: None,
-        lease_duration: None,
-        renew_duration: None,
-        rebind_duration: None,
-        additional_options: &[],
-    };
-    let mut message = vec![0; repr.buffer_len()];
-    repr.emit(&mut DhcpPacket::new_unchecked(&mut message[..])).expect("there is room");
-    build::udp(to_all(10, 7), Addresses::V4(NOBODY, Ipv4Addr::BROADCAST), (68, 67), &message)
+    let message = message(7, kind, |repr| repr.requested_ip = wanted);
+    build::udp(to_all(10, 7), Addresses::V4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST), (68, 67), &message)
 }
 
 /// The datagram in a frame: its ports, and what it carries.
