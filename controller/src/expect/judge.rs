@@ -492,10 +492,22 @@ const fn is_rejected(fate: &Fate) -> bool {
 
 /// Whether a router dropped it, in whatever VLAN its destination is.
 const fn is_routers(reason: DropReason) -> bool {
-    use DropReason::{BadIpHeader, Blackhole, DirectedBroadcast, Martian, NoRoute, SourceRoute, TtlExceeded};
+    use DropReason::{
+        BadIpHeader, Blackhole, DirectedBroadcast, Martian, NatExhausted, NatFragment, NatInvalid, NoRoute,
+        SourceRoute, TtlExceeded,
+    };
     matches!(
         reason,
-        BadIpHeader | Blackhole | DirectedBroadcast | Martian | NoRoute | SourceRoute | TtlExceeded
+        BadIpHeader
+            | Blackhole
+            | DirectedBroadcast
+            | Martian
+            | NatExhausted
+            | NatFragment
+            | NatInvalid
+            | NoRoute
+            | SourceRoute
+            | TtlExceeded
     )
 }
 
@@ -512,14 +524,15 @@ const fn is_denial(reason: DropReason) -> bool {
         TaggedOnAccess, Unlinked, UnparsedEgress, UnparsedIngress, UntaggedOnTrunk, VlanNotMember,
     };
     use DropReason::{
-        BadIpHeader, Blackhole, DirectedBroadcast, GatewaySource, Martian, NoRoute, SourceRoute, TtlExceeded,
+        BadIpHeader, Blackhole, DirectedBroadcast, GatewaySource, Martian, NatExhausted, NatFragment,
+        NatInvalid, NoRoute, SourceRoute, TtlExceeded,
     };
     match reason {
         LinkDown | Unlinked | ReservedMulticast | TaggedOnAccess | UntaggedOnTrunk | VlanNotMember
         | SamePort | NoReceiver | MtuExceeded => true,
         NoRoute | Blackhole | Martian | DirectedBroadcast | GatewaySource => true,
-        // A loop of routes is nobody's rule.
-        TtlExceeded => false,
+        // A loop of routes is nobody's rule, and nor is what other connections leave.
+        TtlExceeded | NatExhausted | NatFragment | NatInvalid => false,
         AntiSpoof
         | DhcpGuard
         | RaGuard

@@ -171,7 +171,7 @@ codes! {
         mend "give a unicast address, or leave `mac` out";
     MacTaken = "T0505", "a MAC address is used twice",
         "Two interfaces have the same MAC address; the switch could not tell them apart. Leave `mac` out to get a stable \
-         address made from lab, node and interface.",
+         address made from lab, node and interface. Clones may share one if each is the untagged member (`access`) of a VLAN of its own.",
         mend "leave `mac` out, or give one of the two another";
     ExpectForm = "T0601", "an expectation that cannot be read",
         "The form is `SRC -> DST icmp|tcp/PORT|udp/PORT|arp|l2 allow|reject|deny [because REASON]`.",
@@ -310,6 +310,22 @@ codes! {
          one network in two places, and could not tell in which of them an address is. Join the switches by a link that carries the VLAN, \
          or give the parts VLANs and gateways of their own.",
         mend "join the switches by a link that carries the VLAN, or make it two VLANs";
+    NatForm = "T0911", "a rule of NAT that is none",
+        "A rule of `nat` is one of three: `{ masquerade: VLAN }` gives what goes out into that VLAN the router's own address there; \
+         `{ forward: \"8080:web1:80/tcp\" }` leads a port of that address to a node; `{ static: 192.0.2.10, to: web1 }` gives a node an \
+         address outside for itself.",
+        mend "write one of the three, each as a rule of its own";
+    NatOutside = "T0912", "an outside that the router does not have",
+        "Translation gives packets an address that others can answer to, so it is one in a VLAN in which the same router has a gateway: the \
+         gateway's own (`masquerade`), or another of that network, for which the router answers (`static`).",
+        mend "give the VLAN a gateway of this router, or name an address in the network of one";
+    NatTarget = "T0913", "a node that translation cannot lead to",
+        "A forwarded port, or an address outside, leads to an address that the file states, in a network that the same router is connected to: \
+         what a guest makes or gets for itself may be another tomorrow.",
+        mend "state the node's `addresses`, in a VLAN with a gateway of this router";
+    NatTwice = "T0914", "translated twice",
+        "A port outside leads to one node, an address outside is one node's, a node has one address outside, and a VLAN is masqueraded into or not.",
+        mend "remove one of the two";
     DhcpRange = "T0910", "addresses that a gateway cannot give",
         "A gateway gives addresses of a network of its own, from the first to the last of a range, and 65,536 at most. The network's own address and \
          its broadcast address are nobody's. The gateway's address and those of `addresses` may lie in the range: nobody else is given them.",

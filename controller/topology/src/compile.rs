@@ -10,7 +10,7 @@ use crate::{
         links::{self, Checked},
         models,
         names::{self, Names},
-        nodes,
+        nat, nodes,
         routers::Routers,
         vlans::Vlans,
     },
@@ -29,6 +29,7 @@ use vswitch_core::{
     firewall::connections::DEFAULT_CAPACITY,
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
+    vlan::VlanId,
 };
 
 /// At most this many switches make a lab (see [`Description::switches`]).
@@ -49,8 +50,11 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     let vlans = Vlans::of(lab, sink);
     let links = links::check(lab, &names, &vlans, sink);
     let interfaces = interfaces::check(lab, &links, sink);
-    let routers = Routers::of(lab, &vlans, all_read, sink);
+    let mut routers = Routers::of(lab, &vlans, all_read, sink);
     addresses::check(&interfaces, &links, &routers, sink);
+    let sound = !sink.failed();
+    let scope = nat::Scope { names: &names, vlans: &vlans, interfaces: &interfaces, links: &links, sound };
+    nat::check(lab, &mut routers, &scope, sink);
     routers.check_joined(lab, &links, sink);
     datapath::check(lab, sink);
     let mut host = nodes::Host::default();
@@ -89,7 +93,7 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     routers.warn(lab, &links, &interfaces, sink);
     let mut nodes = compile_nodes(lab, &name, kinds, &interfaces)?;
     nodes.iter_mut().for_each(|node| tell_gateways(node, &interfaces, &links, &routers));
-    distinct_macs(&nodes, &interfaces, routers_mac(&routers, &name), sink);
+    distinct_macs(&nodes, (&interfaces, &links), routers_mac(&routers, &name), sink);
     let scope = expect::Scope {
         names: &names,
         interfaces: &interfaces,
@@ -241,23 +245,30 @@ pub(crate) fn model_of(word: ModelWord) -> Model {
     }
 }
 
-/// A stated address may equal a hashed one (by chance once in 2^40, or by copying from `show`).
+/// A stated address may equal a hashed one (by chance once in 2^40, or by copying from `show`). Two interfaces that never meet may share one, as clones of a
+/// machine do: each untagged in a VLAN of its own.
 fn distinct_macs(
     nodes: &[Node],
-    interfaces: &[NodeInterface],
+    (interfaces, links): (&[NodeInterface], &[Checked]),
     routers: Option<(MacAddr, Span)>,
     sink: &mut Sink,
 ) {
-    let mut seen: HashMap<MacAddr, Span> = routers.into_iter().collect();
+    let mut seen: HashMap<MacAddr, Vec<(Option<VlanId>, Span)>> = HashMap::new();
+    seen.extend(routers.map(|(mac, span)| (mac, vec![(None, span)])));
     for interface in nodes.iter().flat_map(|node| &node.interfaces) {
         let Some(mac) = interface.mac else { continue };
         let found = &interfaces[usize::from(interface.port.index())];
         let span = found.said.mac.as_ref().map_or(found.span, |mac| mac.span);
-        if let Some(first) = seen.insert(mac, span) {
+        let alone = found.link.and_then(|link| links[link].only());
+        let others = seen.entry(mac).or_default();
+        let meets =
+            |(other, _): &&(Option<VlanId>, Span)| other.is_none() || alone.is_none() || *other == alone;
+        if let Some((_, first)) = others.iter().find(meets).copied() {
             sink.error(Code::MacTaken, span, format!("the MAC address {mac} is used twice"))
                 .label(first, "first used here")
                 .help("an interface without `mac` gets a hashed one; state another");
         }
+        others.push((alone, span));
     }
 }
 

@@ -31,4 +31,5 @@ mod testpmd;
 mod told;
 mod vmm;
 mod vms;
+mod ways_out;
 mod wild;

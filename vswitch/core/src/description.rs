@@ -83,6 +83,50 @@ pub struct Router {
     pub gateways: Vec<Gateway>,
     /// Its static routes.
     pub routes: Vec<Route>,
+    /// Which packets get other addresses when it passes them on; of several rules for one packet the first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nat: Vec<Nat>,
+}
+
+/// A rule of network address translation (RFC 2663).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nat {
+    /// What it does.
+    pub rule: NatRule,
+    /// Where it was said.
+    pub origin: Origin,
+}
+
+/// What a rule of network address translation does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NatRule {
+    /// What goes out into this VLAN from another one has the router's own address there as its source.
+    Masquerade {
+        /// The VLAN.
+        vlan: VlanId,
+    },
+    /// What comes for one of the router's own outside addresses and this port goes to a host. Outside are the addresses in VLANs that the router
+    /// masquerades into; all, if there are none.
+    Forward {
+        /// TCP (6) or UDP (17).
+        protocol: u8,
+        /// The port outside.
+        port: u16,
+        /// The host's address.
+        host: IpAddr,
+        /// The port there.
+        host_port: u16,
+    },
+    /// One host has this address outside, for itself, both ways (RFC 2663 §4.1.1, basic NAT).
+    Static {
+        /// In the network of one of the router's gateways, and nobody else's.
+        outside: IpAddr,
+        /// The host's VLAN.
+        vlan: VlanId,
+        /// The host's address there.
+        host: IpAddr,
+    },
 }
 
 /// A router's interface in a VLAN.

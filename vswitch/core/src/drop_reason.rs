@@ -105,6 +105,15 @@ drop_reasons! {
     /// An address that nobody has, or that is not there where the packet comes from (RFC 1812 §5.3.7, §5.3.8).
     Martian = "martian", Ingress, "the packet's source or destination is an address that cannot be there: a group's, a loopback, or one of another VLAN's network",
         "give the guest an address of its VLAN's network, or let it send by its interface in the other VLAN";
+    /// A router translates what goes this way, and no connection is known that it could belong to, or begin.
+    NatInvalid = "nat-invalid", Ingress, "a router translates addresses here, and the packet belongs to no connection that it knows, nor can it begin one",
+        "a TCP connection begins with a SYN: one that the router forgot (idle, or a changed lab) is to be opened again; protocols without connections are not translated";
+    /// No port of a router's address is free, or no room in the table of connections.
+    NatExhausted = "nat-exhausted", Ingress, "a router translates addresses here, and found no free port, or no room in the table of connections, for a new connection",
+        "see `vnet show connections` for who has so many; more room is `datapath: { connections: N }`, more ports another address outside";
+    /// A fragment whose addresses a router would have to translate.
+    NatFragment = "nat-fragment", Ingress, "a router translates addresses here, and the packet is a fragment: its ports stand in another one",
+        "send packets that fit the MTU of the way, as TCP does by itself";
     /// No route leads there.
     NoRoute = "no-route", Ingress, "the gateway's router has no route to the packet's destination",
         "add one (`routers: { NAME: { routes: [{ to: ..., via: ... }] } }`), or see what there is: `vnet show routes`";

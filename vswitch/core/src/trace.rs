@@ -8,7 +8,7 @@ use crate::{
     firewall::{
         answer::AnswerKind,
         classify,
-        connections::State,
+        connections::{Hosts, State},
         interface::PolicyFault,
         policies::Policy,
         policy::{Action, Direction},
@@ -17,13 +17,16 @@ use crate::{
     head::{FrameView, LinkHeader},
     id::SwitchId,
     mac::MacAddr,
-    route::{Route, Router},
+    route::{NewEnds, Route, Router},
     vlan::VlanId,
     world::{HopId, Port, Role, World},
 };
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 /// Who is told of each step.
 pub trait Tracer {
@@ -145,6 +148,13 @@ pub enum Step {
         line: u32,
         /// Where it goes; none: nowhere.
         onward: Option<NextHop>,
+    },
+    /// A router translates it.
+    Translated {
+        /// Its source and destination afterwards.
+        hosts: Hosts,
+        /// Its ports, or the identifier of its query, afterwards.
+        ends: NewEnds,
     },
     /// It is for the router itself.
     ToRouter {
@@ -538,6 +548,19 @@ impl fmt::Display for Step {
                         write!(f, "to {address} ({mac}) in VLAN {vlan}")
                     }
                     Some(NextHop { vlan, address, mac: None }) => write!(f, "to {address} in VLAN {vlan}"),
+                }
+            }
+            Self::Translated { hosts, ends } => {
+                let (src, dst) = hosts.pair();
+                match ends {
+                    NewEnds::Ports(from, to) => {
+                        let (src, dst) = (SocketAddr::new(src, *from), SocketAddr::new(dst, *to));
+                        write!(f, "translated: goes on from {src} to {dst}")
+                    }
+                    NewEnds::Id(id) => {
+                        write!(f, "translated: goes on from {src} to {dst}, with identifier {id}")
+                    }
+                    NewEnds::Same => write!(f, "translated: goes on from {src} to {dst}"),
                 }
             }
             Self::ToRouter { router, why } => match why {

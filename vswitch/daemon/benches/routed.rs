@@ -101,6 +101,7 @@ impl Course {
                 name: "default".into(),
                 gateways: vec![gateway(0, 10), gateway(1, 20)],
                 routes: (0..several).map(route).collect(),
+                nat: vec![],
             }],
             hosts: vec![],
         });

@@ -204,7 +204,7 @@ impl Datapath {
         }
         self.journal.apply(world.epoch(), world.ports().map(|port| port.id));
         if let Some(voice) = self.voice() {
-            voice.adopt(world.clone());
+            voice.adopt(world.clone(), running.tracking.table().clone());
         }
         self.running = Some(Running { world, healths, ..running });
         let mut descriptors = descriptors.into_iter();
@@ -289,7 +289,7 @@ impl Datapath {
             AttachmentKind::Routers => {
                 let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
                 let its = Voice::new().with_context(|| name.clone())?;
-                its.adopt(running.world.clone());
+                its.adopt(running.world.clone(), running.tracking.table().clone());
                 let hears = (its.clone(), self.origin);
                 let started = Adapter::routers(&name, running.tables.neighbours.clone(), hears, theirs);
                 adapter = Some(started.with_context(|| name.clone())?);

@@ -1,4 +1,4 @@
-//! The table of connections: made with the first lab that has a firewall, one for all workers, and swept by a thread of its own.
+//! The table of connections: made with the first lab that has a firewall or translates addresses, one for all workers, and swept by a thread of its own.
 //! It stays for as long as the process: a changed lab goes on with the connections of the one before.
 
 use anyhow::Context;
@@ -33,12 +33,12 @@ pub(crate) struct Tracking {
     table: Arc<Connections>,
     /// Ports that have a share of it.
     admitted: BTreeSet<PortId>,
-    /// None: no lab had a firewall yet, and the table has room for nothing.
+    /// None: no lab tracked any yet, and the table has room for nothing.
     sweeper: Option<Sweeper>,
 }
 
 impl Tracking {
-    /// For labs without firewalls; with the first one there is room for so many connections.
+    /// For labs that track none; with the first one that does there is room for so many connections.
     pub(crate) fn none(capacity: u32) -> Self {
         Self { capacity, table: Arc::new(nothing()), admitted: BTreeSet::new(), sweeper: None }
     }
@@ -47,10 +47,10 @@ impl Tracking {
         &self.table
     }
 
-    /// Gives each interface of `world` that has a firewall its share, before workers decide by that World. Moments count from `origin`. If the
+    /// Gives each port of `world` where connections are tracked its share, before workers decide by that World. Moments count from `origin`. If the
     /// first of them comes when connections `run_already`, these may be picked up.
     pub(crate) fn admit(&mut self, world: &World, origin: Instant, run_already: bool) -> anyhow::Result<()> {
-        if world.guarded() == 0 {
+        if !any_tracks(world) {
             return Ok(());
         }
         if self.sweeper.is_none() {
@@ -67,17 +67,16 @@ impl Tracking {
         Ok(())
     }
 
-    /// What was counted of the connections of a port; none if it has no firewall.
+    /// What was counted of the connections of a port; none if none are tracked there.
     pub(crate) fn counts(&self, port: PortId) -> Option<Counts> {
         self.admitted.contains(&port).then(|| self.table.counts_of(port.index()))
     }
 
     /// Forgets the connections of what `world` has not, once all workers decide by it.
     pub(crate) fn forget_others(&mut self, world: &World) {
-        let stays = |id: &PortId| {
-            world.port(id.index()).is_some_and(|port| port.id == *id && port.firewall.is_some())
-        };
-        let has_place = |id: &PortId| world.port(id.index()).is_some_and(|port| port.firewall.is_some());
+        let stays =
+            |id: &PortId| world.port(id.index()).is_some_and(|port| port.id == *id && world.tracks(port));
+        let has_place = |id: &PortId| world.port(id.index()).is_some_and(|port| world.tracks(port));
         self.admitted.retain(|id| {
             // Where another port has its place, that was admitted, and this one's connections are forgotten.
             if !has_place(id) {
@@ -88,9 +87,9 @@ impl Tracking {
     }
 }
 
-/// Of a whole lab that never changes, with room for so many connections if it has firewalls.
+/// Of a whole lab that never changes, with room for so many connections if it tracks any.
 pub(crate) fn of(world: &World, capacity: u32) -> io::Result<Connections> {
-    if world.guarded() == 0 {
+    if !any_tracks(world) {
         return Ok(nothing());
     }
     let table = table(capacity)?;
@@ -107,18 +106,26 @@ fn table(capacity: u32) -> io::Result<Connections> {
     Ok(Connections::new(config, secret))
 }
 
-fn nothing() -> Connections {
+fn any_tracks(world: &World) -> bool {
+    world.ports().any(|port| world.tracks(port))
+}
+
+/// With room for none.
+pub(crate) fn nothing() -> Connections {
     Connections::new(Config { capacity: 0, ports: 0, timeouts: Timeouts::DEFAULT }, Secret::new([0; 16]))
 }
 
-/// Gives each interface with a firewall an equal part, so that none can take another's room; returns which.
+/// Gives each port where connections are tracked an equal part, so that none can take another's room; returns which. What routers translate takes two entries.
 fn admit(table: &Connections, world: &World) -> Vec<PortId> {
+    let tracking = || world.ports().filter(|port| world.tracks(port));
+    let each = table.capacity() / tracking().count().max(1);
+    for port in tracking() {
+        table.admit(port.id, if port.firewall.is_some() { each } else { each / 2 } as u32);
+    }
     let guarded: Vec<PortId> =
-        world.ports().filter(|port| port.firewall.is_some()).map(|port| port.id).collect();
-    let each = table.capacity() / guarded.len().max(1);
-    guarded.iter().for_each(|port| table.admit(*port, each as u32));
+        tracking().filter(|port| port.firewall.is_some()).map(|port| port.id).collect();
     table.fragments().share(&guarded);
-    guarded
+    tracking().map(|port| port.id).collect()
 }
 
 /// Sweeps the table until it is dropped.

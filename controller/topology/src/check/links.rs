@@ -47,6 +47,14 @@ impl Checked {
         }
     }
 
+    /// The one VLAN that a node is in there.
+    pub(crate) fn only(&self) -> Option<VlanId> {
+        match self {
+            Self::Attach { vlans: Membership::Access(id), .. } => Some(*id),
+            Self::Attach { .. } | Self::Wire { .. } | Self::Trunk { .. } => None,
+        }
+    }
+
     /// The switches to which it carries a VLAN.
     pub(crate) fn switches_with(&self, vlan: VlanId) -> &[usize] {
         let (switches, vlans) = match self {

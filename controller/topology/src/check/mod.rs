@@ -10,6 +10,7 @@ pub(crate) mod limits;
 pub(crate) mod links;
 pub(crate) mod models;
 pub(crate) mod names;
+pub(crate) mod nat;
 pub(crate) mod neighbours;
 pub(crate) mod nodes;
 pub(crate) mod routers;

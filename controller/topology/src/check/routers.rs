@@ -45,6 +45,8 @@ pub(crate) struct Router {
     pub(crate) gateways: Vec<Gateway>,
     pub(crate) networks: Networks,
     routes: Vec<Route>,
+    /// What it translates.
+    pub(crate) nat: Vec<description::Nat>,
 }
 
 impl Router {
@@ -152,7 +154,8 @@ impl Routers {
                 routers.by_vlan.insert(gateway.vlan, (routers.list.len(), place));
             }
             let networks = Networks::of(&gateways);
-            routers.list.push(Router { name: name.to_owned(), gateways, networks, routes: Vec::new() });
+            let (name, routes, nat) = (name.to_owned(), Vec::new(), Vec::new());
+            routers.list.push(Router { name, gateways, networks, routes, nat });
         }
         // What is wrong with gateways was told; routes that lead there are not to blame.
         let sound = all_read && sink.count() == before;
@@ -250,6 +253,7 @@ impl Routers {
             name: router.name.clone(),
             gateways: router.gateways.iter().map(gateway).collect(),
             routes: router.routes.clone(),
+            nat: router.nat.clone(),
         };
         self.list.iter().map(router).collect()
     }

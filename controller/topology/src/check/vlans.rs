@@ -58,7 +58,7 @@ impl Vlans {
     }
 
     /// The VLAN that is called `name`.
-    fn get(&self, said: &Said<VlanName>, sink: &mut Sink) -> Option<VlanId> {
+    pub(crate) fn get(&self, said: &Said<VlanName>, sink: &mut Sink) -> Option<VlanId> {
         let name = &said.value.0;
         if let Some(id) = self.ids.get(name) {
             return *id;

@@ -2,6 +2,7 @@
 
 pub(crate) mod dhcp;
 pub(crate) mod lab;
+pub(crate) mod nat;
 pub(crate) mod read;
 pub(crate) mod route;
 pub(crate) mod rule;

@@ -3,6 +3,7 @@
 use crate::{
     report::Sink,
     said::{
+        nat::Nat,
         read::{OneOrMany, Read, Said, Sound, said_map},
         rule::Network,
         scalar::{Form, forms, read_form},
@@ -17,7 +18,9 @@ said_map! {
     Router is "a router" {
         /// Its static routes. Of all that lead to an address the longest holds.
         routes: Vec<Said<Sound<Route>>> = "routes";
-    } not yet ["nat"]
+        /// Which packets get other addresses when it passes them on.
+        nat: Vec<Said<Sound<Nat>>> = "nat";
+    } not yet []
 }
 
 said_map! {

@@ -3,7 +3,7 @@
 use super::TagEdit;
 use crate::{
     head::{HEAD_BYTES, TAG_LEN},
-    route::Rewrite,
+    route::{Checksum, Rewrite, Translation},
 };
 
 /// A change of a copy: what a router does to it, then what the port does by which it leaves.
@@ -40,5 +40,34 @@ impl Edit {
     #[inline]
     pub const fn frame_len(&self, len: u32) -> u32 {
         self.tag.frame_len(len)
+    }
+}
+
+/// A change of one frame's copy, with what a router translates.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'t> {
+    /// Its edit.
+    pub edit: Edit,
+    /// What a router translates besides, behind that.
+    pub translation: Option<&'t Translation>,
+    /// What the frame's transport checksum covers.
+    pub checksum: Checksum,
+}
+
+impl<'t> Change<'t> {
+    /// That of a frame whose checksum is complete.
+    pub const fn of(edit: Edit, translation: Option<&'t Translation>) -> Self {
+        Self { edit, translation, checksum: Checksum::Complete }
+    }
+
+    /// Writes the changed `head` to the start of `out`, as [`Edit::apply`] does.
+    #[inline]
+    pub fn apply(&self, head: &[u8], out: &mut [u8; HEAD_BYTES + TAG_LEN]) -> usize {
+        let len = self.edit.apply(head, out);
+        if let Some((translation, rewrite)) = self.translation.zip(self.edit.rewrite) {
+            let at = self.edit.frame_len(rewrite.at.into()) as usize;
+            translation.apply(out[..len].get_mut(at..).unwrap_or_default(), self.checksum);
+        }
+        len
     }
 }

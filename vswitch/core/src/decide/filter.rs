@@ -343,7 +343,9 @@ impl Case<'_> {
         }
         match opened {
             Opened::New | Opened::Already | Opened::Refused(Refusal::Busy) => verdict,
-            Opened::Refused(Refusal::PortLimit | Refusal::TableFull | Refusal::NoPort) => Verdict::FULL,
+            Opened::Refused(
+                Refusal::PortLimit | Refusal::TableFull | Refusal::NoPort | Refusal::InverseTaken,
+            ) => Verdict::FULL,
             Opened::Refused(Refusal::NoBeginning) => Verdict::INVALID,
         }
     }

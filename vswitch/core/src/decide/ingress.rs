@@ -8,6 +8,7 @@ use crate::{
     head::{ETHERNET_LEN, FrameView, LinkHeader, MAX_FRAME_LEN, TAG_LEN, ethertype},
     id::SwitchId,
     mac::MacAddr,
+    route::Translations,
     trace::NoTrace,
     vlan::{Tci, VlanId},
     world::{Port, Role},
@@ -303,18 +304,20 @@ impl<'a> Ingress<'a> {
     /// that are known, and where there are firewalls, for frames of connections that they know: the fate of these is [`Fate::Unicast`], and
     /// they teach nothing. It ends before the first frame that is unlike that, which is to be [decided](Self::decide) and
     /// [skipped](Rows::skip); then the rest can be tried again. `from` gives the frames from a place on: how each begins, and its length.
+    /// What routers translate is noted in `translations`.
     #[inline(always)]
     pub fn ways<'f, I>(
         &self,
         rows: &mut Rows,
         from: impl Fn(usize) -> I,
+        translations: &mut Translations,
         mut run: impl FnMut(Way, Range<usize>),
     ) where
         I: Iterator<Item = (&'f [u8], u32)>,
     {
         let Some(home) = &self.home else { return };
         self.switched(home, rows, &from, &mut run);
-        while !rows.is_done() && self.routed(home, rows, &from, &mut run) {
+        while !rows.is_done() && self.routed(home, rows, &from, (translations, &mut run)) {
             self.switched(home, rows, &from, &mut run);
         }
     }
@@ -327,7 +330,7 @@ impl<'a> Ingress<'a> {
         home: &Home<'_>,
         rows: &mut Rows,
         from: &impl Fn(usize) -> I,
-        run: &mut impl FnMut(Way, Range<usize>),
+        (translations, run): (&mut Translations, &mut impl FnMut(Way, Range<usize>)),
     ) -> bool
     where
         I: Iterator<Item = (&'f [u8], u32)>,
@@ -341,7 +344,7 @@ impl<'a> Ingress<'a> {
             return false;
         }
         let frames = from(begin as usize).take((end - begin) as usize);
-        row.begin += self.route_row(home, row, frames, |way, frames: Range<usize>| {
+        row.begin += self.route_row(home, row, frames, translations, |way, frames: Range<usize>| {
             run(way, begin as usize + frames.start..begin as usize + frames.end);
         }) as u32;
         let is_whole = row.begin == end;

@@ -7,16 +7,18 @@ mod filter;
 mod gates;
 mod guard;
 mod ingress;
+mod nat;
 mod relay;
 mod route;
 mod routes;
 mod tag;
+mod translated;
 
 pub(crate) use admit::Classified;
 pub use admit::Tagging;
-pub use edit::Edit;
+pub use edit::{Change, Edit};
 pub use ingress::{GLANCE, Ingress, Rows, Way};
-pub use route::{Packet, packet};
+pub use route::{AtRouter, Packet, Routers, Waits, packet};
 pub use tag::TagEdit;
 
 use crate::{
@@ -27,7 +29,7 @@ use crate::{
     head::{FrameView, LinkHeader},
     id::SwitchId,
     limits::Asking,
-    route::{Neighbours, Rewrite},
+    route::{Neighbours, Rewrite, Translation},
     trace::{Step, Tracer},
     vlan::VlanId,
     world::{Port, World},
@@ -94,14 +96,16 @@ pub struct Decision {
     /// What the first switch on its way made of a source that was new there. None: the source was known on the whole way, so that the same
     /// frame again would change nothing.
     pub lesson: Option<Lesson>,
-    /// What a router changes in it, for all its copies.
+    /// What a router changes in it, for all its copies; what it translates has no number yet.
     pub rewrite: Option<Rewrite>,
+    /// What it translates.
+    pub translation: Option<Translation>,
 }
 
 impl Decision {
     /// A fate that taught nothing.
     pub const fn plain(fate: Fate) -> Self {
-        Self { fate, lesson: None, rewrite: None }
+        Self { fate, lesson: None, rewrite: None, translation: None }
     }
 }
 

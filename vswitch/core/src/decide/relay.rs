@@ -5,7 +5,7 @@ use crate::{
     drop_reason::DropReason,
     fdb::{Key, Learned, Refusal, Target},
     id::SwitchId,
-    route::Rewrite,
+    route::{Rewrite, Translation},
     trace::{Step, Tracer},
     world::{Domain, HopId, MAX_SWITCHES, Port, Role},
 };
@@ -42,6 +42,8 @@ pub(super) struct Progress {
     pub(super) refused: Option<DropReason>,
     /// What a router changes in it.
     pub(super) rewrite: Option<Rewrite>,
+    /// What it translates.
+    pub(super) translation: Option<Translation>,
     /// What the first switch that did not know the source there made of it.
     lesson: Option<Lesson>,
     /// The source address was refused at the port: no other switch may learn it either, else the port's cap and the
@@ -83,7 +85,8 @@ impl<'a> Relay<'a> {
             (false, _) if progress.went_back => Fate::Dropped(DropReason::SamePort),
             (false, _) => Fate::Dropped(progress.refused.unwrap_or(DropReason::NoReceiver)),
         };
-        Decision { fate, lesson: progress.lesson, rewrite: progress.rewrite }
+        let Progress { lesson, rewrite, translation, .. } = progress;
+        Decision { fate, lesson, rewrite, translation }
     }
 
     /// Learns the source where the frame arrived, and looks up its destination.
@@ -119,8 +122,10 @@ impl<'a> Relay<'a> {
             tracer.step(|| {
                 Step::found(world, switch, self.frame.view.link.dst, target, fdb.is_static(key, now))
             });
+            // What waited at the routers' port is for routers still.
+            let is_routers = matches!(self.port.role, Role::Routers { .. });
             let onward = match target {
-                _ if target == from => Some(Onward::Back),
+                _ if target == from && !is_routers => Some(Onward::Back),
                 Target::Port(id) => world.port(id.index()).map(Onward::Port),
                 Target::Trunk(neighbour) => world.hop_to(switch, neighbour, vlan).map(Onward::Trunk),
             };

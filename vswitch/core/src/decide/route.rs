@@ -1,28 +1,40 @@
 //! A frame at a router: whether it may be passed on, to which neighbour, and what of it changes (RFC 1812 §5.2, RFC 8200).
 
-use super::{Fate, Relay, Switch, admit::Classified, filter::Examined, relay::Progress};
+use super::{Fate, Relay, Switch, admit::Classified, filter::Examined, nat, relay::Progress};
 use crate::{
     checksum::Sum,
+    clock::Instant,
     drop_reason::DropReason,
+    firewall::connections::Connections,
     flow::Flow,
-    head::{FrameView, Head, LinkHeader, Network, TagKind},
+    head::{FrameView, HEAD_BYTES, Head, LinkHeader, Network, TagKind},
     id::SwitchId,
     mac::MacAddr,
-    route::{Interface, Onward, Rewrite, Route, Router, Routing},
-    trace::{Step, ToRouter, Tracer},
+    route::{Checksum, Interface, Neighbours, Onward, Rewrite, Route, Router, Routing, Translation},
+    trace::{NoTrace, Step, ToRouter, Tracer},
     vlan::VlanId,
-    world::Port,
+    world::{Port, World},
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What a router makes of a frame.
-enum Routed {
-    /// It answers, asks for the neighbour and keeps the frame meanwhile, or does with it whatever it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtRouter {
+    /// It is for the router itself, or nothing that it passes on.
     Own,
+    /// It is kept while the router asks who has this address.
+    Asks(VlanId, IpAddr),
     /// It is lost.
     Dropped(DropReason),
     /// It goes to this neighbour.
-    Onward { vlan: VlanId, mac: MacAddr },
+    Onward {
+        /// The VLAN.
+        vlan: VlanId,
+        /// The neighbour.
+        mac: MacAddr,
+        /// What of it is translated.
+        translation: Option<Translation>,
+    },
 }
 
 /// An IP header, as a router reads it.
@@ -36,7 +48,176 @@ pub struct Packet {
     pub hops: u8,
 }
 
-impl<'a> Relay<'a> {
+/// What routers know, at one moment.
+#[derive(Debug, Clone, Copy)]
+pub struct Routers<'a> {
+    /// The configuration.
+    pub world: &'a World,
+    /// The connections that they translate.
+    pub connections: &'a Connections,
+    /// Whom they know.
+    pub neighbours: &'a Neighbours,
+    /// The moment.
+    pub now: Instant,
+    /// Whether what they see is noted; not of a frame that is only imagined.
+    pub learning: bool,
+}
+
+impl<'a> From<&Switch<'a>> for Routers<'a> {
+    fn from(switch: &Switch<'a>) -> Self {
+        let Switch { world, connections, neighbours, now, learning, .. } = *switch;
+        Self { world, connections, neighbours, now, learning }
+    }
+}
+
+impl Routers<'_> {
+    /// What the router of a VLAN makes of a frame that came to it there; none if it has none.
+    pub fn pass_on<T: Tracer>(
+        &self,
+        vlan: VlanId,
+        frame: (&FrameView<'_>, &Head),
+        tracer: &mut T,
+    ) -> Option<AtRouter> {
+        let gateway = self.gateway(vlan)?;
+        let decided = gateway.find(frame, tracer).and_then(|found| match found {
+            Found::Own => Ok(AtRouter::Own),
+            Found::Asks(vlan, next) => Ok(AtRouter::Asks(vlan, next)),
+            Found::Onward { vlan, mac, translated: None } => {
+                Ok(AtRouter::Onward { vlan, mac, translation: None })
+            }
+            Found::Onward { vlan, mac, translated: Some((case, then)) } => {
+                Ok(AtRouter::Onward { vlan, mac, translation: case.settle(then, tracer)? })
+            }
+        });
+        Some(decided.unwrap_or_else(AtRouter::Dropped))
+    }
+
+    /// The neighbour that a frame waits for which came to the router of a VLAN, if it does; nothing is noted.
+    ///
+    /// # Errors
+    /// It is lost, whoever is there.
+    pub fn waits_for(&self, vlan: VlanId, frame: (&FrameView<'_>, &Head)) -> Result<Waits, DropReason> {
+        let Some(gateway) = self.gateway(vlan) else { return Ok(Waits::NotAtAll) };
+        Ok(match gateway.find(frame, &mut NoTrace)? {
+            Found::Own => Waits::NotAtAll,
+            Found::Asks(vlan, next) => Waits::For(vlan, next),
+            Found::Onward { .. } => Waits::NoMore,
+        })
+    }
+
+    fn gateway(&self, vlan: VlanId) -> Option<Gateway<'_>> {
+        let routing = self.world.routing()?;
+        let interface = routing.interface(vlan)?;
+        Some(Gateway { routers: self, routing, interface, router: routing.router(interface) })
+    }
+}
+
+/// Whether a frame waits for a neighbour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// It is for the router itself, or nothing that it passes on.
+    NotAtAll,
+    /// Until it is known who has this address.
+    For(VlanId, IpAddr),
+    /// The neighbour is known.
+    NoMore,
+}
+
+/// A router where a frame came to it.
+struct Gateway<'a> {
+    routers: &'a Routers<'a>,
+    routing: &'a Routing,
+    interface: &'a Interface,
+    router: &'a Router,
+}
+
+/// What it makes of a frame, before it notes anything.
+enum Found<'a> {
+    Own,
+    Asks(VlanId, IpAddr),
+    Onward {
+        vlan: VlanId,
+        mac: MacAddr,
+        /// If it translates.
+        translated: Option<(nat::Case<'a>, nat::Then<'a>)>,
+    },
+}
+
+impl<'a> Gateway<'a> {
+    fn find<T: Tracer>(
+        &self,
+        (view, head): (&FrameView<'_>, &Head),
+        tracer: &mut T,
+    ) -> Result<Found<'a>, DropReason> {
+        let Self { interface, router, routing, .. } = *self;
+        let Some(packet) = packet(head, view.bytes)? else {
+            tracer.step(|| Step::to_router(router, ToRouter::NotIp));
+            return Ok(Found::Own);
+        };
+        let at = (routing.port, interface.said.vlan);
+        let case = router.nat().map(|nat| nat::Case::read((self.routers, nat), at, (view, head), packet.src));
+        let known = case.as_ref().map_or(nat::Known::New(None), |case| case.known(tracer));
+        let dst = match &known {
+            nat::Known::Dropped(reason) => return Err(*reason),
+            nat::Known::Translated(translated) => translated.translation.dst(),
+            nat::Known::New(Some((dst, _))) => *dst,
+            nat::Known::New(None) => packet.dst,
+        };
+        let route = router.find(dst);
+        // Whether they hear it from there they decide themselves: neighbours speak from addresses that no router passes on.
+        if is_link_local(dst) || route.is_some_and(|route| route.onward == Onward::Own) {
+            tracer.step(|| Step::to_router(router, ToRouter::Own(dst)));
+            return Ok(Found::Own);
+        }
+        if !packet.is_routable(interface, router) {
+            return Err(DropReason::Martian);
+        }
+        let (vlan, next) = self.next((view, &packet), (dst, route), tracer)?;
+        let Some((to, mac)) = self.routing.interface(vlan).zip(self.mac(vlan, next)) else {
+            tracer.step(|| Step::to_router(router, ToRouter::Asks(next)));
+            return Ok(Found::Asks(vlan, next));
+        };
+        let translated = case.map(|case| (case, nat::Then { known, to, next }));
+        Ok(Found::Onward { vlan, mac, translated })
+    }
+
+    /// The next hop, and its VLAN, of what goes by that route.
+    fn next<T: Tracer>(
+        &self,
+        (view, packet): (&FrameView<'_>, &Packet),
+        (dst, route): (IpAddr, Option<&Route>),
+        tracer: &mut T,
+    ) -> Result<(VlanId, IpAddr), DropReason> {
+        let (world, router) = (self.routers.world, self.router);
+        let route = route.ok_or(DropReason::NoRoute)?;
+        match &route.onward {
+            Onward::Broadcast => return Err(DropReason::DirectedBroadcast),
+            Onward::Blackhole => {
+                tracer.step(|| Step::routed(world, router, route, None));
+                return Err(DropReason::Blackhole);
+            }
+            Onward::Connected(_) | Onward::Via(_) | Onward::Own => {}
+        }
+        if packet.hops <= 1 {
+            return Err(DropReason::TtlExceeded);
+        }
+        let flow = || Flow::of(view.bytes, view.len).number();
+        let (vlan, next) = route.onward.next(dst, flow).ok_or(DropReason::NoRoute)?;
+        tracer.step(|| Step::routed(world, router, route, Some((vlan, next, self.mac(vlan, next)))));
+        Ok((vlan, next))
+    }
+
+    /// The MAC address of a neighbour.
+    fn mac(&self, vlan: VlanId, next: IpAddr) -> Option<MacAddr> {
+        let Routers { neighbours, now, learning, .. } = *self.routers;
+        neighbours.find(vlan, next, now, learning).or_else(|| {
+            // For one that is only imagined nobody is asked: those whose addresses the file states are where it says.
+            if learning { None } else { self.routing.stated(vlan, next) }
+        })
+    }
+}
+
+impl Relay<'_> {
     /// A frame that came to the address of routers, whose port that is, at this switch.
     #[cold]
     pub(super) fn route<T: Tracer>(
@@ -46,80 +227,21 @@ impl<'a> Relay<'a> {
         copies: &mut Vec<super::Copy>,
         tracer: &mut T,
     ) {
-        let found = self.switch.world.routing().and_then(|routing| {
-            let interface = routing.interface(self.class.vlan)?;
-            Some((routing, interface, routing.router(interface)))
-        });
-        let Some((routing, interface, router)) = found else { return };
-        match self.routed((routing, interface, router), tracer) {
-            Routed::Own => self.send(port, at, copies, tracer),
-            Routed::Dropped(reason) => progress.refused = Some(reason),
-            Routed::Onward { vlan, mac } => {
-                let rewrite = Rewrite { dst: mac, src: routing.mac, at: self.frame.view.link.len };
-                let decided = self.onward(port, (at, vlan), rewrite, copies, tracer);
-                progress.rewrite = Some(rewrite);
+        let Some(routing) = self.switch.world.routing() else { return };
+        let frame = (self.frame.view, self.frame.head());
+        match Routers::from(self.switch).pass_on(self.class.vlan, frame, tracer) {
+            None => {}
+            Some(AtRouter::Own | AtRouter::Asks(..)) => self.send(port, at, copies, tracer),
+            Some(AtRouter::Dropped(reason)) => progress.refused = Some(reason),
+            Some(AtRouter::Onward { vlan, mac, translation }) => {
+                let at_ip = self.frame.view.link.len;
+                let rewrite = Rewrite { dst: mac, src: routing.mac, at: at_ip, translation: None };
+                let decided = self.onward(port, (at, vlan), (rewrite, translation), copies, tracer);
+                (progress.rewrite, progress.translation) = (Some(rewrite), translation);
                 progress.flooded = decided == Fate::Flooded;
                 if let Fate::Dropped(reason) = decided {
                     progress.refused = Some(reason);
                 }
-            }
-        }
-    }
-
-    /// What the router makes of it.
-    fn routed<T: Tracer>(
-        &self,
-        (routing, interface, router): (&Routing, &Interface, &Router),
-        tracer: &mut T,
-    ) -> Routed {
-        let Switch { world, neighbours, now, learning, .. } = *self.switch;
-        let head = self.frame.head();
-        let packet = match packet(head, self.frame.view.bytes) {
-            Ok(Some(packet)) => packet,
-            Ok(None) => {
-                tracer.step(|| Step::to_router(router, ToRouter::NotIp));
-                return Routed::Own;
-            }
-            Err(reason) => return Routed::Dropped(reason),
-        };
-        let own = |tracer: &mut T| {
-            tracer.step(|| Step::to_router(router, ToRouter::Own(packet.dst)));
-            Routed::Own
-        };
-        let route = router.find(packet.dst);
-        // Whether they hear it from there they decide themselves: neighbours speak from addresses that no router passes on.
-        if is_link_local(packet.dst) || route.is_some_and(|route| route.onward == Onward::Own) {
-            return own(tracer);
-        }
-        if !packet.is_routable(interface, router) {
-            return Routed::Dropped(DropReason::Martian);
-        }
-        let Some(route) = route else { return Routed::Dropped(DropReason::NoRoute) };
-        match &route.onward {
-            Onward::Broadcast => return Routed::Dropped(DropReason::DirectedBroadcast),
-            Onward::Blackhole => {
-                tracer.step(|| Step::routed(world, router, route, None));
-                return Routed::Dropped(DropReason::Blackhole);
-            }
-            Onward::Connected(_) | Onward::Via(_) | Onward::Own => {}
-        }
-        if packet.hops <= 1 {
-            return Routed::Dropped(DropReason::TtlExceeded);
-        }
-        let flow = || Flow::of(self.frame.view.bytes, self.frame.view.len).number();
-        let Some((vlan, next)) = route.onward.next(packet.dst, flow) else {
-            return Routed::Dropped(DropReason::NoRoute);
-        };
-        let mac = neighbours.find(vlan, next, now, learning).or_else(|| {
-            // For one that is only imagined nobody is asked: those whose addresses the file states are where it says.
-            if learning { None } else { routing.stated(vlan, next) }
-        });
-        tracer.step(|| Step::routed(world, router, route, Some((vlan, next, mac))));
-        match mac {
-            Some(mac) if routing.interface(vlan).is_some() => Routed::Onward { vlan, mac },
-            _ => {
-                tracer.step(|| Step::to_router(router, ToRouter::Asks(next)));
-                Routed::Own
             }
         }
     }
@@ -129,18 +251,29 @@ impl<'a> Relay<'a> {
         &self,
         port: &Port,
         (at, vlan): (SwitchId, VlanId),
-        rewrite: Rewrite,
+        (rewrite, translation): (Rewrite, Option<Translation>),
         copies: &mut Vec<super::Copy>,
         tracer: &mut T,
     ) -> Fate {
-        let link = LinkHeader { dst: rewrite.dst, src: rewrite.src, ..*self.frame.view.link };
-        let view = FrameView { link: &link, ..*self.frame.view };
         // At the switch that it came to, if that has the VLAN.
         let here = self.switch.world.domain(at, vlan).map(|_| at);
         let Some(switch) = here.or_else(|| port.role.home(vlan)) else {
             return Fate::Dropped(DropReason::NoReceiver);
         };
         let class = Classified { switch, vlan, ..self.class };
+        let link = LinkHeader { dst: rewrite.dst, src: rewrite.src, ..*self.frame.view.link };
+        let view = FrameView { link: &link, ..*self.frame.view };
+        let Some(translation) = translation else {
+            let frame = &Examined::new(&view);
+            return Relay { switch: self.switch, port, frame, class }.run(copies, tracer).fate;
+        };
+        // Who gets it judges what it gets.
+        let mut bytes = [0; HEAD_BYTES];
+        let judged = view.bytes.len().min(HEAD_BYTES);
+        bytes[..judged].copy_from_slice(&view.bytes[..judged]);
+        let packet = bytes[..judged].get_mut(usize::from(rewrite.at)..).unwrap_or_default();
+        translation.apply(packet, Checksum::Complete);
+        let view = FrameView { bytes: &bytes[..judged], ..view };
         let frame = &Examined::new(&view);
         Relay { switch: self.switch, port, frame, class }.run(copies, tracer).fate
     }

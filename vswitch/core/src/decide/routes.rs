@@ -9,8 +9,9 @@ use super::{
 use crate::{
     checksum::Sum,
     fdb::Place,
+    firewall::connections::Hosts,
     head::{ETHERNET_LEN, MAX_FRAME_LEN, TAG_LEN, ethertype},
-    route::{Interface, Onward, Rewrite, Router},
+    route::{Interface, NatNumber, Onward, Rewrite, Router, Routing, Translations},
     vlan::VlanId,
 };
 use std::{
@@ -20,17 +21,30 @@ use std::{
 
 /// Source and destination of a packet, as they stand in it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Ends {
+pub(super) enum Ends {
     V4([u8; 8]),
     V6([u8; 32]),
 }
 
 /// What is true of all packets between the same ends.
-struct Known {
+pub(super) struct Known {
     ends: Ends,
-    way: Way,
+    pub(super) way: Way,
     /// Bytes that a frame may have.
-    longest: u32,
+    pub(super) longest: u32,
+    /// To whom they go, and in which VLAN.
+    pub(super) vlan: VlanId,
+    pub(super) next: IpAddr,
+}
+
+impl Known {
+    /// The same of packets that are translated besides.
+    pub(super) fn translated(mut self, number: NatNumber) -> Self {
+        if let Some(rewrite) = &mut self.way.edit.rewrite {
+            rewrite.translation = Some(number);
+        }
+        self
+    }
 }
 
 impl Ingress<'_> {
@@ -41,9 +55,14 @@ impl Ingress<'_> {
         home: &Home<'_>,
         row: &Row,
         frames: impl Iterator<Item = (&'f [u8], u32)>,
+        translations: &mut Translations,
         mut run: impl FnMut(Way, Range<usize>),
     ) -> usize {
         let at = ETHERNET_LEN + if row.tag == Tag::NONE { 0 } else { TAG_LEN };
+        let Some(gateway) = self.gateway(row) else { return 0 };
+        if let Some(nat) = gateway.router.nat() {
+            return self.translate_row(home, (row, at), (gateway, nat), frames, translations, run);
+        }
         let (mut known, mut begin, mut end): (Option<Known>, usize, usize) = (None, 0, 0);
         for (bytes, len) in frames {
             let Some(ends) = ends(at, bytes, len) else { break };
@@ -52,7 +71,7 @@ impl Ingress<'_> {
                     run(known.way, begin..end);
                 }
                 begin = end;
-                known = self.know(home, row, (at, ends));
+                known = self.know(home, row, gateway, (at, ends, ends));
             }
             if known.as_ref().is_none_or(|known| len > known.longest) {
                 break;
@@ -65,12 +84,23 @@ impl Ingress<'_> {
         end
     }
 
-    /// Where packets between these ends go; none if that needs another look.
-    fn know(&self, home: &Home<'_>, row: &Row, (at, ends): (usize, Ends)) -> Option<Known> {
-        let (world, neighbours) = (self.switch.world, self.switch.neighbours);
-        let routing = world.routing()?;
+    /// The gateway that a row is for.
+    fn gateway(&self, row: &Row) -> Option<Gateway<'_>> {
+        let routing = self.switch.world.routing()?;
         let interface = routing.interface(row.place?.vlan()?)?;
-        let (vlan, next) = next(routing.router(interface), interface, ends)?;
+        Some(Gateway { routing, interface, router: routing.router(interface) })
+    }
+
+    /// Where packets go that came with `ends`, and go on with `onward`: none if that needs another look.
+    pub(super) fn know(
+        &self,
+        home: &Home<'_>,
+        row: &Row,
+        Gateway { routing, interface, router }: Gateway<'_>,
+        (at, ends, onward): (usize, Ends, Ends),
+    ) -> Option<Known> {
+        let (world, neighbours) = (self.switch.world, self.switch.neighbours);
+        let (vlan, next) = next(router, interface, ends, onward)?;
         routing.interface(vlan)?;
         let mac = neighbours.find(vlan, next, self.switch.now, true)?;
         let place = Place::new(home.switch, vlan);
@@ -83,28 +113,61 @@ impl Ingress<'_> {
             return None;
         }
         let longest = port.mtu.map_or(MAX_FRAME_LEN, |mtu| u32::from(mtu) + at as u32).min(MAX_FRAME_LEN);
-        let rewrite = Rewrite { dst: mac, src: routing.mac, at: at as u8 };
+        let rewrite = Rewrite { dst: mac, src: routing.mac, at: at as u8, translation: None };
         let tag = TagEdit::on_egress(egress, vlan, row.tag.tci(), false);
         let way = Way { to: port.id.index(), edit: Edit { tag, rewrite: Some(rewrite) } };
-        Some(Known { ends, way, longest })
+        Some(Known { ends, way, longest, vlan, next })
     }
 }
 
-/// The neighbour to whom a router passes on packets between these ends; none if it does not, or each flow has a way of its own.
-fn next(router: &Router, interface: &Interface, ends: Ends) -> Option<(VlanId, IpAddr)> {
-    let (src, dst): (IpAddr, IpAddr) = match ends {
-        Ends::V4([a, b, c, d, e, f, g, h]) => {
-            (Ipv4Addr::new(a, b, c, d).into(), Ipv4Addr::new(e, f, g, h).into())
+/// A gateway that frames came to.
+#[derive(Clone, Copy)]
+pub(super) struct Gateway<'a> {
+    pub(super) routing: &'a Routing,
+    pub(super) interface: &'a Interface,
+    router: &'a Router,
+}
+
+impl Ends {
+    /// Those of a packet between these hosts.
+    pub(super) fn of(hosts: Hosts) -> Self {
+        match hosts {
+            Hosts::V4(src, dst) => {
+                let both = u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits());
+                Self::V4(both.to_be_bytes())
+            }
+            Hosts::V6(src, dst) => {
+                let mut both = [0; 32];
+                both[..16].copy_from_slice(&src.octets());
+                both[16..].copy_from_slice(&dst.octets());
+                Self::V6(both)
+            }
         }
-        Ends::V6(both) => {
-            let (src, dst) = both.split_at(16);
-            let address = |octets: &[u8]| octets.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets));
-            (address(src)?.into(), address(dst)?.into())
+    }
+
+    /// Source and destination.
+    fn addresses(self) -> Option<(IpAddr, IpAddr)> {
+        match self {
+            Self::V4([a, b, c, d, e, f, g, h]) => {
+                Some((Ipv4Addr::new(a, b, c, d).into(), Ipv4Addr::new(e, f, g, h).into()))
+            }
+            Self::V6(both) => {
+                let (src, dst) = both.split_at(16);
+                let address =
+                    |octets: &[u8]| octets.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets));
+                Some((address(src)?.into(), address(dst)?.into()))
+            }
         }
-    };
+    }
+}
+
+/// The neighbour to whom a router passes on packets that came with `ends` and go on with `onward`; none if it does not, or each flow has a way of its own.
+fn next(router: &Router, interface: &Interface, ends: Ends, onward: Ends) -> Option<(VlanId, IpAddr)> {
+    let (src, dst) = ends.addresses()?;
     if is_link_local(dst) || !(Packet { src, dst, hops: 2 }).is_routable(interface, router) {
         return None;
     }
+    let (_, dst) = onward.addresses()?;
     match &router.find(dst)?.onward {
         Onward::Connected(vlan) => Some((*vlan, dst)),
         Onward::Via(ways) => <&[_; 1]>::try_from(&ways[..]).ok().map(|[way]| *way),
@@ -114,7 +177,7 @@ fn next(router: &Router, interface: &Interface, ends: Ends) -> Option<(VlanId, I
 
 /// The ends of a packet that may be passed on, in a frame of `len` bytes that begins so: with a header of the common kind, whole, and with hops left.
 #[inline(always)]
-fn ends(at: usize, bytes: &[u8], len: u32) -> Option<Ends> {
+pub(super) fn ends(at: usize, bytes: &[u8], len: u32) -> Option<Ends> {
     let ip = bytes.get(at..)?;
     let whole = |packet: usize| at + packet <= len as usize;
     match gates::ethertype(at, bytes)? {

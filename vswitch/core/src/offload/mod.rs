@@ -93,6 +93,8 @@ impl Abilities {
 pub struct Offload {
     checksum_start: u16,
     checksum_offset: u16,
+    /// Whether it is that of the frame's own transport header.
+    is_own: bool,
     cut: Option<Cut>,
 }
 
@@ -169,7 +171,13 @@ impl Offload {
             (_, Some(transport)) if is_own => Cut::judge(asked, bytes, len, &head, transport, sender)?,
             _ => return None,
         };
-        Some(Self { checksum_start: asked.checksum_start, checksum_offset: asked.checksum_offset, cut })
+        let Asked { checksum_start, checksum_offset, .. } = *asked;
+        Some(Self { checksum_start, checksum_offset, is_own, cut })
+    }
+
+    /// Whether the checksum that is left to do is that of the frame's own transport header, not of what a tunnel carries.
+    pub const fn is_of_transport(&self) -> bool {
+        self.is_own
     }
 
     /// The length of the longest frame that it makes on a wire, of a frame of `len` bytes.

@@ -1,8 +1,8 @@
 //! From what is said of routers to their tables.
 
-use super::{Interface, Onward, Route, Router, Routing};
+use super::{Interface, Nat, Onward, Route, Router, Routing};
 use crate::{
-    description::{self, Description, Link, Via},
+    description::{self, Description, Link, NatRule, Via},
     id::SwitchId,
     mac::MacAddr,
     vlan::{VlanId, VlanSet},
@@ -26,6 +26,7 @@ impl Routing {
         let mac = port_mac(description, said)?;
         let (mut interfaces, mut routers) = (Vec::new(), Vec::with_capacity(said.routers.len()));
         for (place, router) in said.routers.iter().enumerate() {
+            let nat = Nat::compile(router.nat.iter().map(|nat| (&nat.rule, nat.origin)), &router.gateways);
             for gateway in &router.gateways {
                 let wrong = |fault| CompileError {
                     who: format!("the gateway of VLAN {}", gateway.vlan),
@@ -37,9 +38,10 @@ impl Routing {
                 }
                 // A VLAN that no switch has is one that nothing is said in.
                 let home = reached(gateway.vlan).unwrap_or(SwitchId::new(0));
-                interfaces.push(Interface { said: gateway.clone(), home, router: place });
+                let outside = nat.iter().flat_map(|nat| nat.addresses(gateway.vlan)).collect();
+                interfaces.push(Interface { said: gateway.clone(), home, outside, router: place });
             }
-            routers.push(compile_router(router)?);
+            routers.push(compile_router(router, nat)?);
         }
         interfaces.sort_by_key(|interface| interface.said.vlan);
         let twice = interfaces.windows(2).find(|pair| pair[0].said.vlan == pair[1].said.vlan);
@@ -69,9 +71,14 @@ fn port_mac(description: &Description, said: &description::Routing) -> Result<Ma
     })
 }
 
-fn compile_router(said: &description::Router) -> Result<Router, CompileError> {
-    let mut router =
-        Router { name: said.name.clone(), v4: PrefixMap::new(), v6: PrefixMap::new(), routes: Vec::new() };
+fn compile_router(said: &description::Router, nat: Option<Nat>) -> Result<Router, CompileError> {
+    let mut router = Router {
+        name: said.name.clone(),
+        v4: PrefixMap::new(),
+        v6: PrefixMap::new(),
+        routes: Vec::new(),
+        nat,
+    };
     for gateway in &said.gateways {
         let route = |to, onward| Route { to, onward, origin: gateway.origin };
         for own in &gateway.addresses {
@@ -82,6 +89,12 @@ fn compile_router(said: &description::Router) -> Result<Router, CompileError> {
         }
         for own in &gateway.addresses {
             router.add(route(own.addr().into(), Onward::Own));
+        }
+    }
+    // An address that a host has outside is the router's: what comes for it goes to the host before this is asked.
+    for nat in &said.nat {
+        if let NatRule::Static { outside, .. } = nat.rule {
+            router.add(Route { to: outside.into(), onward: Onward::Own, origin: nat.origin });
         }
     }
     for route in &said.routes {

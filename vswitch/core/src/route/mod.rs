@@ -4,11 +4,16 @@
 //! look, goes to the routers' port, where somebody answers it; frames for a neighbour that is known are routed where they come in.
 
 mod compile;
+mod nat;
 mod neighbours;
 mod rewrite;
+mod translation;
 
+pub use nat::{Nat, Source};
 pub use neighbours::{CAPACITY, Neighbour, Neighbours};
-pub use rewrite::Rewrite;
+pub use rewrite::{NatNumber, Rewrite, Translations};
+pub(crate) use translation::has_free_ports;
+pub use translation::{Checksum, NewEnds, Translation};
 
 use crate::{
     description::{Gateway, Origin},
@@ -41,6 +46,8 @@ pub struct Interface {
     pub said: Gateway,
     /// The switch at which what the router itself sends into the VLAN begins its way.
     pub home: SwitchId,
+    /// Addresses that are hosts' elsewhere, for whom the router answers here.
+    outside: Vec<IpAddr>,
     router: usize,
 }
 
@@ -52,6 +59,7 @@ pub struct Router {
     v4: PrefixMap<Ipv4Net, usize>,
     v6: PrefixMap<Ipv6Net, usize>,
     routes: Vec<Route>,
+    nat: Option<Nat>,
 }
 
 /// One of a router's routes.
@@ -121,9 +129,14 @@ impl Routing {
 }
 
 impl Interface {
-    /// Whether the address is the router's own here.
+    /// Whether the router has the address here: as its own, or for a host elsewhere.
     pub fn has(&self, address: IpAddr) -> bool {
-        self.said.addresses.iter().any(|own| own.addr() == address)
+        self.said.addresses.iter().any(|own| own.addr() == address) || self.outside.contains(&address)
+    }
+
+    /// The addresses that the router has here for hosts elsewhere.
+    pub fn outside(&self) -> &[IpAddr] {
+        &self.outside
     }
 
     /// The router's own address here from which it speaks to `peer`: in the same network if there is one, else the first of that version.

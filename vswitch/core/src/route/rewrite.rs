@@ -1,6 +1,8 @@
 //! What a router changes in a frame that it passes on.
 
+use super::Translation;
 use crate::mac::MacAddr;
+use std::num::NonZeroU16;
 
 /// The change: both addresses of the link, and one hop less (RFC 1812 §5.3.1, RFC 8200 §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +13,37 @@ pub struct Rewrite {
     pub src: MacAddr,
     /// Where the IP header stands.
     pub at: u8,
+    /// What else changes, if the router translates.
+    pub translation: Option<NatNumber>,
+}
+
+/// One of a batch's [translations](Translations): it names what is as long as all else of a change together, and which few packets need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NatNumber(NonZeroU16);
+
+/// The translations of a batch.
+#[derive(Debug, Default)]
+pub struct Translations(Vec<Translation>);
+
+impl Translations {
+    /// One more; none if it is one of too many.
+    pub fn note(&mut self, translation: Translation) -> Option<NatNumber> {
+        let number = u16::try_from(self.0.len() + 1).ok().and_then(NonZeroU16::new)?;
+        self.0.push(translation);
+        Some(NatNumber(number))
+    }
+
+    /// What a change says besides, if it does.
+    #[inline]
+    pub fn of(&self, rewrite: Option<&Rewrite>) -> Option<&Translation> {
+        let NatNumber(number) = rewrite?.translation?;
+        self.0.get(usize::from(number.get()) - 1)
+    }
+
+    /// Forgets them all.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
 }
 
 impl Rewrite {

@@ -178,9 +178,12 @@ impl World {
         &self.switches
     }
 
-    /// How many interfaces have a firewall.
-    pub fn guarded(&self) -> usize {
-        self.ports().filter(|port| port.firewall.is_some()).count()
+    /// Whether connections are tracked at a port: it has a firewall, or is that of routers of which one translates.
+    pub fn tracks(&self, port: &Port) -> bool {
+        let translates = |routing: &Routing| {
+            routing.port == port.id && routing.routers().iter().any(|router| router.nat().is_some())
+        };
+        port.firewall.is_some() || self.routing().is_some_and(translates)
     }
 
     /// The name of the group and the line of the rule in this place of a policy of this World.

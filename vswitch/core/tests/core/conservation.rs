@@ -11,6 +11,7 @@ use vswitch_core::{
     head::HEAD_BYTES,
     id::SwitchId,
     mac::MacAddr,
+    route::Translations,
     vlan::{Tci, VlanId},
 };
 
@@ -280,7 +281,7 @@ pub(crate) fn fates(bench: &Bench, port: u16, frames: &[Vec<u8>]) -> (Vec<(Fate,
         let from = |at: usize| {
             frames[at..].iter().map(|frame| (&frame[..frame.len().min(HEAD_BYTES)], frame.len() as u32))
         };
-        ingress.ways(&mut rows, from, |way, places| {
+        ingress.ways(&mut rows, from, &mut Translations::default(), |way, places| {
             assert_eq!(places.start, fates.len(), "in order");
             let copy = Copy { to: way.to, outcome: Ok(way.edit.tag) };
             fates.extend(places.map(|_| (Fate::Unicast, vec![copy])));

@@ -3,7 +3,7 @@
 use super::record::{Direction, FACTS_BYTES, Facts, Sender};
 use vhost_net_backend::device::ring::Payload;
 use vswitch_core::{
-    decide::Edit,
+    decide::{Change, Edit},
     drop_reason::DropReason,
     filter::Filter,
     head::{HEAD_BYTES, TAG_LEN},
@@ -19,8 +19,8 @@ pub(crate) struct Taken<'a> {
     pub(crate) head: &'a [u8],
     pub(crate) payload: Payload<'a>,
     pub(crate) len: u32,
-    /// What becomes of its tag on the way out.
-    pub(crate) edit: Edit,
+    /// What changes of it on the way out.
+    pub(crate) change: Change<'a>,
     /// Why the switch dropped it, if it did.
     pub(crate) dropped: Option<DropReason>,
 }
@@ -50,16 +50,16 @@ impl Intake {
 
     /// Copies the frame, if it is wanted and there is room.
     pub(crate) fn take(&mut self, taken: &Taken<'_>) {
-        let Taken { head, payload, edit, .. } = *taken;
+        let Taken { head, payload, change, .. } = *taken;
         let mut edited = [0; HEAD_BYTES + TAG_LEN];
-        let head = match edit {
+        let head = match change.edit {
             Edit::KEEP => head,
-            edit => {
-                let length = edit.apply(head, &mut edited);
+            _ => {
+                let length = change.apply(head, &mut edited);
                 &edited[..length]
             }
         };
-        let len = edit.frame_len(taken.len);
+        let len = change.edit.frame_len(taken.len);
         if !self.filter.matches(&head[..head.len().min(HEAD_BYTES)], len) {
             return;
         }

@@ -19,7 +19,7 @@ use std::{
     time::Instant,
 };
 use vhost_net_backend::driver::{Moved, QueuePair};
-use vswitch_core::{clock, route::Neighbours, world::World};
+use vswitch_core::{clock, firewall::connections::Connections, route::Neighbours, world::World};
 
 /// What the datapath and the routers' thread have in common.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ pub(crate) struct Voice {
 
 #[derive(Debug, Default)]
 struct Letters {
-    /// The World that the routers are to speak for: the latest.
-    world: Option<Arc<World>>,
+    /// The World that the routers are to speak for, the latest, and the connections that they translate.
+    world: Option<(Arc<World>, Arc<Connections>)>,
     /// What they counted when they last had nothing to do.
     counts: Counts,
     /// The addresses that they had given then, and when that was.
@@ -48,9 +48,9 @@ impl Voice {
     }
 
     /// The routers are to speak for this World from now on.
-    pub(crate) fn adopt(&self, world: Arc<World>) {
+    pub(crate) fn adopt(&self, world: Arc<World>, connections: Arc<Connections>) {
         let mut letters = self.letters();
-        letters.world = Some(world);
+        letters.world = Some((world, connections));
         // Before anybody can take the World. A counter that is full is as good as signalled.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
@@ -71,7 +71,7 @@ impl Voice {
     }
 
     /// The World that is to be adopted, if there is one.
-    fn take(&self) -> Option<Arc<World>> {
+    fn take(&self) -> Option<(Arc<World>, Arc<Connections>)> {
         let mut letters = self.letters();
         let world = letters.world.take()?;
         // There was a signal for it.
@@ -129,7 +129,10 @@ impl Outside for Routers {
         let now = self.now();
         let world = self.voice.take();
         let is_new = world.is_some();
-        world.into_iter().for_each(|world| self.speaker.adopt(world));
+        if let Some((world, connections)) = world {
+            self.speaker.translate_by(connections);
+            self.speaker.adopt(world);
+        }
         let is_due = self.due.is_some_and(|due| due <= now);
         if is_due || is_new {
             self.speaker.tick(now);

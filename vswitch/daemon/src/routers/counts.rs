@@ -18,7 +18,7 @@ pub struct Counts {
     pub gone: u64,
     /// Frames that had to wait for a neighbour.
     pub held: u64,
-    /// Frames that were routed here.
+    /// Frames that waited and went on.
     pub forwarded: u64,
     /// ICMP errors.
     pub errors: u64,

@@ -1,13 +1,13 @@
-//! Packets at a router: what is its own, and what it passes on that no worker could.
+//! Packets at a router: what is its own, and what waits for a neighbour. Passing on is for workers alone: what waited goes to them again, as it came.
 
 use super::{Heard, Lost, Speaker, has};
 use std::net::IpAddr;
 use vswitch_core::{
     clock::Instant,
-    decide,
-    flow::Flow,
-    head::{ETHERNET_LEN, HEAD_BYTES, Head},
-    route::{Onward, Rewrite, Routing},
+    decide::{self, Routers, Waits},
+    drop_reason::DropReason,
+    head::{HEAD_BYTES, Head},
+    route::Routing,
     vlan::VlanId,
 };
 
@@ -19,48 +19,51 @@ impl Speaker {
         if head.link.dst.is_group() {
             return Err(Lost::NotOurs);
         }
+        match self.waits_for(heard, now)? {
+            Waits::NotAtAll => {}
+            waits => return self.forward(heard, waits, now),
+        }
         let packet =
             decide::packet(head, heard.judged()).map_err(|_| Lost::Malformed)?.ok_or(Lost::NotOurs)?;
         let is_local = |address| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-        let own = || heard.router().find(packet.dst).is_some_and(|route| route.onward == Onward::Own);
         if is_local(packet.dst) && !has(routing, interface, packet.dst) {
             return Err(Lost::NotOurs);
         }
-        let is_own = is_local(packet.dst) || own();
-        let is_neighbours = is_own && is_local(packet.src) && super::speaks_v6(interface);
+        let is_neighbours = is_local(packet.dst) && is_local(packet.src) && super::speaks_v6(interface);
         if !is_neighbours && !packet.is_routable(interface, heard.router())
             || has(routing, interface, packet.src)
         {
             return Err(Lost::Martian);
         }
-        if is_own { self.hear_own(heard, now) } else { self.forward(heard, now) }
+        self.hear_own(heard, now)
     }
 
-    /// Passes a packet on that is another's, or keeps it until its next hop is known.
-    pub(super) fn forward(&mut self, heard: Heard<'_>, now: Instant) -> Result<(), Lost> {
-        let Heard { routing, head, frame, .. } = heard;
-        let packet =
-            decide::packet(head, heard.judged()).map_err(|_| Lost::Malformed)?.ok_or(Lost::NotOurs)?;
-        if !packet.is_routable(heard.interface, heard.router()) {
-            return Err(Lost::Martian);
+    /// Whether a packet waits for a neighbour.
+    pub(super) fn waits_for(&self, heard: Heard<'_>, now: Instant) -> Result<Waits, Lost> {
+        let world = self.world.as_ref().ok_or(Lost::NoGateway)?;
+        let Self { neighbours, connections, .. } = self;
+        let routers = Routers { world, connections, neighbours, now, learning: true };
+        routers.waits_for(heard.vlan, (&heard.view(), heard.head)).map_err(|reason| match reason {
+            DropReason::Martian => Lost::Martian,
+            DropReason::TtlExceeded => Lost::TtlExceeded,
+            DropReason::BadIpHeader | DropReason::SourceRoute => Lost::Malformed,
+            _ => Lost::NoRoute,
+        })
+    }
+
+    /// Keeps a packet until its next hop is known; lets it go on if that is known meanwhile.
+    pub(super) fn forward(&mut self, heard: Heard<'_>, waits: Waits, now: Instant) -> Result<(), Lost> {
+        match waits {
+            Waits::For(vlan, next) => {
+                heard.routing.interface(vlan).ok_or(Lost::NoRoute)?;
+                self.hold(heard, (vlan, next), now)
+            }
+            Waits::NoMore => {
+                self.counts.forwarded += u64::from(self.say(heard.frame.to_vec()));
+                Ok(())
+            }
+            Waits::NotAtAll => Err(Lost::Changed),
         }
-        if packet.hops <= 1 {
-            return Err(Lost::TtlExceeded);
-        }
-        let route = heard.router().find(packet.dst).ok_or(Lost::NoRoute)?;
-        let flow = || Flow::of(heard.judged(), frame.len() as u32).number();
-        let key = route.onward.next(packet.dst, flow).ok_or(Lost::NoRoute)?;
-        routing.interface(key.0).ok_or(Lost::NoRoute)?;
-        let Some(mac) = self.neighbours.find(key.0, key.1, now, true) else {
-            return self.hold(heard, key, now);
-        };
-        let mut frame = frame.to_vec();
-        // Priority and drop eligibility stay; every frame here has a tag.
-        let tci = head.link.outer.ok_or(Lost::Malformed)?.tci.with_vlan(key.0);
-        frame[ETHERNET_LEN..ETHERNET_LEN + 2].copy_from_slice(&tci.bits().to_be_bytes());
-        Rewrite { dst: mac, src: routing.mac, at: head.link.len }.apply(&mut frame);
-        self.counts.forwarded += u64::from(self.say(frame));
-        Ok(())
     }
 
     /// Reads a frame again that waited, if its VLAN has its gateway still.

@@ -4,7 +4,7 @@
 //! ```text
 //! receive -> arp | nd      answers; learns into Neighbours ---.
 //!         -> own           echoes, errors, resets             |
-//!         -> forward       routed, or -> resolve (held) <-----' then forward again
+//!         -> forward       -> resolve (held) <---------------' then it goes on
 //! tick    -> announcements, resolve (asks again, gives up), alive (probes who was used and not heard)
 //! ```
 //!
@@ -32,7 +32,7 @@ pub(crate) use tests::lab;
 
 pub use counts::{Counts, Lost};
 
-use crate::control::protocol::LeaseRow;
+use crate::{control::protocol::LeaseRow, tracking};
 use advertise::Advert;
 use alive::{Probe, Walk};
 use dhcp::Dhcp;
@@ -50,6 +50,7 @@ use vswitch_core::{
     build::{self, Ethernet},
     clock::Instant,
     description::Link,
+    firewall::connections::Connections,
     head::{FrameView, HEAD_BYTES, Head, Network},
     mac::MacAddr,
     route::{Interface, Neighbours, Router, Routing},
@@ -83,6 +84,8 @@ type Key = (VlanId, IpAddr);
 #[derive(Debug)]
 pub struct Speaker {
     neighbours: Arc<Neighbours>,
+    /// Those that workers translate.
+    connections: Arc<Connections>,
     world: Option<Arc<World>>,
     segments: BTreeMap<VlanId, Segment>,
     asked: BTreeMap<Key, Asked>,
@@ -174,7 +177,8 @@ fn addresses(world: &World) -> impl Iterator<Item = Key> {
     world.routing().into_iter().flat_map(|routing| {
         routing.interfaces().iter().flat_map(|interface| {
             let vlan = interface.said.vlan;
-            let own = interface.said.addresses.iter().map(move |own| (vlan, own.addr()));
+            let own = interface.said.addresses.iter().map(|own| own.addr());
+            let own = own.chain(interface.outside().iter().copied()).map(move |own| (vlan, own));
             own.chain(speaks_v6(interface).then(|| (vlan, link_local(routing.mac).into())))
         })
     })
@@ -185,6 +189,7 @@ impl Speaker {
     pub fn new(neighbours: Arc<Neighbours>) -> Self {
         Self {
             neighbours,
+            connections: Arc::new(tracking::nothing()),
             world: None,
             segments: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -200,6 +205,11 @@ impl Speaker {
             queued_bytes: 0,
             counts: Counts::default(),
         }
+    }
+
+    /// From now on these are the connections that routers translate: before a [World](Self::adopt) in which they do.
+    pub fn translate_by(&mut self, connections: Arc<Connections>) {
+        self.connections = connections;
     }
 
     /// Speaks for the routers of another World: what is not true in it is forgotten, and addresses that are new are announced from the next tick on.
@@ -230,7 +240,7 @@ impl Speaker {
         let mac = routing.map(|routing| routing.mac);
         let mut lost = 0;
         self.queue.retain(|frame| {
-            let stays = said_by(frame).is_some_and(|(src, vlan)| Some(src) == mac && has_gateway(vlan));
+            let stays = link_of(frame).is_some_and(|(ends, vlan)| ends.contains(&mac) && has_gateway(vlan));
             lost += u64::from(!stays);
             stays
         });
@@ -327,6 +337,11 @@ impl Speaker {
         let tci = head.link.c_tag().map_err(|_| Lost::Malformed)?.ok_or(Lost::NoGateway)?;
         let vlan = VlanId::new(tci.vid()).ok_or(Lost::NoGateway)?;
         let interface = routing.interface(vlan).ok_or(Lost::NoGateway)?;
+        if head.link.src == routing.mac && !head.link.dst.is_group() {
+            // What the switch answers to a frame that went on from here is for its sender.
+            self.say(frame.to_vec());
+            return Ok(());
+        }
         if head.link.inner.is_some() || !is_others(head.link.src, routing) {
             return Err(Lost::Malformed);
         }
@@ -451,9 +466,9 @@ impl Speaker {
     }
 }
 
-/// The source address and the VLAN of a frame of the routers' own.
-fn said_by(frame: &[u8]) -> Option<(MacAddr, VlanId)> {
-    let src = frame.get(6..)?.first_chunk()?;
+/// Both addresses and the VLAN of a frame that waits to be sent: the one or the other is the routers' own.
+fn link_of(frame: &[u8]) -> Option<([Option<MacAddr>; 2], VlanId)> {
+    let mac = |at: usize| frame.get(at..)?.first_chunk().copied().map(MacAddr::new);
     let [high, low] = *frame.get(14..)?.first_chunk()?;
-    Some((MacAddr::new(*src), VlanId::new(Tci::from_bits(u16::from_be_bytes([high, low])).vid())?))
+    Some(([mac(0), mac(6)], VlanId::new(Tci::from_bits(u16::from_be_bytes([high, low])).vid())?))
 }

@@ -122,7 +122,9 @@ impl Speaker {
         for held in asked.held {
             // The routes may be others than when it came.
             self.with(routing, &held.frame, |speaker, heard| {
-                if let Err(why) = speaker.forward(heard, now) {
+                let goes_on =
+                    speaker.waits_for(heard, now).and_then(|waits| speaker.forward(heard, waits, now));
+                if let Err(why) = goes_on {
                     speaker.counts.lose(why);
                 }
             });

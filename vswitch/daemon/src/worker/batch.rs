@@ -18,7 +18,7 @@ use crate::recorder::Recorder;
 use answers::Answers;
 pub(super) use answers::Errors;
 use offloads::Offloads;
-use std::{ops::Range, sync::Arc};
+use std::{mem, ops::Range, sync::Arc};
 use vhost_net_backend::device::{
     fault::PortFault,
     ring::{
@@ -27,10 +27,10 @@ use vhost_net_backend::device::{
 };
 use vswitch_core::{
     clock::Instant,
-    decide::{Copy, Decision, Edit, Fate, GLANCE, Ingress, Rows, Switch, TagEdit, Way},
+    decide::{Change, Copy, Decision, Edit, Fate, GLANCE, Ingress, Rows, Switch, TagEdit, Way},
     drop_reason::DropReason,
     head::{self, HEAD_BYTES},
-    route::Rewrite,
+    route::{Rewrite, Translations},
 };
 
 // The backend copies as much of a frame as the switch may judge.
@@ -127,6 +127,8 @@ pub(super) struct Batch {
     /// a panic.
     rows: Option<Box<Rows>>,
     offloads: Offloads,
+    /// What routers translate.
+    translations: Translations,
     /// Those of frames that were decided by themselves. Why one was lost is noted here for the watches, under which every frame is.
     copies: Vec<Copy>,
     /// By place of the destination port.
@@ -268,6 +270,7 @@ impl Batch {
         self.delivered.clear();
         self.losses.clear();
         self.answers.clear();
+        self.translations.clear();
     }
 
     /// Decides about the batch, until a budget is used up, and puts each copy on its destination's heap.
@@ -322,7 +325,9 @@ impl Batch {
             && budget::work(rows.decided(), self.fates.alone, self.copies.len()) < budget.work
         {
             let frames = |at| ring.frames(at..ring.batch_len()).map(|frame| (frame.head(), frame.len()));
-            ingress.ways(rows, frames, |way, frames| self.follow(way, frames));
+            let mut translations = mem::take(&mut self.translations);
+            ingress.ways(rows, frames, &mut translations, |way, frames| self.follow(way, frames));
+            self.translations = translations;
             if rows.is_done() {
                 break;
             }
@@ -346,7 +351,7 @@ impl Batch {
         let before = self.copies.len();
         let lens = (frame.len(), self.offloads.wire_len(at, frame.len()));
         let defect = frame.defect().map(drop_reason);
-        let Decision { fate, lesson, rewrite } =
+        let Decision { fate, lesson, rewrite, translation } =
             match defect.or_else(|| self.offloads.unfair(at).then_some(DropReason::BadNetHeader)) {
                 Some(reason) => Decision::plain(Fate::Dropped(reason)),
                 None if watches.any() => {
@@ -362,6 +367,11 @@ impl Batch {
             self.losses.lose(at, port, reason);
             return 0;
         }
+        let rewrite = rewrite.map(|rewrite| Rewrite {
+            // A batch has fewer frames than there are numbers.
+            translation: translation.and_then(|translation| self.translations.note(translation)),
+            ..rewrite
+        });
         self.heap((fate, rewrite), before, at);
         self.offloads.cost(at, frame.len()) * (self.copies.len() - before) as u64
     }
@@ -406,12 +416,24 @@ impl Batch {
         now: Instant,
     ) {
         let Self {
-            copies, heaps, touched, spread, rooms, losses, faults, untold, delivered, offloads, ..
+            copies,
+            heaps,
+            touched,
+            spread,
+            rooms,
+            losses,
+            faults,
+            untold,
+            delivered,
+            offloads,
+            translations,
+            ..
         } = self;
         let mut delivery = Delivery {
             sender,
             ring,
             offloads,
+            translations,
             now,
             copies,
             rooms,
@@ -459,6 +481,7 @@ struct Delivery<'b> {
     sender: u16,
     ring: &'b FromGuest,
     offloads: &'b Offloads,
+    translations: &'b Translations,
     now: Instant,
     copies: &'b mut Vec<Copy>,
     rooms: &'b mut Rooms,
@@ -473,16 +496,16 @@ impl Delivery<'_> {
     /// Delivers a heap, or what of it is for this receiveq.
     #[inline(always)]
     fn fill(&mut self, at: Receiveq, to: &ToGuest, heap: &Heap) {
-        let Self { ring, copies, losses, captures, .. } = self;
+        let Self { ring, copies, losses, captures, translations, .. } = self;
         let (port, before) = (at.0, losses.mark());
         let lost = |run: &Run, frame, reason| {
             run.copy.into_iter().for_each(|copy| copies[copy].outcome = Err(reason));
             losses.lose(frame, port, reason);
         };
-        match fill((to, self.sender), self.rooms, (ring, self.offloads), heap, lost) {
+        match fill((to, self.sender), self.rooms, (ring, self.offloads), (heap, translations), lost) {
             Ok((granted, published)) => {
                 if captures.any() {
-                    heap.capture(ring, self.rooms, captures.of(port), self.now);
+                    heap.capture((ring, translations), self.rooms, captures.of(port), self.now);
                 }
                 self.delivered.push(Delivered { port, ring: to.index(), granted });
                 self.untold.push(Untold::To(at, published));
@@ -523,7 +546,7 @@ fn fill(
     (to, sender): (&ToGuest, u16),
     rooms: &mut Rooms,
     (from, offloads): (&FromGuest, &Offloads),
-    heap: &Heap,
+    (heap, translations): (&Heap, &Translations),
     mut lost: impl FnMut(&Run, usize, DropReason),
 ) -> Result<(Granted, Published), PortFault> {
     let ask = |claim: &mut Claim<'_>| {
@@ -547,9 +570,10 @@ fn fill(
     let granted = lease.granted();
     if granted.frames > 0 {
         if offloads.none() {
-            write(&mut lease, from, heap);
+            write(&mut lease, from, (heap, translations));
         } else {
-            heap.write_offloaded(&mut lease, from, offloads, offloads::receiver(to.features()));
+            let receiver = offloads::receiver(to.features());
+            heap.write_offloaded(&mut lease, from, (offloads, translations), receiver);
         }
     }
     if (granted.frames as usize) < heap.frames {
@@ -565,13 +589,16 @@ fn fill(
 
 /// Writes the frames of a heap that got room; which did not is asked of the lease later, once for all.
 #[inline(always)]
-fn write(lease: &mut Lease<'_>, from: &FromGuest, heap: &Heap) {
+fn write(lease: &mut Lease<'_>, from: &FromGuest, (heap, translations): (&Heap, &Translations)) {
     let mut place = 0;
     for run in &heap.runs {
         let frames = from.frames(run.frames.clone());
         match run.edit {
             Edit::KEEP => lease.write_frames(place, frames, |_| {}),
-            edit => write_edited(lease, place, frames, edit),
+            edit => match translations.of(edit.rewrite.as_ref()) {
+                None => write_edited(lease, place, frames, edit),
+                translation => write_changed(lease, place, frames, Change::of(edit, translation)),
+            },
         }
         place += run.frames.len();
     }
@@ -586,6 +613,18 @@ fn write_edited<'f>(
 ) {
     lease.write_edited(place, frames, |head, out: &mut [u8; HEAD_BYTES + head::TAG_LEN]| {
         edit.apply(head, out)
+    });
+}
+
+#[inline(never)]
+fn write_changed<'f>(
+    lease: &mut Lease<'_>,
+    place: usize,
+    frames: impl Iterator<Item = Frame<'f>>,
+    change: Change<'_>,
+) {
+    lease.write_edited(place, frames, |head, out: &mut [u8; HEAD_BYTES + head::TAG_LEN]| {
+        change.apply(head, out)
     });
 }
 

@@ -68,6 +68,11 @@ impl Digest {
         [self.place, self.check]
     }
 
+    /// A number that nobody outside can guess.
+    pub(crate) const fn any(self) -> u64 {
+        self.check
+    }
+
     /// The number of its first line of the index, to be taken modulo their number.
     #[inline]
     pub(in crate::firewall) const fn first(self) -> usize {

@@ -19,6 +19,7 @@ mod entry;
 mod facts;
 mod icmp;
 mod key;
+mod pairs;
 mod room;
 mod rows;
 mod run;
@@ -36,8 +37,9 @@ pub use digest::{Digest, Secret};
 pub(in crate::firewall) use facts::datagram;
 pub use facts::{Event, Facts, Quoted, Untracked};
 pub use key::{Ends, Hosts, Key, Scope};
+pub use pairs::Paired;
 pub use room::{Opened, Opening, Refusal};
-pub use rows::{Counts, Row, Saved};
+pub use rows::{Counts, Inverse, Row, Saved};
 pub use run::Run;
 pub use segment::Segment;
 pub use short::{Common, Flow, V4, V6, Version};
@@ -64,7 +66,7 @@ use window::before;
 /// How large the table is, and how long what is in it lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Connections at most, of all ports together; at most [`MAX_CAPACITY`]. Each takes 136 to 144 bytes, from the start, and another eight for one
+    /// Connections at most, of all ports together; at most [`MAX_CAPACITY`]. Each takes 140 to 148 bytes, from the start, and another eight for one
     /// [datagram in fragments](Fragments) to eight connections, of which there are no more than 2^18.
     pub capacity: usize,
     /// Places of ports, at most [`MAX_PORTS`]: a port whose place is not among them tracks nothing. Each takes 132 bytes.

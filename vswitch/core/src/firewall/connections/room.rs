@@ -60,6 +60,8 @@ pub enum Refusal {
     NoBeginning,
     /// Another worker was changing the port's share. The frame may pass, for the rules let it; the next one tries again.
     Busy,
+    /// Another connection has the key of its [inverse](Connections::open_pair).
+    InverseTaken,
 }
 
 impl Connections {
@@ -80,11 +82,21 @@ impl Connections {
 
     /// Tracks a connection from the frame on that was [new](super::Answer::New) and that the rules let pass.
     pub fn open(&self, opening: &Opening<'_>, now: Instant) -> Opened {
-        let port = opening.key.port();
+        self.open_by(opening, now, |guard, track, now| self.open_under(guard, opening, track, now))
+    }
+
+    /// The same, where `place` finds room for it under the lock of its port's share.
+    pub(super) fn open_by(
+        &self,
+        opening: &Opening<'_>,
+        now: Instant,
+        place: impl FnOnce(&Guard<'_>, &Track, u32) -> Opened,
+    ) -> Opened {
+        let (port, now) = (opening.key.port(), super::second(now));
         let Some(share) = self.shares.get(usize::from(port.index())) else {
             return Opened::Refused(Refusal::NoPort);
         };
-        let Some(track) = self.first(opening, super::second(now)) else {
+        let Some(track) = self.first(opening, now) else {
             return Opened::Refused(Refusal::NoBeginning);
         };
         let Some(guard) = share.try_lock() else {
@@ -94,7 +106,7 @@ impl Connections {
         if !guard.is_of(port) {
             return Opened::Refused(Refusal::NoPort);
         }
-        let opened = self.open_under(&guard, opening, &track, super::second(now));
+        let opened = place(&guard, &track, now);
         if matches!(opened, Opened::Refused(_)) {
             bump(&share.refused);
         }
@@ -119,26 +131,45 @@ impl Connections {
     }
 
     fn open_under(&self, guard: &Guard<'_>, opening: &Opening<'_>, track: &Track, now: u32) -> Opened {
-        if let Some(number) = self.table.find(opening.digest) {
-            let seen = self.table.hot(number).seen();
-            let is_ended = matches!(seen.control.state(), State::TimeWait | State::Reset);
-            if !is_ended && !self.is_over(seen, now) {
-                return Opened::Already;
-            }
-            self.remove(guard, number);
+        if !self.make_free(guard, opening.digest, now) {
+            return Opened::Already;
         }
-        if guard.is_full() && !self.make_room(guard, now) {
-            return Opened::Refused(Refusal::PortLimit);
-        }
-        let taken =
-            self.table.take().or_else(|| self.make_room(guard, now).then(|| self.table.take()).flatten());
-        let Some(number) = taken else { return Opened::Refused(Refusal::TableFull) };
+        let number = match self.take(guard, now) {
+            Ok(number) => number,
+            Err(why) => return Opened::Refused(why),
+        };
         let stamp = Stamp { seen: now, epoch: super::low(opening.epoch) };
         if self.put(guard, number, (opening.key, opening.digest), track, (stamp, now)) {
             Opened::New
         } else {
             Opened::Refused(Refusal::TableFull)
         }
+    }
+
+    /// Whether a connection may have the key with this digest: one that has it, and has ended or is over, is taken out.
+    pub(super) fn make_free(&self, guard: &Guard<'_>, digest: Digest, now: u32) -> bool {
+        let Some(number) = self.table.find(digest) else { return true };
+        let is_spent = self.is_spent(number, now);
+        if is_spent {
+            self.remove(guard, self.table.connection(number));
+        }
+        is_spent
+    }
+
+    /// Whether the connection of an entry has ended or is over.
+    pub(super) fn is_spent(&self, number: u32, now: u32) -> bool {
+        let seen = self.table.hot(self.table.connection(number)).seen();
+        matches!(seen.control.state(), State::TimeWait | State::Reset) || self.is_over(seen, now)
+    }
+
+    /// A free entry for one more connection of a share.
+    pub(super) fn take(&self, guard: &Guard<'_>, now: u32) -> Result<u32, Refusal> {
+        if guard.is_full() && !self.make_room(guard, now) {
+            return Err(Refusal::PortLimit);
+        }
+        let taken =
+            self.table.take().or_else(|| self.make_room(guard, now).then(|| self.table.take()).flatten());
+        taken.ok_or(Refusal::TableFull)
     }
 
     /// Writes a connection into a free entry and lets it be found; if the index has no slot for it, the entry is free again.
@@ -162,13 +193,21 @@ impl Connections {
         true
     }
 
-    /// Takes a connection out, and gives its entry back.
+    /// Takes a connection out, with its inverse if it has one, and gives back what it had.
     pub(super) fn remove(&self, guard: &Guard<'_>, number: u32) {
+        if let Some(inverse) = self.table.part(number) {
+            self.give_back(inverse);
+        }
+        guard.unlink(self.table.pool(), number);
+        guard.count_out();
+        self.give_back(number);
+    }
+
+    /// Gives an entry back that stands in no queue.
+    pub(super) fn give_back(&self, number: u32) {
         let hot = self.table.hot(number);
         self.table.withdraw(hot.digest(), number);
         hot.clear();
-        guard.unlink(self.table.pool(), number);
-        guard.count_out();
         self.table.give_back(number);
     }
 

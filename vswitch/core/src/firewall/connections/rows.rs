@@ -37,6 +37,20 @@ pub struct Row {
     pub left_secs: u32,
     /// The low half of the epoch of the policy that it was last judged under.
     pub epoch: u32,
+    /// What it is beyond the router that translates it; none if nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inverse: Option<Inverse>,
+}
+
+/// The frames of a responder, as a router that translates gets them: their sender is inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inverse {
+    /// The VLAN that they come from.
+    pub vlan: VlanId,
+    /// The hosts: who sends them, and to whom.
+    pub hosts: Hosts,
+    /// What tells them from others between these hosts.
+    pub ends: Ends,
 }
 
 /// One connection, for a switch that takes over: what [`Connections::import`] needs to go on as if nothing had been.
@@ -136,6 +150,14 @@ impl Connections {
         if !hot.is(digest) || self.digest(&key) != digest || self.is_over(seen, now) {
             return None;
         }
+        let inverse = match self.table.twin(number) {
+            Some(twin) if twin.of_inverse => return None,
+            Some(twin) => {
+                let (key, _) = self.table.cold(twin.number).key();
+                Some(Inverse { vlan: key.scope()?.vlan, hosts: key.hosts(), ends: key.ends() })
+            }
+            None => None,
+        };
         let Scope { port, vlan } = key.scope()?;
         let idle_secs = now.saturating_sub(seen.stamp.seen);
         let state = track.control.state();
@@ -151,6 +173,7 @@ impl Connections {
             idle_secs,
             left_secs: self.timeouts.of(state).saturating_sub(idle_secs),
             epoch: seen.stamp.epoch,
+            inverse,
         };
         Some(Saved { row, control: track.control.0, sides: track.sides.map(Side::words) })
     }
@@ -163,7 +186,8 @@ impl Connections {
     /// Why there is no room for it.
     pub fn import(&self, saved: &Saved, epoch: Epoch, now: Instant) -> Result<(), Refusal> {
         let row = &saved.row;
-        if row.state.is_tcp() != (row.protocol == facts::TCP) {
+        // What a router translates is opened anew: whether its address is the same is for the router to say.
+        if row.state.is_tcp() != (row.protocol == facts::TCP) || row.inverse.is_some() {
             return Err(Refusal::NoBeginning);
         }
         let scope = Scope { port: row.port, vlan: row.vlan };

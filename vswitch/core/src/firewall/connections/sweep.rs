@@ -20,7 +20,9 @@ impl Connections {
 
     fn give_back_if_over(&self, number: u32, now: u32) -> bool {
         let hot = self.table.hot(number);
-        let is_over = || hot.is_used() && self.is_over(hot.seen(), now);
+        // An inverse goes with its connection.
+        let is_inverse = || self.table.twin(number).is_some_and(|twin| twin.of_inverse);
+        let is_over = || hot.is_used() && self.is_over(hot.seen(), now) && !is_inverse();
         if !is_over() {
             return false;
         }

@@ -36,10 +36,33 @@ pub(super) struct Table {
     index: Box<[Line]>,
     hot: Box<[Hot]>,
     cold: Box<[Cold]>,
+    /// The other entry of a pair, by number: [`Twin`].
+    twins: Box<[AtomicU32]>,
     /// `63 turns 32 | 31 first free entry 0`, of those that were given back: the turns tell a stack from one that looks the same by chance.
     free: AtomicU64,
     /// How many entries were ever taken, and the first that never was: those given back are taken first.
     reached: AtomicU32,
+}
+
+/// The other entry of a [pair](super::pairs), as it stands: `31 whether the entry that names it is the inverse | 30 number + 1 0`; zero is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Twin {
+    pub(super) number: u32,
+    /// Whether the entry that names it is the inverse.
+    pub(super) of_inverse: bool,
+}
+
+impl Twin {
+    const INVERSE: u32 = 1 << 31;
+
+    fn from_word(word: u32) -> Option<Self> {
+        let number = (word & !Self::INVERSE).checked_sub(1)?;
+        Some(Self { number, of_inverse: word & Self::INVERSE != 0 })
+    }
+
+    const fn word(self) -> u32 {
+        (self.number + 1) | if self.of_inverse { Self::INVERSE } else { 0 }
+    }
 }
 
 fn lines<T: Default>(count: usize) -> Box<[T]> {
@@ -55,6 +78,7 @@ impl Table {
             index: lines(index),
             hot: lines(capacity),
             cold: lines(capacity),
+            twins: lines(capacity),
             free: AtomicU64::new(NONE.into()),
             reached: AtomicU32::new(0),
         }
@@ -77,6 +101,31 @@ impl Table {
 
     pub(super) fn cold(&self, number: u32) -> &Cold {
         &self.cold[number as usize]
+    }
+
+    /// The entry that belongs to this one, if it is one of a pair.
+    pub(super) fn twin(&self, number: u32) -> Option<Twin> {
+        Twin::from_word(self.twins[number as usize].load(Ordering::Acquire))
+    }
+
+    /// The entry of a connection, of which this one may be the inverse.
+    pub(super) fn connection(&self, number: u32) -> u32 {
+        self.twin(number).filter(|twin| twin.of_inverse).map_or(number, |twin| twin.number)
+    }
+
+    /// Makes two entries a pair. Only under the lock of their share.
+    pub(super) fn join(&self, number: u32, inverse: u32) {
+        let [to_inverse, back] =
+            [Twin { number: inverse, of_inverse: false }, Twin { number, of_inverse: true }];
+        self.twins[number as usize].store(to_inverse.word(), Ordering::Release);
+        self.twins[inverse as usize].store(back.word(), Ordering::Release);
+    }
+
+    /// Makes the entry and its twin two again; which that was. Only under the lock of their share.
+    pub(super) fn part(&self, number: u32) -> Option<u32> {
+        let twin = Twin::from_word(self.twins[number as usize].swap(0, Ordering::AcqRel))?;
+        self.twins[twin.number as usize].store(0, Ordering::Release);
+        Some(twin.number)
     }
 
     /// All of that kind, for queues.

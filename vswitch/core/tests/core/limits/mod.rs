@@ -14,6 +14,7 @@ use vswitch_core::{
     firewall::policy::{Action, Direction, Match, Protocol, Rule},
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
+    route::Translations,
     world::World,
 };
 
@@ -350,7 +351,7 @@ fn a_sticky_address_is_decided_the_short_way_and_does_not_change() {
         ingress.place(&mut batch);
         let mut ways = 0;
         let from = |at| (at..1).map(|_| (&one[..], len));
-        ingress.ways(&mut batch, from, |way, frames| {
+        ingress.ways(&mut batch, from, &mut Translations::default(), |way, frames| {
             assert_eq!(way.to, SERVER);
             ways += frames.len();
         });
@@ -542,7 +543,7 @@ fn passing_together(bench: &Bench, port: u16, frames: &[Vec<u8>]) -> usize {
     let mut passed = 0;
     loop {
         let from = |at: usize| frames[at..].iter().map(|frame| (&frame[..], lens(frame)));
-        ingress.ways(&mut rows, from, |_, places| passed += places.len());
+        ingress.ways(&mut rows, from, &mut Translations::default(), |_, places| passed += places.len());
         let Some(frame) = frames.get(rows.decided()) else { return passed };
         let mut copies = vec![];
         let fate = ingress.decide(frame, (lens(frame), lens(frame)), &mut copies).fate;

@@ -2,6 +2,7 @@
 
 mod errors;
 mod forwarding;
+mod nat;
 mod neighbours;
 mod refusals;
 mod rows;

@@ -4,6 +4,7 @@ use super::*;
 use proptest::prelude::*;
 use vswitch_core::{
     decide::{Copy, Decision, Ingress, Rows},
+    route::Translations,
     vlan::Tci,
 };
 
@@ -20,7 +21,7 @@ fn of_batch(bench: &Bench, port: u16, frames: &[Vec<u8>]) -> (Vec<Became>, Vec<u
         let from = |at: usize| {
             frames[at..].iter().map(|frame| (&frame[..frame.len().min(HEAD_BYTES)], frame.len() as u32))
         };
-        ingress.ways(&mut rows, from, |way, places| {
+        ingress.ways(&mut rows, from, &mut Translations::default(), |way, places| {
             assert_eq!(places.start, fates.len(), "in order");
             fates.extend(places.map(|_| (Fate::Unicast, vec![(way.to, Ok(way.edit))])));
         });

@@ -7,7 +7,10 @@ use super::{
     },
     Voice,
 };
-use crate::routers::lab::{ROUTER, gateway, usual, vlan, world};
+use crate::{
+    routers::lab::{ROUTER, gateway, usual, vlan, world},
+    tracking,
+};
 use std::{collections::VecDeque, os::unix::net::UnixStream, sync::Arc, time::Instant};
 use vhost_net_backend::device::port::{Port, PortConfig};
 use vswitch_core::{
@@ -37,7 +40,7 @@ fn bench() -> Bench {
     let port = Port::adopt(device, PortConfig::new("routers"), host.clone()).expect("threads");
     let (voice, origin) = (Voice::new().expect("a descriptor"), Instant::now());
     let neighbours = Arc::new(Neighbours::new([1, 2]));
-    voice.adopt(usual());
+    voice.adopt(usual(), Arc::new(tracking::nothing()));
     let hears = (voice.clone(), origin);
     let adapter = Adapter::routers("routers", neighbours.clone(), hears, driver).expect("a thread");
     Bench { adapter, port, host, voice, neighbours, origin, said: VecDeque::new() }
@@ -76,7 +79,10 @@ fn they_announce_themselves_and_answer_and_follow_another_world() {
     let known = bench.neighbours.find(vlan(10), [10, 0, 10, 7].into(), now(), false);
     assert_eq!(known, Some(MacAddr::new([2, 0, 0, 0, 0, 7])));
     let gateways = vec![gateway(20, &["10.0.20.1/24"]), gateway(50, &["10.5.0.1/16"])];
-    bench.voice.adopt(world(vec![Router { name: "default".into(), gateways, routes: Vec::new() }]));
+    bench.voice.adopt(
+        world(vec![Router { name: "default".into(), gateways, routes: Vec::new(), nat: Vec::new() }]),
+        Arc::new(tracking::nothing()),
+    );
     next(&mut bench, |frame| frame[..6] == [0xff; 6] && frame[32..36] == [10, 5, 0, 1]);
     assert_eq!(bench.neighbours.find(vlan(10), [10, 0, 10, 7].into(), now(), false), None);
     assert!(bench.host.with(|_, to| give(to, &request(10, [10, 0, 10, 7], [10, 0, 10, 1]))));
@@ -100,5 +106,5 @@ fn they_end_with_their_port() {
     let end = end_of(&adapter);
     assert!(matches!(end, AdapterEnd::PortClosed | AdapterEnd::Port(_)), "{end}");
     // Whoever tells them of another World does not care.
-    voice.adopt(usual());
+    voice.adopt(usual(), Arc::new(tracking::nothing()));
 }

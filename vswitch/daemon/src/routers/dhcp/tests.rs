@@ -51,7 +51,12 @@ fn host(name: &str, mac: Option<MacAddr>, n: u8) -> Host {
 
 fn world(said: Said4) -> Arc<World> {
     let served = Gateway { dhcp: Some(said), ..gateway(10, &["10.0.10.1/24"]) };
-    lab::world(vec![Router { name: "default".into(), gateways: vec![served], routes: vec![] }])
+    lab::world(vec![Router {
+        name: "default".into(),
+        gateways: vec![served],
+        routes: vec![],
+        nat: Vec::new(),
+    }])
 }
 
 fn server() -> Dhcp {

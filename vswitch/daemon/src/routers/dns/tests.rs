@@ -12,7 +12,8 @@ fn host(vlan_id: u16, name: &str, addresses: &[&str]) -> Host {
 
 /// VLANs 10 and 20 of one router, and 30 of another with the same addresses as 10.
 fn dns() -> Dns {
-    let router = |name: &str, gateways| Router { name: name.into(), gateways, routes: vec![] };
+    let router =
+        |name: &str, gateways| Router { name: name.into(), gateways, routes: vec![], nat: Vec::new() };
     let one = vec![gateway(10, &["10.0.10.1/24", "fd10::1/64"]), gateway(20, &["10.0.20.1/24"])];
     let world = world(vec![router("default", one), router("red", vec![gateway(30, &["10.0.10.1/24"])])]);
     let hosts = [

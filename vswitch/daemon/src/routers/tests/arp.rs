@@ -144,7 +144,12 @@ fn new_addresses_are_announced_twice_and_old_ones_not_again() {
         gateway(10, &["10.0.10.1/24", "2001:db8:10::1/64"]),
         gateway(20, &["10.0.20.2/24", "2001:db8:20::1/64"]),
     ];
-    bench.speaker.adopt(world(vec![Router { name: "default".into(), gateways, routes: Vec::new() }]));
+    bench.speaker.adopt(world(vec![Router {
+        name: "default".into(),
+        gateways,
+        routes: Vec::new(),
+        nat: Vec::new(),
+    }]));
     bench.pass(0);
     let arp = read_arp(&bench.one(), 20);
     assert_eq!(arp.sender_protocol_addr(), [10, 0, 20, 2]);

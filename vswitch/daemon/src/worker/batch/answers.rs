@@ -9,7 +9,7 @@ use std::sync::Arc;
 use vhost_net_backend::device::ring::{Claim, Frame, HEAD_BYTES, Payload, ToGuest};
 use vswitch_core::{
     clock::Instant,
-    decide::{Copy, Edit, Fate, Switch},
+    decide::{Change, Copy, Edit, Fate, Switch},
     drop_reason::{DropReason, Side},
     firewall::answer::{Answer, AnswerKind},
     head::{FrameView, LinkHeader},
@@ -154,7 +154,7 @@ impl Batch {
                             head,
                             payload: Payload::Ours(rest),
                             len: answer.bytes().len() as u32,
-                            edit: Edit::KEEP,
+                            change: Change::of(Edit::KEEP, None),
                             dropped: None,
                         });
                         intake.tell();

@@ -5,7 +5,11 @@
 use super::{Fates, Heap, Losses};
 use crate::capture::{Direction, Intake, Taken};
 use vhost_net_backend::device::ring::{FromGuest, Rooms};
-use vswitch_core::{clock::Instant, decide::Edit};
+use vswitch_core::{
+    clock::Instant,
+    decide::{Change, Edit},
+    route::Translations,
+};
 
 impl Fates {
     /// Offers the frames that had a fate to the captures of the port that they came from.
@@ -27,7 +31,7 @@ impl Fates {
                     head: frame.head(),
                     payload: frame.payload(),
                     len: frame.len(),
-                    edit: Edit::KEEP,
+                    change: Change::of(Edit::KEEP, None),
                     dropped: dropped.next_if(|(at, _)| *at == place).map(|(_, reason)| reason),
                 });
             }
@@ -41,7 +45,7 @@ impl Heap {
     #[cold]
     pub(super) fn capture<'c>(
         &self,
-        ring: &FromGuest,
+        (ring, translations): (&FromGuest, &Translations),
         rooms: &Rooms,
         captures: impl Iterator<Item = &'c mut Intake>,
         now: Instant,
@@ -56,7 +60,7 @@ impl Heap {
                     head: frame.head(),
                     payload: frame.payload(),
                     len: frame.len(),
-                    edit,
+                    change: Change::of(edit, translations.of(edit.rewrite.as_ref())),
                     dropped: None,
                 });
             }

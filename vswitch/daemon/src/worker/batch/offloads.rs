@@ -9,9 +9,10 @@ use vhost_net_backend::{
 };
 use vswitch_core::{
     checksum::Sum,
-    decide::{Edit, GLANCE, Ingress, Rows},
+    decide::{Change, Edit, GLANCE, Ingress, Rows},
     head::{HEAD_BYTES, TAG_LEN},
     offload::{Abilities, Asked, Offload, Train, Work},
+    route::{Checksum, Translations},
 };
 
 impl Heap {
@@ -21,16 +22,17 @@ impl Heap {
         &self,
         lease: &mut Lease<'_>,
         from: &FromGuest,
-        offloads: &Offloads,
+        (offloads, translations): (&Offloads, &Translations),
         receiver: Abilities,
     ) {
         let frames = self.runs.iter().flat_map(|run| {
             let frames = run.frames.clone().zip(from.frames(run.frames.clone()));
-            frames.map(|frame| (run.edit, frame))
+            let change = Change::of(run.edit, translations.of(run.edit.rewrite.as_ref()));
+            frames.map(move |frame| (change, frame))
         });
-        for (place, (edit, frame)) in frames.enumerate() {
+        for (place, (change, frame)) in frames.enumerate() {
             // Who got no room is asked later.
-            let _ = offloads.write(lease, place, frame, edit, receiver);
+            let _ = offloads.write(lease, place, frame, change, receiver);
         }
     }
 }
@@ -135,16 +137,19 @@ impl Offloads {
         lease: &mut Lease<'_>,
         place: usize,
         (at, frame): (usize, Frame<'_>),
-        edit: Edit,
+        change: Change<'_>,
         receiver: Abilities,
     ) -> Result<(), NoRoom> {
+        let edit = change.edit;
         let mut room = [0; net_header::LEN + HEAD_BYTES + TAG_LEN];
         let behind = room.last_chunk_mut().expect("the net header comes before");
         let head_len = if edit == Edit::KEEP {
             behind[..frame.head().len()].copy_from_slice(frame.head());
             frame.head().len()
         } else {
-            edit.apply(frame.head(), behind)
+            let is_partial = self.of(at).is_some_and(Offload::is_of_transport);
+            let checksum = if is_partial { Checksum::Partial } else { Checksum::Complete };
+            Change { checksum, ..change }.apply(frame.head(), behind)
         };
         let Some(offload) = self.of(at).map(|offload| offload.behind(edit.tag)) else {
             return lease.write(place, &behind[..head_len], frame.payload());

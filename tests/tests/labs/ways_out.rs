@@ -1,0 +1,223 @@
+//! What routers translate, as hosts see it: the kernel and busybox inside, and a network namespace that plays the internet.
+
+use crate::{
+    common::{Lab, left_out},
+    process::eventually,
+};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::{Child, Command, Stdio},
+};
+
+/// `pc` knows nothing of the network that it is in. `inet` is 192.0.2.1, and far away 203.0.113.80 and 2001:db8:80::80.
+const OFFICE: &str = "version: 1
+vlans:
+  users: { id: 10, gateway: [10.0.10.1/24, \"fd00:10::1/64\"], dhcp: { range: 10.0.10.50-10.0.10.99 }, ra: true }
+  servers: { id: 20, gateway: [10.0.20.1/24, \"fd00:20::1/64\"] }
+  wan: { id: 99, gateway: [192.0.2.2/24, \"2001:db8::2/64\"] }
+routers:
+  default:
+    routes: [{ to: default, via: 192.0.2.1 }, { to: default, via: \"2001:db8::1\" }]
+    nat: [{ masquerade: wan }, { forward: \"8080:web1:80/tcp\" }]
+switches: { sw1: {} }
+nodes:
+  pc: { kind: netns }
+  web1: { kind: netns, addresses: [10.0.20.10/24, \"fd00:20::10/64\"] }
+  inet: { kind: netns, addresses: [192.0.2.1/24, \"2001:db8::1/64\"] }
+links:
+  - { endpoints: [pc, sw1], vlan: { access: users } }
+  - { endpoints: [web1, sw1], vlan: { access: servers } }
+  - { endpoints: [inet, sw1], vlan: { access: wan } }
+";
+
+/// Two tenants with the same addresses, each with a router and a way out of its own; the same MAC address, too, as clones of one machine have.
+const TENANTS: &str = "version: 1
+vlans:
+  red: { id: 10, gateway: 10.0.0.1/24, router: red }
+  blue: { id: 20, gateway: 10.0.0.1/24, router: blue }
+  wan-red: { id: 98, gateway: 192.0.2.2/24, router: red }
+  wan-blue: { id: 99, gateway: 198.51.100.2/24, router: blue }
+routers:
+  red:
+    routes: [{ to: default, via: 192.0.2.1 }]
+    nat: [{ static: 192.0.2.10, to: clone1 }, { masquerade: wan-red }]
+  blue:
+    routes: [{ to: default, via: 198.51.100.1 }]
+    nat: [{ static: 198.51.100.10, to: clone2 }, { masquerade: wan-blue }]
+switches: { sw1: {} }
+nodes:
+  clone1: { kind: netns, mac: \"02:00:00:00:00:42\", addresses: [10.0.0.7/24] }
+  clone2: { kind: netns, mac: \"02:00:00:00:00:42\", addresses: [10.0.0.7/24] }
+  other1: { kind: netns, addresses: [10.0.0.8/24] }
+  inet:
+    kind: netns
+    interfaces: { eth0: { addresses: [192.0.2.1/24] }, eth1: { addresses: [198.51.100.1/24] } }
+links:
+  - { endpoints: [clone1, sw1], vlan: { access: red } }
+  - { endpoints: [other1, sw1], vlan: { access: red } }
+  - { endpoints: [clone2, sw1], vlan: { access: blue } }
+  - { endpoints: [\"inet:eth0\", sw1], vlan: { access: wan-red } }
+  - { endpoints: [\"inet:eth1\", sw1], vlan: { access: wan-blue } }
+";
+
+/// What udhcpc tells this script of a lease.
+const SCRIPT: &str = "#!/bin/sh
+[ \"$1\" = bound ] || exit 0
+ip addr add $ip/$mask dev $interface
+ip route replace default via $router
+";
+
+/// What a web server says to whom it hears.
+const WHO: &str = "#!/bin/sh
+printf 'Content-Type: text/plain\\r\\n\\r\\n%s\\n' $REMOTE_ADDR
+";
+
+/// A web server in a node, until it is dropped.
+struct Server(Child);
+
+impl Server {
+    /// It has `file`, and tells at `cgi-bin/who` who asks.
+    fn start(lab: &Lab, node: &str, at: &str, file: &[u8]) -> Self {
+        let folder = lab.path(&format!("{node}-web"));
+        fs::create_dir_all(folder.join("cgi-bin")).expect("a folder");
+        fs::write(folder.join("file"), file).expect("a file");
+        let script = folder.join("cgi-bin/who");
+        fs::write(&script, WHO).expect("a script");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("a script");
+        let child = Command::new(env!("CARGO_BIN_EXE_vnet"))
+            .args(["exec", node, "--", "busybox", "httpd", "-f", "-p", at, "-h"])
+            .arg(&folder)
+            .env("VNET_RUNTIME_DIR", lab.runtime())
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("vnet starts");
+        Self(child)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn is_left_out(what: &str) -> bool {
+    let busybox = Command::new("busybox").arg("true").status().is_ok_and(|status| status.success());
+    let root = rustix::process::geteuid().is_root();
+    if !busybox || !root {
+        left_out(&format!("{what}: root is {root}, busybox is there: {busybox}"));
+    }
+    !busybox || !root
+}
+
+/// What a line says in a node, and whether it thinks well of it.
+fn run(lab: &Lab, node: &str, line: &str) -> (bool, String) {
+    let output = lab.vnet(&["exec", node, "--", "sh", "-c", &format!("{line} 2>&1")]);
+    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// What it says, if it thinks well of it.
+fn ok(lab: &Lab, node: &str, line: &str) -> String {
+    let (good, said) = run(lab, node, line);
+    assert!(good, "{node}: {line}: {said}");
+    said
+}
+
+/// Whom a server thinks that a node is.
+fn seen_as(lab: &Lab, node: &str, server: &str) -> String {
+    let asks = format!("busybox wget -T 5 -q -O - http://{server}/cgi-bin/who");
+    eventually("the server answers", || {
+        let (good, said) = run(lab, node, &asks);
+        good.then(|| said.trim().to_owned())
+    })
+}
+
+#[test]
+fn a_host_reaches_the_internet_by_the_routers_address_and_a_forwarded_port_leads_in() {
+    if is_left_out("masquerade as hosts see it") {
+        return;
+    }
+    let lab = Lab::new();
+    let file = lab.write("office.vnet.yaml", OFFICE);
+    lab.expect(0, &["up", "-d", file.to_str().unwrap()]);
+    // Far away, and nobody there knows of networks inside.
+    ok(&lab, "inet", "ip route del default; ip -6 route del default; ip addr add 203.0.113.80/32 dev lo");
+    ok(&lab, "inet", "ip -6 addr add 2001:db8:80::80/128 dev lo");
+    let script = lab.write("lease.sh", SCRIPT);
+    ok(&lab, "pc", &format!("chmod +x {0}; busybox udhcpc -f -q -n -i eth0 -s {0}", script.display()));
+    let big: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    let _far = Server::start(&lab, "inet", "80", &big);
+    let _web1 = Server::start(&lab, "web1", "80", b"of web1\n");
+
+    assert_eq!(seen_as(&lab, "pc", "203.0.113.80"), "192.0.2.2");
+    // Busybox tells an IPv6 address in brackets, or mapped.
+    eventually("pc has an IPv6 address", || {
+        let addresses = ok(&lab, "pc", "ip -6 addr show scope global dev eth0");
+        (addresses.contains("fd00:10:") && !addresses.contains("tentative")).then_some(())
+    });
+    assert!(seen_as(&lab, "pc", "[2001:db8:80::80]").contains("2001:db8::2"));
+    ok(
+        &lab,
+        "pc",
+        &format!("busybox wget -T 20 -q -O {0} http://203.0.113.80/file", lab.path("got").display()),
+    );
+    assert!(fs::read(lab.path("got")).expect("a file") == big, "as it was sent");
+
+    ok(&lab, "pc", "busybox ping -c 2 -W 2 203.0.113.80");
+    ok(&lab, "pc", "busybox ping -c 2 -W 2 2001:db8:80::80");
+    // Larger than the way behind the next router lets pass: it says so, and the sender hears it.
+    let hops = ok(&lab, "pc", "busybox traceroute -n -q 1 -w 2 203.0.113.80");
+    let hops: Vec<_> = hops.lines().skip(1).map(|hop| hop.split_whitespace().nth(1).unwrap_or("")).collect();
+    assert_eq!(hops, ["10.0.10.1", "203.0.113.80"]);
+    let (_, refused) = run(&lab, "pc", "busybox wget -T 5 -q -O - http://203.0.113.80:81/");
+    assert!(refused.contains("refused"), "{refused}");
+
+    for (node, who) in [("inet", "192.0.2.1"), ("pc", "10.0.10.")] {
+        let said = ok(&lab, node, "busybox wget -T 5 -q -O - http://192.0.2.2:8080/file");
+        assert_eq!(said, "of web1\n");
+        assert!(seen_as(&lab, node, "192.0.2.2:8080").starts_with(who), "web1 hears who asks");
+    }
+    // From web1 itself, and so from its own network: by the router there and back.
+    assert_eq!(seen_as(&lab, "web1", "192.0.2.2:8080"), "10.0.20.1");
+
+    let (connections, _) = lab.expect(0, &["show", "connections"]);
+    assert!(connections.contains("203.0.113.80"), "{connections}");
+    let (told, _) = lab.expect(0, &["trace", "web1", "inet", "tcp/80"]);
+    assert!(told.contains("translated: goes on from 192.0.2.2:"), "{told}");
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
+fn tenants_with_the_same_addresses_reach_out_each_by_its_own_and_clones_are_reached() {
+    if is_left_out("tenants that reach out") {
+        return;
+    }
+    let lab = Lab::new();
+    let file = lab.write("tenants.vnet.yaml", TENANTS);
+    lab.expect(0, &["up", "-d", file.to_str().unwrap()]);
+    ok(&lab, "inet", "ip route del default; true; ip addr add 203.0.113.80/32 dev lo");
+    let _far = Server::start(&lab, "inet", "80", b"far\n");
+    let _servers =
+        ["clone1", "clone2"].map(|node| Server::start(&lab, node, "80", format!("of {node}\n").as_bytes()));
+    // A clone is the same to everybody outside, whichever way a connection begins; its neighbour has the router's address.
+    for (node, outside) in [("clone1", "192.0.2.10"), ("clone2", "198.51.100.10"), ("other1", "192.0.2.2")] {
+        assert_eq!(seen_as(&lab, node, "203.0.113.80"), outside, "{node}");
+    }
+    for (node, outside) in [("clone1", "192.0.2.10"), ("clone2", "198.51.100.10")] {
+        let said = eventually("the clone answers", || {
+            let (good, said) = run(&lab, "inet", &format!("busybox wget -T 5 -q -O - http://{outside}/file"));
+            good.then_some(said)
+        });
+        assert_eq!(said, format!("of {node}\n"));
+        ok(&lab, "inet", &format!("busybox ping -c 2 -W 2 {outside}"));
+    }
+    // Nothing leads from the one to the other.
+    let (reached, _) = run(&lab, "clone2", "busybox ping -c 1 -W 1 192.0.2.2");
+    assert!(!reached);
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
