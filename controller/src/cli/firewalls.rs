@@ -3,10 +3,10 @@
 use super::render::{Show, or_dash, table};
 use crate::api::types::{DefaultRow, RuleRow, RulesView};
 use serde::Serialize;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use vswitch_core::firewall::{
     connections::Ends,
-    policy::{Action, Protocol},
+    policy::{Action, Direction, Protocol},
     words,
 };
 use vswitchd::control::protocol::{ConnectionRow, ConnectionTable};
@@ -94,10 +94,21 @@ fn otherwise(row: &DefaultRow) -> [String; 7] {
 impl Show for ConnectionTable {
     fn table(&self) -> String {
         if self.entries == 0 {
-            return "no firewall knows a connection".into();
+            return "no firewall knows a connection, and no router translates one".into();
         }
-        let header =
-            ["INTERFACE", "VLAN", "PROTOCOL", "INSIDE", "OUTSIDE", "OPENED", "STATE", "AGE", "IDLE", "LEFT"];
+        let header = [
+            "INTERFACE",
+            "VLAN",
+            "PROTOCOL",
+            "INSIDE",
+            "OUTSIDE",
+            "OPENED",
+            "STATE",
+            "AGE",
+            "IDLE",
+            "LEFT",
+            "TRANSLATED",
+        ];
         let rows = table(header, self.rows.iter().map(connection));
         match self.entries.saturating_sub(self.rows.len() as u64) {
             0 => rows,
@@ -106,16 +117,14 @@ impl Show for ConnectionTable {
     }
 }
 
-fn connection(row: &ConnectionRow) -> [String; 10] {
-    let port = |address: IpAddr, port: u16| match address {
-        IpAddr::V4(address) => format!("{address}:{port}"),
-        IpAddr::V6(address) => format!("[{address}]:{port}"),
-    };
-    let (inside, outside) = match row.ends {
-        Ends::Ports { inside, outside } => (port(row.inside, inside), port(row.outside, outside)),
-        Ends::Query { id, .. } => (format!("{} id {id}", row.inside), row.outside.to_string()),
-        Ends::Pair => (row.inside.to_string(), row.outside.to_string()),
-    };
+fn connection(row: &ConnectionRow) -> [String; 11] {
+    let (inside, outside) = both(row.inside, row.outside, row.ends);
+    // As the packet goes on whose answers come back so.
+    let translated = row.inverse.map(|inverse| {
+        let (from, to) = inverse.hosts.pair();
+        let (from, to) = both(from, to, inverse.ends);
+        format!("{to} > {from}")
+    });
     let protocol = match row.protocol {
         1 => Some("icmp"),
         number => words::protocol(Protocol::Number(number)),
@@ -132,5 +141,22 @@ fn connection(row: &ConnectionRow) -> [String; 10] {
         seconds(row.age_secs),
         seconds(row.idle_secs),
         seconds(row.left_secs),
+        or_dash(translated),
     ]
+}
+
+/// Both ends of a connection.
+fn both(inside: IpAddr, outside: IpAddr, ends: Ends) -> (String, String) {
+    match ends {
+        Ends::Ports { inside: of_inside, outside: of_outside } => {
+            (SocketAddr::new(inside, of_inside).to_string(), SocketAddr::new(outside, of_outside).to_string())
+        }
+        Ends::Query { id, asked: Direction::Egress, .. } => {
+            (format!("{inside} id {id}"), outside.to_string())
+        }
+        Ends::Query { id, asked: Direction::Ingress, .. } => {
+            (inside.to_string(), format!("{outside} id {id}"))
+        }
+        Ends::Pair => (inside.to_string(), outside.to_string()),
+    }
 }

@@ -2,7 +2,8 @@
 
 use crate::{
     check::{
-        addresses, datapath, expect,
+        addresses::{self, Macs},
+        datapath, expect,
         groups::Groups,
         guards::{self, Guard},
         interfaces::{self, NodeInterface},
@@ -29,7 +30,6 @@ use vswitch_core::{
     firewall::connections::DEFAULT_CAPACITY,
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
-    vlan::VlanId,
 };
 
 /// At most this many switches make a lab (see [`Description::switches`]).
@@ -245,30 +245,20 @@ pub(crate) fn model_of(word: ModelWord) -> Model {
     }
 }
 
-/// A stated address may equal a hashed one (by chance once in 2^40, or by copying from `show`). Two interfaces that never meet may share one, as clones of a
-/// machine do: each untagged in a VLAN of its own.
+/// A stated address may equal a hashed one (by chance once in 2^40, or by copying from `show`).
 fn distinct_macs(
     nodes: &[Node],
     (interfaces, links): (&[NodeInterface], &[Checked]),
     routers: Option<(MacAddr, Span)>,
     sink: &mut Sink,
 ) {
-    let mut seen: HashMap<MacAddr, Vec<(Option<VlanId>, Span)>> = HashMap::new();
-    seen.extend(routers.map(|(mac, span)| (mac, vec![(None, span)])));
+    let mut macs = Macs::default();
+    routers.into_iter().for_each(|(mac, span)| macs.add(mac, None, span, sink));
     for interface in nodes.iter().flat_map(|node| &node.interfaces) {
         let Some(mac) = interface.mac else { continue };
         let found = &interfaces[usize::from(interface.port.index())];
         let span = found.said.mac.as_ref().map_or(found.span, |mac| mac.span);
-        let alone = found.link.and_then(|link| links[link].only());
-        let others = seen.entry(mac).or_default();
-        let meets =
-            |(other, _): &&(Option<VlanId>, Span)| other.is_none() || alone.is_none() || *other == alone;
-        if let Some((_, first)) = others.iter().find(meets).copied() {
-            sink.error(Code::MacTaken, span, format!("the MAC address {mac} is used twice"))
-                .label(first, "first used here")
-                .help("an interface without `mac` gets a hashed one; state another");
-        }
-        others.push((alone, span));
+        macs.add(mac, found.link.and_then(|link| links[link].only()), span, sink);
     }
 }
 

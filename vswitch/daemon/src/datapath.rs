@@ -656,6 +656,7 @@ fn connection_row(world: &World, row: &connections::Row) -> ConnectionRow {
         age_secs: row.age_secs,
         idle_secs: row.idle_secs,
         left_secs: row.left_secs,
+        inverse: row.inverse,
     }
 }
 

@@ -25,10 +25,12 @@ pub(crate) fn check(interfaces: &[NodeInterface], links: &[Checked], routers: &R
         }
     }
     let mut routed: HashMap<(usize, IpAddr), (VlanId, Span)> = HashMap::new();
-    let mut macs: HashMap<MacAddr, Span> = HashMap::new();
+    let mut macs = Macs::default();
     for interface in interfaces {
-        if let Some(mac) = &interface.said.mac {
-            check_mac(mac.value.0, mac.span, &mut macs, sink);
+        if let Some(mac) = &interface.said.mac
+            && !refuse_group_mac(mac.value.0, mac.span, sink)
+        {
+            macs.add(mac.value.0, interface.link.and_then(|link| links[link].only()), mac.span, sink);
         }
         let segment = interface.link.and_then(|link| segment(link, &links[link]));
         for said in interface.said.addresses.iter().flatten() {
@@ -104,15 +106,21 @@ pub(crate) fn refuse_unusable(net: IpNet, span: Span, sink: &mut Sink) -> bool {
     why.is_some()
 }
 
-fn check_mac(mac: MacAddr, span: Span, macs: &mut HashMap<MacAddr, Span>, sink: &mut Sink) {
-    if refuse_group_mac(mac, span, sink) {
-        return;
-    }
-    if let Some(first) = macs.get(&mac) {
-        sink.error(Code::MacTaken, span, format!("the MAC address {mac} is used twice"))
-            .label(*first, "first used here");
-    } else {
-        macs.insert(mac, span);
+/// MAC addresses that were seen. Two interfaces that never meet may share one, as clones of a machine do: each untagged in a VLAN of its own.
+#[derive(Debug, Default)]
+pub(crate) struct Macs(HashMap<MacAddr, Vec<(Option<VlanId>, Span)>>);
+
+impl Macs {
+    /// Takes note of that of an interface which is in this VLAN only; tells if another that may meet it has the same.
+    pub(crate) fn add(&mut self, mac: MacAddr, only: Option<VlanId>, span: Span, sink: &mut Sink) {
+        let others = self.0.entry(mac).or_default();
+        let meets =
+            |(other, _): &&(Option<VlanId>, Span)| other.is_none() || only.is_none() || *other == only;
+        if let Some((_, first)) = others.iter().find(meets) {
+            sink.error(Code::MacTaken, span, format!("the MAC address {mac} is used twice"))
+                .label(*first, "first used here");
+        }
+        others.push((only, span));
     }
 }
 

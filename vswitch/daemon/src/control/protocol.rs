@@ -15,7 +15,7 @@ use vswitch_core::{
     drop_reason::DropReason,
     filter::Filter,
     firewall::{
-        connections::{Counts, DEFAULT_CAPACITY, Ends, State},
+        connections::{Counts, DEFAULT_CAPACITY, Ends, Inverse, State},
         hits::DefaultCounts,
         policy::Direction,
     },
@@ -566,6 +566,9 @@ pub struct ConnectionRow {
     pub idle_secs: u32,
     /// Seconds after which it is forgotten, if no frame comes.
     pub left_secs: u32,
+    /// Of one that a router translates: what its responder's frames are when they come back to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inverse: Option<Inverse>,
 }
 
 /// What became of one frame, step by step.

@@ -1,7 +1,7 @@
 //! ARP (RFC 826, RFC 5227).
 
 use super::{Heard, Lost, Speaker, is_others, link};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use vswitch_core::{build, clock::Instant, head::Arp};
 
 const REQUEST: u16 = 1;
@@ -22,8 +22,13 @@ impl Speaker {
         let for_us = interface.has(arp.target.into());
         let asks_us = for_us && arp.operation == REQUEST;
         let is_neighbours = routing.is_neighbours(vlan, sender);
-        if !is_neighbours && !arp.sender.is_unspecified() {
-            // Whoever it is, it cannot be reached by that address; a probe has none (RFC 5227 §1.1).
+        let is_elsewhere = |address: Ipv4Addr| {
+            let is_here = interface.said.addresses.iter().any(|own| own.contains(&IpAddr::from(address)));
+            !(is_here || address.is_loopback() || address.is_multicast() || address.is_broadcast())
+        };
+        if !is_neighbours && !(asks_us && is_elsewhere(arp.sender)) {
+            // Whoever it is, it cannot be reached by that address. A probe has none (RFC 5227 §1.1), and Linux asks in the name of whatever address its packet has:
+            // these are answered, for the answer goes to a MAC address, and nothing is learned.
             return Err(Lost::Martian);
         }
         let key = (vlan, sender);

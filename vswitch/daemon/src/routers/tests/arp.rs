@@ -89,6 +89,14 @@ fn what_is_between_others_teaches_nothing_of_who_is_not_known() {
 }
 
 #[test]
+fn who_asks_in_the_name_of_an_address_elsewhere_is_answered_and_not_known() {
+    let mut bench = Bench::new();
+    bench.hear(&build::arp_request(to_all(10, 7), v4("203.0.113.80"), v4("10.0.10.1")));
+    assert_eq!(bench.one()[..6], mac(7).octets());
+    assert!(bench.neighbours.list(bench.now).is_empty());
+}
+
+#[test]
 fn what_cannot_be_is_neither_answered_nor_learned() {
     let mut bench = Bench::new();
     let good = build::arp_request(to_all(10, 7), v4("10.0.10.7"), v4("10.0.10.1"));
@@ -107,7 +115,7 @@ fn what_cannot_be_is_neither_answered_nor_learned() {
         ("sender is the router", with(26, &ROUTER.octets())),
         ("sender is nobody", with(26, &[0; 6])),
         ("a frame from the router", with(6, &ROUTER.octets())),
-        ("another network", with(32, &[10, 0, 20, 7])),
+        ("a group", with(32, &[224, 0, 0, 5])),
         ("the network's broadcast address", with(32, &[10, 0, 10, 255])),
         ("the network's own address", with(32, &[10, 0, 10, 0])),
         ("the other VLAN's gateway", with(42, &[10, 0, 20, 1])),
