@@ -100,26 +100,39 @@ impl<B: Bits, A: Copy> Table<B, A> {
         stand.cell as usize + passed(self.near(stand), stand.at)
     }
 
-    /// The answers for some addresses: each step is done for all of them before the next, so that what one has to wait for in memory is asked for while
-    /// the others wait.
+    /// The answers for some addresses: each step is done for all of them before the next, and what has to be waited for is asked for by loops that do
+    /// nothing else, so that as much as possible is waited for at once. Safe code cannot prefetch.
     #[inline]
     pub fn find_each<const N: usize>(&self, addresses: &[B], answers: &mut [A; N]) {
-        let mut stands = [Stand::default(); N];
-        let mut divided = 0;
-        for (stand, address) in stands.iter_mut().zip(addresses) {
-            *stand = self.step(&self.root, *address);
-            divided |= stand.cell;
+        let (mut places, mut stands) = ([0; N], [Stand::default(); N]);
+        let addresses = &addresses[..addresses.len().min(N)];
+        let count = addresses.len();
+        for (n, address) in addresses.iter().enumerate() {
+            (places[n], stands[n].at) = self.root.place(*address);
         }
-        while divided & DIVIDED != 0 {
-            divided = 0;
-            for (stand, address) in stands.iter_mut().zip(addresses) {
-                if stand.cell & DIVIDED != 0 {
-                    *stand = self.step(&self.grids[(stand.cell & !DIVIDED) as usize], *address);
-                    divided |= stand.cell;
+        loop {
+            let mut divided = 0;
+            for (stand, place) in stands.iter_mut().zip(&places[..count]) {
+                stand.cell = self.cells[*place as usize];
+                divided |= stand.cell;
+            }
+            if divided & DIVIDED == 0 {
+                break;
+            }
+            for (n, address) in addresses.iter().enumerate() {
+                if stands[n].cell & DIVIDED != 0 {
+                    let grid = &self.grids[(stands[n].cell & !DIVIDED) as usize];
+                    (places[n], stands[n].at) = grid.place(*address);
                 }
             }
         }
-        for (answer, stand) in answers.iter_mut().zip(&stands[..addresses.len()]) {
+        let mut loaded = B::Near::default();
+        for stand in &stands[..count] {
+            let place = stand.cell as usize;
+            loaded = loaded.max(self.starts[place].at).max(self.starts[place + WITHIN].at);
+        }
+        std::hint::black_box(loaded);
+        for (answer, stand) in answers.iter_mut().zip(&stands[..count]) {
             let near = self.near(*stand);
             *answer = near[passed(near, stand.at)].answer;
         }
@@ -128,8 +141,8 @@ impl<B: Bits, A: Copy> Table<B, A> {
     /// The cell of a grid in which an address is.
     #[inline(always)]
     fn step(&self, grid: &Grid<B>, address: B) -> Stand<B::Near> {
-        let at = grid.at(address);
-        Stand { cell: self.cells[(grid.first + grid.nth(at)) as usize], at }
+        let (place, at) = grid.place(address);
+        Stand { cell: self.cells[place as usize], at }
     }
 
     /// The range in which its cell begins, and those that may start within.
@@ -185,7 +198,7 @@ impl<B: Bits> Grid<B> {
         let (Some(low), Some(high)) = (ranges.get(1), ranges.last()) else {
             return Self { base: B::ZERO, fine: 0, coarse: 0, first: 0, more: 0 };
         };
-        let wanted = ranges.len().ilog2() + 2;
+        let wanted = ranges.len().ilog2() + 1;
         let mut width = high.start.behind(low.start).len();
         let mut size = width.saturating_sub(wanted);
         loop {
@@ -201,6 +214,13 @@ impl<B: Bits> Grid<B> {
             }
             size += 1;
         }
+    }
+
+    /// The place of the cell in which an address is, and the address as the grid has it.
+    #[inline(always)]
+    fn place(&self, address: B) -> (u32, B::Near) {
+        let at = self.at(address);
+        (self.first + self.nth(at), at)
     }
 
     /// An address as the grid has it.
