@@ -37,6 +37,9 @@ trait Version {
 
     fn address(bits: Self::Address) -> IpAddr;
 
+    /// Whether it is a host's that may be elsewhere.
+    fn is_destination(bits: Self::Address) -> bool;
+
     fn tables(router: &Router) -> &Tables<Self::Address>;
 }
 
@@ -160,7 +163,7 @@ impl AtRouter<'_> {
                     }
                     sender = Some(src);
                 }
-                if !is_host_address(V::address(dst)) || is_link_local(V::address(dst)) {
+                if !V::is_destination(dst) {
                     return None;
                 }
                 let is_known =
@@ -267,6 +270,11 @@ impl Version for V4 {
     }
 
     #[inline(always)]
+    fn is_destination(bits: u32) -> bool {
+        is_host_address(Self::address(bits))
+    }
+
+    #[inline(always)]
     fn tables(router: &Router) -> &Tables<u32> {
         &router.v4
     }
@@ -292,6 +300,15 @@ impl Version for V6 {
     #[inline(always)]
     fn address(bits: u128) -> IpAddr {
         Ipv6Addr::from_bits(bits).into()
+    }
+
+    #[inline(always)]
+    fn is_destination(bits: u128) -> bool {
+        // What begins with these is neither unspecified, the host itself, link-local nor a group.
+        (1..0xfe80).contains(&(bits >> 112)) || {
+            let address = Self::address(bits);
+            is_host_address(address) && !is_link_local(address)
+        }
     }
 
     #[inline(always)]

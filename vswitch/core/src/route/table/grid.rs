@@ -4,11 +4,11 @@
 //! a shift. There are about as many cells as ranges, so that in most of them few ranges start, which are compared one by one. Where many do, the cell has a
 //! grid of its own. So a table has the size of what is in it, and it is no matter how long the prefixes are.
 //!
-//! Within a grid addresses of IPv6 are told apart by 64 bits: a cell in which that is not enough has a grid of its own, too.
+//! Within a cell addresses are told apart by 32 bits, so that a table is as small for IPv6: a cell in which that is not enough has a grid of its own, too.
 
 use super::ranges::{Bits, Near, Range};
 
-/// Ranges that start in one cell, at most: as many are compared in each, since to know how many there are would take longer.
+/// Ranges that start in one cell, at most: as many are compared in each, since to leave some out would take longer.
 const WITHIN: usize = 4;
 
 /// Bits that the place in a grid has at least, if so many ranges start in it: fewer cells are not worth another step.
@@ -20,15 +20,19 @@ const SPARSE: u32 = 8;
 /// Says of a cell that it has a grid.
 const DIVIDED: u32 = 1 << 31;
 
+/// Where it says of another how many ranges start in it; below is the place of the one in which it begins. A router with so many ranges that this is not
+/// enough would have a hundred million routes, for which there is no memory.
+const COUNT: u32 = 28;
+
 /// An answer for each address.
 #[derive(Debug)]
 pub struct Table<B: Bits, A> {
     root: Grid<B>,
     grids: Vec<Grid<B>>,
-    /// Of all grids: the place of the range in which the cell begins, or of a grid.
+    /// Of all grids: [`DIVIDED`] and the place of a grid, or [`COUNT`].
     cells: Vec<u32>,
-    /// Of all grids, rising in each, behind the range in which it begins; at the end the last of its answers stands as often as a cell may have some.
-    starts: Vec<Start<B::Near, A>>,
+    /// Of all grids, rising in each, behind the range in which it begins. At the end there are as many more as a cell may have.
+    starts: Vec<Start<A>>,
 }
 
 /// Cells that follow each other.
@@ -36,29 +40,29 @@ pub struct Table<B: Bits, A> {
 struct Grid<B> {
     /// The first address.
     base: B,
-    /// How many bits of an address do not tell it from others.
+    /// How many bits of an address do not tell it from others in its cell.
     fine: u32,
     /// How many bits of the rest tell where it is within a cell.
     coarse: u32,
     /// The place of the first cell.
     first: u32,
-    /// How many come behind it.
+    /// How many come behind it: what is behind all of them is in the last, in which nothing starts.
     more: u32,
 }
 
-/// Where a range starts, as its grid has it.
+/// Where a range starts, as its cell has it.
 #[derive(Debug, Clone, Copy)]
-struct Start<N, A> {
-    at: N,
+struct Start<A> {
+    at: u32,
     answer: A,
 }
 
 /// How far the way to an address was gone.
 #[derive(Debug, Clone, Copy, Default)]
-struct Stand<N> {
+struct Stand {
     cell: u32,
-    /// The address, as the grid has it.
-    at: N,
+    /// The address, as its cell has it.
+    at: u32,
 }
 
 impl<B: Bits, A: Copy> Table<B, A> {
@@ -67,6 +71,8 @@ impl<B: Bits, A: Copy> Table<B, A> {
         let root = Grid { base: B::ZERO, fine: 0, coarse: 0, first: 0, more: 0 };
         let mut table = Self { root, grids: Vec::new(), cells: Vec::new(), starts: Vec::new() };
         table.root = table.lay(ranges);
+        let last = table.starts[table.starts.len() - 1];
+        table.starts.extend([last; WITHIN]);
         table.grids.shrink_to_fit();
         table.cells.shrink_to_fit();
         table.starts.shrink_to_fit();
@@ -97,7 +103,7 @@ impl<B: Bits, A: Copy> Table<B, A> {
         while stand.cell & DIVIDED != 0 {
             stand = self.step(&self.grids[(stand.cell & !DIVIDED) as usize], address);
         }
-        stand.cell as usize + passed(self.near(stand), stand.at)
+        stand.place() + stand.passed(self.near(stand))
     }
 
     /// The answers for some addresses: each step is done for all of them before the next, and what has to be waited for is asked for by loops that do
@@ -126,30 +132,28 @@ impl<B: Bits, A: Copy> Table<B, A> {
                 }
             }
         }
-        let mut loaded = B::Near::default();
+        let mut loaded = 0;
         for stand in &stands[..count] {
-            let place = stand.cell as usize;
-            loaded = loaded.max(self.starts[place].at).max(self.starts[place + WITHIN].at);
+            loaded ^= self.starts[stand.place()].at ^ self.starts[stand.place() + WITHIN].at;
         }
         std::hint::black_box(loaded);
         for (answer, stand) in answers.iter_mut().zip(&stands[..count]) {
             let near = self.near(*stand);
-            *answer = near[passed(near, stand.at)].answer;
+            *answer = near[stand.passed(near)].answer;
         }
     }
 
     /// The cell of a grid in which an address is.
     #[inline(always)]
-    fn step(&self, grid: &Grid<B>, address: B) -> Stand<B::Near> {
+    fn step(&self, grid: &Grid<B>, address: B) -> Stand {
         let (place, at) = grid.place(address);
         Stand { cell: self.cells[place as usize], at }
     }
 
     /// The range in which its cell begins, and those that may start within.
     #[inline(always)]
-    fn near(&self, stand: Stand<B::Near>) -> &[Start<B::Near, A>] {
-        let place = stand.cell as usize;
-        &self.starts[place..place + 1 + WITHIN]
+    fn near(&self, stand: Stand) -> &[Start<A>] {
+        &self.starts[stand.place()..stand.place() + 1 + WITHIN]
     }
 
     /// Lays out a grid for all of these but the first, which is where it begins.
@@ -158,11 +162,8 @@ impl<B: Bits, A: Copy> Table<B, A> {
         grid.first = self.cells.len() as u32;
         self.cells.resize(self.cells.len() + grid.more as usize + 1, 0);
         let begin = self.starts.len() as u32;
-        self.starts
-            .extend(ranges.iter().map(|range| Start { at: grid.at(range.start), answer: range.answer }));
-        if let Some(last) = self.starts.last().copied() {
-            self.starts.extend([last; WITHIN]);
-        }
+        let start = |range: &Range<B, A>| Start { at: grid.at(range.start).low(), answer: range.answer };
+        self.starts.extend(ranges.iter().map(start));
         // What is passed when a cell begins, of which the last holds there.
         let mut passed = 1;
         for nth in 0..=grid.more {
@@ -173,7 +174,7 @@ impl<B: Bits, A: Copy> Table<B, A> {
                 ranges[passed..].iter().take_while(|range| grid.nth(grid.at(range.start)) == nth).count();
             let within = &ranges[passed - 1..passed + here];
             let cell = if here <= WITHIN && within[1..].iter().all(|range| grid.tells(range.start)) {
-                begin + passed as u32 - 1
+                (here as u32) << COUNT | (begin + passed as u32 - 1)
             } else {
                 let grid = self.lay(within);
                 self.grids.push(grid);
@@ -186,10 +187,19 @@ impl<B: Bits, A: Copy> Table<B, A> {
     }
 }
 
-/// Which of these an address is in.
-#[inline(always)]
-fn passed<N: Near, A>(near: &[Start<N, A>], at: N) -> usize {
-    near[1..].iter().map(|start| usize::from(start.at <= at)).sum()
+impl Stand {
+    /// The place of the range in which its cell begins.
+    #[inline(always)]
+    fn place(self) -> usize {
+        (self.cell & !(u32::MAX << COUNT)) as usize
+    }
+
+    /// Which of these the address is in.
+    #[inline(always)]
+    fn passed<A>(self, near: &[Start<A>]) -> usize {
+        let count = self.cell >> COUNT;
+        (0..).zip(&near[1..]).map(|(n, start)| usize::from((n < count) & (start.at <= self.at))).sum()
+    }
 }
 
 impl<B: Bits> Grid<B> {
@@ -205,10 +215,9 @@ impl<B: Bits> Grid<B> {
             // Before all of them, so that what is before the grid is told from them; and aligned, so that they start where cells do.
             let base = low.start.before(size);
             width = high.start.behind(base).len();
-            let fine = width.saturating_sub(B::Near::WIDTH);
-            let coarse = size.saturating_sub(fine);
-            let mut grid = Self { base, fine, coarse, first: 0, more: u32::MAX };
-            grid.more = grid.nth(grid.at(high.start));
+            let fine = size.saturating_sub(u32::BITS);
+            let mut grid = Self { base, fine, coarse: size - fine, first: 0, more: u32::MAX };
+            grid.more = grid.nth(grid.at(high.start)) + 1;
             if width.saturating_sub(size) <= LEAST || grid.used(ranges).saturating_mul(SPARSE) > grid.more {
                 return grid;
             }
@@ -216,14 +225,14 @@ impl<B: Bits> Grid<B> {
         }
     }
 
-    /// The place of the cell in which an address is, and the address as the grid has it.
+    /// The place of the cell in which an address is, and the address as its cell has it.
     #[inline(always)]
-    fn place(&self, address: B) -> (u32, B::Near) {
+    fn place(&self, address: B) -> (u32, u32) {
         let at = self.at(address);
-        (self.first + self.nth(at), at)
+        (self.first + self.nth(at), at.low())
     }
 
-    /// An address as the grid has it.
+    /// How far an address is behind the first, as far as its bits tell it from others in its cell.
     #[inline(always)]
     fn at(&self, address: B) -> B::Near {
         address.behind(self.base).shifted(self.fine)
@@ -241,7 +250,7 @@ impl<B: Bits> Grid<B> {
         self.tells(address) && self.nth(at) == nth && at.is_multiple(self.coarse)
     }
 
-    /// Whether it tells an address from all others.
+    /// Whether it tells an address from all others in its cell.
     fn tells(&self, address: B) -> bool {
         address.is_multiple(self.fine)
     }

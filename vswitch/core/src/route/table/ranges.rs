@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 /// An address as a number.
 pub trait Bits: Copy + Ord + Debug {
-    /// As many of them as tell nearly all addresses from each other that are together in a table.
+    /// As many of them as tell in which cell of a grid an address is, and where in it.
     type Near: Near;
     /// The first of all.
     const ZERO: Self;
@@ -27,11 +27,10 @@ pub trait Bits: Copy + Ord + Debug {
 
 /// Some bits of an address.
 pub trait Near: Copy + Ord + Debug + Default {
-    /// How many these are.
-    const WIDTH: u32;
-
     /// What is left of them without the last, and `most` if that is more.
     fn shifted(self, by: u32, most: u32) -> u32;
+    /// The last 32.
+    fn low(self) -> u32;
     /// Whether they are a multiple of this power of two.
     fn is_multiple(self, power: u32) -> bool;
 }
@@ -39,12 +38,15 @@ pub trait Near: Copy + Ord + Debug + Default {
 macro_rules! bits {
     ($type:ty, $near:ty) => {
         impl Near for $near {
-            const WIDTH: u32 = Self::BITS;
-
             #[inline(always)]
             fn shifted(self, by: u32, most: u32) -> u32 {
                 // It is always less than the width: said so that nothing has to check it.
                 (self >> (by % Self::BITS)).min(most.into()) as u32
+            }
+
+            #[inline(always)]
+            fn low(self) -> u32 {
+                self as u32
             }
 
             fn is_multiple(self, power: u32) -> bool {
