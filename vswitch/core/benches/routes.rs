@@ -81,8 +81,10 @@ fn measure(name: &str, count: usize, spread: Spread) {
     let router = &world.routing().expect("it has routers").routers()[0];
     let addresses: Vec<IpAddr> = (0..ADDRESSES).map(|n| spread(mixed(n) as usize % count).0).collect();
     let [each, together] = match addresses[0] {
-        IpAddr::V4(_) => look_up(&router.v4, addresses.iter().map(|to| bits(*to) as u32).collect()),
-        IpAddr::V6(_) => look_up(&router.v6, addresses.iter().map(|to| bits(*to)).collect()),
+        IpAddr::V4(_) => {
+            look_up(&router.v4, &addresses.iter().map(|to| bits(*to) as u32).collect::<Vec<_>>())
+        }
+        IpAddr::V6(_) => look_up(&router.v6, &addresses.iter().map(|to| bits(*to)).collect::<Vec<_>>()),
     };
     let begin = Instant::now();
     drop(world);
@@ -98,7 +100,7 @@ fn bits(address: IpAddr) -> u128 {
 }
 
 /// Nanoseconds an address, each by itself and many together.
-fn look_up<B: Bits>(tables: &Tables<B>, addresses: Vec<B>) -> [f64; 2] {
+fn look_up<B: Bits>(tables: &Tables<B>, addresses: &[B]) -> [f64; 2] {
     let each = || addresses.iter().fold(0, |all, to| all ^ tables.ways.find(*to));
     let together = || {
         let mut ways = [NOTHING; TOGETHER];

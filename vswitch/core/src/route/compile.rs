@@ -69,7 +69,7 @@ fn port_mac(description: &Description, said: &description::Routing) -> Result<Ma
 }
 
 fn compile_router(said: &description::Router) -> Result<Router, CompileError> {
-    let mut routes = Vec::new();
+    let mut routes = Vec::with_capacity(said.routes.len());
     for gateway in &said.gateways {
         let route = |to, onward| Route { to, onward, origin: gateway.origin };
         for own in &gateway.addresses {

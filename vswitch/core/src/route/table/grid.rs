@@ -209,12 +209,12 @@ impl<B: Bits> Grid<B> {
             return Self { base: B::ZERO, fine: 0, coarse: 0, first: 0, more: 0 };
         };
         let wanted = ranges.len().ilog2() + 1;
-        let mut width = high.start.behind(low.start).len();
+        let mut width = high.start.behind(low.start).width();
         let mut size = width.saturating_sub(wanted);
         loop {
             // Before all of them, so that what is before the grid is told from them; and aligned, so that they start where cells do.
             let base = low.start.before(size);
-            width = high.start.behind(base).len();
+            width = high.start.behind(base).width();
             let fine = size.saturating_sub(u32::BITS);
             let mut grid = Self { base, fine, coarse: size - fine, first: 0, more: u32::MAX };
             grid.more = grid.nth(grid.at(high.start)) + 1;

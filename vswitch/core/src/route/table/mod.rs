@@ -59,12 +59,19 @@ pub(super) fn compile(mut routes: Vec<Route>) -> (Vec<Route>, Tables<u32>, Table
     let mut gone = distinct(&mut v4, &mut routes);
     gone.extend(distinct(&mut v6, &mut routes));
     if !gone.is_empty() {
-        gone.sort_unstable();
-        let before = |place: &u32| gone.partition_point(|gone| gone < place);
+        let mut stays = vec![true; routes.len()];
+        gone.iter().for_each(|place| stays[*place as usize] = false);
+        let mut left = 0;
+        let moved = stays.iter().map(|stays| {
+            let place = left;
+            left += u32::from(*stays);
+            place
+        });
+        let moved: Vec<u32> = moved.collect();
         let places = v4.iter_mut().map(|(.., place)| place).chain(v6.iter_mut().map(|(.., place)| place));
-        places.for_each(|place| *place -= before(place) as u32);
-        let mut place = 0..;
-        routes.retain(|_| place.next().is_some_and(|place| gone.binary_search(&place).is_err()));
+        places.for_each(|place| *place = moved[*place as usize]);
+        let mut stays = stays.into_iter();
+        routes.retain(|_| stays.next() == Some(true));
     }
     let alike = alike(&routes);
     let (v4, v6) = (tables(&v4, &routes, &alike), tables(&v6, &routes, &alike));

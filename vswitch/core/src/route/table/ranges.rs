@@ -19,8 +19,8 @@ pub trait Bits: Copy + Ord + Debug {
     fn shifted(self, by: u32) -> Self::Near;
     /// The last multiple of a power of two before it, which is not zero.
     fn before(self, power: u32) -> Self;
-    /// How many bits a number so large has.
-    fn len(self) -> u32;
+    /// How many bits it has without leading zeroes.
+    fn width(self) -> u32;
     /// Whether it is a multiple of this power of two.
     fn is_multiple(self, power: u32) -> bool;
 }
@@ -82,7 +82,7 @@ macro_rules! bits {
                 (self - 1) >> power << power
             }
 
-            fn len(self) -> u32 {
+            fn width(self) -> u32 {
                 Self::BITS - self.leading_zeros()
             }
 
