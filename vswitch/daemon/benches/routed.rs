@@ -4,6 +4,9 @@
 //! `cargo bench -p vswitchd --bench routed -- [--routes 1] [--v6] [--batch 32] [--turns 20000]`: the first guest sends to the second or, with several
 //! routes, to hosts in as many networks behind it, without pattern; the second sends to the first. `--only plain|routed` takes the turns of one, for
 //! callgrind (`--toggle-collect='*Worker*turn*'`).
+//!
+//! `--swap [--routes 1000000] [--swaps 20]`: Worlds with so many routes are compiled by another thread and taken over between turns, as a datapath does it; how
+//! long a frame waits at most, beside how long a thread is kept from the CPU that does nothing else than look for that while the same is compiled.
 
 #[path = "../tests/datapath/description.rs"]
 mod description;
@@ -13,7 +16,13 @@ mod rig;
 
 use description::{access, description, vlan};
 use rig::Rig;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use rustix::time::{ClockId, clock_gettime};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
 use vhost_net_backend::{
     cycles,
     driver::{Config, unwired::Unwired},
@@ -23,8 +32,10 @@ use vswitch_core::{
     build::{self, Addresses, Ethernet},
     clock,
     description::{Description, Gateway, Link, Origin, Route, Router, Routing, Via},
+    fdb::Fdb,
     id::PortId,
     mac::MacAddr,
+    world::World,
 };
 
 /// Frames of many hosts that each guest has ready.
@@ -147,27 +158,121 @@ impl Bench {
 
     /// Takes so many turns; cycles a frame in the middle one of them, so that those in which another process had the CPU do not count.
     fn run(&mut self, turns: usize) -> f64 {
+        let spent = (0..turns).map(|_| self.round() as f64).collect();
+        median(spent) / (self.course.batch * 2) as f64
+    }
+
+    /// Each guest sends a batch, and gets that of the other: the cycles that the worker's turns take.
+    fn round(&mut self) -> u64 {
         let batch = self.course.batch;
-        let (mut moved, mut spent) = (0, Vec::with_capacity(turns));
-        for _ in 0..turns {
-            for (frames, Unwired { pair, .. }) in self.frames.iter().zip(&mut self.rig.guests) {
-                for n in self.sent..self.sent + batch {
-                    assert!(pair.transmit(&frames[n % frames.len()]), "the ring has room");
-                }
-                pair.flush();
+        for (frames, Unwired { pair, .. }) in self.frames.iter().zip(&mut self.rig.guests) {
+            for n in self.sent..self.sent + batch {
+                assert!(pair.transmit(&frames[n % frames.len()]), "the ring has room");
             }
-            self.sent += batch;
-            let begin = cycles::now();
-            // Frames that are decided one by one may be more than a turn has room for.
-            let done = self.rig.turns();
-            spent.push((cycles::now() - begin) as f64);
-            assert_eq!(done, batch * 2);
-            for guest in &mut self.rig.guests {
-                moved += guest.pair.receive(|_, _| {});
-            }
+            pair.flush();
         }
-        assert_eq!(moved, turns * batch * 2, "nothing was lost");
-        median(spent) / (batch * 2) as f64
+        self.sent += batch;
+        let begin = cycles::now();
+        // Frames that are decided one by one may be more than a turn has room for.
+        let done = self.rig.turns();
+        let spent = cycles::now() - begin;
+        assert_eq!(done, batch * 2);
+        let received: usize = self.rig.guests.iter_mut().map(|guest| guest.pair.receive(|_, _| {})).sum();
+        assert_eq!(received, batch * 2, "nothing was lost");
+        spent
+    }
+}
+
+/// How long something took that is done over and over.
+#[derive(Default)]
+struct Longest {
+    wall: Duration,
+    over_a_millisecond: usize,
+    /// Of the thread's own time.
+    own: Duration,
+}
+
+impl Longest {
+    /// Does it until it says that it is done.
+    fn of(mut again: impl FnMut() -> bool) -> Self {
+        let (mut longest, mut last) = (Self::default(), (Instant::now(), own_time()));
+        while again() {
+            let now = (Instant::now(), own_time());
+            let wall = now.0 - last.0;
+            longest.wall = longest.wall.max(wall);
+            longest.over_a_millisecond += usize::from(wall > Duration::from_millis(1));
+            longest.own = longest.own.max(now.1 - last.1);
+            last = now;
+        }
+        longest
+    }
+}
+
+/// How long this thread had a CPU.
+fn own_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Calls `again` until another thread has compiled so many Worlds of `lab` one after the other, each with the next one when it is there: that is with a worker when
+/// this returns, so that the one before is dropped where they are compiled. Also how long the longest of them took.
+fn while_compiled(
+    (first, fdb): (&World, &Fdb),
+    lab: &Description,
+    swaps: usize,
+    mut again: impl FnMut(Option<Arc<World>>),
+) -> (Longest, Duration) {
+    let (give, take) = mpsc::sync_channel(0);
+    let (taken, is_taken) = mpsc::channel();
+    thread::scope(|scope| {
+        let compiler = scope.spawn(move || {
+            let (mut running, mut longest): (Option<Arc<World>>, _) = (None, Duration::ZERO);
+            for _ in 0..swaps {
+                let begin = Instant::now();
+                let world = World::compile_after(lab, running.as_deref().unwrap_or(first)).expect("a lab");
+                longest = longest.max(begin.elapsed());
+                let world = Arc::new(world);
+                fdb.install(&world);
+                give.send(world.clone()).expect("somebody takes it");
+                is_taken.recv().expect("it is told");
+                running = Some(world);
+            }
+            longest
+        });
+        let waited = Longest::of(|| match take.try_recv() {
+            Ok(world) => {
+                again(Some(world));
+                taken.send(()).expect("somebody waits for that");
+                true
+            }
+            Err(mpsc::TryRecvError::Empty) => {
+                again(None);
+                true
+            }
+            Err(mpsc::TryRecvError::Disconnected) => false,
+        });
+        (waited, compiler.join().expect("it compiles"))
+    })
+}
+
+/// The longest that a frame waits while Worlds are swapped.
+fn swap(course: Course, swaps: usize) {
+    let lab = course.lab(true);
+    let mut bench = Bench::new(course, true);
+    let (first, fdb) = (bench.rig.world.clone(), bench.rig.fdb.clone());
+    let (spun, _) = while_compiled((&first, &fdb), &lab, swaps, |_| {});
+    let (turned, compiled) = while_compiled((&first, &fdb), &lab, swaps, |next| {
+        if let Some(next) = next {
+            bench.rig.worker.follow(next);
+        }
+        bench.round();
+    });
+    println!("{swaps} Worlds of {} routes, each compiled in {compiled:.1?} at most", course.routes);
+    for (what, Longest { wall, over_a_millisecond, own }) in [("turns", turned), ("a spinning thread", spun)]
+    {
+        println!(
+            "{what}: {wall:.1?} at most from one to the next, {over_a_millisecond} over 1 ms; {own:.1?} of the thread's own time"
+        );
     }
 }
 
@@ -182,6 +287,9 @@ fn main() {
         v6: std::env::args().any(|word| word == "--v6"),
         batch: option("--batch", 32),
     };
+    if std::env::args().any(|word| word == "--swap") {
+        return swap(course, option("--swaps", 20));
+    }
     let turns = option("--turns", 20_000);
     if let Some(only) = std::env::args().skip_while(|word| word != "--only").nth(1) {
         println!("{:.1} cycles a frame", Bench::new(course, only == "routed").run(turns));

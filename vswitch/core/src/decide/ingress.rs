@@ -61,7 +61,7 @@ pub struct Rows {
     /// How many frames these are, and how many bytes they have.
     frames: u32,
     bytes: u64,
-    /// The place behind the last frame of the last row that came to firewalls.
+    /// The place behind the last frame of the last row that came to firewalls or to routers.
     tried: u32,
 }
 
@@ -343,8 +343,11 @@ impl<'a> Ingress<'a> {
         {
             return false;
         }
+        // Once, also if a frame of the row is decided by itself and the rest is tried again.
+        let is_new = rows.tried < end;
+        rows.tried = end;
         let frames = from(begin as usize).take((end - begin) as usize);
-        row.begin += self.route_row(home, row, frames, translations, |way, frames: Range<usize>| {
+        row.begin += self.route_row(home, (row, is_new), frames, translations, |way, frames: Range<usize>| {
             run(way, begin as usize + frames.start..begin as usize + frames.end);
         }) as u32;
         let is_whole = row.begin == end;

@@ -10,12 +10,14 @@ use crate::{
     head::{FrameView, HEAD_BYTES, Head, LinkHeader, Network, TagKind},
     id::SwitchId,
     mac::MacAddr,
-    route::{Checksum, Interface, Neighbours, Onward, Rewrite, Route, Router, Routing, Translation},
+    route::{
+        Checksum, Interface, Neighbours, Onward, Rewrite, Route, Router, Routing, Translation, table::Sender,
+    },
     trace::{NoTrace, Step, ToRouter, Tracer},
     vlan::VlanId,
     world::{Port, World},
 };
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// What a router makes of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -311,32 +313,35 @@ pub fn packet(head: &Head, bytes: &[u8]) -> Result<Option<Packet>, DropReason> {
 impl Packet {
     /// Whether it may come from where it says, by this interface, and go where it says (RFC 1812 §5.3.7, RFC 4291 §2.5, RFC 2827).
     pub fn is_routable(&self, interface: &Interface, router: &Router) -> bool {
-        let possible = match (self.src, self.dst) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => is_host(src) && is_host(dst),
-            (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                is_host6(src) && is_host6(dst) && !src.is_unicast_link_local()
-            }
-            _ => false,
-        };
-        possible
-            && match router.find(self.src).map(|Route { onward, .. }| onward) {
-                Some(Onward::Own | Onward::Broadcast) => false,
-                Some(Onward::Connected(vlan)) => *vlan == interface.said.vlan,
-                Some(Onward::Via(_) | Onward::Blackhole) | None => true,
-            }
+        self.src.is_ipv4() == self.dst.is_ipv4()
+            && may_send(self.src, interface, router)
+            && is_host_address(self.dst)
     }
+}
+
+/// Whether a packet may come from this address by this interface.
+pub(super) fn may_send(src: IpAddr, interface: &Interface, router: &Router) -> bool {
+    is_host_address(src)
+        && !is_link_local(src)
+        && match router.sender(src) {
+            Sender::Anywhere => true,
+            Sender::In(vlan) => vlan == interface.said.vlan,
+            Sender::Nobody => false,
+        }
 }
 
 pub(super) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
-/// Whether an address may be one host's: none of 0/8, 127/8, 224/4, 240/4 (RFC 6890).
-fn is_host(address: Ipv4Addr) -> bool {
-    let [first, ..] = address.octets();
-    first != 0 && first != 127 && first < 224
-}
-
-fn is_host6(address: Ipv6Addr) -> bool {
-    !(address.is_unspecified() || address.is_loopback() || address.is_multicast())
+/// Whether an address may be one host's: none of 0/8, 127/8, 224/4, 240/4 (RFC 6890), no group, and not that of nobody or of the host itself.
+#[inline]
+pub(super) fn is_host_address(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, ..] = address.octets();
+            first != 0 && first != 127 && first < 224
+        }
+        IpAddr::V6(address) => !(address.is_unspecified() || address.is_loopback() || address.is_multicast()),
+    }
 }

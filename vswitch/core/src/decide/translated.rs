@@ -2,13 +2,12 @@
 //! [`super::route`] and [`super::nat`], which are the rule that this must equal.
 
 use super::{
-    Ingress, Way,
-    ingress::{Home, Row},
-    routes::{Ends, Gateway, Known, ends},
+    Way, gates,
+    routes::{self, Gateway, Known},
 };
 use crate::{
     firewall::{
-        connections::{Common, Event, Flow, Paired, Run, Scope, V4, V6, Version},
+        connections::{self, Common, Event, Flow, Paired, Run, Scope},
         policy::Direction,
     },
     head::ethertype,
@@ -19,10 +18,37 @@ use std::ops::Range;
 /// Frames of one connection that follow each other and are looked at together, at most.
 const RUN: usize = 16;
 
+/// A version of IP: as connections read it, and as routes do.
+trait Version {
+    type Common: connections::Version;
+    type Routed: routes::Version;
+    /// Bytes of a header of the common kind.
+    const HEADER: u8;
+}
+
+enum V4 {}
+
+enum V6 {}
+
+impl Version for V4 {
+    type Common = connections::V4;
+    type Routed = routes::V4;
+    const HEADER: u8 = 20;
+}
+
+impl Version for V6 {
+    type Common = connections::V6;
+    type Routed = routes::V6;
+    const HEADER: u8 = 40;
+}
+
+type Address<V> = <<V as Version>::Routed as routes::Version>::Address;
+
 /// Frames of one flow.
-struct Alike<'f> {
+struct Alike<'f, V: Version> {
     flow: Flow,
-    ends: Ends,
+    /// Source and destination.
+    ends: [Address<V>; 2],
     events: [Event; RUN],
     held: usize,
     longest: u32,
@@ -30,26 +56,28 @@ struct Alike<'f> {
     next: Option<(&'f [u8], u32)>,
 }
 
-impl Ingress<'_> {
-    /// As `route_row`, where the row's EtherType announces what stands `at` that place.
+/// Where the packets of a flow go.
+struct Onward<V: Version> {
+    flow: Flow,
+    known: Known<Address<V>>,
+    /// The connection that they are of, if that is translated.
+    paired: Option<Paired>,
+}
+
+impl Gateway<'_> {
+    /// How many of these frames, from the first on, go on at once; `run` is told which of them have which way.
     #[inline(never)]
-    pub(super) fn translate_row<'f>(
+    pub(super) fn translate<'f>(
         &self,
-        home: &Home<'_>,
-        (row, at): (&Row, usize),
-        translator: (Gateway<'_>, &Nat),
+        nat: &Nat,
         mut frames: impl Iterator<Item = (&'f [u8], u32)>,
         translations: &mut Translations,
         run: impl FnMut(Way, Range<usize>),
     ) -> usize {
         let Some(first) = frames.next() else { return 0 };
-        match super::gates::ethertype(at, first.0) {
-            Some(ethertype::IPV4) => {
-                self.translate_as::<V4>(home, (row, at), translator, (first, frames), translations, run)
-            }
-            Some(ethertype::IPV6) => {
-                self.translate_as::<V6>(home, (row, at), translator, (first, frames), translations, run)
-            }
+        match gates::ethertype(self.at, first.0) {
+            Some(ethertype::IPV4) => self.translate_as::<V4>(nat, (first, frames), translations, run),
+            Some(ethertype::IPV6) => self.translate_as::<V6>(nat, (first, frames), translations, run),
             _ => 0,
         }
     }
@@ -57,30 +85,26 @@ impl Ingress<'_> {
     #[inline(always)]
     fn translate_as<'f, V: Version>(
         &self,
-        home: &Home<'_>,
-        (row, at): (&Row, usize),
-        translator: (Gateway<'_>, &Nat),
+        nat: &Nat,
         (first, mut rest): ((&'f [u8], u32), impl Iterator<Item = (&'f [u8], u32)>),
         translations: &mut Translations,
         mut run: impl FnMut(Way, Range<usize>),
     ) -> usize {
-        let (mut passed, mut next) = (0, Some(first));
-        let mut of_flow: Option<(Flow, Known, Option<Paired>)> = None;
+        let (mut passed, mut next, mut onward): (_, _, Option<Onward<V>>) = (0, Some(first), None);
         while let Some(first) = next {
-            let Some(alike) = read::<V>(at, first, &mut rest) else { return passed };
-            if of_flow.as_ref().is_none_or(|(flow, ..)| *flow != alike.flow) {
-                of_flow = self.flow(home, (row, at), translator, &alike, translations);
+            let Some(alike) = read::<V>(self.at, first, &mut rest) else { return passed };
+            if onward.as_ref().is_none_or(|onward| onward.flow != alike.flow) {
+                onward = self.onward(nat, &alike, translations);
             }
-            let Some((_, known, paired)) = &of_flow else { return passed };
-            if alike.longest > known.longest {
+            let Some(onward) = onward.as_ref().filter(|onward| alike.longest <= onward.known.longest) else {
                 return passed;
-            }
-            let taken = match paired {
+            };
+            let taken = match &onward.paired {
                 None => alike.held,
                 Some(paired) => self.notes(paired, &alike.events[..alike.held]),
             };
             if taken > 0 {
-                run(known.way, passed..passed + taken);
+                run(onward.known.way, passed..passed + taken);
             }
             passed += taken;
             if taken < alike.held {
@@ -91,37 +115,34 @@ impl Ingress<'_> {
         passed
     }
 
-    /// Where the packets of a flow go, and the connection that they are of, if that is translated; none if that needs another look.
-    fn flow(
+    /// None if it needs another look.
+    fn onward<V: Version>(
         &self,
-        home: &Home<'_>,
-        (row, at): (&Row, usize),
-        (gateway, nat): (Gateway<'_>, &Nat),
-        alike: &Alike<'_>,
+        nat: &Nat,
+        alike: &Alike<'_, V>,
         translations: &mut Translations,
-    ) -> Option<(Flow, Known, Option<Paired>)> {
-        let connections = self.switch.connections;
-        let Gateway { routing, interface, .. } = gateway;
-        let scope = Scope { port: routing.port, vlan: interface.said.vlan };
-        let key = alike.flow.key(scope, Direction::Egress);
+    ) -> Option<Onward<V>> {
+        let (flow, [src, dst]) = (alike.flow, alike.ends);
+        let connections = self.ingress.switch.connections;
+        let scope = Scope { port: self.routing.port, vlan: self.interface.said.vlan };
+        let key = flow.key(scope, Direction::Egress);
         let Some(paired) = connections.paired(connections.digest(&key)) else {
-            let (src, dst) = alike.flow.hosts().pair();
-            let (_, port) = alike.flow.ports();
-            if nat.destination(dst, key.protocol(), Some(port)).is_some() {
+            let (from, to) = flow.hosts().pair();
+            let (_, port) = flow.ports();
+            if nat.destination(to, key.protocol(), Some(port)).is_some() {
                 return None;
             }
-            let known = self.know(home, row, gateway, (at, alike.ends, alike.ends))?;
-            let to = routing.interface(known.vlan)?;
-            let is_translated = nat.source((scope.vlan, src), to, known.next, false).is_some();
-            return (!is_translated).then_some((alike.flow, known, None));
+            let known = self.know_of::<V::Routed>(src, dst)?;
+            let interface = self.routing.interface(known.vlan)?;
+            let is_new = nat.source((scope.vlan, from), interface, known.next, false).is_some();
+            return (!is_new).then_some(Onward { flow, known, paired: None });
         };
-        // Behind an IP header of the common kind.
-        let header = if matches!(alike.ends, Ends::V4(_)) { 20 } else { 40 };
-        let translation = Translation::of(&paired.other, header);
-        let known = self.know(home, row, gateway, (at, alike.ends, Ends::of(translation.hosts)))?;
+        let translation = Translation::of(&paired.other, V::HEADER);
+        let dst = <V::Routed as routes::Version>::bits(translation.dst())?;
+        let known = self.know_of::<V::Routed>(src, dst)?;
         (paired.other.scope()?.vlan == known.vlan).then_some(())?;
-        let number = translations.note(translation)?;
-        Some((alike.flow, known.translated(number), Some(paired)))
+        let known = known.translated(translations.note(translation)?);
+        Some(Onward { flow, known, paired: Some(paired) })
     }
 
     /// How many frames that say this, from the first on, are plain ones of an established connection; it is noted there.
@@ -133,9 +154,9 @@ impl Ingress<'_> {
     }
 
     fn run(&self, paired: &Paired) -> Option<Run<'_>> {
-        let connections = self.switch.connections;
-        let place = connections.likely(paired.digest);
-        connections.run((paired.digest, place), paired.from, self.switch.world.epoch(), self.switch.now)
+        let switch = &self.ingress.switch;
+        let place = switch.connections.likely(paired.digest);
+        switch.connections.run((paired.digest, place), paired.from, switch.world.epoch(), switch.now)
     }
 }
 
@@ -145,22 +166,22 @@ fn read<'f, V: Version>(
     at: usize,
     (first, len): (&'f [u8], u32),
     rest: &mut impl Iterator<Item = (&'f [u8], u32)>,
-) -> Option<Alike<'f>> {
-    let common = Common::read::<V>(at, first, len)?;
-    let of_first = ends(at, first, len)?;
+) -> Option<Alike<'f, V>> {
+    let ends = <V::Routed as routes::Version>::ends;
+    let common = Common::read::<V::Common>(at, first, len)?;
     let begin = first.get(at..).unwrap_or_default();
     let mut alike = Alike {
         flow: *common.flow(),
-        ends: of_first,
+        ends: ends(at, first, len)?,
         events: [Event::Datagram; RUN],
         held: 1,
         longest: len,
-        next: None,
+        next: rest.next(),
     };
     alike.events[0] = *common.event();
-    alike.next = rest.next();
     while let (Some((bytes, len)), Some(event)) = (alike.next, alike.events.get_mut(alike.held)) {
-        let Some(says) = Common::read_alike::<V>(begin, at, bytes, len) else { break };
+        let Some(says) = Common::read_alike::<V::Common>(begin, at, bytes, len) else { break };
+        // Of the same version, for the same row has one EtherType.
         if ends(at, bytes, len).is_none() {
             break;
         }

@@ -1,6 +1,6 @@
 //! From what is said of routers to their tables.
 
-use super::{Interface, Nat, Onward, Route, Router, Routing};
+use super::{Interface, Nat, Onward, Route, Router, Routing, table};
 use crate::{
     description::{self, Description, Link, NatRule, Via},
     id::SwitchId,
@@ -9,7 +9,6 @@ use crate::{
     world::{CompileError, Fault},
 };
 use ipnet::IpNet;
-use prefix_trie::PrefixMap;
 use std::net::IpAddr;
 
 impl Routing {
@@ -72,29 +71,23 @@ fn port_mac(description: &Description, said: &description::Routing) -> Result<Ma
 }
 
 fn compile_router(said: &description::Router, nat: Option<Nat>) -> Result<Router, CompileError> {
-    let mut router = Router {
-        name: said.name.clone(),
-        v4: PrefixMap::new(),
-        v6: PrefixMap::new(),
-        routes: Vec::new(),
-        nat,
-    };
+    let mut routes = Vec::with_capacity(said.routes.len());
     for gateway in &said.gateways {
         let route = |to, onward| Route { to, onward, origin: gateway.origin };
         for own in &gateway.addresses {
-            router.add(route(own.trunc(), Onward::Connected(gateway.vlan)));
+            routes.push(route(own.trunc(), Onward::Connected(gateway.vlan)));
             for to in broadcasts(own) {
-                router.add(route(to, Onward::Broadcast));
+                routes.push(route(to, Onward::Broadcast));
             }
         }
         for own in &gateway.addresses {
-            router.add(route(own.addr().into(), Onward::Own));
+            routes.push(route(own.addr().into(), Onward::Own));
         }
     }
     // An address that a host has outside is the router's: what comes for it goes to the host before this is asked.
     for nat in &said.nat {
         if let NatRule::Static { outside, .. } = nat.rule {
-            router.add(Route { to: outside.into(), onward: Onward::Own, origin: nat.origin });
+            routes.push(Route { to: outside.into(), onward: Onward::Own, origin: nat.origin });
         }
     }
     for route in &said.routes {
@@ -111,25 +104,10 @@ fn compile_router(said: &description::Router, nat: Option<Nat>) -> Result<Router
                     })?,
             ),
         };
-        router.add(Route { to: route.to.trunc(), onward, origin: route.origin });
+        routes.push(Route { to: route.to.trunc(), onward, origin: route.origin });
     }
-    Ok(router)
-}
-
-impl Router {
-    /// One more route. Of two to the same network the first holds; but what is the router's own is no other's.
-    fn add(&mut self, route: Route) {
-        let place = self.routes.len();
-        let before = match route.to {
-            IpNet::V4(to) => *self.v4.entry(to).or_insert(place),
-            IpNet::V6(to) => *self.v6.entry(to).or_insert(place),
-        };
-        if before == place {
-            self.routes.push(route);
-        } else if route.onward == Onward::Own {
-            self.routes[before] = route;
-        }
-    }
+    let (routes, v4, v6) = table::compile(routes);
+    Ok(Router { name: said.name.clone(), v4, v6, routes, nat })
 }
 
 /// The addresses of a connected network that are for all in it: its last and, as of old, its first (RFC 1812 §4.2.3.1, RFC 3021 §2.1).

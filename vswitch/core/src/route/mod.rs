@@ -7,6 +7,7 @@ mod compile;
 mod nat;
 mod neighbours;
 mod rewrite;
+pub mod table;
 mod translation;
 
 pub use nat::{Nat, Source};
@@ -21,9 +22,9 @@ use crate::{
     mac::MacAddr,
     vlan::VlanId,
 };
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use prefix_trie::PrefixMap;
+use ipnet::IpNet;
 use std::{collections::BTreeMap, net::IpAddr};
+use table::{Sender, Tables};
 
 /// All routers of a World.
 #[derive(Debug)]
@@ -56,8 +57,10 @@ pub struct Interface {
 pub struct Router {
     /// Its name.
     pub name: String,
-    v4: PrefixMap<Ipv4Net, usize>,
-    v6: PrefixMap<Ipv6Net, usize>,
+    /// Its tables of IPv4.
+    pub v4: Tables<u32>,
+    /// Its tables of IPv6.
+    pub v6: Tables<u128>,
     routes: Vec<Route>,
     nat: Option<Nat>,
 }
@@ -74,7 +77,7 @@ pub struct Route {
 }
 
 /// Where a route leads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Onward {
     /// To the router itself: it is an address of its own.
     Own,
@@ -151,10 +154,19 @@ impl Router {
     #[inline]
     pub fn find(&self, to: IpAddr) -> Option<&Route> {
         let place = match to {
-            IpAddr::V4(to) => self.v4.get_lpm(&Ipv4Net::from(to))?.1,
-            IpAddr::V6(to) => self.v6.get_lpm(&Ipv6Net::from(to))?.1,
+            IpAddr::V4(to) => self.v4.route(to.to_bits()),
+            IpAddr::V6(to) => self.v6.route(to.to_bits()),
         };
-        Some(&self.routes[*place])
+        self.routes.get(place as usize)
+    }
+
+    /// From where packets of a host with this address may come: what [`Self::find`] knows of it says so.
+    #[inline]
+    pub fn sender(&self, from: IpAddr) -> Sender {
+        match from {
+            IpAddr::V4(from) => self.v4.senders.find(from.to_bits()),
+            IpAddr::V6(from) => self.v6.senders.find(from.to_bits()),
+        }
     }
 
     /// All routes: those of its gateways, then the static ones, in the order of the description.

@@ -2,6 +2,7 @@
 
 mod errors;
 mod forwarding;
+mod lookups;
 mod nat;
 mod neighbours;
 mod refusals;
@@ -60,7 +61,12 @@ fn closed(port: u16) -> Lab {
 
 /// Both stations are known, to the switch and to the router.
 fn open_office() -> Bench {
-    let mut bench = office().bench();
+    opened(&office())
+}
+
+/// The same of a lab that has more than the office.
+fn opened(lab: &Lab) -> Bench {
+    let mut bench = lab.bench();
     for (port, n, vlan_id) in [(PC1, 1, 10), (WEB1, 2, 20)] {
         let hello = build::arp_request(link(n, GATEWAY), v4(vlan_id, n), v4(vlan_id, 254));
         assert_eq!(bench.send(port, &hello).0, Fate::Unicast, "{}", bench.story());

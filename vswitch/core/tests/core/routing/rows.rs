@@ -74,6 +74,10 @@ fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
             [10, 0, 20, 255],
             [192, 0, 2, 9],
             [198, 51, 100, 1],
+            [203, 0, 113, 5],
+            [100, 64, 1, 1],
+            [100, 64, 2, 1],
+            [100, 64, 3, 1],
             [8, 8, 8, 8],
             [127, 0, 0, 1],
             [224, 0, 0, 5],
@@ -119,7 +123,7 @@ fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
 proptest! {
     #[test]
     fn a_batch_for_a_gateway_comes_to_what_its_frames_come_to_one_by_one(frames in frames(), is_tagged in any::<bool>()) {
-        let mut bench = open_office();
+        let mut bench = opened(&with_routes());
         bench.neighbours.set(vlan(10), v4(10, 3).into(), mac(1), bench.now);
         let port = if is_tagged { BOX } else { PC1 };
         if is_tagged {
@@ -135,7 +139,36 @@ proptest! {
     }
 }
 
+/// The office, with routes that lead where others lead, to somebody unknown, by several, and to one network within another.
+fn with_routes() -> Lab {
+    let mut lab = office();
+    let more = [
+        "203.0.113.0/24 via 10.0.20.2",
+        "100.64.0.0/10 via 10.0.20.2",
+        "100.64.1.0/24 via 10.0.10.3",
+        "100.64.2.0/24 via 10.0.20.2,10.0.10.3",
+        "100.64.3.0/24 via 10.0.20.77",
+        "10.0.10.128/25 via 10.0.20.2",
+    ];
+    let routing = lab.description.routing.as_mut().expect("it has routers");
+    routing.routers[0].routes.extend(router("more", &[], &more).routes);
+    lab
+}
+
 /// What spares a decision is used: else the law above would hold of nothing.
+#[test]
+fn a_long_row_ends_where_one_of_it_is_unlike_the_others_and_goes_on_behind_it() {
+    let bench = opened(&with_routes());
+    let to = |n: u8, third: u8| datagram(1, v4(10, 1), Ipv4Addr::new(100, 64, third, n));
+    // More hosts than are looked at together, one way; the 40th is behind a router that nobody has heard of.
+    let mut batch: Vec<_> = (0..100).map(|n| to(n, 9)).collect();
+    batch[40] = to(1, 3);
+    let (came_to, alone) = of_batch(&bench, PC1, &batch);
+    assert_eq!(alone, [40]);
+    let expected: Vec<_> = batch.iter().map(|frame| by_itself(&bench, PC1, frame)).collect();
+    assert_eq!(came_to, expected);
+}
+
 #[test]
 fn packets_for_known_neighbours_have_their_way_without_a_decision_and_no_others() {
     let bench = open_office();
