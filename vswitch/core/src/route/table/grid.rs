@@ -90,6 +90,11 @@ impl<B: Bits, A: Copy> Table<B, A> {
         (Table { root, grids, cells, starts }, others)
     }
 
+    /// Bytes that it has.
+    pub fn size(&self) -> usize {
+        size_of_val(&self.grids[..]) + size_of_val(&self.cells[..]) + size_of_val(&self.starts[..])
+    }
+
     /// The answer for an address.
     #[inline]
     pub fn find(&self, address: B) -> A {

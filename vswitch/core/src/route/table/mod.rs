@@ -42,6 +42,11 @@ impl<B: Bits> Tables<B> {
     pub fn route(&self, to: B) -> u32 {
         self.routes[self.ways.place(to)]
     }
+
+    /// Bytes that they have, without the routes themselves.
+    pub fn size(&self) -> usize {
+        self.ways.size() + size_of_val(&self.routes[..]) + self.senders.size()
+    }
 }
 
 /// Routes by prefix: its first address, its length, and the route's place.

@@ -215,3 +215,20 @@ fn a_network_has_one_route() {
     ];
     assert_eq!(routes, expected);
 }
+
+/// There may be hundreds of routers, each with few routes; and one that has many has no more than it needs.
+#[test]
+fn a_table_has_the_size_of_what_is_in_it() {
+    let gateways: &[(u16, &[&str])] = &[(10, &["10.0.10.254/24", "fd10::fe/64"]), (20, &["10.0.20.254/24"])];
+    let said = ["0.0.0.0/0", "192.0.2.0/24", "10.0.0.0/8", "::/0", "2001:db8::/32"];
+    let size = |world: &World| only_router(world).v4.size() + only_router(world).v6.size();
+    let few = size(&table(gateways, said.iter().map(|net| net.parse().expect("a network"))));
+    assert!(few < 4096, "{few} bytes");
+    let mut random = Random(3);
+    // Also if most cells need a grid of their own.
+    for width in [32, 128] {
+        let networks = networks(&mut random, width, 20_000);
+        let bytes = size(&table(&[], networks.iter().map(|net| network(width, *net))));
+        assert!(bytes < 256 * networks.len(), "{bytes} bytes for {} routes", networks.len());
+    }
+}
