@@ -53,8 +53,8 @@ fn mixed(n: usize) -> u64 {
 
 fn main() {
     println!(
-        "{:36} {:>9} {:>11} {:>11} {:>6} {:>9}",
-        "routes", "count", "compile", "drop", "each", "together"
+        "{:36} {:>9} {:>8} {:>11} {:>11} {:>6} {:>9}",
+        "routes", "count", "KiB", "compile", "drop", "each", "together"
     );
     for (name, spread) in SPREADS {
         for count in [10, 1_000, 200_000, 1_000_000] {
@@ -86,10 +86,11 @@ fn measure(name: &str, count: usize, spread: Spread) {
         }
         IpAddr::V6(_) => look_up(&router.v6, &addresses.iter().map(|to| bits(*to)).collect::<Vec<_>>()),
     };
+    let kib = (router.v4.size() + router.v6.size()).div_ceil(1024);
     let begin = Instant::now();
     drop(world);
     let dropped = begin.elapsed();
-    println!("{name:36} {count:>9} {compiled:>11.1?} {dropped:>11.1?} {each:>6.1} {together:>9.1}");
+    println!("{name:36} {count:>9} {kib:>8} {compiled:>11.1?} {dropped:>11.1?} {each:>6.1} {together:>9.1}");
 }
 
 fn bits(address: IpAddr) -> u128 {

@@ -30,8 +30,8 @@ pub const NOTHING: u32 = u32::MAX;
 pub struct Tables<B: Bits> {
     /// Where packets go: of all routes that lead where the longest one leads, the first. Equal answers lead to the same.
     pub ways: Table<B, u32>,
-    /// The longest route itself, by its place in `ways`.
-    routes: Vec<u32>,
+    /// The longest route itself, for who asks which it is.
+    routes: Table<B, u32>,
     /// Where packets come from: small, however many routes there are, since these say nothing of it.
     pub senders: Table<B, Sender>,
 }
@@ -40,7 +40,12 @@ impl<B: Bits> Tables<B> {
     /// The longest route to an address.
     #[inline]
     pub fn route(&self, to: B) -> u32 {
-        self.routes[self.ways.place(to)]
+        self.routes.find(to)
+    }
+
+    /// Bytes that they have, without the routes themselves.
+    pub fn size(&self) -> usize {
+        self.ways.size() + self.routes.size() + self.senders.size()
     }
 }
 
@@ -112,16 +117,17 @@ fn alike(routes: &[Route]) -> Vec<u32> {
 }
 
 fn tables<B: Bits>(prefixes: &[(B, u8, u32)], routes: &[Route], alike: &[u32]) -> Tables<B> {
-    let found = prefixes.iter().map(|(first, len, route)| (*first, *len, (alike[*route as usize], *route)));
     // Of those that are alike the first is asked: of a million there are few, which are near.
-    let senders = prefixes.iter().map(|(first, len, route)| {
-        let sender = match routes[alike[*route as usize] as usize].onward {
-            Onward::Own | Onward::Broadcast => Sender::Nobody,
-            Onward::Connected(vlan) => Sender::In(vlan),
-            Onward::Via(_) | Onward::Blackhole => Sender::Anywhere,
-        };
-        (*first, *len, sender)
-    });
-    let (ways, routes) = Table::new(&ranges::ranges(found, (NOTHING, NOTHING))).split(|parts| parts);
-    Tables { ways, routes, senders: Table::new(&ranges::ranges(senders, Sender::Anywhere)) }
+    let sender = |way: u32| match routes[way as usize].onward {
+        Onward::Own | Onward::Broadcast => Sender::Nobody,
+        Onward::Connected(vlan) => Sender::In(vlan),
+        Onward::Via(_) | Onward::Blackhole => Sender::Anywhere,
+    };
+    let ways = prefixes.iter().map(|(first, len, route)| (*first, *len, alike[*route as usize]));
+    let senders = ways.clone().map(|(first, len, way)| (first, len, sender(way)));
+    Tables {
+        ways: Table::new(&ranges::ranges(ways, NOTHING)),
+        routes: Table::new(&ranges::ranges(prefixes.iter().copied(), NOTHING)),
+        senders: Table::new(&ranges::ranges(senders, Sender::Anywhere)),
+    }
 }

@@ -76,11 +76,50 @@ fn networks(random: &mut Random, width: u32, count: usize) -> Vec<Net> {
     networks
 }
 
+/// Many networks of usual lengths, side by side.
+fn usual_networks(random: &mut Random, width: u32, count: usize) -> Vec<Net> {
+    let region = u128::from(random.next()) << (width - 32) & mask(width, 8);
+    let mut networks: Vec<Net> = (0..count)
+        .map(|_| {
+            let len = 20 + random.below(5) as u8;
+            let len = if width == 32 { len } else { len + 8 };
+            let within = u128::from(random.next()) << (width - 32) >> 8 & mask(width, width as u8);
+            ((region | within & !mask(width, 8)) & mask(width, len), len)
+        })
+        .collect();
+    networks.sort_unstable();
+    networks.dedup();
+    networks
+}
+
 /// A router that has these routes, to `blackhole`, and gateways.
 fn table(gateways: &[(u16, &[&str])], networks: impl Iterator<Item = IpNet>) -> World {
+    table_by(gateways, networks.map(|to| (to, Via::Blackhole)))
+}
+
+/// A router whose routes to these lead several ways, by gateways of the other version of IP, which have no route of this one.
+fn table_of(width: u32, networks: &[Net], ways: u64) -> World {
+    let gateways: &[(u16, &[&str])] =
+        if width == 32 { &[(10, &["fd00::ff/64"])] } else { &[(10, &["10.0.10.254/24"])] };
+    let via = |n: u64| -> IpAddr {
+        if width == 32 {
+            Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n as u16).into()
+        } else {
+            v4(10, n as u8).into()
+        }
+    };
+    let via = |first: u128| match (first ^ first >> 8 ^ first >> 96) as u64 % ways {
+        0 => Via::Blackhole,
+        1 => Via::Routers(vec![via(1), via(2)]),
+        n => Via::Routers(vec![via(n)]),
+    };
+    table_by(gateways, networks.iter().map(|net| (network(width, *net), via(net.0))))
+}
+
+fn table_by(gateways: &[(u16, &[&str])], networks: impl Iterator<Item = (IpNet, Via)>) -> World {
     let mut said = router("default", gateways, &[]);
     let origin = Origin { line: 1, column: 1 };
-    said.routes = networks.map(|to| description::Route { to, via: Via::Blackhole, origin }).collect();
+    said.routes = networks.map(|(to, via)| description::Route { to, via, origin }).collect();
     let lab =
         Lab::new().switch("sw1").port("pc1", 0, access(10)).routed(|routing| routing.routers.push(said));
     World::compile(&lab.description).expect("the lab is sound")
@@ -111,6 +150,29 @@ fn naive(width: u32, networks: &[Net], bits: u128) -> Option<Net> {
     networks.iter().copied().find(|(first, len)| bits & mask(width, *len) == *first)
 }
 
+/// What a router finds of addresses is what is `expected`: each by itself, and many together.
+fn hold(router: &Router, width: u32, addresses: &[u128], expected: impl Fn(u128) -> Option<IpNet>) {
+    let mut together = [0; 32];
+    for some in addresses.chunks(together.len()) {
+        if width == 32 {
+            let some: Vec<u32> = some.iter().map(|bits| *bits as u32).collect();
+            router.v4.ways.find_each(&some, &mut together);
+        } else {
+            router.v6.ways.find_each(some, &mut together);
+        }
+        for (bits, way) in some.iter().zip(together) {
+            let to = address(width, *bits);
+            let found = router.find(to);
+            assert_eq!(found.map(|route| route.to), expected(*bits), "{to}");
+            let alone =
+                if width == 32 { router.v4.ways.find(*bits as u32) } else { router.v6.ways.find(*bits) };
+            assert_eq!(alone, way, "{to}");
+            let leads = router.routes().get(way as usize);
+            assert_eq!(leads.map(|route| &route.onward), found.map(|route| &route.onward), "{to}");
+        }
+    }
+}
+
 #[test]
 fn ten_million_look_ups_are_those_of_a_naive_reference() {
     let mut random = Random(1);
@@ -119,22 +181,23 @@ fn ten_million_look_ups_are_those_of_a_naive_reference() {
     for round in 0..320 {
         let width = if round % 2 == 0 { 32 } else { 128 };
         let mut networks = networks(&mut random, width, 1 + round / 4);
-        let world = table(&[], networks.iter().map(|net| network(width, *net)));
-        let router = only_router(&world);
+        let world = table_of(width, &networks, 5);
         networks.sort_by_key(|(_, len)| std::cmp::Reverse(*len));
-        for _ in 0..25_000 {
-            let bits = some_address(&mut random, width, &networks);
-            let found = router.find(address(width, bits)).map(|route| route.to);
-            let expected = naive(width, &networks, bits).map(|net| network(width, net));
-            assert_eq!(found, expected, "{:?} among {networks:x?}", address(width, bits));
-        }
-        done += 25_000;
+        let addresses: Vec<u128> = (0..25_000).map(|_| some_address(&mut random, width, &networks)).collect();
+        hold(only_router(&world), width, &addresses, |bits| {
+            naive(width, &networks, bits).map(|net| network(width, net))
+        });
+        done += addresses.len();
     }
-    // Large ones, against a tree.
-    for (width, count) in [(32, 1_000), (128, 1_000), (32, 100_000), (128, 60_000)] {
-        let networks = networks(&mut random, width, count);
-        let world = table(&[], networks.iter().map(|net| network(width, *net)));
-        let router = only_router(&world);
+    // Large ones, against a tree: of all lengths, and of usual ones that lead to few routers and to many.
+    let large = [(1_000, None), (80_000, None), (60_000, Some(1)), (60_000, Some(3))];
+    for (width, (count, usual)) in [32, 128].into_iter().flat_map(|width| large.map(|large| (width, large))) {
+        let networks = if usual.is_some() {
+            usual_networks(&mut random, width, count)
+        } else {
+            networks(&mut random, width, count)
+        };
+        let world = table_of(width, &networks, usual.unwrap_or(5));
         let (mut v4, mut v6) = (PrefixMap::<Ipv4Net, IpNet>::new(), PrefixMap::<Ipv6Net, IpNet>::new());
         for net in networks.iter().map(|net| network(width, *net)) {
             match net {
@@ -142,15 +205,13 @@ fn ten_million_look_ups_are_those_of_a_naive_reference() {
                 IpNet::V6(to) => v6.insert(to, net),
             };
         }
-        for _ in 0..500_000 {
-            let to = address(width, some_address(&mut random, width, &networks));
-            let expected = match to {
-                IpAddr::V4(to) => v4.get_lpm(&to.into()).map(|(_, net)| *net),
-                IpAddr::V6(to) => v6.get_lpm(&to.into()).map(|(_, net)| *net),
-            };
-            assert_eq!(router.find(to).map(|route| route.to), expected, "{to}");
-        }
-        done += 500_000;
+        let addresses: Vec<u128> =
+            (0..250_000).map(|_| some_address(&mut random, width, &networks)).collect();
+        hold(only_router(&world), width, &addresses, |bits| match address(width, bits) {
+            IpAddr::V4(to) => v4.get_lpm(&to.into()).map(|(_, net)| *net),
+            IpAddr::V6(to) => v6.get_lpm(&to.into()).map(|(_, net)| *net),
+        });
+        done += addresses.len();
     }
     assert_eq!(done, 10_000_000);
 }
@@ -214,4 +275,21 @@ fn a_network_has_one_route() {
         ("198.51.100.0/24", &Onward::Blackhole),
     ];
     assert_eq!(routes, expected);
+}
+
+/// There may be hundreds of routers, each with few routes; and one that has many has no more than it needs.
+#[test]
+fn a_table_has_the_size_of_what_is_in_it() {
+    let gateways: &[(u16, &[&str])] = &[(10, &["10.0.10.254/24", "fd10::fe/64"]), (20, &["10.0.20.254/24"])];
+    let said = ["0.0.0.0/0", "192.0.2.0/24", "10.0.0.0/8", "::/0", "2001:db8::/32"];
+    let size = |world: &World| only_router(world).v4.size() + only_router(world).v6.size();
+    let few = size(&table(gateways, said.iter().map(|net| net.parse().expect("a network"))));
+    assert!(few < 4096, "{few} bytes");
+    let mut random = Random(3);
+    // Also if most cells need a grid of their own.
+    for width in [32, 128] {
+        let networks = networks(&mut random, width, 20_000);
+        let bytes = size(&table(&[], networks.iter().map(|net| network(width, *net))));
+        assert!(bytes < 256 * networks.len(), "{bytes} bytes for {} routes", networks.len());
+    }
 }
