@@ -37,13 +37,13 @@ echo bound $ip/$mask by $router for $lease names at $dns
 ";
 
 /// What a line says in a node, and whether it thinks well of it.
-fn run(lab: &Lab, node: &str, line: &str) -> (bool, String) {
+pub(crate) fn run(lab: &Lab, node: &str, line: &str) -> (bool, String) {
     let output = lab.vnet(&["exec", node, "--", "sh", "-c", &format!("{line} 2>&1")]);
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What it says, if it thinks well of it.
-fn ok(lab: &Lab, node: &str, line: &str) -> String {
+pub(crate) fn ok(lab: &Lab, node: &str, line: &str) -> String {
     let (good, said) = run(lab, node, line);
     assert!(good, "{node}: {line}: {said}");
     said

@@ -5,6 +5,7 @@ mod forwarding;
 mod neighbours;
 mod refusals;
 mod rows;
+mod standards;
 mod tables;
 
 use crate::support::lab::{Bench, Lab, access, mac, router, trunk, vlan};
