@@ -120,13 +120,16 @@ fn dhclient_and_dhcpcd_get_what_the_file_says() {
         rows.iter().any(|row| row["address"] == address && row["is_bound"] == true)
     };
     eventually("it is shown", || has(address).then_some(()));
-    // Given back, and asked for anew: it is the same, whoever asks.
+    // Given back: it is free, until somebody takes it for itself, untold.
     dhclient(&lab, "pc", "-r");
     eventually("it is free", || (!has(address)).then_some(()));
     ok(&lab, "pc", "ip -4 addr flush dev eth0");
+    ok(&lab, "near", &format!("ip addr add {address}/24 dev eth0"));
     let said = dhcpcd(&lab, "pc");
     let lease = told(&said);
-    assert_eq!(lease.get("ip_address"), Some(&address), "{said}");
+    let other = lease.get("ip_address").unwrap_or_else(|| panic!("no lease: {said}"));
+    assert!(other.starts_with("10.0.10.") && *other != address, "{said}");
+    eventually("it is shown", || has(other).then_some(()));
     for (what, expected) in [
         ("subnet_cidr", "24"),
         ("routers", "10.0.10.1"),

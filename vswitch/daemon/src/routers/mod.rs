@@ -276,6 +276,7 @@ impl Speaker {
         let Some(routing) = world.routing() else { return };
         self.announce(routing, now);
         self.advertise(routing, now);
+        self.serve_who_waited(routing, now);
         self.ask_again(routing, now);
         self.probe_again(routing, now);
         self.go_on(routing, now);
@@ -290,7 +291,14 @@ impl Speaker {
         let asked = self.asked.values().map(|asked| asked.due);
         let probes = self.probes.values().map(|probe| probe.due);
         let adverts = self.adverts.values().map(|advert| advert.due);
-        announced.into_iter().chain(adverts).chain(asked).chain(probes).chain(self.walk.due()).min()
+        announced
+            .into_iter()
+            .chain(adverts)
+            .chain(self.dhcp.next_due())
+            .chain(asked)
+            .chain(probes)
+            .chain(self.walk.due())
+            .min()
     }
 
     /// The frame to be sent next.

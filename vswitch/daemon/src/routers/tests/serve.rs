@@ -1,6 +1,6 @@
 //! What gateways do for hosts: addresses, names, advertisements.
 
-use super::{Bench, Lost, ROUTER, mac, read, read_icmp, to_all, to_router, v4, v6};
+use super::{Bench, Lost, ROUTER, mac, read, read_arp, read_icmp, to_all, to_router, v4, v6};
 use crate::routers::{
     dhcp::tests::message,
     tests::lab::{serving, vlan},
@@ -38,6 +38,11 @@ fn a_host_gets_an_address_from_its_gateway() {
     let mut bench = bench();
     let mut reply = |kind, wanted| {
         bench.hear(&asks(kind, wanted));
+        if kind == DhcpMessageType::Discover {
+            let arp = read_arp(&bench.one(), 10);
+            assert_eq!(arp.sender_protocol_addr(), [10, 0, 10, 1]);
+            bench.pass(1);
+        }
         let said = bench.one();
         let (ports, payload) = datagram(&said, 10);
         assert_eq!((ports, &said[..6]), ((67, 68), &mac(7).octets()[..]));
@@ -63,17 +68,30 @@ fn a_host_gets_an_address_from_its_gateway() {
 
 #[test]
 fn an_address_that_a_neighbour_uses_is_not_given() {
-    let mut bench = bench();
-    bench.hear(&asks(DhcpMessageType::Discover, Some(v4("10.0.10.60"))));
-    let offered = |frame: &[u8]| {
-        let payload = datagram(frame, 10).1;
+    let wish = asks(DhcpMessageType::Discover, Some(v4("10.0.10.60")));
+    let offered = |bench: &mut Bench| {
+        bench.pass(1);
+        let payload = datagram(&bench.one(), 10).1;
         DhcpPacket::new_checked(&payload[..]).expect("a message").your_ip()
     };
-    assert_eq!(offered(&bench.one()), v4("10.0.10.60"));
+    // Nobody answers.
+    let mut bench = bench();
+    bench.hear(&wish);
+    assert_eq!(read_arp(&bench.one(), 10).target_protocol_addr(), [10, 0, 10, 60]);
+    assert_eq!(offered(&mut bench), v4("10.0.10.60"));
+    // One that is known, and one that answers.
     let mut bench = self::bench();
     bench.neighbours.set(vlan(10), v4("10.0.10.60").into(), mac(9), bench.now);
-    bench.hear(&asks(DhcpMessageType::Discover, Some(v4("10.0.10.60"))));
-    assert_ne!(offered(&bench.one()), v4("10.0.10.60"));
+    bench.hear(&wish);
+    let other: Ipv4Addr =
+        <[u8; 4]>::try_from(read_arp(&bench.one(), 10).target_protocol_addr()).expect("four").into();
+    assert_ne!(other, v4("10.0.10.60"));
+    bench.hear(&build::arp_reply(to_router(10, 9), other, v4("10.0.10.1")));
+    let third: Ipv4Addr =
+        <[u8; 4]>::try_from(read_arp(&bench.one(), 10).target_protocol_addr()).expect("four").into();
+    assert!(third != other && third != v4("10.0.10.60"));
+    assert_eq!(offered(&mut bench), third);
+    assert_eq!(bench.knows(10, other), Some(mac(9)));
 }
 
 #[test]
