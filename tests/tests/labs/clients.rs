@@ -16,7 +16,10 @@ const OFFICE: &str = "version: 1
 name: NAME
 vlans:
   users: { id: 10, gateway: [10.0.10.1/24, \"2001:db8:10::1/64\"], dhcp: { range: 10.0.10.50-10.0.10.99, lease: 1h }, ra: true }
-  servers: { id: 20, gateway: [10.0.20.1/24, \"2001:db8:20::1/64\"], dhcp: true }
+  servers:
+    id: 20
+    gateway: [10.0.20.1/24, \"2001:db8:20::1/64\"]
+    dhcp: { domain: lab.example, search: [lab.example, example], mtu: 1400, routes: [{ to: 192.0.2.0/24, via: 10.0.20.10 }] }
 switches: { sw1: {} }
 nodes:
   pc: { kind: netns }
@@ -38,6 +41,11 @@ ip addr replace $new_ip_address/$new_subnet_mask dev $interface
 ip route replace default via $new_routers
 env | grep ^new_
 exit 0
+";
+
+/// What dhclient asks for; it does not know the option of RFC 3442 by itself.
+const WANTED: &str = "option classless code 121 = array of unsigned integer 8;
+request subnet-mask, broadcast-address, routers, domain-name, domain-name-servers, domain-search, host-name, interface-mtu, classless;
 ";
 
 /// A lab of that name in which these programs judge; none if one of them is missing, or the rights to make namespaces, which is said.
@@ -73,15 +81,12 @@ fn told(said: &str) -> BTreeMap<&str, &str> {
 
 /// dhclient in a node, with more arguments.
 fn dhclient(lab: &Lab, node: &str, arguments: &str) -> String {
-    let script = lab.write("dhclient.sh", SCRIPT);
-    let files =
-        ["conf", "leases", "pid"].map(|file| lab.path(&format!("{node}.{file}")).display().to_string());
-    let [conf, leases, pid] = &files;
-    let line = format!(
-        "dhclient -4 -1 -v {arguments} -cf {conf} -sf {} -lf {leases} -pf {pid} eth0",
-        script.display()
-    );
-    ok(lab, node, &format!("PATH=$PATH:/usr/sbin:/sbin; touch {conf}; chmod +x {}; {line}", script.display()))
+    let (script, conf) = (lab.write("dhclient.sh", SCRIPT), lab.write("dhclient.conf", WANTED));
+    let (script, conf) = (script.display(), conf.display());
+    let [leases, pid] =
+        ["leases", "pid"].map(|file| lab.path(&format!("{node}.{file}")).display().to_string());
+    let line = format!("dhclient -4 -1 -v {arguments} -cf {conf} -sf {script} -lf {leases} -pf {pid} eth0");
+    ok(lab, node, &format!("PATH=$PATH:/usr/sbin:/sbin; chmod +x {script}; {line}"))
 }
 
 /// dhcpcd in a node: what it keeps for itself is gone afterwards.
@@ -100,12 +105,14 @@ fn dhclient_and_dhcpcd_get_what_the_file_says() {
     let address = *lease.get("ip_address").unwrap_or_else(|| panic!("no lease: {said}"));
     let host: u8 = address.strip_prefix("10.0.10.").and_then(|host| host.parse().ok()).expect("an address");
     assert!((50..=99).contains(&host), "{address}");
+    let domain = format!("{}.internal", lab_name("lease"));
     for (what, expected) in [
         ("subnet_mask", "255.255.255.0"),
         ("broadcast_address", "10.0.10.255"),
         ("routers", "10.0.10.1"),
         ("domain_name_servers", "10.0.10.1"),
         ("host_name", "pc"),
+        ("domain_name", &domain),
         ("dhcp_server_identifier", "10.0.10.1"),
         ("dhcp_lease_time", "3600"),
         ("dhcp_renewal_time", "1800"),
@@ -140,7 +147,18 @@ fn dhclient_and_dhcpcd_get_what_the_file_says() {
     }
     // What the file states is its host's.
     let said = dhclient(&lab, "other", "");
-    assert_eq!(told(&said).get("ip_address"), Some(&"10.0.20.7"), "{said}");
+    let lease = told(&said);
+    for (what, expected) in [
+        ("ip_address", "10.0.20.7"),
+        ("host_name", "other"),
+        ("domain_name", "lab.example"),
+        ("domain_search", "lab.example. example."),
+        ("interface_mtu", "1400"),
+        // 24 bits of the network, the router; 0 bits, the gateway.
+        ("classless", "24 192 0 2 10 0 20 10 0 10 0 20 1"),
+    ] {
+        assert_eq!(lease.get(what), Some(&expected), "{what}: {said}");
+    }
     dhclient(&lab, "other", "-x");
     lab.expect(0, &["down"]);
     lab.assert_gone();

@@ -253,7 +253,7 @@ impl Speaker {
         let (routing, said) = (world.routing(), world.description());
         let hosts = said.routing.as_ref().map_or(&[][..], |routing| &routing.hosts[..]);
         let ports = said.ports.iter().flatten().filter(|port| port.link != Link::Routers);
-        self.dhcp.adopt(routing, hosts, &ports.map(|port| (port.node.as_str(), port.mac)));
+        self.dhcp.adopt(&said.lab, routing, hosts, &ports.map(|port| (port.node.as_str(), port.mac)));
         self.dns.adopt(&said.lab, routing, hosts, |vlan| world.vlan_name(vlan).map(str::to_owned));
         self.lab.clone_from(&said.lab);
         // Whatever changed, hosts hear of it.

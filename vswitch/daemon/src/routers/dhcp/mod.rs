@@ -62,6 +62,7 @@ pub enum Next {
 struct Server {
     own: Ipv4Net,
     said: Said4,
+    domain: String,
     /// The names of clients that the topology file has.
     names: BTreeMap<MacAddr, String>,
     /// All names of nodes: no client has one by calling itself so.
@@ -102,10 +103,11 @@ pub struct Counts {
 }
 
 impl Dhcp {
-    /// Serves the gateways of a World from now on, whose nodes have these names, each with a MAC address if it is known. Who has an address that is still
-    /// given keeps it.
+    /// Serves the gateways of a World of this lab from now on, whose nodes have these names, each with a MAC address if it is known. Who has an address that
+    /// is still given keeps it.
     pub fn adopt<'n>(
         &mut self,
+        lab: &str,
         routing: Option<&Routing>,
         hosts: &[Host],
         nodes: &(impl Iterator<Item = (&'n str, Option<MacAddr>)> + Clone),
@@ -132,7 +134,9 @@ impl Dhcp {
             let taken = nodes.clone().map(|(name, _)| name.to_owned()).collect();
             let mut pool = before.remove(&vlan).map(|server| server.pool).unwrap_or_default();
             pool.change(Some((said.first, said.last)), reserved);
-            self.servers.insert(vlan, Server { own, said: said.clone(), names, taken, pool });
+            // That of the names that the gateway knows, unless another is said.
+            let domain = said.domain.clone().unwrap_or_else(|| super::dns::domain(lab));
+            self.servers.insert(vlan, Server { own, said: said.clone(), domain, names, taken, pool });
         }
         self.probes.retain(|(vlan, mac), probe| {
             self.servers.get(vlan).is_some_and(|server| server.pool.may_have(*mac, probe.address))
@@ -337,7 +341,7 @@ impl Server {
         };
         let name = self.names.get(&asked.mac);
         wanted(option::HOST_NAME, name.map(|name| name.clone().into_bytes()));
-        wanted(option::DOMAIN_NAME, self.said.domain.clone().map(String::into_bytes));
+        wanted(option::DOMAIN_NAME, Some(self.domain.clone().into_bytes()));
         wanted(option::BROADCAST, Some(self.own.broadcast().octets().to_vec()));
         wanted(option::MTU, self.said.mtu.map(|mtu| mtu.to_be_bytes().to_vec()));
         let search =

@@ -62,7 +62,7 @@ fn serving(said: Said4) -> Dhcp {
     let mut dhcp = Dhcp::default();
     let nodes = [("web1", Some(mac(7))), ("old", None), ("phone", Some(mac(8)))];
     let hosts = [host("web1", Some(mac(7)), 51), host("old", None, 53)];
-    dhcp.adopt(world(said).routing(), &hosts, &nodes.into_iter());
+    dhcp.adopt("test", world(said).routing(), &hosts, &nodes.into_iter());
     dhcp
 }
 
@@ -196,6 +196,10 @@ fn a_client_gets_an_address_and_all_that_it_needs() {
         assert_eq!(option(&ack, number).as_deref(), data, "option {number}");
     }
     assert!(ack.payload.len() >= 300, "RFC 1542 §2.1");
+    // Without a domain of its own it is that of the names which the gateway knows, as in router advertisements.
+    let asks = message(2, DhcpMessageType::Discover, |_| {});
+    let offer = ask(&mut serving(Said4 { domain: None, ..self::said() }), 2, 0, &asks).expect("an offer");
+    assert_eq!(option(&offer, 15).as_deref(), Some(&b"test.internal"[..]));
     let rows = dhcp.leases(at(600));
     assert_eq!(
         rows,
@@ -234,7 +238,7 @@ fn a_client_gets_the_same_address_again_also_from_a_server_that_forgot_all() {
     assert_eq!(lease(&mut dhcp, 1, 10_000), one);
     // A changed lab keeps leases; an address that is no longer given goes.
     let (low, high) = (one.min(other), one.max(other));
-    dhcp.adopt(world(Said4 { last: low, ..said() }).routing(), &[], &std::iter::empty());
+    dhcp.adopt("test", world(Said4 { last: low, ..said() }).routing(), &[], &std::iter::empty());
     let left: Vec<_> = dhcp.leases(at(10_001)).iter().map(|row| row.address).collect();
     assert_eq!(left, [low], "{high} is out of the range");
 }
@@ -431,7 +435,7 @@ fn rfc_2131_3_1_an_address_is_asked_for_before_it_is_promised() {
     let asks = message(7, DhcpMessageType::Discover, |_| {});
     assert!(is_offer_of(at_once(&mut dhcp, 7, 0, &asks).as_ref(), ip(51)));
     // Another lab gives other addresses.
-    dhcp.adopt(world(Said4 { last: ip(51), ..said() }).routing(), &[], &std::iter::empty());
+    dhcp.adopt("test", world(Said4 { last: ip(51), ..said() }).routing(), &[], &std::iter::empty());
     assert_eq!(dhcp.next_due(), None);
 }
 

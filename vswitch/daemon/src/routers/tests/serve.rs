@@ -3,7 +3,7 @@
 use super::{Bench, Lost, ROUTER, mac, read, read_arp, read_icmp, to_all, to_router, v4, v6};
 use crate::routers::{
     dhcp::tests::message,
-    tests::lab::{serving, vlan},
+    tests::lab::{gateway, serving, vlan, world},
 };
 use etherparse::TransportSlice;
 use simple_dns::{CLASS, Name, Packet, Question, RCODE, TYPE};
@@ -11,6 +11,7 @@ use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr};
 use std::{net::Ipv4Addr, time::Duration};
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
+    description::{Gateway, Router},
     mac::MacAddr,
     vlan::Tci,
 };
@@ -172,6 +173,36 @@ fn rfc_4861_6_2_6_who_solicits_is_told_of_router_prefixes_and_names() {
     assert_eq!((bench.one()[..6].to_vec(), bench.now), (vec![0x33, 0x33, 0, 0, 0, 1], bench.now));
     bench.silent_after(&solicitation(20, "fe80::7", &[]));
     bench.silent_after(&solicitation(40, "fe80::7", &[]));
+}
+
+#[test]
+fn rfc_4861_4_6_2_the_link_local_network_is_not_advertised() {
+    for (addresses, expected) in [
+        (&["fe80::1/64", "2001:db8:10::1/64"][..], &[(1, 8), (3, 32), (25, 24), (31, 24)][..]),
+        (&["fe80::1/64"], &[(1, 8), (25, 24), (31, 24)]),
+    ] {
+        let advertised = Gateway { ra: true, ..gateway(10, addresses) };
+        let router = Router { name: "default".into(), gateways: vec![advertised], routes: vec![] };
+        let mut bench = Bench::silent(world(vec![router]));
+        bench.pass(40);
+        bench.said();
+        bench.hear(&solicitation(10, "fe80::7", &[1, 1, 2, 0, 0, 0, 0, 7]));
+        let message = read_icmp(&bench.one(), 10).3;
+        let mut options = &message[16..];
+        let mut told = vec![];
+        while let [kind, units, ..] = *options {
+            let (option, rest) = options.split_at(usize::from(units) * 8);
+            told.push((kind, option.len()));
+            options = rest;
+            if kind == 25 {
+                assert_eq!(
+                    option[8..],
+                    v6(addresses.last().and_then(|own| own.split('/').next()).expect("one")).octets()
+                );
+            }
+        }
+        assert_eq!(told, expected, "{addresses:?}");
+    }
 }
 
 #[test]
