@@ -20,15 +20,20 @@ vlans:
     id: 20
     gateway: [10.0.20.1/24, \"2001:db8:20::1/64\"]
     dhcp: { domain: lab.example, search: [lab.example, example], mtu: 1400, routes: [{ to: 192.0.2.0/24, via: 10.0.20.10 }] }
+  tiny: { id: 30, gateway: 10.0.30.1/24, dhcp: { range: 10.0.30.50-10.0.30.50 } }
 switches: { sw1: {} }
 nodes:
   pc: { kind: netns }
+  early: { kind: netns }
+  late: { kind: netns }
   near: { kind: netns, addresses: [10.0.10.7/24, \"2001:db8:10::7/64\"] }
   other: { kind: netns, mac: \"02:00:00:00:20:07\", addresses: [10.0.20.7/24] }
   web: { kind: netns, addresses: [10.0.20.10/24, \"2001:db8:20::10/64\"], mtu: 1400 }
 links:
   - { endpoints: [pc, sw1], vlan: { access: users } }
   - { endpoints: [near, sw1], vlan: { access: users } }
+  - { endpoints: [early, sw1], vlan: { access: tiny } }
+  - { endpoints: [late, sw1], vlan: { access: tiny } }
   - { endpoints: [other, sw1], vlan: { access: servers } }
   - { endpoints: [web, sw1], vlan: { access: servers } }
 ";
@@ -123,7 +128,7 @@ fn dhclient_and_dhcpcd_get_what_the_file_says() {
     ok(&lab, "pc", "busybox ping -c 1 -W 2 10.0.20.10");
     let has = |address: &str| {
         let leases = lab.json(&["show", "leases"]);
-        let rows = leases.as_array().expect("a list");
+        let rows = leases["rows"].as_array().expect("a list");
         rows.iter().any(|row| row["address"] == address && row["is_bound"] == true)
     };
     eventually("it is shown", || has(address).then_some(()));
@@ -160,6 +165,39 @@ fn dhclient_and_dhcpcd_get_what_the_file_says() {
         assert_eq!(lease.get(what), Some(&expected), "{what}: {said}");
     }
     dhclient(&lab, "other", "-x");
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
+fn what_gateways_could_not_do_is_shown() {
+    let Some(lab) = office("missing", &["busybox"]) else { return };
+    // Who comes second gets no address.
+    let lease = |node| run(&lab, node, "busybox udhcpc -f -q -n -t 2 -T 1 -i eth0 -s /bin/true");
+    let (got, said) = lease("early");
+    assert!(got && said.contains("lease of 10.0.30.50 obtained"), "{said}");
+    let (got, said) = lease("late");
+    assert!(!got && said.contains("no lease"), "{said}");
+    let leases = lab.json(&["show", "leases"]);
+    let pool = leases["pools"].as_array().expect("a list").iter().find(|pool| pool["vlan"] == 30);
+    let pool = pool.expect("it has one");
+    assert!(pool["free"] == 0 && pool["exhausted"].as_u64() >= Some(2), "{pool}");
+    let (told, _) = lab.expect(0, &["show", "leases"]);
+    assert!(told.contains("VLAN 30: no address of 10.0.30.50-10.0.30.50 was free for a client"), "{told}");
+    let (log, _) = lab.expect(0, &["logs", "switch"]);
+    assert!(log.contains("DHCP in VLAN 30: no address of 10.0.30.50-10.0.30.50 was free"), "{log}");
+    // Nobody has that address.
+    let (_, said) = run(&lab, "near", "busybox ping -c 1 -W 5 10.0.20.99");
+    assert!(said.contains("100% packet loss"), "{said}");
+    let state = |table: &serde_json::Value| {
+        let row = table["rows"].as_array().expect("a list").iter().find(|row| row["address"] == "10.0.20.99");
+        row.map(|row| (row["state"].clone(), row["mac"].is_null()))
+    };
+    eventually("it is shown", || {
+        (state(&lab.json(&["show", "neighbours"])) == Some(("failed".into(), true))).then_some(())
+    });
+    let detail = &lab.ports()["@routers:vlans"].detail;
+    assert!(detail.contains("1 frames were lost for neighbours that do not answer"), "{detail}");
     lab.expect(0, &["down"]);
     lab.assert_gone();
 }

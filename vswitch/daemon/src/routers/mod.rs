@@ -16,7 +16,7 @@ mod arp;
 mod counts;
 pub mod dhcp;
 pub mod dns;
-mod failed;
+pub(crate) mod failed;
 mod forward;
 mod nd;
 mod own;
@@ -32,7 +32,7 @@ pub(crate) use tests::lab;
 
 pub use counts::{Counts, Lost};
 
-use crate::control::protocol::LeaseRow;
+use crate::control::protocol::LeaseTable;
 use advertise::Advert;
 use alive::{Probe, Walk};
 use dhcp::Dhcp;
@@ -316,9 +316,9 @@ impl Speaker {
         &self.counts
     }
 
-    /// The addresses that hosts were given.
-    pub fn leases(&self, now: Instant) -> Vec<LeaseRow> {
-        self.dhcp.leases(now)
+    /// The addresses that hosts were given, and what is left.
+    pub fn leases(&self, now: Instant) -> LeaseTable {
+        LeaseTable { rows: self.dhcp.leases(now), pools: self.dhcp.pools(now) }
     }
 
     /// How many frames wait to be sent, how many neighbours are asked for, and how many frames wait for these: now.

@@ -13,7 +13,7 @@ mod probes;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use crate::control::protocol::LeaseRow;
+use crate::control::protocol::{LeaseRow, PoolRow};
 use ipnet::Ipv4Net;
 use message::{Asked, Said, option};
 use pool::{Lease, Pool, State};
@@ -68,6 +68,8 @@ struct Server {
     /// All names of nodes: no client has one by calling itself so.
     taken: BTreeSet<String>,
     pool: Pool,
+    /// Clients for whom there was no address.
+    exhausted: u64,
 }
 
 /// What is to be sent, from the gateway's address and [`SERVER_PORT`] to [`CLIENT_PORT`].
@@ -96,8 +98,6 @@ pub struct Counts {
     pub declines: u64,
     /// Addresses that somebody had who was not given them.
     pub conflicts: u64,
-    /// Clients for whom there was no address.
-    pub exhausted: u64,
     /// What was no message of a client, or not for us, or of one client too many at a time.
     pub ignored: u64,
 }
@@ -132,11 +132,13 @@ impl Dhcp {
             reserved.insert(own.addr(), None);
             let names = nodes.clone().filter_map(|(name, mac)| Some((mac?, name.to_owned()))).collect();
             let taken = nodes.clone().map(|(name, _)| name.to_owned()).collect();
-            let mut pool = before.remove(&vlan).map(|server| server.pool).unwrap_or_default();
+            let (mut pool, exhausted) =
+                before.remove(&vlan).map(|server| (server.pool, server.exhausted)).unwrap_or_default();
             pool.change(Some((said.first, said.last)), reserved);
             // That of the names that the gateway knows, unless another is said.
             let domain = said.domain.clone().unwrap_or_else(|| super::dns::domain(lab));
-            self.servers.insert(vlan, Server { own, said: said.clone(), domain, names, taken, pool });
+            self.servers
+                .insert(vlan, Server { own, said: said.clone(), domain, names, taken, pool, exhausted });
         }
         self.probes.retain(|(vlan, mac), probe| {
             self.servers.get(vlan).is_some_and(|server| server.pool.may_have(*mac, probe.address))
@@ -228,6 +230,18 @@ impl Dhcp {
         });
         rows.collect()
     }
+
+    /// What is left of the addresses of each gateway.
+    pub fn pools(&self, now: Instant) -> Vec<PoolRow> {
+        let row = |(vlan, server): (&VlanId, &Server)| PoolRow {
+            vlan: *vlan,
+            first: server.said.first,
+            last: server.said.last,
+            free: server.pool.free(now),
+            exhausted: server.exhausted,
+        };
+        self.servers.iter().map(row).collect()
+    }
 }
 
 /// What a server makes of a message.
@@ -253,7 +267,7 @@ impl Server {
         is_used: impl Fn(Ipv4Addr) -> bool,
     ) -> Verdict {
         let Some(address) = self.pool.choose(asked.mac, asked.requested, now, is_used) else {
-            counts.exhausted += 1;
+            self.exhausted += 1;
             return Verdict::Nothing;
         };
         if !self.pool.is_promised(asked.mac, address, now) {

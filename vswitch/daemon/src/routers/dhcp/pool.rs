@@ -185,6 +185,15 @@ impl Pool {
             .map(|(address, lease)| (*address, lease))
     }
 
+    /// How many addresses of the range are nobody's now.
+    pub(super) fn free(&self, now: Instant) -> u64 {
+        let Some((first, last)) = self.range else { return 0 };
+        let is_leased = |address: &Ipv4Addr| !self.reserved.contains_key(address);
+        let leased = self.leases(now).filter(|(address, _)| is_leased(address)).count();
+        let reserved = self.reserved.range(first..=last).count();
+        u64::from(last.to_bits() - first.to_bits()) + 1 - (leased + reserved) as u64
+    }
+
     /// How many addresses are remembered: never more than are given.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {

@@ -224,7 +224,11 @@ fn what_the_file_states_is_its_hosts_and_nobody_elses() {
     }
     let all: BTreeSet<_> = (10..30).filter_map(|n| discover(&mut dhcp, n, 0)).collect();
     assert_eq!(all, [50, 52].map(ip).into());
-    assert_eq!(dhcp.counts().exhausted, 18);
+    let pool = PoolRow { vlan: vlan(), first: ip(50), last: ip(53), free: 0, exhausted: 18 };
+    assert_eq!(dhcp.pools(at(0)), std::slice::from_ref(&pool));
+    // What was offered and not taken is free again, and what is nobody's by the file any more is still given; another lab counts on.
+    dhcp.adopt("test", world(said()).routing(), &[host("old", None, 53)], &std::iter::empty());
+    assert_eq!(dhcp.pools(at(100)), [PoolRow { free: 2, ..pool }]);
 }
 
 #[test]
@@ -450,7 +454,7 @@ fn an_address_that_somebody_answers_for_is_not_offered_for_a_while() {
     let row = dhcp.leases(at(1)).into_iter().find(|row| row.address == ip(52)).expect("it is shown");
     assert_eq!((row.mac, row.is_bound, dhcp.counts().conflicts), (mac(9), false, 1));
     let discover = message(2, DhcpMessageType::Discover, |_| {});
-    assert_eq!((at_once(&mut dhcp, 2, 2, &discover), dhcp.counts().exhausted), (None, 1));
+    assert_eq!((at_once(&mut dhcp, 2, 2, &discover), dhcp.pools(at(2))[0].exhausted), (None, 1));
     assert_eq!(at_once(&mut dhcp, 2, 601, &discover), Some(Next::Ask(ip(50))), "its offer is over");
     assert_eq!(at_once(&mut dhcp, 3, 601, &asks_of(3)), Some(Next::Ask(ip(52))), "another's is looked at");
     // Who has a lease keeps it, whatever else it has.
@@ -458,7 +462,7 @@ fn an_address_that_somebody_answers_for_is_not_offered_for_a_while() {
     let one = lease(&mut dhcp, 1, 0);
     let other = if one == ip(50) { ip(52) } else { ip(50) };
     assert_eq!(at_once(&mut dhcp, 2, 1, &asks_of(2)), Some(Next::Ask(other)));
-    assert_eq!((heard(&mut dhcp, other, 1, 1), dhcp.counts().exhausted), (None, 1));
+    assert_eq!((heard(&mut dhcp, other, 1, 1), dhcp.pools(at(1))[0].exhausted), (None, 1));
     let bound: Vec<_> = dhcp.leases(at(1)).into_iter().filter(|row| row.is_bound).collect();
     assert_eq!((bound.len(), bound[0].address, bound[0].mac), (1, one, mac(1)));
 }
@@ -553,6 +557,7 @@ proptest! {
                     prop_assert_eq!(address == ip(51), n == 7);
                 }
             }
+            prop_assert!(dhcp.pools(at(now))[0].free <= 2);
             let held: usize = dhcp.servers.values().map(|server| server.pool.held()).sum();
             prop_assert!(held <= 4, "{held}");
         }

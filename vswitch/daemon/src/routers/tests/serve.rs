@@ -55,7 +55,7 @@ fn a_host_gets_an_address_from_its_gateway() {
     let (kind, address) = reply(DhcpMessageType::Discover, None);
     assert_eq!(kind, DhcpMessageType::Offer);
     assert_eq!(reply(DhcpMessageType::Request, Some(address)), (DhcpMessageType::Ack, address));
-    let leases = bench.speaker.leases(bench.now);
+    let leases = bench.speaker.leases(bench.now).rows;
     assert_eq!((leases[0].vlan, leases[0].address, leases[0].mac), (vlan(10), address, mac(7)));
     // A checksum that is wrong, a VLAN that gives none.
     let mut garbled = asks(DhcpMessageType::Discover, None);
