@@ -2,7 +2,7 @@
 //! that are given are those that the gateway may give.
 //!
 //! ```text
-//! input: (what u8 | length u16, big-endian | a message)*        what: even to DHCP, odd to DNS
+//! input: (what u8 | length u16, big-endian | a message)*        what: even to DHCP, odd to DNS; 2: somebody has the address; 4: a second passes
 //! ```
 #![no_main]
 
@@ -12,9 +12,12 @@ mod lab;
 
 use lab::{serving, vlan};
 use libfuzzer_sys::fuzz_target;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use vswitch_core::{clock::Instant, mac::MacAddr, world::World};
-use vswitchd::routers::{dhcp::Dhcp, dns::Dns};
+use vswitchd::routers::{
+    dhcp::{Dhcp, Next},
+    dns::Dns,
+};
 
 thread_local! {
     static WORLD: Arc<World> = serving();
@@ -23,9 +26,10 @@ thread_local! {
 fuzz_target!(|input: &[u8]| {
     let (mut dhcp, mut dns) = (Dhcp::default(), Dns::default());
     WORLD.with(|world| {
-        dhcp.adopt(world.routing(), &[], &std::iter::empty());
+        dhcp.adopt("test", world.routing(), &[], &std::iter::empty());
         dns.adopt("test", world.routing(), &[], |_| None);
     });
+    let mut now = Instant::ZERO;
     let mut left = input;
     while let [what, high, low, rest @ ..] = left {
         let (message, after) = rest.split_at(usize::from(u16::from_be_bytes([*high, *low])).min(rest.len()));
@@ -37,9 +41,24 @@ fuzz_target!(|input: &[u8]| {
         }
         // A client speaks from its own address.
         let mac = message.get(28..34).map_or([2, 0, 0, 0, 0, 1], |mac| mac.try_into().expect("six"));
-        if let Some(reply) = dhcp.receive((vlan(10), MacAddr::new(mac)), message, Instant::ZERO, |_| None) {
-            assert!((300..=548).contains(&reply.payload.len()));
-            let given = &reply.payload[16..20];
+        let mut next: Vec<Next> =
+            dhcp.receive((vlan(10), MacAddr::new(mac)), message, now, |_| None).into_iter().collect();
+        if let (Some(Next::Ask(address)), true) = (next.first(), what & 2 != 0) {
+            next.extend(dhcp.heard((vlan(10), *address), MacAddr::new([2, 0, 0, 0, 0, 9]), now, |_| None));
+        }
+        if what & 4 != 0 {
+            now = now + Duration::from_secs(1);
+            next.extend(dhcp.tick(now, |_, _| None).into_iter().map(|(_, next)| next));
+        }
+        for next in next {
+            let given = match next {
+                Next::Say(reply) => {
+                    assert!((300..=548).contains(&reply.payload.len()));
+                    reply.payload[16..20].try_into().expect("four")
+                }
+                Next::Ask(address) => address.octets(),
+                Next::Wait => continue,
+            };
             assert!(given == [0; 4] || given[..3] == [10, 0, 10] && (50..=99).contains(&given[3]));
         }
     }

@@ -29,7 +29,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
 };
-use vswitchd::control::protocol::{ConnectionTable, FdbTable, LeaseRow, NeighbourTable, RouteRow};
+use vswitchd::control::protocol::{ConnectionTable, FdbTable, LeaseTable, NeighbourTable, RouteRow};
 
 /// Lists the labs of this user.
 pub(super) async fn ls(format: Format) -> Result<(), Failure> {
@@ -168,7 +168,7 @@ pub(super) async fn show(
         }
         View::Routes => render::print(&api.look::<Vec<RouteRow>>("routes").await?, format),
         View::Neighbours => render::print(&api.look::<NeighbourTable>("neighbours").await?, format),
-        View::Leases => render::print(&api.look::<Vec<LeaseRow>>("leases").await?, format),
+        View::Leases => render::print(&api.look::<LeaseTable>("leases").await?, format),
         View::Datapath => render::print(&api.look::<DatapathView>("datapath").await?, format),
     }
 }

@@ -333,6 +333,24 @@ codes! {
     Unreached = "T0909", "a gateway that nobody reaches",
         "No link carries the gateway's VLAN to a switch, so nobody can send it anything.",
         mend "add a link that carries the VLAN: `vlan: { access: NAME }`";
+    DhcpOptions = "T0920", "more than a message of DHCP holds",
+        "Every DHCP client takes messages of 548 bytes, and some take no longer ones. Of these 200 are for `dns`, `domain`, `search` and `routes` \
+         together: 2 for each, 4 for a name server, a letter each for domains and 2 for each that is searched, 5 to 9 for a route, and 5 for \
+         the default route beside them.",
+        mend "leave some of `dns`, `domain`, `search` and `routes` out, or name fewer";
+    AdvertisedAndGuarded = "T0921", "an advertised network whose addresses anti-spoof drops",
+        "With `ra: true` the gateway advertises its networks of 64 bits, and Linux makes itself an address of each, beside those that the file \
+         states, and prefers it. An interface with security groups may send from its stated addresses only, so what it says first is dropped. \
+         Allow it the network, or let the gateway advertise nothing there.",
+        mend "add `allowed-addresses: [\"NETWORK\"]` to the interface, or leave `ra` out";
+    DhcpFull = "T0922", "more DHCP clients than addresses",
+        "The addresses that the file states are given to their interfaces only, and the gateway's is its own. What is left of the range is less \
+         than the interfaces of the VLAN that have no IPv4 address stated, or nothing at all: who comes last gets no address.",
+        mend "make the range larger, or state the addresses";
+    RouteInVain = "T0923", "a route that no packet follows",
+        "Packets for groups, for loopback and link-local addresses, and for 0.0.0.0/8 and 240.0.0.0/4 are passed on by no router: they are lost \
+         as `martian`. Those for a router's own address are its own. A route to such addresses does nothing.",
+        mend "remove the route";
 }
 
 /// The explanation of the code of that name, if there is one; upper and lower case are the same.

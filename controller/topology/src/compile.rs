@@ -6,6 +6,7 @@ use crate::{
         datapath, expect,
         groups::Groups,
         guards::{self, Guard},
+        hosts::{self, Hosts},
         interfaces::{self, NodeInterface},
         limits,
         links::{self, Checked},
@@ -91,6 +92,8 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
             .help(format!("add a link: `- [{node}, SWITCH]` under `links:`"));
     }
     routers.warn(lab, &links, &interfaces, sink);
+    let told = Hosts { interfaces: &interfaces, guards: &guards, links: &links, kinds: &kinds };
+    hosts::warn(lab, &routers, &told, sink);
     let mut nodes = compile_nodes(lab, &name, kinds, &interfaces)?;
     nodes.iter_mut().for_each(|node| tell_gateways(node, &interfaces, &links, &routers));
     distinct_macs(&nodes, (&interfaces, &links), routers_mac(&routers, &name), sink);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::path::Path;
 use topology::{Report, codes::Code, load, mac_for, plan::Plan};
 use vswitch_core::{
-    description::{Link, Port, Routing, Via},
+    description::{Dhcp, Link, Port, Routing, Via},
     vlan::VlanId,
     world::World,
 };
@@ -241,4 +241,47 @@ proptest! {
             }
         }
     }
+}
+
+/// What the gateway of VLAN `a` gives, with these words.
+fn given(words: &str) -> Option<Dhcp> {
+    let text = format!(
+        "version: 1\nvlans: {{ a: {{ id: 10, gateway: [10.0.10.1/24, 10.0.11.1/24], dhcp: {words} }} }}\nswitches: {{ sw: {{}} }}\nnodes: {{ n: \
+         {{ kind: station, addresses: [10.0.10.7/24] }} }}\nlinks: [{{ endpoints: [n, sw], vlan: {{ access: a }} }}]\n"
+    );
+    routing(&plan(&text)).routers[0].gateways[0].dhcp.clone()
+}
+
+#[test]
+fn what_clients_are_told_is_as_it_is_said() {
+    let usual = Dhcp {
+        first: [10, 0, 10, 1].into(),
+        last: [10, 0, 10, 254].into(),
+        lease_secs: 12 * 3600,
+        dns: vec![],
+        domain: None,
+        search: vec![],
+        mtu: None,
+        routes: vec![],
+    };
+    assert_eq!(given("false"), None);
+    assert_eq!(given("true"), Some(usual.clone()));
+    assert_eq!(given("{}"), Some(usual.clone()));
+    let words = "{ range: 10.0.11.50-10.0.11.99, lease: 1h, dns: [10.0.11.1, 9.9.9.9], domain: Lab.Example, search: [lab.example, example], mtu: 1400, \
+                 routes: [{ to: 192.0.2.0/24, via: 10.0.11.9 }, { to: 198.51.100.7, via: 10.0.11.1 }] }";
+    let told = Dhcp {
+        first: [10, 0, 11, 50].into(),
+        last: [10, 0, 11, 99].into(),
+        lease_secs: 3600,
+        dns: vec![[10, 0, 11, 1].into(), [9, 9, 9, 9].into()],
+        domain: Some("lab.example".into()),
+        search: vec!["lab.example".into(), "example".into()],
+        mtu: Some(1400),
+        routes: vec![
+            ("192.0.2.0/24".parse().expect("a network"), [10, 0, 11, 9].into()),
+            ("198.51.100.7/32".parse().expect("a network"), [10, 0, 11, 1].into()),
+        ],
+    };
+    assert_eq!(given(words), Some(told));
+    assert_eq!(given("{ search: example }"), Some(Dhcp { search: vec!["example".into()], ..usual }));
 }

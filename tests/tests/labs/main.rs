@@ -5,6 +5,7 @@ mod bench;
 mod bonding;
 mod capture;
 mod cleanup;
+mod clients;
 mod common;
 mod examples;
 mod firewalls;

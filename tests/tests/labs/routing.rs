@@ -37,13 +37,13 @@ echo bound $ip/$mask by $router for $lease names at $dns
 ";
 
 /// What a line says in a node, and whether it thinks well of it.
-fn run(lab: &Lab, node: &str, line: &str) -> (bool, String) {
+pub(crate) fn run(lab: &Lab, node: &str, line: &str) -> (bool, String) {
     let output = lab.vnet(&["exec", node, "--", "sh", "-c", &format!("{line} 2>&1")]);
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// What it says, if it thinks well of it.
-fn ok(lab: &Lab, node: &str, line: &str) -> String {
+pub(crate) fn ok(lab: &Lab, node: &str, line: &str) -> String {
     let (good, said) = run(lab, node, line);
     assert!(good, "{node}: {line}: {said}");
     said
@@ -101,7 +101,7 @@ fn hosts_that_know_nothing_get_addresses_names_and_a_way_to_the_other_vlan() {
 
     // And what is shown of it.
     let leases = lab.json(&["show", "leases"]);
-    let of = |wanted: &str| rows(&leases).iter().find(|row| row["address"] == wanted).cloned();
+    let of = |wanted: &str| rows(&leases["rows"]).iter().find(|row| row["address"] == wanted).cloned();
     assert_eq!(of(address).expect("pc's")["is_bound"], true);
     assert_eq!(of("10.0.20.7").expect("other's")["name"], "other");
     let neighbours = lab.json(&["show", "neighbours"]);

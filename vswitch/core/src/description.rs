@@ -157,7 +157,7 @@ pub struct Dhcp {
     pub lease_secs: u32,
     /// Name servers; none: the gateway itself.
     pub dns: Vec<Ipv4Addr>,
-    /// The domain of its clients.
+    /// The domain of its clients; none: that in which the gateway knows names.
     pub domain: Option<String>,
     /// The domains that they look names up in.
     pub search: Vec<String>,

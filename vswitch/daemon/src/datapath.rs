@@ -4,7 +4,7 @@ use crate::{
     capture::Captures,
     control::protocol::{
         Attachment, AttachmentKind, CaptureSettings, ConnectionRow, ConnectionTable, DatapathSettings,
-        FdbRow, FdbTable, FdbView, Journey, LeaseRow, NeighbourTable, PortState, PortView, Records,
+        FdbRow, FdbTable, FdbView, Journey, LeaseTable, NeighbourTable, PortState, PortView, Records,
         RecordsWanted, RouteRow, RuleHits, Sighting, Snapshot, Watch,
     },
     grower::Grower,
@@ -124,6 +124,9 @@ impl Attached {
         }
         if let Some(adapter) = self.adapter.as_ref().filter(|adapter| adapter.refused() > 0) {
             detail = format!("{detail}; the {} refused {} frames", adapter.what(), adapter.refused());
+        }
+        if let Some(lost) = self.voice.as_ref().map(|voice| voice.lost()).filter(|lost| *lost > 0) {
+            detail = format!("{detail}; {lost} frames were lost for neighbours that do not answer");
         }
         (state, detail, features)
     }
@@ -448,8 +451,9 @@ impl Datapath {
     /// No lab was applied yet.
     pub fn neighbours(&self) -> anyhow::Result<NeighbourTable> {
         let running = self.running()?;
+        let sought = self.voice().map(|voice| voice.sought(self.now())).unwrap_or_default();
         Ok(NeighbourTable {
-            rows: rows::neighbours(&running.tables.neighbours, self.now()),
+            rows: rows::neighbours(&running.tables.neighbours, sought, self.now()),
             counts: self.voice().map(|voice| voice.counts()).unwrap_or_default(),
         })
     }
@@ -458,7 +462,7 @@ impl Datapath {
     ///
     /// # Errors
     /// No lab was applied yet.
-    pub fn leases(&self) -> anyhow::Result<Vec<LeaseRow>> {
+    pub fn leases(&self) -> anyhow::Result<LeaseTable> {
         self.running()?;
         Ok(self.voice().map(|voice| voice.leases(self.now())).unwrap_or_default())
     }

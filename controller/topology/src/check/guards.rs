@@ -40,6 +40,11 @@ struct Besides {
 }
 
 impl Guard {
+    /// Whether the interface may use no addresses of that network but the stated ones.
+    pub(crate) fn keeps_out(&self, network: IpNet) -> bool {
+        self.allowed.as_ref().is_some_and(|besides| !besides.own.iter().any(|own| own.contains(&network)))
+    }
+
     /// What the switch is told of it, for an interface with these addresses.
     pub(crate) fn firewall(&self, mac: Option<MacAddr>, addresses: &[IpNet]) -> Firewall {
         let own = addresses.iter().map(|address| IpNet::from(address.addr()));

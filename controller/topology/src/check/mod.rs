@@ -5,6 +5,7 @@ pub(crate) mod datapath;
 pub(crate) mod expect;
 pub(crate) mod groups;
 pub(crate) mod guards;
+pub(crate) mod hosts;
 pub(crate) mod interfaces;
 pub(crate) mod limits;
 pub(crate) mod links;

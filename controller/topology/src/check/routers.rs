@@ -37,6 +37,13 @@ pub(crate) struct Gateway {
     ra: bool,
 }
 
+impl Gateway {
+    /// The addresses that it gives.
+    pub(crate) const fn dhcp(&self) -> Option<&description::Dhcp> {
+        self.dhcp.as_ref()
+    }
+}
+
 /// A router that has gateways.
 #[derive(Debug)]
 pub(crate) struct Router {

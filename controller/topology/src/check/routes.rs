@@ -61,7 +61,10 @@ fn one(said: &Said<Sound<route::Route>>, router: Option<&Router>, sink: &mut Sin
     }
     let before = sink.count();
     let network = match to.value {
-        To::Network(network) => rules::network(&Said { value: network, span: to.span }, sink),
+        To::Network(network) => {
+            let network = rules::network(&Said { value: network, span: to.span }, sink);
+            network.inspect(|network| refuse_unroutable(*network, to.span, sink))
+        }
         To::Default => None,
     };
     let mut hops: Vec<(IpAddr, Span)> = Vec::new();
@@ -113,7 +116,38 @@ fn one(said: &Said<Sound<route::Route>>, router: Option<&Router>, sink: &mut Sin
             IpAddr::V6(_) => Ipv6Net::default().into(),
         })
     })?;
+    let alone = to.prefix_len() == to.max_prefix_len();
+    if let Some(own) = router.filter(|_| alone).and_then(|router| router.networks.own(to.addr())) {
+        sink.error(Code::RouteInVain, said.span, format!("{} is the router's own address", to.addr()))
+            .label(own, "the gateway")
+            .help("remove the route: what is for the router itself comes to it");
+    }
     (sink.count() == before).then_some(Route { to, via, origin: said.span.origin })
+}
+
+/// Networks to which no router passes anything on (RFC 1812 §5.3.7, RFC 4291 §2.5, §2.7), and what is in them.
+const UNROUTABLE: [(&str, &str); 7] = [
+    ("0.0.0.0/8", "no hosts"),
+    ("127.0.0.0/8", "each host itself"),
+    ("224.0.0.0/4", "groups"),
+    ("240.0.0.0/4", "no hosts"),
+    ("::/127", "each host itself"),
+    ("fe80::/10", "hosts of one link"),
+    ("ff00::/8", "groups"),
+];
+
+/// Tells if a route leads to where no router passes anything on.
+pub(crate) fn refuse_unroutable(to: IpNet, span: Span, sink: &mut Sink) {
+    let within =
+        |(network, _): &&(&str, &str)| network.parse::<IpNet>().is_ok_and(|network| network.contains(&to));
+    if let Some((network, what)) = UNROUTABLE.iter().find(within) {
+        sink.error(
+            Code::RouteInVain,
+            span,
+            format!("no packet follows a route to {to}: {network} is for {what}"),
+        )
+        .help("remove the route");
+    }
 }
 
 /// Tells if network and next routers are not all of one family.

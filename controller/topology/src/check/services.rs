@@ -1,16 +1,17 @@
 //! What gateways do for hosts: the addresses that they give, and whether they advertise themselves.
 
 use crate::{
+    check::{addresses::refuse_unusable, routes::refuse_unroutable, rules},
     codes::Code,
     report::{Sink, Span},
     said::{
-        dhcp::{Dhcp, Range},
+        dhcp::{Dhcp, Range, Settings},
         lab::Vlan,
         read::Said,
     },
 };
 use ipnet::{IpNet, Ipv4Net};
-use std::net::Ipv4Addr;
+use std::{collections::HashMap, net::Ipv4Addr};
 use vswitch_core::description;
 
 /// For how many seconds an address is given if nothing is said.
@@ -18,6 +19,10 @@ const LEASE_SECS: u32 = 12 * 3600;
 
 /// Addresses that one gateway gives at most.
 const MOST: u32 = 1 << 16;
+
+/// Bytes of what clients are told besides what each is: of the 308 that every client takes for options (RFC 2131 §2) what is left beside lease, mask,
+/// router, a name of 31 letters, and an identifier of the client's of 20 bytes.
+const MOST_OPTIONS: usize = 200;
 
 /// What a gateway with these addresses gives.
 pub(crate) fn dhcp(vlan: &Vlan, addresses: &[(IpNet, Span)], sink: &mut Sink) -> Option<description::Dhcp> {
@@ -27,11 +32,7 @@ pub(crate) fn dhcp(vlan: &Vlan, addresses: &[(IpNet, Span)], sink: &mut Sink) ->
         Dhcp::Flag(true) => None,
         Dhcp::Settings(settings) => Some(&settings.0),
     };
-    let mut networks = addresses.iter().filter_map(|(net, _)| match net {
-        IpNet::V4(net) => Some(*net),
-        IpNet::V6(_) => None,
-    });
-    let Some(network) = networks.clone().next() else {
+    let Some(network) = networks_of(addresses).next() else {
         // An address that could not be read was told.
         if vlan.gateway.is_none() || !addresses.is_empty() {
             sink.error(
@@ -45,21 +46,98 @@ pub(crate) fn dhcp(vlan: &Vlan, addresses: &[(IpNet, Span)], sink: &mut Sink) ->
     };
     let (first, last) = match settings.and_then(|settings| settings.range.as_ref()) {
         None => whole(network),
-        Some(range) => check_range(range, &mut networks, sink)?,
+        Some(range) => check_range(range, &networks_of(addresses).collect::<Vec<_>>(), sink)?,
     };
-    let dns = settings.and_then(|settings| settings.dns.as_ref()).into_iter().flat_map(|dns| &dns.value.0);
-    Some(description::Dhcp {
+    let network = networks_of(addresses).find(|network| network.contains(&first))?;
+    let none = Settings::default();
+    let settings = settings.unwrap_or(&none);
+    let dns = settings.dns.iter().flat_map(|dns| &dns.value.0);
+    let search = settings.search.iter().flat_map(|search| &search.value.0);
+    let given = description::Dhcp {
         first,
         last,
-        lease_secs: settings
-            .and_then(|settings| settings.lease.as_ref())
-            .map_or(LEASE_SECS, |age| age.value.0),
+        lease_secs: settings.lease.as_ref().map_or(LEASE_SECS, |age| age.value.0),
         dns: dns.map(|server| server.value.0).collect(),
-        domain: None,
-        search: Vec::new(),
-        mtu: None,
-        routes: Vec::new(),
-    })
+        domain: settings.domain.as_ref().map(|domain| domain.value.0.clone()),
+        search: search.map(|domain| domain.value.0.clone()).collect(),
+        mtu: settings.mtu.as_ref().map(|mtu| mtu.value.0),
+        routes: routes(settings, network, addresses, sink),
+    };
+    check_size(&given, said.span, sink);
+    Some(given)
+}
+
+/// The routes of clients in this network.
+fn routes(
+    settings: &Settings,
+    network: Ipv4Net,
+    addresses: &[(IpNet, Span)],
+    sink: &mut Sink,
+) -> Vec<(Ipv4Net, Ipv4Addr)> {
+    let mut seen = HashMap::new();
+    let mut routes = Vec::new();
+    for said in settings.routes.iter().flat_map(|routes| &routes.value) {
+        let (Some(to), Some(via)) = (&said.value.0.to, &said.value.0.via) else { continue };
+        let before = sink.count();
+        let known = rules::network(to, sink);
+        let hop = via.value.0;
+        let to_network = match known {
+            Some(IpNet::V4(known)) => known,
+            Some(IpNet::V6(known)) => {
+                sink.error(Code::RouteForm, to.span, format!("{known} is of IPv6, and DHCP is of IPv4"))
+                    .help("hosts learn routes of IPv6 from router advertisements");
+                continue;
+            }
+            None => continue,
+        };
+        if to_network.prefix_len() == 0 {
+            sink.error(Code::RouteForm, to.span, "the default route of clients leads to the gateway")
+                .help("remove it, or name the networks that are reached by the other router");
+            continue;
+        }
+        refuse_unroutable(to_network.into(), to.span, sink);
+        if let Some(first) = seen.insert(to_network, said.span) {
+            sink.error(Code::RouteTwice, said.span, format!("two routes lead to {to_network}"))
+                .label(first, "the first")
+                .help("remove one of the two");
+        }
+        if to_network == network.trunc() {
+            sink.error(Code::RouteTwice, said.span, format!("{to_network} is the clients' own network"))
+                .help("remove the route");
+        }
+        if network.contains(&hop) {
+            let own = addresses.iter().find(|(own, _)| own.addr() == hop);
+            if let (None, Ok(net)) = (own, Ipv4Net::new(hop, network.prefix_len())) {
+                refuse_unusable(net.into(), via.span, sink);
+            }
+        } else {
+            let what = format!("{hop} is not in the clients' network {}", network.trunc());
+            sink.error(Code::NextHop, via.span, what).help(format!("name a router in {}", network.trunc()));
+        }
+        if sink.count() == before {
+            routes.push((to_network, hop));
+        }
+    }
+    routes
+}
+
+/// Tells if there is more to be said than a message of DHCP has room for.
+fn check_size(given: &description::Dhcp, span: Span, sink: &mut Sink) {
+    let labels = |domain: &String| domain.len() + 2;
+    let of = |bytes: usize| if bytes == 0 { 0 } else { 2 + bytes };
+    let route = |(to, _): &(Ipv4Net, Ipv4Addr)| 5 + usize::from(to.prefix_len().div_ceil(8));
+    let routes: usize = given.routes.iter().map(route).sum();
+    let bytes = of(4 * given.dns.len())
+        // A lab's own domain is not longer.
+        + of(given.domain.as_ref().map_or(40, String::len))
+        + of(given.search.iter().map(labels).sum())
+        // With them comes the default route (RFC 3442).
+        + of(if routes == 0 { 0 } else { routes + 5 });
+    if bytes > MOST_OPTIONS {
+        let what = format!("this takes {bytes} bytes of a message that has {MOST_OPTIONS} for it");
+        sink.error(Code::DhcpOptions, span, what)
+            .help("leave some of `dns`, `domain`, `search` and `routes` out, or name fewer");
+    }
 }
 
 /// Whether a gateway with these addresses advertises itself.
@@ -77,6 +155,14 @@ pub(crate) fn ra(vlan: &Vlan, addresses: &[(IpNet, Span)], sink: &mut Sink) -> b
     has_v6
 }
 
+/// The gateway's networks of IPv4.
+fn networks_of(addresses: &[(IpNet, Span)]) -> impl Iterator<Item = Ipv4Net> {
+    addresses.iter().filter_map(|(net, _)| match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
+    })
+}
+
 /// All addresses of a network that a host may have, as far as they are given.
 fn whole(network: Ipv4Net) -> (Ipv4Addr, Ipv4Addr) {
     let (first, last) = (network.network().to_bits(), network.broadcast().to_bits());
@@ -86,13 +172,8 @@ fn whole(network: Ipv4Net) -> (Ipv4Addr, Ipv4Addr) {
 }
 
 /// The range, if it lies in one of the networks.
-fn check_range(
-    said: &Said<Range>,
-    networks: &mut impl Iterator<Item = Ipv4Net>,
-    sink: &mut Sink,
-) -> Option<(Ipv4Addr, Ipv4Addr)> {
+fn check_range(said: &Said<Range>, all: &[Ipv4Net], sink: &mut Sink) -> Option<(Ipv4Addr, Ipv4Addr)> {
     let Range(first, last) = said.value;
-    let all: Vec<Ipv4Net> = networks.collect();
     let example = all.first().map(|network| whole(*network));
     let refuse = |what: String, sink: &mut Sink| {
         let told = sink.error(Code::DhcpRange, said.span, what);

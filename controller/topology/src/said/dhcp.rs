@@ -4,7 +4,8 @@ use crate::{
     report::Sink,
     said::{
         read::{OneOrMany, Read, Said, Sound, said_map},
-        scalar::{Age, Form, forms, read_form},
+        rule::Network,
+        scalar::{Age, Form, Whole, forms, read_form},
         tree::{Tree, Value},
     },
 };
@@ -21,7 +22,25 @@ said_map! {
         lease: Said<Age> = "lease";
         /// Name servers; the gateway itself if nothing is said.
         dns: Said<OneOrMany<Server>> = "dns";
-    } not yet ["domain", "search", "mtu", "routes"]
+        /// The domain of the clients; LAB.internal if nothing is said.
+        domain: Said<Domain> = "domain";
+        /// The domains in which clients look names up.
+        search: Said<OneOrMany<Domain>> = "search";
+        /// How long the clients' packets may be, in bytes.
+        mtu: Said<Whole<68, 65535>> = "mtu";
+        /// Routes of the clients beside the default one, which leads to the gateway.
+        routes: Said<Vec<Said<Sound<ClientRoute>>>> = "routes";
+    } not yet []
+}
+
+said_map! {
+    /// A route of DHCP clients.
+    ClientRoute is "a route of clients" {
+        /// The network that it leads to, of IPv4.
+        to: Said<Network> = "to", required;
+        /// The next router, in the network of the clients.
+        via: Said<NextHop> = "via", required;
+    } not yet []
 }
 
 /// `true`, or what it gives.
@@ -29,13 +48,13 @@ said_map! {
 #[schemars(untagged)]
 pub(crate) enum Dhcp {
     Flag(bool),
-    Settings(Sound<Settings>),
+    Settings(Box<Sound<Settings>>),
 }
 
 impl Read for Dhcp {
     fn read(tree: &Tree, sink: &mut Sink) -> Option<Self> {
         match &tree.value {
-            Value::Map(_) => Sound::read(tree, sink).map(Self::Settings),
+            Value::Map(_) => Sound::read(tree, sink).map(Box::new).map(Self::Settings),
             _ => bool::read(tree, sink).map(Self::Flag),
         }
     }
@@ -68,7 +87,44 @@ impl Form for Server {
     }
 }
 
+/// The next router of a client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NextHop(pub(crate) Ipv4Addr);
+
+impl Form for NextHop {
+    const FORM: &'static str = "the IPv4 address of a router, like 10.0.10.254 (no prefix length)";
+    const PATTERN: &'static str = "^[0-9.]+$";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+}
+
+/// A domain.
+#[derive(Debug, Clone)]
+pub(crate) struct Domain(pub(crate) String);
+
+impl Form for Domain {
+    const FORM: &'static str =
+        "a domain, like lab.example (labels of at most 63 of a to z, 0 to 9 and -, with dots between)";
+    const PATTERN: &'static str =
+        "^[0-9a-zA-Z]([0-9a-zA-Z-]{0,61}[0-9a-zA-Z])?([.][0-9a-zA-Z]([0-9a-zA-Z-]{0,61}[0-9a-zA-Z])?)*$";
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        let is_label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(is_inner)
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        text.split('.').all(is_label).then(|| Self(text.to_ascii_lowercase()))
+    }
+}
+
 forms! {
+    Domain by read_form;
+    NextHop by read_form;
     Range by read_form;
     Server by read_form;
 }

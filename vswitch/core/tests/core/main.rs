@@ -15,5 +15,6 @@ mod routing;
 mod story;
 mod support;
 mod switches;
+mod tables;
 mod vlan;
 mod world;

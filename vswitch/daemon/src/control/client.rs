@@ -1,7 +1,7 @@
 //! The asking side of the control socket: one request, one reply, each before a deadline.
 
 use super::protocol::{
-    Attachment, CaptureSettings, ConnectionTable, DatapathSettings, FdbTable, Journey, LeaseRow,
+    Attachment, CaptureSettings, ConnectionTable, DatapathSettings, FdbTable, Journey, LeaseTable,
     NeighbourTable, Records, RecordsWanted, Reply, Request, RouteRow, RuleHits, Sighting, Snapshot, VERSION,
     Watch,
 };
@@ -158,9 +158,9 @@ impl Client {
     ///
     /// # Errors
     /// Refused, or the connection failed.
-    pub fn leases(&mut self) -> Result<Vec<LeaseRow>, ClientError> {
+    pub fn leases(&mut self) -> Result<LeaseTable, ClientError> {
         match self.ask(&Request::Leases, &[])? {
-            Reply::Leases(rows) => Ok(rows),
+            Reply::Leases(table) => Ok(table),
             other => Err(unexpected(&other)),
         }
     }
@@ -443,7 +443,7 @@ mod tests {
         let neighbour = NeighbourRow {
             vlan,
             address: [10, 0, 10, 7].into(),
-            mac: "02:00:00:00:00:07".parse().unwrap(),
+            mac: Some("02:00:00:00:00:07".parse().unwrap()),
             age_secs: 31,
             used_secs: None,
             state: NeighbourState::Stale,

@@ -125,8 +125,8 @@ pub enum Reply {
     Neighbours(NeighbourTable),
     /// To `Routes`: router by router, in the order of the description.
     Routes(Vec<RouteRow>),
-    /// To `Leases`: rising by VLAN and address.
-    Leases(Vec<LeaseRow>),
+    /// To `Leases`.
+    Leases(LeaseTable),
     /// To `Trace`.
     Trace(Journey),
     /// To `Watch`.
@@ -440,7 +440,7 @@ pub struct FdbRow {
 /// Whom routers know, and what their own voice did for that.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NeighbourTable {
-    /// All that are known, rising by VLAN and address.
+    /// All that are known, and those that are asked for or did not answer, rising by VLAN and address.
     pub rows: Vec<NeighbourRow>,
     /// What was counted since the routers' port is there; of a moment at which they had nothing to do.
     pub counts: routers::Counts,
@@ -453,9 +453,9 @@ pub struct NeighbourRow {
     pub vlan: VlanId,
     /// Its address.
     pub address: IpAddr,
-    /// Its MAC address.
-    pub mac: MacAddr,
-    /// Seconds since it was heard.
+    /// Its MAC address, if it is known.
+    pub mac: Option<MacAddr>,
+    /// Seconds since it was heard; of one that is not known, since it was asked for first or given up.
     pub age_secs: u32,
     /// Seconds since a frame was last routed to it; none: not since it was heard.
     pub used_secs: Option<u32>,
@@ -471,6 +471,34 @@ pub enum NeighbourState {
     Reachable,
     /// It was not; once a frame goes to it, it is asked.
     Stale,
+    /// It is asked for, and frames wait for it.
+    Incomplete,
+    /// It did not answer, and is not asked for again for some seconds: frames for it are lost.
+    Failed,
+}
+
+/// The addresses that gateways have given, and what is left.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct LeaseTable {
+    /// All that are somebody's, rising by VLAN and address.
+    pub rows: Vec<LeaseRow>,
+    /// Of each gateway that gives any; of a moment at which the routers had nothing to do.
+    pub pools: Vec<PoolRow>,
+}
+
+/// The addresses that a gateway gives to who has none stated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolRow {
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The first address.
+    pub first: Ipv4Addr,
+    /// The last one.
+    pub last: Ipv4Addr,
+    /// How many are nobody's.
+    pub free: u64,
+    /// How often a client asked and there was none for it.
+    pub exhausted: u64,
 }
 
 /// An address that a gateway has given, or offered.

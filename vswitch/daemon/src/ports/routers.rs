@@ -8,8 +8,8 @@ use super::{
     carrier::Outside,
 };
 use crate::{
-    control::protocol::LeaseRow,
-    routers::{Counts, Speaker},
+    control::protocol::{LeaseRow, LeaseTable, NeighbourRow, NeighbourState, PoolRow},
+    routers::{Counts, Lost, Speaker, failed::FAILED_FOR},
 };
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use std::{
@@ -35,8 +35,10 @@ struct Letters {
     world: Option<(Arc<World>, Arc<Connections>)>,
     /// What they counted when they last had nothing to do.
     counts: Counts,
-    /// The addresses that they had given then, and when that was.
-    leases: (Vec<LeaseRow>, clock::Instant),
+    /// When that was, and of that moment: the addresses that they had given, and the neighbours that they asked for.
+    then: clock::Instant,
+    leases: LeaseTable,
+    sought: Vec<NeighbourRow>,
 }
 
 impl Voice {
@@ -60,14 +62,34 @@ impl Voice {
         self.letters().counts.clone()
     }
 
+    /// Frames that were lost since a neighbour did not answer.
+    pub(crate) fn lost(&self) -> u64 {
+        self.letters().counts.lost.get(&Lost::Unreachable).copied().unwrap_or(0)
+    }
+
     /// The addresses that the routers have given.
-    pub(crate) fn leases(&self, now: clock::Instant) -> Vec<LeaseRow> {
+    pub(crate) fn leases(&self, now: clock::Instant) -> LeaseTable {
         let letters = self.letters();
-        let (rows, then) = &letters.leases;
-        let passed = now.since(*then).as_secs();
+        let passed = now.since(letters.then).as_secs();
         let left = |row: &LeaseRow| row.left_secs.checked_sub(passed).filter(|left| *left > 0);
         let row = |row: &LeaseRow| Some(LeaseRow { left_secs: left(row)?, ..row.clone() });
-        rows.iter().filter_map(row).collect()
+        let rows = letters.leases.rows.iter().filter_map(row).collect();
+        LeaseTable { rows, pools: letters.leases.pools.clone() }
+    }
+
+    /// The neighbours that the routers ask for, or asked for in vain some seconds ago.
+    pub(crate) fn sought(&self, now: clock::Instant) -> Vec<NeighbourRow> {
+        let letters = self.letters();
+        let passed = now.since(letters.then);
+        let later = |row: &NeighbourRow| NeighbourRow {
+            age_secs: row.age_secs.saturating_add(passed.as_secs() as u32),
+            ..row.clone()
+        };
+        // Nobody wakes the routers to forget.
+        let is_one = |row: &NeighbourRow| {
+            row.state != NeighbourState::Failed || u64::from(row.age_secs) < FAILED_FOR.as_secs()
+        };
+        letters.sought.iter().map(later).filter(is_one).collect()
     }
 
     /// The World that is to be adopted, if there is one.
@@ -153,10 +175,12 @@ impl Outside for Routers {
         self.due = self.speaker.next_due();
         let now = self.now();
         let mut letters = self.voice.letters();
-        // Whoever is given an address was heard.
+        // Whoever is given an address was heard, and whoever is asked for, too.
         if letters.counts != *self.speaker.counts() {
             letters.counts.clone_from(self.speaker.counts());
-            letters.leases = (self.speaker.leases(now), now);
+            let leases = self.speaker.leases(now);
+            leases.pools.iter().for_each(|pool| warn_of_exhausted(pool, &letters.leases.pools));
+            (letters.leases, letters.sought, letters.then) = (leases, self.speaker.sought(now), now);
         }
         Ok(())
     }
@@ -165,5 +189,16 @@ impl Outside for Routers {
         let early = self.due?.since(self.now());
         let far = Timespec { tv_sec: i64::MAX, tv_nsec: 0 };
         Some(Timespec::try_from(early).unwrap_or(far))
+    }
+}
+
+/// Says in the log that a gateway has no address left: at first, and whenever that was so twice as often.
+fn warn_of_exhausted(pool: &PoolRow, before: &[PoolRow]) {
+    let before = before.iter().find(|before| before.vlan == pool.vlan).map_or(0, |before| before.exhausted);
+    if pool.exhausted.checked_ilog2() > before.checked_ilog2() {
+        let PoolRow { vlan, first, last, exhausted, .. } = pool;
+        tracing::warn!(
+            "DHCP in VLAN {vlan}: no address of {first}-{last} was free for a client, {exhausted} times by now"
+        );
     }
 }

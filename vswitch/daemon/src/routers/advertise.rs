@@ -78,7 +78,9 @@ fn advertisement(link: Ethernet, interface: &Interface, to: Ipv6Addr, lab: &str)
             .iter()
             .filter_map(|own| if let IpNet::V6(own) = own { Some(own) } else { None })
     };
-    for own in own() {
+    // The link-local network is on every link anyway (RFC 4861 §4.6.2).
+    let is_global = |own: &&ipnet::Ipv6Net| !own.addr().is_unicast_link_local();
+    for own in own().filter(is_global) {
         // On-link; and hosts make addresses of it where it has the length that these need (RFC 4862 §5.5.3 (d)).
         let flags = if own.prefix_len() == 64 { 0xc0 } else { 0x80 };
         message.extend([PREFIX, 4, own.prefix_len(), flags]);
@@ -87,7 +89,7 @@ fn advertisement(link: Ethernet, interface: &Interface, to: Ipv6Addr, lab: &str)
         message.extend([0; 4]);
         message.extend(own.network().octets());
     }
-    if let Some(server) = own().next() {
+    if let Some(server) = own().find(is_global).or_else(|| own().next()) {
         message.extend([DNS_SERVERS, 3, 0, 0]);
         message.extend(u32::from(LIFETIME).to_be_bytes());
         message.extend(server.addr().octets());

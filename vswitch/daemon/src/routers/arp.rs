@@ -19,6 +19,7 @@ impl Speaker {
             self.defend(routing, (vlan, sender), now);
             return Ok(());
         }
+        self.hear_owner(routing, (vlan, arp.sender), arp.sender_mac, now);
         let for_us = interface.has(arp.target.into());
         let asks_us = for_us && arp.operation == REQUEST;
         let is_neighbours = routing.is_neighbours(vlan, sender);

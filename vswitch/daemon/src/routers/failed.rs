@@ -8,7 +8,7 @@ use std::{
 use vswitch_core::clock::Instant;
 
 /// How long.
-const FAILED_FOR: Duration = Duration::from_secs(5);
+pub(crate) const FAILED_FOR: Duration = Duration::from_secs(5);
 
 /// How many are remembered.
 const REMEMBERED: usize = 4096;
@@ -36,6 +36,13 @@ impl Failed {
 
     pub(super) fn has(&self, key: Key, now: Instant) -> bool {
         self.until.get(&key).is_some_and(|until| *until > now)
+    }
+
+    /// The latest of them, and for how long each is one.
+    pub(super) fn latest(&self, count: usize, now: Instant) -> impl Iterator<Item = (Key, Duration)> {
+        let is_one = move |(until, key): &&(Instant, Key)| *until > now && self.until.get(key) == Some(until);
+        let since = move |(until, key): &(Instant, Key)| (*key, FAILED_FOR.saturating_sub(until.since(now)));
+        self.order.iter().rev().filter(is_one).take(count).map(since)
     }
 
     pub(super) fn remove(&mut self, key: Key) {

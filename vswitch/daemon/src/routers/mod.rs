@@ -16,7 +16,7 @@ mod arp;
 mod counts;
 pub mod dhcp;
 pub mod dns;
-mod failed;
+pub(crate) mod failed;
 mod forward;
 mod nd;
 mod own;
@@ -32,7 +32,7 @@ pub(crate) use tests::lab;
 
 pub use counts::{Counts, Lost};
 
-use crate::{control::protocol::LeaseRow, tracking};
+use crate::{control::protocol::LeaseTable, tracking};
 use advertise::Advert;
 use alive::{Probe, Walk};
 use dhcp::Dhcp;
@@ -263,7 +263,7 @@ impl Speaker {
         let (routing, said) = (world.routing(), world.description());
         let hosts = said.routing.as_ref().map_or(&[][..], |routing| &routing.hosts[..]);
         let ports = said.ports.iter().flatten().filter(|port| port.link != Link::Routers);
-        self.dhcp.adopt(routing, hosts, &ports.map(|port| (port.node.as_str(), port.mac)));
+        self.dhcp.adopt(&said.lab, routing, hosts, &ports.map(|port| (port.node.as_str(), port.mac)));
         self.dns.adopt(&said.lab, routing, hosts, |vlan| world.vlan_name(vlan).map(str::to_owned));
         self.lab.clone_from(&said.lab);
         // Whatever changed, hosts hear of it.
@@ -286,6 +286,7 @@ impl Speaker {
         let Some(routing) = world.routing() else { return };
         self.announce(routing, now);
         self.advertise(routing, now);
+        self.serve_who_waited(routing, now);
         self.ask_again(routing, now);
         self.probe_again(routing, now);
         self.go_on(routing, now);
@@ -300,7 +301,14 @@ impl Speaker {
         let asked = self.asked.values().map(|asked| asked.due);
         let probes = self.probes.values().map(|probe| probe.due);
         let adverts = self.adverts.values().map(|advert| advert.due);
-        announced.into_iter().chain(adverts).chain(asked).chain(probes).chain(self.walk.due()).min()
+        announced
+            .into_iter()
+            .chain(adverts)
+            .chain(self.dhcp.next_due())
+            .chain(asked)
+            .chain(probes)
+            .chain(self.walk.due())
+            .min()
     }
 
     /// The frame to be sent next.
@@ -318,9 +326,9 @@ impl Speaker {
         &self.counts
     }
 
-    /// The addresses that hosts were given.
-    pub fn leases(&self, now: Instant) -> Vec<LeaseRow> {
-        self.dhcp.leases(now)
+    /// The addresses that hosts were given, and what is left.
+    pub fn leases(&self, now: Instant) -> LeaseTable {
+        LeaseTable { rows: self.dhcp.leases(now), pools: self.dhcp.pools(now) }
     }
 
     /// How many frames wait to be sent, how many neighbours are asked for, and how many frames wait for these: now.

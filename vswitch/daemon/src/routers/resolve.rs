@@ -21,7 +21,7 @@ pub(super) struct Asked {
     pub(super) asker: VlanId,
     pub(super) held: VecDeque<Held>,
     /// When it was asked for first.
-    since: Instant,
+    pub(super) since: Instant,
     tries: u8,
     /// When it is asked for again, or given up.
     pub(super) due: Instant,

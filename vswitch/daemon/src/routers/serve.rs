@@ -2,7 +2,7 @@
 
 use super::{
     Heard, Lost, Speaker,
-    dhcp::{self, Reply},
+    dhcp::{self, Next, Reply},
     dns::{self, Leased},
     link, own,
 };
@@ -11,6 +11,9 @@ use vswitch_core::{
     build::{self, Addresses},
     clock::Instant,
     head::{Ipv4, Network, Transport},
+    mac::MacAddr,
+    route::Routing,
+    vlan::VlanId,
 };
 
 /// Of UDP: ports, length, checksum.
@@ -36,11 +39,56 @@ impl Speaker {
         let Heard { routing, vlan, head, .. } = heard;
         let payload = carried(&heard).ok_or(Lost::Malformed)?;
         let owner = |address: Ipv4Addr| self.neighbours.find(vlan, address.into(), now, false);
-        let reply = self.dhcp.receive((vlan, head.link.src), payload, now, owner);
-        let Some(Reply { src, mac, dst, payload }) = reply else { return Err(Lost::NotOurs) };
-        let ports = (dhcp::SERVER_PORT, dhcp::CLIENT_PORT);
-        let frame = build::udp(link(routing, vlan, mac), Addresses::V4(src, dst), ports, &payload);
-        self.answer(vlan, frame, now)
+        let next = self.dhcp.receive((vlan, head.link.src), payload, now, owner).ok_or(Lost::NotOurs)?;
+        self.go_on_to_serve(routing, vlan, next, now)
+    }
+
+    /// Somebody said that it has an address: no DHCP client gets it that waits for it.
+    pub(super) fn hear_owner(
+        &mut self,
+        routing: &Routing,
+        (vlan, address): (VlanId, Ipv4Addr),
+        mac: MacAddr,
+        now: Instant,
+    ) {
+        let owner = |address: Ipv4Addr| self.neighbours.find(vlan, address.into(), now, false);
+        if let Some(next) = self.dhcp.heard((vlan, address), mac, now, owner)
+            && let Err(why) = self.go_on_to_serve(routing, vlan, next, now)
+        {
+            self.counts.lose(why);
+        }
+    }
+
+    /// Answers DHCP clients that waited until nobody was heard to have their address.
+    pub(super) fn serve_who_waited(&mut self, routing: &Routing, now: Instant) {
+        let owner = |vlan, address: Ipv4Addr| self.neighbours.find(vlan, address.into(), now, false);
+        for (vlan, next) in self.dhcp.tick(now, owner) {
+            if let Err(why) = self.go_on_to_serve(routing, vlan, next, now) {
+                self.counts.lose(why);
+            }
+        }
+    }
+
+    fn go_on_to_serve(
+        &mut self,
+        routing: &Routing,
+        vlan: VlanId,
+        next: Next,
+        now: Instant,
+    ) -> Result<(), Lost> {
+        match next {
+            Next::Say(Reply { src, mac, dst, payload }) => {
+                let ports = (dhcp::SERVER_PORT, dhcp::CLIENT_PORT);
+                let frame = build::udp(link(routing, vlan, mac), Addresses::V4(src, dst), ports, &payload);
+                self.answer(vlan, frame, now)
+            }
+            Next::Ask(address) => {
+                // The gateway has an address in that network: else it would not be given.
+                self.ask(routing, (vlan, address.into()), None);
+                Ok(())
+            }
+            Next::Wait => Ok(()),
+        }
     }
 
     /// Hears a question about a name.

@@ -103,6 +103,10 @@ fn rfc_1191_what_is_too_big_for_the_next_vlan_is_told_with_its_mtu() {
     let answer = told(&mut bench, PC1, &whole).expect("it is told");
     assert_eq!(read(&answer, &whole), (v4(10, 254).into(), one, 3, 4, 1300));
     assert_eq!(told(&mut bench, PC1, &with_byte(frame(one, other, 1272), 6, 0x40)), None, "it fits");
+    // RFC 792: of one that may be cut the sender is told nothing; it is lost, for nothing is cut here.
+    let may_be_cut = with_byte(whole.clone(), 6, 0);
+    assert_eq!(told(&mut bench, PC1, &may_be_cut), None);
+    assert_eq!(out(&mut bench, PC1, &may_be_cut), Err(DropReason::MtuExceeded));
     let six = frame(v6(10, 1).into(), v6(20, 2).into(), 1253);
     let answer = told(&mut bench, PC1, &six).expect("it is told");
     assert_eq!(read(&answer, &six), (v6(10, 254).into(), v6(10, 1).into(), 2, 0, 1300));
@@ -128,4 +132,22 @@ fn rfc_1122_3_2_2_no_error_is_answered_by_one() {
     // A fragment that is not the first.
     let fragment = with_byte(asked, 7, 5);
     assert_eq!(told(&mut bench, PC1, &fragment), None);
+}
+
+/// RFC 1812 §5.2.7.2 and RFC 4861 §8.2 say that a router should tell of a better first hop: here none is told, and the packet goes on.
+#[test]
+fn a_packet_that_goes_back_into_its_vlan_is_passed_on_and_no_redirect_is_sent() {
+    let mut bench = open_office();
+    bench.neighbours.set(vlan(10), v4(10, 3).into(), mac(3), bench.now);
+    bench.send(
+        BOX,
+        &build::arp_request(
+            Ethernet { tag: Some(vswitch_core::vlan::Tci::from_bits(10)), ..link(3, GATEWAY) },
+            v4(10, 3),
+            v4(10, 254),
+        ),
+    );
+    let frame = datagram(1, v4(10, 1), Ipv4Addr::new(8, 8, 8, 8));
+    assert_eq!(only(&mut bench, PC1, &frame).0, BOX, "{}", bench.story());
+    assert_eq!(told(&mut bench, PC1, &frame), None);
 }

@@ -7,6 +7,7 @@ mod nat;
 mod neighbours;
 mod refusals;
 mod rows;
+mod standards;
 mod tables;
 
 use crate::support::lab::{Bench, Lab, access, mac, router, trunk, vlan};

@@ -3,16 +3,21 @@
 //! A client is known by its MAC address: on a virtual switch every interface has its own, a clone of a disk would bring the same identifier, and firmware and the
 //! system that it starts call themselves differently. The server is the only one of its VLAN and says so: who asks for an address that it may not have is
 //! told to ask anew, also if nobody remembers it.
+//!
+//! An address of the range that was not promised to a client yet is asked for in its VLAN before it is (RFC 2131 §3.1): somebody may have it whom nobody told
+//! us of, or who had it from us before we were started anew.
 
 mod message;
 mod pool;
+mod probes;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use crate::control::protocol::LeaseRow;
+use crate::control::protocol::{LeaseRow, PoolRow};
 use ipnet::Ipv4Net;
 use message::{Asked, Said, option};
 use pool::{Lease, Pool, State};
+use probes::Probe;
 use smoltcp::wire::DhcpMessageType;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -36,7 +41,20 @@ pub const CLIENT_PORT: u16 = 68;
 #[derive(Debug, Default)]
 pub struct Dhcp {
     servers: BTreeMap<VlanId, Server>,
+    /// Clients that wait until it is known whether somebody has the address which they may get.
+    probes: BTreeMap<(VlanId, MacAddr), Probe>,
     counts: Counts,
+}
+
+/// What comes of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// It is answered.
+    Say(Reply),
+    /// It is to be asked in the VLAN who has this address; who says so is told to [`Dhcp::heard`].
+    Ask(Ipv4Addr),
+    /// That was asked already.
+    Wait,
 }
 
 /// The server of one VLAN.
@@ -44,11 +62,14 @@ pub struct Dhcp {
 struct Server {
     own: Ipv4Net,
     said: Said4,
+    domain: String,
     /// The names of clients that the topology file has.
     names: BTreeMap<MacAddr, String>,
     /// All names of nodes: no client has one by calling itself so.
     taken: BTreeSet<String>,
     pool: Pool,
+    /// Clients for whom there was no address.
+    exhausted: u64,
 }
 
 /// What is to be sent, from the gateway's address and [`SERVER_PORT`] to [`CLIENT_PORT`].
@@ -75,17 +96,18 @@ pub struct Counts {
     pub naks: u64,
     /// Addresses that a client found in use.
     pub declines: u64,
-    /// Clients for whom there was no address.
-    pub exhausted: u64,
-    /// What was no message of a client, or not for us.
+    /// Addresses that somebody had who was not given them.
+    pub conflicts: u64,
+    /// What was no message of a client, or not for us, or of one client too many at a time.
     pub ignored: u64,
 }
 
 impl Dhcp {
-    /// Serves the gateways of a World from now on, whose nodes have these names, each with a MAC address if it is known. Who has an address that is still
-    /// given keeps it.
+    /// Serves the gateways of a World of this lab from now on, whose nodes have these names, each with a MAC address if it is known. Who has an address that
+    /// is still given keeps it.
     pub fn adopt<'n>(
         &mut self,
+        lab: &str,
         routing: Option<&Routing>,
         hosts: &[Host],
         nodes: &(impl Iterator<Item = (&'n str, Option<MacAddr>)> + Clone),
@@ -110,33 +132,56 @@ impl Dhcp {
             reserved.insert(own.addr(), None);
             let names = nodes.clone().filter_map(|(name, mac)| Some((mac?, name.to_owned()))).collect();
             let taken = nodes.clone().map(|(name, _)| name.to_owned()).collect();
-            let mut pool = before.remove(&vlan).map(|server| server.pool).unwrap_or_default();
+            let (mut pool, exhausted) =
+                before.remove(&vlan).map(|server| (server.pool, server.exhausted)).unwrap_or_default();
             pool.change(Some((said.first, said.last)), reserved);
-            self.servers.insert(vlan, Server { own, said: said.clone(), names, taken, pool });
+            // That of the names that the gateway knows, unless another is said.
+            let domain = said.domain.clone().unwrap_or_else(|| super::dns::domain(lab));
+            self.servers
+                .insert(vlan, Server { own, said: said.clone(), domain, names, taken, pool, exhausted });
         }
+        self.probes.retain(|(vlan, mac), probe| {
+            self.servers.get(vlan).is_some_and(|server| server.pool.may_have(*mac, probe.address))
+        });
     }
 
-    /// What is said to a message that came from this station in the VLAN; none: nothing. `owner` tells who has an address as far as is known.
+    /// What comes of a message that came from this station in the VLAN; none: nothing. `owner` tells who has an address as far as is known.
     pub fn receive(
         &mut self,
         (vlan, from): (VlanId, MacAddr),
         payload: &[u8],
         now: Instant,
         owner: impl Fn(Ipv4Addr) -> Option<MacAddr>,
-    ) -> Option<Reply> {
-        let counts = &mut self.counts;
+    ) -> Option<Next> {
         let asked = Asked::read(payload).filter(|asked| asked.mac == from && asked.relay.is_unspecified());
-        let (Some(server), Some(asked)) = (self.servers.get_mut(&vlan), asked) else {
-            counts.ignored += 1;
+        let Some(asked) = asked.filter(|_| self.servers.contains_key(&vlan)) else {
+            self.counts.ignored += 1;
             return None;
         };
-        match asked.kind {
-            DhcpMessageType::Discover => server.discover(&asked, now, counts, owner),
-            DhcpMessageType::Request => server.request(&asked, now, counts),
+        // Whatever it says now takes the place of what it said before.
+        let before = self.probes.remove(&(vlan, from));
+        self.judge(vlan, asked, before, now, owner)
+    }
+
+    /// What comes of what a client asked.
+    fn judge(
+        &mut self,
+        vlan: VlanId,
+        asked: Asked,
+        before: Option<Probe>,
+        now: Instant,
+        owner: impl Fn(Ipv4Addr) -> Option<MacAddr>,
+    ) -> Option<Next> {
+        let is_asked_for = |address| probes::of_others(&self.probes, vlan, asked.mac, address);
+        let is_used = |address| owner(address).is_some_and(|mac| mac != asked.mac) || is_asked_for(address);
+        let (server, counts) = (self.servers.get_mut(&vlan)?, &mut self.counts);
+        let verdict = match asked.kind {
+            DhcpMessageType::Discover => server.discover(&asked, now, counts, is_used),
+            DhcpMessageType::Request => server.request(&asked, now, counts, is_used),
             DhcpMessageType::Inform => {
                 counts.acks += 1;
                 let said = server.said(DhcpMessageType::Ack, Ipv4Addr::UNSPECIFIED, &asked);
-                Some(server.reply(&asked, &said))
+                Verdict::Say(server.reply(&asked, &said))
             }
             DhcpMessageType::Decline => {
                 // Only what it was given: else one client could take all addresses away.
@@ -148,16 +193,21 @@ impl Dhcp {
                     }
                     None => counts.ignored += 1,
                 }
-                None
+                Verdict::Nothing
             }
             DhcpMessageType::Release => {
                 server.pool.release(asked.mac, asked.client, now);
-                None
+                Verdict::Nothing
             }
             _ => {
                 counts.ignored += 1;
-                None
+                Verdict::Nothing
             }
+        };
+        match verdict {
+            Verdict::Say(reply) => Some(Next::Say(reply)),
+            Verdict::Unsure(address) => self.probe(vlan, asked, address, before, now),
+            Verdict::Nothing => None,
         }
     }
 
@@ -180,6 +230,26 @@ impl Dhcp {
         });
         rows.collect()
     }
+
+    /// What is left of the addresses of each gateway.
+    pub fn pools(&self, now: Instant) -> Vec<PoolRow> {
+        let row = |(vlan, server): (&VlanId, &Server)| PoolRow {
+            vlan: *vlan,
+            first: server.said.first,
+            last: server.said.last,
+            free: server.pool.free(now),
+            exhausted: server.exhausted,
+        };
+        self.servers.iter().map(row).collect()
+    }
+}
+
+/// What a server makes of a message.
+enum Verdict {
+    Say(Reply),
+    /// The client may have this address, if nobody else does.
+    Unsure(Ipv4Addr),
+    Nothing,
 }
 
 impl Server {
@@ -194,20 +264,26 @@ impl Server {
         asked: &Asked,
         now: Instant,
         counts: &mut Counts,
-        owner: impl Fn(Ipv4Addr) -> Option<MacAddr>,
-    ) -> Option<Reply> {
-        let is_used = |address| owner(address).is_some_and(|mac| mac != asked.mac);
+        is_used: impl Fn(Ipv4Addr) -> bool,
+    ) -> Verdict {
         let Some(address) = self.pool.choose(asked.mac, asked.requested, now, is_used) else {
-            counts.exhausted += 1;
-            return None;
+            self.exhausted += 1;
+            return Verdict::Nothing;
         };
-        counts.offers += 1;
-        self.pool.offer(asked.mac, address, asked.host_name.clone(), now);
-        Some(self.reply(asked, &self.said(DhcpMessageType::Offer, address, asked)))
+        if !self.pool.is_promised(asked.mac, address, now) {
+            return Verdict::Unsure(address);
+        }
+        Verdict::Say(self.grant(asked, address, now, counts))
     }
 
     /// RFC 2131 §4.3.2: of an offer, after a restart, to renew.
-    fn request(&mut self, asked: &Asked, now: Instant, counts: &mut Counts) -> Option<Reply> {
+    fn request(
+        &mut self,
+        asked: &Asked,
+        now: Instant,
+        counts: &mut Counts,
+        is_used: impl Fn(Ipv4Addr) -> bool,
+    ) -> Verdict {
         if asked.server.is_some_and(|server| server != self.own.addr()) {
             // It took another's offer.
             if let Some((address, lease)) = self.pool.of(asked.mac)
@@ -215,28 +291,47 @@ impl Server {
             {
                 self.pool.release(asked.mac, address, now);
             }
-            return None;
+            return Verdict::Nothing;
         }
-        let wanted = asked.requested.or((!asked.client.is_unspecified()).then_some(asked.client))?;
-        if !self.pool.can_have(asked.mac, wanted, now) {
-            counts.naks += 1;
-            let why = b"that address is not yours here".to_vec();
-            let id = self.own.addr().octets().to_vec();
-            let options = vec![(option::SERVER_ID, id), (option::MESSAGE, why)];
-            let said = Said { kind: DhcpMessageType::Nak, yours: Ipv4Addr::UNSPECIFIED, options };
-            // To all: what the client takes for its address may be wrong.
-            let payload = said.write(&Asked { broadcast: true, ..asked.clone() });
-            return Some(Reply {
-                src: self.own.addr(),
-                mac: MacAddr::BROADCAST,
-                dst: Ipv4Addr::BROADCAST,
-                payload,
-            });
+        let client = (!asked.client.is_unspecified()).then_some(asked.client);
+        let Some(wanted) = asked.requested.or(client) else { return Verdict::Nothing };
+        // Who has it already, or was promised it, is not asked whether somebody else does.
+        let is_sure = client.is_some() || self.pool.is_promised(asked.mac, wanted, now);
+        if !self.pool.can_have(asked.mac, wanted, now) || !is_sure && is_used(wanted) {
+            return Verdict::Say(self.refusal(asked, counts));
         }
-        counts.acks += 1;
-        let until = now + Duration::from_secs(self.said.lease_secs.into());
-        self.pool.bind(asked.mac, wanted, asked.host_name.clone(), until);
-        Some(self.reply(asked, &self.said(DhcpMessageType::Ack, wanted, asked)))
+        if !is_sure {
+            return Verdict::Unsure(wanted);
+        }
+        Verdict::Say(self.grant(asked, wanted, now, counts))
+    }
+
+    /// The address is offered or given, as the client asks.
+    fn grant(&mut self, asked: &Asked, address: Ipv4Addr, now: Instant, counts: &mut Counts) -> Reply {
+        let name = asked.host_name.clone();
+        let kind = if asked.kind == DhcpMessageType::Discover {
+            counts.offers += 1;
+            self.pool.offer(asked.mac, address, name, now);
+            DhcpMessageType::Offer
+        } else {
+            counts.acks += 1;
+            let until = now + Duration::from_secs(self.said.lease_secs.into());
+            self.pool.bind(asked.mac, address, name, until);
+            DhcpMessageType::Ack
+        };
+        self.reply(asked, &self.said(kind, address, asked))
+    }
+
+    /// It may not have that address.
+    fn refusal(&self, asked: &Asked, counts: &mut Counts) -> Reply {
+        counts.naks += 1;
+        let why = b"that address is not yours here".to_vec();
+        let id = self.own.addr().octets().to_vec();
+        let options = vec![(option::SERVER_ID, id), (option::MESSAGE, why)];
+        let said = Said { kind: DhcpMessageType::Nak, yours: Ipv4Addr::UNSPECIFIED, options };
+        // To all: what the client takes for its address may be wrong.
+        let payload = said.write(&Asked { broadcast: true, ..asked.clone() });
+        Reply { src: self.own.addr(), mac: MacAddr::BROADCAST, dst: Ipv4Addr::BROADCAST, payload }
     }
 
     /// An offer or a grant of an address, or with none what a client wants to know that has one.
@@ -260,7 +355,7 @@ impl Server {
         };
         let name = self.names.get(&asked.mac);
         wanted(option::HOST_NAME, name.map(|name| name.clone().into_bytes()));
-        wanted(option::DOMAIN_NAME, self.said.domain.clone().map(String::into_bytes));
+        wanted(option::DOMAIN_NAME, Some(self.domain.clone().into_bytes()));
         wanted(option::BROADCAST, Some(self.own.broadcast().octets().to_vec()));
         wanted(option::MTU, self.said.mtu.map(|mtu| mtu.to_be_bytes().to_vec()));
         let search =

@@ -6,7 +6,7 @@ use vswitch_core::{clock::Instant, mac::MacAddr};
 /// How long an address is kept for whom it was offered to.
 const OFFERED: Duration = Duration::from_secs(60);
 
-/// How long nobody gets an address that a client found in use.
+/// How long nobody gets an address that was found in use.
 const DECLINED: Duration = Duration::from_secs(600);
 
 /// What an address is to its client.
@@ -80,6 +80,13 @@ impl Pool {
             .is_none_or(|lease| (lease.mac == mac && lease.state != State::Declined) || lease.until <= now)
     }
 
+    /// Whether nobody need be asked who has it: it is stated as the client's own, or was promised to it and is still.
+    pub(super) fn is_promised(&self, mac: MacAddr, address: Ipv4Addr, now: Instant) -> bool {
+        let is_its = |lease: &Lease| lease.mac == mac && lease.state != State::Declined && lease.until > now;
+        self.reserved.get(&address).is_some_and(|owner| *owner == Some(mac))
+            || self.by_address.get(&address).is_some_and(is_its)
+    }
+
     /// Whether it can be given to the client now.
     pub(super) fn can_have(&self, mac: MacAddr, address: Ipv4Addr, now: Instant) -> bool {
         self.may_have(mac, address) && self.is_free(mac, address, now)
@@ -106,7 +113,8 @@ impl Pool {
         }
         let (first, last) = self.range.map(|(first, last)| (first.to_bits(), last.to_bits()))?;
         let can_have = |address: &Ipv4Addr| self.can_have(mac, *address, now);
-        let before = self.by_client.get(&mac).copied().filter(can_have);
+        let is_its = |address: &Ipv4Addr| self.is_promised(mac, *address, now) || !is_used(*address);
+        let before = self.by_client.get(&mac).copied().filter(can_have).filter(is_its);
         let wished = wished.filter(|address| can_have(address) && !is_used(*address));
         if let Some(address) = before.or(wished) {
             return Some(address);
@@ -149,6 +157,18 @@ impl Pool {
         self.by_client.remove(&mac);
     }
 
+    /// Somebody has it who was not given it.
+    pub(super) fn in_use(&mut self, mac: MacAddr, address: Ipv4Addr, now: Instant) {
+        // Whatever else is that station's stays so.
+        if let Some(before) = self.by_address.get(&address)
+            && self.by_client.get(&before.mac) == Some(&address)
+        {
+            self.by_client.remove(&before.mac);
+        }
+        let lease = Lease { mac, host_name: None, state: State::Declined, until: now + DECLINED };
+        self.by_address.insert(address, lease);
+    }
+
     /// The client gives it back; it is remembered as its last.
     pub(super) fn release(&mut self, mac: MacAddr, address: Ipv4Addr, now: Instant) {
         let lease = self.by_address.get_mut(&address);
@@ -163,6 +183,15 @@ impl Pool {
             .iter()
             .filter(move |(_, lease)| lease.until > now)
             .map(|(address, lease)| (*address, lease))
+    }
+
+    /// How many addresses of the range are nobody's now.
+    pub(super) fn free(&self, now: Instant) -> u64 {
+        let Some((first, last)) = self.range else { return 0 };
+        let is_leased = |address: &Ipv4Addr| !self.reserved.contains_key(address);
+        let leased = self.leases(now).filter(|(address, _)| is_leased(address)).count();
+        let reserved = self.reserved.range(first..=last).count();
+        u64::from(last.to_bits() - first.to_bits()) + 1 - (leased + reserved) as u64
     }
 
     /// How many addresses are remembered: never more than are given.

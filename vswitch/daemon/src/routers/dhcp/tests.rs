@@ -67,7 +67,7 @@ fn serving(said: Said4) -> Dhcp {
     let mut dhcp = Dhcp::default();
     let nodes = [("web1", Some(mac(7))), ("old", None), ("phone", Some(mac(8)))];
     let hosts = [host("web1", Some(mac(7)), 51), host("old", None, 53)];
-    dhcp.adopt(world(said).routing(), &hosts, &nodes.into_iter());
+    dhcp.adopt("test", world(said).routing(), &hosts, &nodes.into_iter());
     dhcp
 }
 
@@ -102,8 +102,30 @@ pub(crate) fn message<'a>(n: u8, kind: DhcpMessageType, change: impl FnOnce(&mut
     bytes
 }
 
+/// What is said to a client at last: if somebody is asked for, nobody answers.
 fn ask(dhcp: &mut Dhcp, n: u8, now: u64, bytes: &[u8]) -> Option<Reply> {
+    match dhcp.receive((vlan(), mac(n)), bytes, at(now), |_| None)? {
+        Next::Say(reply) => Some(reply),
+        Next::Ask(_) | Next::Wait => match &silence(dhcp, at(now) + probes::WAIT)[..] {
+            [Next::Say(reply)] => Some(reply.clone()),
+            other => panic!("one answer: {other:?}"),
+        },
+    }
+}
+
+/// What comes of it that nobody was heard until now.
+fn silence(dhcp: &mut Dhcp, now: Instant) -> Vec<Next> {
+    dhcp.tick(now, |_, _| None).into_iter().map(|(_, next)| next).collect()
+}
+
+/// What comes at once of a message.
+fn at_once(dhcp: &mut Dhcp, n: u8, now: u64, bytes: &[u8]) -> Option<Next> {
     dhcp.receive((vlan(), mac(n)), bytes, at(now), |_| None)
+}
+
+/// Somebody says that it has an address.
+fn heard(dhcp: &mut Dhcp, address: Ipv4Addr, n: u8, now: u64) -> Option<Next> {
+    dhcp.heard((vlan(), address), mac(n), at(now), |_| None)
 }
 
 /// What a reply says: its kind, and the address that it gives.
@@ -179,6 +201,10 @@ fn a_client_gets_an_address_and_all_that_it_needs() {
         assert_eq!(option(&ack, number).as_deref(), data, "option {number}");
     }
     assert!(ack.payload.len() >= 300, "RFC 1542 §2.1");
+    // Without a domain of its own it is that of the names which the gateway knows, as in router advertisements.
+    let asks = message(2, DhcpMessageType::Discover, |_| {});
+    let offer = ask(&mut serving(Said4 { domain: None, ..self::said() }), 2, 0, &asks).expect("an offer");
+    assert_eq!(option(&offer, 15).as_deref(), Some(&b"test.internal"[..]));
     let rows = dhcp.leases(at(600));
     assert_eq!(
         rows,
@@ -203,7 +229,11 @@ fn what_the_file_states_is_its_hosts_and_nobody_elses() {
     }
     let all: BTreeSet<_> = (10..30).filter_map(|n| discover(&mut dhcp, n, 0)).collect();
     assert_eq!(all, [50, 52].map(ip).into());
-    assert_eq!(dhcp.counts().exhausted, 18);
+    let pool = PoolRow { vlan: vlan(), first: ip(50), last: ip(53), free: 0, exhausted: 18 };
+    assert_eq!(dhcp.pools(at(0)), std::slice::from_ref(&pool));
+    // What was offered and not taken is free again, and what is nobody's by the file any more is still given; another lab counts on.
+    dhcp.adopt("test", world(said()).routing(), &[host("old", None, 53)], &std::iter::empty());
+    assert_eq!(dhcp.pools(at(100)), [PoolRow { free: 2, ..pool }]);
 }
 
 #[test]
@@ -217,7 +247,7 @@ fn a_client_gets_the_same_address_again_also_from_a_server_that_forgot_all() {
     assert_eq!(lease(&mut dhcp, 1, 10_000), one);
     // A changed lab keeps leases; an address that is no longer given goes.
     let (low, high) = (one.min(other), one.max(other));
-    dhcp.adopt(world(Said4 { last: low, ..said() }).routing(), &[], &std::iter::empty());
+    dhcp.adopt("test", world(Said4 { last: low, ..said() }).routing(), &[], &std::iter::empty());
     let left: Vec<_> = dhcp.leases(at(10_001)).iter().map(|row| row.address).collect();
     assert_eq!(left, [low], "{high} is out of the range");
 }
@@ -386,16 +416,117 @@ fn a_client_is_given_its_own_identifier_back() {
     }
 }
 
+fn is_offer_of(next: Option<&Next>, address: Ipv4Addr) -> bool {
+    matches!(next, Some(Next::Say(reply)) if read(reply) == (DhcpMessageType::Offer, address))
+}
+
+#[test]
+fn rfc_2131_3_1_an_address_is_asked_for_before_it_is_promised() {
+    let mut dhcp = server();
+    let asks = message(1, DhcpMessageType::Discover, |repr| repr.requested_ip = Some(ip(52)));
+    assert_eq!(at_once(&mut dhcp, 1, 0, &asks), Some(Next::Ask(ip(52))));
+    // It asks again meanwhile: it waits no longer for that, and is answered once.
+    assert_eq!(at_once(&mut dhcp, 1, 0, &asks), Some(Next::Wait));
+    assert_eq!(dhcp.next_due(), Some(at(0) + Duration::from_millis(500)));
+    assert_eq!(silence(&mut dhcp, at(0) + Duration::from_millis(499)), []);
+    assert_eq!((dhcp.counts().offers, dhcp.leases(at(0))), (0, vec![]));
+    // Whom it was given to says that it has it.
+    assert_eq!(heard(&mut dhcp, ip(52), 1, 0), None);
+    let told = silence(&mut dhcp, at(0) + Duration::from_millis(500));
+    assert!(told.len() == 1 && is_offer_of(told.first(), ip(52)), "{told:?}");
+    assert_eq!(dhcp.next_due(), None);
+    // What is promised is promised: nobody is asked until that is over.
+    assert!(is_offer_of(at_once(&mut dhcp, 1, 30, &asks).as_ref(), ip(52)));
+    assert_eq!(take(&mut dhcp, 1, 31, ip(52)), Some((DhcpMessageType::Ack, ip(52))));
+    assert!(is_offer_of(at_once(&mut dhcp, 1, 3000, &asks).as_ref(), ip(52)));
+    assert_eq!(at_once(&mut dhcp, 1, 10_000, &asks), Some(Next::Ask(ip(52))));
+    // What is stated is its host's, whoever claims it.
+    let asks = message(7, DhcpMessageType::Discover, |_| {});
+    assert!(is_offer_of(at_once(&mut dhcp, 7, 0, &asks).as_ref(), ip(51)));
+    // Another lab gives other addresses.
+    dhcp.adopt("test", world(Said4 { last: ip(51), ..said() }).routing(), &[], &std::iter::empty());
+    assert_eq!(dhcp.next_due(), None);
+}
+
+#[test]
+fn an_address_that_somebody_answers_for_is_not_offered_for_a_while() {
+    let mut dhcp = server();
+    let asks = message(1, DhcpMessageType::Discover, |repr| repr.requested_ip = Some(ip(52)));
+    assert_eq!(at_once(&mut dhcp, 1, 0, &asks), Some(Next::Ask(ip(52))));
+    assert_eq!(heard(&mut dhcp, ip(52), 9, 0), Some(Next::Ask(ip(50))), "then another");
+    assert_eq!(heard(&mut dhcp, ip(52), 9, 0), None, "nobody waits for it");
+    assert!(is_offer_of(silence(&mut dhcp, at(1)).first(), ip(50)));
+    let row = dhcp.leases(at(1)).into_iter().find(|row| row.address == ip(52)).expect("it is shown");
+    assert_eq!((row.mac, row.is_bound, dhcp.counts().conflicts), (mac(9), false, 1));
+    let discover = message(2, DhcpMessageType::Discover, |_| {});
+    assert_eq!((at_once(&mut dhcp, 2, 2, &discover), dhcp.pools(at(2))[0].exhausted), (None, 1));
+    assert_eq!(at_once(&mut dhcp, 2, 601, &discover), Some(Next::Ask(ip(50))), "its offer is over");
+    assert_eq!(at_once(&mut dhcp, 3, 601, &asks_of(3)), Some(Next::Ask(ip(52))), "another's is looked at");
+    // Who has a lease keeps it, whatever else it has.
+    let mut dhcp = server();
+    let one = lease(&mut dhcp, 1, 0);
+    let other = if one == ip(50) { ip(52) } else { ip(50) };
+    assert_eq!(at_once(&mut dhcp, 2, 1, &asks_of(2)), Some(Next::Ask(other)));
+    assert_eq!((heard(&mut dhcp, other, 1, 1), dhcp.pools(at(1))[0].exhausted), (None, 1));
+    let bound: Vec<_> = dhcp.leases(at(1)).into_iter().filter(|row| row.is_bound).collect();
+    assert_eq!((bound.len(), bound[0].address, bound[0].mac), (1, one, mac(1)));
+}
+
+#[test]
+fn a_client_that_comes_again_with_an_address_that_another_has_is_refused() {
+    let mut dhcp = server();
+    let again = |n| message(n, DhcpMessageType::Request, |repr| repr.requested_ip = Some(ip(52)));
+    assert_eq!(at_once(&mut dhcp, 1, 0, &again(1)), Some(Next::Ask(ip(52))));
+    let Some(Next::Say(reply)) = heard(&mut dhcp, ip(52), 9, 0) else { panic!("it is told") };
+    assert_eq!(read(&reply), (DhcpMessageType::Nak, NOBODY));
+    // Who is known to have it need not be asked.
+    let asks = message(1, DhcpMessageType::Request, |repr| repr.requested_ip = Some(ip(50)));
+    let next = dhcp.receive((vlan(), mac(1)), &asks, at(0), |_| Some(mac(9)));
+    assert!(matches!(next, Some(Next::Say(reply)) if read(&reply).0 == DhcpMessageType::Nak));
+    // Who renews uses it already, and is answered at once.
+    let renew = message(1, DhcpMessageType::Request, |repr| repr.client_ip = ip(50));
+    let next = at_once(&mut dhcp, 1, 0, &renew);
+    assert!(matches!(next, Some(Next::Say(reply)) if read(&reply) == (DhcpMessageType::Ack, ip(50))));
+}
+
+/// What a client says that wants any address.
+fn asks_of(n: u8) -> Vec<u8> {
+    message(n, DhcpMessageType::Discover, |_| {})
+}
+
+#[test]
+fn clients_that_wait_are_as_many_as_may_and_each_for_an_address_of_its_own() {
+    let mut dhcp = serving(Said4 { first: ip(2), last: ip(250), ..said() });
+    let next: Vec<_> = (1..=200).map(|n| at_once(&mut dhcp, n, 0, &asks_of(n))).collect();
+    let asked: BTreeSet<_> = next
+        .iter()
+        .filter_map(|next| if let Some(Next::Ask(address)) = next { Some(*address) } else { None })
+        .collect();
+    // Two of the clients have theirs stated, or none that may be.
+    assert_eq!((asked.len(), next.iter().filter(|next| next.is_none()).count()), (probes::WAITING, 71));
+    assert_eq!(silence(&mut dhcp, at(1)).len(), probes::WAITING);
+    assert_eq!((dhcp.counts().ignored, dhcp.counts().offers), (71, probes::WAITING as u64 + 1));
+    // One that finds all in use is told to try again.
+    let mut dhcp = serving(Said4 { first: ip(2), last: ip(250), ..said() });
+    let mut next = at_once(&mut dhcp, 1, 0, &asks_of(1));
+    let mut asked = 0;
+    while let Some(Next::Ask(address)) = next {
+        asked += 1;
+        next = heard(&mut dhcp, address, 9, 0);
+    }
+    assert_eq!((asked, next, dhcp.counts().conflicts, dhcp.next_due()), (4, None, 4, None));
+}
+
 proptest! {
     /// Whatever clients say, in whatever order: no two have one address, nobody has what is not his, and memory is bounded.
     #[test]
     fn no_two_clients_have_one_address(
-        steps in prop::collection::vec((1u8..9, 0u8..6, 48u8..56, 0u64..2000, any::<bool>()), 1..200),
+        steps in prop::collection::vec((1u8..9, 0u8..6, 48u8..56, 0u64..2000, any::<bool>(), 0u8..4), 1..200),
     ) {
         let mut dhcp = server();
         let mut now = 0;
         let mut has: BTreeMap<Ipv4Addr, (u8, u64)> = BTreeMap::new();
-        for (n, kind, wish, later, names_server) in steps {
+        for (n, kind, wish, later, names_server, then) in steps {
             now += later;
             let kind = [DhcpMessageType::Discover, DhcpMessageType::Request, DhcpMessageType::Request,
                 DhcpMessageType::Decline, DhcpMessageType::Release, DhcpMessageType::Inform][usize::from(kind)];
@@ -406,12 +537,21 @@ proptest! {
                     repr.client_ip = ip(wish);
                 }
             });
-            let reply = ask(&mut dhcp, n, now, &bytes);
+            let mut next: Vec<_> = at_once(&mut dhcp, n, now, &bytes).into_iter().collect();
             let given_up = matches!(kind, DhcpMessageType::Release | DhcpMessageType::Decline);
             if given_up && has.get(&ip(wish)).is_some_and(|(owner, _)| *owner == n) {
                 has.remove(&ip(wish));
             }
-            if let Some((kind, address)) = reply.as_ref().map(read) {
+            // Somebody answers, nobody does, or others speak meanwhile.
+            match (then, next.first()) {
+                (0, Some(Next::Ask(address))) => next.extend(heard(&mut dhcp, *address, 9, now)),
+                (0 | 1, _) => next.extend(silence(&mut dhcp, at(now) + probes::WAIT)),
+                _ => {}
+            }
+            for reply in next {
+                let Next::Say(reply) = reply else { continue };
+                let (kind, address) = read(&reply);
+                let n = DhcpPacket::new_unchecked(&reply.payload[..]).client_hardware_address().0[5];
                 if kind == DhcpMessageType::Ack && !address.is_unspecified() {
                     let before = has.insert(address, (n, now + u64::from(LEASE)));
                     prop_assert!(before.is_none_or(|(owner, until)| owner == n || until <= now), "{address} twice");
@@ -422,6 +562,7 @@ proptest! {
                     prop_assert_eq!(address == ip(51), n == 7);
                 }
             }
+            prop_assert!(dhcp.pools(at(now))[0].free <= 2);
             let held: usize = dhcp.servers.values().map(|server| server.pool.held()).sum();
             prop_assert!(held <= 4, "{held}");
         }

@@ -7,6 +7,7 @@ mod nd;
 mod own;
 mod resolve;
 mod serve;
+mod shown;
 
 use super::{Lost, Speaker};
 use checksum::Sum;

@@ -173,3 +173,21 @@ fn router_solicitations_are_not_answered() {
     let ends = Addresses::V6(v6("fe80::7"), v6("ff02::2"));
     bench.silent_after(&build::ip(link, ends, 58, 255, vec![133, 0, 0, 0, 0, 0, 0, 0], 2));
 }
+
+#[test]
+fn rfc_4861_8_1_neither_redirects_nor_other_routers_teach_anything() {
+    let mut bench = Bench::new();
+    introduce(&mut bench);
+    // A redirect from the neighbour that it would be about, and an advertisement of another router with its MAC address.
+    let redirect =
+        [&[137, 0, 0, 0, 0, 0, 0, 0], &v6(HOST).octets()[..], &v6(HOST).octets(), &option(2, mac(17))];
+    let advertisement = [&[134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0][..], &option(1, mac(17))];
+    for (ends, said) in
+        [((HOST, GATEWAY), redirect.concat()), (("fe80::7", "ff02::1"), advertisement.concat())]
+    {
+        let link = if ends.1 == GATEWAY { to_router(10, 7) } else { to_all(10, 7) };
+        bench.silent_after(&build::ip(link, Addresses::V6(v6(ends.0), v6(ends.1)), 58, 255, said, 2));
+        assert_eq!(bench.knows(10, v6(HOST)), Some(mac(7)));
+    }
+    assert_eq!((bench.lost(Lost::NotOurs), bench.neighbours.list(bench.now).len()), (2, 1));
+}

@@ -93,6 +93,21 @@ fn a_datagram_and_an_unknown_protocol_are_told_that_nobody_is_there() {
 }
 
 #[test]
+fn rfc_1812_4_3_2_3_an_error_quotes_what_fits_into_576_bytes() {
+    let mut bench = Bench::new();
+    let v6_ends = Addresses::V6(v6("2001:db8:10::7"), v6("2001:db8:20::1"));
+    // RFC 4443 §2.4 (c): into 1280.
+    for (ends, most) in [(to_gateway(), 576), (v6_ends, 1280)] {
+        let frame = build::udp(to_router(10, 7), ends, (40_000, 33_434), &[7; 1400]);
+        bench.hear(&frame);
+        let said = bench.one();
+        assert_eq!(said.len() - 18, most);
+        let message = read_icmp(&said, 10).3;
+        assert!(frame[18..].starts_with(&message[8..]), "from the packet's first byte on");
+    }
+}
+
+#[test]
 fn connections_are_refused() {
     let mut bench = Bench::new();
     bench.hear(&build::tcp_syn(to_router(10, 7), to_gateway(), (4000, 22), 41));

@@ -1,9 +1,9 @@
 //! What gateways do for hosts: addresses, names, advertisements.
 
-use super::{Bench, Lost, ROUTER, mac, read, read_icmp, to_all, to_router, v4, v6};
+use super::{Bench, Lost, ROUTER, mac, read, read_arp, read_icmp, to_all, to_router, v4, v6};
 use crate::routers::{
     dhcp::tests::message,
-    tests::lab::{serving, vlan},
+    tests::lab::{gateway, serving, vlan, world},
 };
 use etherparse::TransportSlice;
 use simple_dns::{CLASS, Name, Packet, Question, RCODE, TYPE};
@@ -11,6 +11,7 @@ use smoltcp::wire::{DhcpMessageType, DhcpPacket, DhcpRepr};
 use std::{net::Ipv4Addr, time::Duration};
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
+    description::{Gateway, Router},
     mac::MacAddr,
     vlan::Tci,
 };
@@ -38,6 +39,11 @@ fn a_host_gets_an_address_from_its_gateway() {
     let mut bench = bench();
     let mut reply = |kind, wanted| {
         bench.hear(&asks(kind, wanted));
+        if kind == DhcpMessageType::Discover {
+            let arp = read_arp(&bench.one(), 10);
+            assert_eq!(arp.sender_protocol_addr(), [10, 0, 10, 1]);
+            bench.pass(1);
+        }
         let said = bench.one();
         let (ports, payload) = datagram(&said, 10);
         assert_eq!((ports, &said[..6]), ((67, 68), &mac(7).octets()[..]));
@@ -49,7 +55,7 @@ fn a_host_gets_an_address_from_its_gateway() {
     let (kind, address) = reply(DhcpMessageType::Discover, None);
     assert_eq!(kind, DhcpMessageType::Offer);
     assert_eq!(reply(DhcpMessageType::Request, Some(address)), (DhcpMessageType::Ack, address));
-    let leases = bench.speaker.leases(bench.now);
+    let leases = bench.speaker.leases(bench.now).rows;
     assert_eq!((leases[0].vlan, leases[0].address, leases[0].mac), (vlan(10), address, mac(7)));
     // A checksum that is wrong, a VLAN that gives none.
     let mut garbled = asks(DhcpMessageType::Discover, None);
@@ -63,17 +69,30 @@ fn a_host_gets_an_address_from_its_gateway() {
 
 #[test]
 fn an_address_that_a_neighbour_uses_is_not_given() {
-    let mut bench = bench();
-    bench.hear(&asks(DhcpMessageType::Discover, Some(v4("10.0.10.60"))));
-    let offered = |frame: &[u8]| {
-        let payload = datagram(frame, 10).1;
+    let wish = asks(DhcpMessageType::Discover, Some(v4("10.0.10.60")));
+    let offered = |bench: &mut Bench| {
+        bench.pass(1);
+        let payload = datagram(&bench.one(), 10).1;
         DhcpPacket::new_checked(&payload[..]).expect("a message").your_ip()
     };
-    assert_eq!(offered(&bench.one()), v4("10.0.10.60"));
+    // Nobody answers.
+    let mut bench = bench();
+    bench.hear(&wish);
+    assert_eq!(read_arp(&bench.one(), 10).target_protocol_addr(), [10, 0, 10, 60]);
+    assert_eq!(offered(&mut bench), v4("10.0.10.60"));
+    // One that is known, and one that answers.
     let mut bench = self::bench();
     bench.neighbours.set(vlan(10), v4("10.0.10.60").into(), mac(9), bench.now);
-    bench.hear(&asks(DhcpMessageType::Discover, Some(v4("10.0.10.60"))));
-    assert_ne!(offered(&bench.one()), v4("10.0.10.60"));
+    bench.hear(&wish);
+    let other: Ipv4Addr =
+        <[u8; 4]>::try_from(read_arp(&bench.one(), 10).target_protocol_addr()).expect("four").into();
+    assert_ne!(other, v4("10.0.10.60"));
+    bench.hear(&build::arp_reply(to_router(10, 9), other, v4("10.0.10.1")));
+    let third: Ipv4Addr =
+        <[u8; 4]>::try_from(read_arp(&bench.one(), 10).target_protocol_addr()).expect("four").into();
+    assert!(third != other && third != v4("10.0.10.60"));
+    assert_eq!(offered(&mut bench), third);
+    assert_eq!(bench.knows(10, other), Some(mac(9)));
 }
 
 #[test]
@@ -154,6 +173,37 @@ fn rfc_4861_6_2_6_who_solicits_is_told_of_router_prefixes_and_names() {
     assert_eq!((bench.one()[..6].to_vec(), bench.now), (vec![0x33, 0x33, 0, 0, 0, 1], bench.now));
     bench.silent_after(&solicitation(20, "fe80::7", &[]));
     bench.silent_after(&solicitation(40, "fe80::7", &[]));
+}
+
+#[test]
+fn rfc_4861_4_6_2_the_link_local_network_is_not_advertised() {
+    for (addresses, expected) in [
+        (&["fe80::1/64", "2001:db8:10::1/64"][..], &[(1, 8), (3, 32), (25, 24), (31, 24)][..]),
+        (&["fe80::1/64"], &[(1, 8), (25, 24), (31, 24)]),
+    ] {
+        let advertised = Gateway { ra: true, ..gateway(10, addresses) };
+        let router =
+            Router { name: "default".into(), gateways: vec![advertised], routes: vec![], nat: vec![] };
+        let mut bench = Bench::silent(world(vec![router]));
+        bench.pass(40);
+        bench.said();
+        bench.hear(&solicitation(10, "fe80::7", &[1, 1, 2, 0, 0, 0, 0, 7]));
+        let message = read_icmp(&bench.one(), 10).3;
+        let mut options = &message[16..];
+        let mut told = vec![];
+        while let [kind, units, ..] = *options {
+            let (option, rest) = options.split_at(usize::from(units) * 8);
+            told.push((kind, option.len()));
+            options = rest;
+            if kind == 25 {
+                assert_eq!(
+                    option[8..],
+                    v6(addresses.last().and_then(|own| own.split('/').next()).expect("one")).octets()
+                );
+            }
+        }
+        assert_eq!(told, expected, "{addresses:?}");
+    }
 }
 
 #[test]
