@@ -36,7 +36,7 @@ pub struct Args {
     /// Who is at the second serial port, where guests answer vnet's probe protocol: `none`, or `socket=PATH`.
     #[arg(long, env = "VNET_VMM_PROBE", value_name = "WHERE", default_value = "none", value_parser = probe)]
     probe: ConsoleTarget,
-    /// A network interface: socket=PATH,mac=MAC[,name=NAME][,mtu=BYTES][,queues=PAIRS][,link=up|down][,address=ADDRESS/LENGTH]...[,gateway=ADDRESS]...
+    /// A network interface: socket=PATH,mac=MAC[,name=NAME][,mtu=BYTES][,queues=PAIRS][,link=up|down][,address=ADDRESS/LENGTH]...[,gateway=ADDRESS]...[,ask=dhcp|ra]...
     /// The link is up unless it is said to be down. A bundled guest takes the
     /// addresses and default gateways, and so does vnet's image; others may read them from their command line (`vnet.if=`). May be repeated.
     #[arg(long, env = "VNET_VMM_NET", value_name = "KEYS", value_parser = net)]
@@ -146,6 +146,8 @@ struct Net {
     addresses: Vec<String>,
     /// Default gateways.
     gateways: Vec<IpAddr>,
+    /// What it is to ask for: `dhcp`, `ra`.
+    asks: Vec<String>,
 }
 
 impl Net {
@@ -155,6 +157,7 @@ impl Net {
         let mut words = vec![mac_text(self.config.mac), name];
         words.extend(self.addresses.iter().cloned());
         words.extend(self.gateways.iter().map(|gateway| format!("gateway={gateway}")));
+        words.extend(self.asks.iter().cloned());
         words.extend(self.config.mtu.map(|mtu| format!("mtu={mtu}")));
         (self.name.is_some() || words.len() > 2).then(|| format!("vnet.if={}", words.join(",")))
     }
@@ -162,7 +165,7 @@ impl Net {
 
 fn net(text: &str) -> Result<Net, String> {
     let (mut socket, mut mac, mut name, mut mtu, mut addresses) = (None, None, None, None, Vec::new());
-    let (mut queues, mut link_up, mut gateways) = (1, true, Vec::new());
+    let (mut queues, mut link_up, mut gateways, mut asks) = (1, true, Vec::new(), Vec::new());
     for word in text.split(',') {
         let (key, value) = word.split_once('=').ok_or_else(|| format!("`{word}` is no KEY=VALUE"))?;
         match key {
@@ -200,16 +203,18 @@ fn net(text: &str) -> Result<Net, String> {
                 let gateway = value.parse();
                 gateways.push(gateway.map_err(|_| format!("gateway: an IP address, and not `{value}`"))?);
             }
+            "ask" if matches!(value, "dhcp" | "ra") => asks.push(value.to_owned()),
+            "ask" => return Err("ask: dhcp or ra".into()),
             _ => {
                 return Err(format!(
-                    "`{key}` is none of socket, mac, name, mtu, queues, link, address, gateway"
+                    "`{key}` is none of socket, mac, name, mtu, queues, link, address, gateway, ask"
                 ));
             }
         }
     }
     let socket = socket.ok_or("socket=PATH is missing")?;
     let mac = mac.ok_or("mac=MAC is missing")?;
-    Ok(Net { config: NetConfig { socket, mac, mtu, queues, link_up }, name, addresses, gateways })
+    Ok(Net { config: NetConfig { socket, mac, mtu, queues, link_up }, name, addresses, gateways, asks })
 }
 
 fn disk(text: &str) -> Result<DiskConfig, String> {

@@ -37,14 +37,15 @@ const PROGRAMS: [&str; 3] = ["ethtool", "iperf3", "nft"];
 /// Loaded at boot, with what they need.
 const DRIVERS: [&str; 3] = ["virtio_pci", "virtio_mmio", "virtio_net"];
 /// There for `modprobe`, with what they need.
-const MORE_MODULES: [&str; 7] =
-    ["8021q", "bonding", "nf_tables", "nft_ct", "nft_reject_inet", "nft_masq", "nft_nat"];
+const MORE_MODULES: [&str; 8] =
+    ["8021q", "af_packet", "bonding", "nf_tables", "nft_ct", "nft_reject_inet", "nft_masq", "nft_nat"];
 /// The probe agent, static.
 pub(crate) const AGENT: &[u8] = include_bytes!(env!("VNET_AGENT"));
 /// The guest's scripts: path, permission bits, text.
-const SCRIPTS: [(&str, u32, &str); 4] = [
+const SCRIPTS: [(&str, u32, &str); 5] = [
     ("etc/inittab", 0o644, include_str!("guest/inittab")),
     ("etc/vnet/boot", 0o755, include_str!("guest/boot")),
+    ("etc/vnet/lease", 0o755, include_str!("guest/lease")),
     ("sbin/vnet-net", 0o755, include_str!("guest/vnet-net")),
     ("sbin/reload-driver", 0o755, include_str!("guest/reload-driver")),
 ];

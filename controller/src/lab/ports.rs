@@ -458,6 +458,7 @@ mod tests {
             mac: None,
             addresses: vec![],
             gateways: vec![],
+            asks: topology::plan::Asks::default(),
             mtu: None,
             queues: 1,
             model: topology::plan::Model::Virtio,

@@ -202,6 +202,7 @@ mod tests {
             mac: Some(MacAddr::new([2, 0, 0, 0, 0, 1])),
             addresses: vec![],
             gateways: vec![],
+            asks: topology::plan::Asks::default(),
             mtu: None,
             queues: 1,
             model: topology::plan::Model::Virtio,

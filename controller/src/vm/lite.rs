@@ -3,12 +3,13 @@
 use super::qemu::{KERNEL_WORDS, RunDirectory, names};
 use crate::image::Image;
 use std::{
+    borrow::Cow,
     ffi::OsString,
     fmt::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
-use topology::plan::{Boot, Interface, Vm};
+use topology::plan::{Asks, Boot, Interface, Vm};
 use vmm_lite::{CpuCount, layout};
 
 /// What of the environment is for a `vnet vmm` that the user starts, and would add to what a node says.
@@ -98,6 +99,7 @@ pub fn command<'a>(
     command.arg("vmm").current_dir(run.path()).stdin(Stdio::null());
     command.args(["--memory", &vm.memory.to_string(), "--cpus", &vm.cpus.to_string()]);
     let mut cmdline = format!("vnet.hostname={name}");
+    let is_bundled = matches!(vm.boot, Boot::Bundled);
     if let Some(linux) = linux(vm, image) {
         command.arg("--kernel").arg(linux.kernel).arg("--rng");
         if let Some(initrd) = linux.initrd {
@@ -113,7 +115,12 @@ pub fn command<'a>(
     command.arg("--probe").arg(format!("socket={}", names::PROBE));
     command.args(["--control", names::CONTROL]);
     for (interface, socket) in interfaces {
-        command.arg("--net").arg(net(interface, socket));
+        let mut interface = Cow::Borrowed(interface);
+        if is_bundled {
+            // It asks nobody: what it is comes from the file.
+            interface.to_mut().asks = Asks::default();
+        }
+        command.arg("--net").arg(net(&interface, socket));
     }
     for variable in USERS {
         command.env_remove(variable);
@@ -144,6 +151,9 @@ fn net(interface: &Interface, socket: &Path) -> OsString {
     for gateway in &interface.gateways {
         let _ = write!(keys, ",gateway={gateway}");
     }
+    for word in interface.asks.words() {
+        let _ = write!(keys, ",ask={word}");
+    }
     let mut value = OsString::from("socket=");
     value.push(socket);
     value.push(keys);
@@ -164,6 +174,7 @@ mod tests {
             mac: Some(MacAddr::new([2, 0, 0, 0, 0, 1])),
             addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
             gateways: vec![],
+            asks: topology::plan::Asks::default(),
             mtu: Some(1400),
             queues: 1,
             model: topology::plan::Model::Virtio,

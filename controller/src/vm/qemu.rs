@@ -352,6 +352,9 @@ fn kernel_command_line(
         for gateway in &interface.gateways {
             let _ = write!(line, ",gateway={gateway}");
         }
+        for word in interface.asks.words() {
+            let _ = write!(line, ",{word}");
+        }
         if let Some(mtu) = interface.mtu {
             let _ = write!(line, ",mtu={mtu}");
         }
@@ -387,6 +390,7 @@ mod tests {
             mac: Some(MacAddr::new([2, 0, 0, 0, 0, last])),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             gateways: vec![],
+            asks: topology::plan::Asks::default(),
             mtu: None,
             queues: 1,
             model: Model::Virtio,

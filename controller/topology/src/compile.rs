@@ -18,7 +18,7 @@ use crate::{
     },
     codes::Code,
     mac::mac_for,
-    plan::{Cpu, Datapath, Interface, Model, Node, NodeKind, Plan, ROUTERS_INTERFACE, ROUTERS_NODE},
+    plan::{Asks, Cpu, Datapath, Interface, Model, Node, NodeKind, Plan, ROUTERS_INTERFACE, ROUTERS_NODE},
     report::{Sink, Span},
     said::{
         lab::Lab,
@@ -196,12 +196,17 @@ fn compile_nodes(
     entries.zip(kinds).enumerate().map(node).collect()
 }
 
-/// Tells a node its default gateways: in each family that of its first interface that has one.
+/// Tells a node its default gateways, in each family that of its first interface that has one, and what its interfaces are to ask for.
 fn tell_gateways(node: &mut Node, interfaces: &[NodeInterface], links: &[Checked], routers: &Routers) {
     let mut told = [false; 2];
     for interface in &mut node.interfaces {
         let link = interfaces[usize::from(interface.port.index())].link;
         let Some(vlan) = link.and_then(|link| links[link].untagged()) else { continue };
+        if let Some((_, gateway)) = routers.of_vlan(vlan) {
+            let has = |v4: bool| interface.addresses.iter().any(|own| own.addr().is_ipv4() == v4);
+            interface.asks =
+                Asks { dhcp: gateway.dhcp().is_some() && !has(true), ra: gateway.ra && !has(false) };
+        }
         for own in &interface.addresses {
             let told = &mut told[usize::from(own.addr().is_ipv6())];
             if let Some(gateway) = routers.gateway_for(vlan, own.addr()).filter(|_| !*told) {
@@ -226,6 +231,7 @@ fn interface(port: usize, found: &NodeInterface, lab: &str, node: &str, kind: &N
         mac: stated.or_else(given),
         addresses: said.addresses.iter().flatten().map(|address| address.value.0).collect(),
         gateways: Vec::new(),
+        asks: Asks::default(),
         mtu: said.mtu.as_ref().map(|mtu| mtu.value.0),
         queues: said.queues.as_ref().map_or(1, |queues| queues.value.0),
         model: said.model.as_ref().map_or(Model::Virtio, |model| model_of(model.value)),

@@ -88,6 +88,9 @@ pub struct Interface {
     /// has the node's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gateways: Vec<IpAddr>,
+    /// What it is to ask for by itself, having no such address: a guest whose kernel does.
+    #[serde(default, skip_serializing_if = "Asks::is_nothing")]
+    pub asks: Asks,
     /// Its MTU, if one was given.
     pub mtu: Option<u16>,
     /// Queue pairs.
@@ -101,6 +104,26 @@ pub struct Interface {
     /// port is there for it. At any other node `state: down` shuts the port.
     #[serde(default, skip_serializing_if = "is_up")]
     pub link_down: bool,
+}
+
+/// What a VLAN's gateway gives an interface of which the file states no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Asks {
+    /// An IPv4 address, by DHCP.
+    pub dhcp: bool,
+    /// A prefix for IPv6 addresses of its own making, by router advertisement.
+    pub ra: bool,
+}
+
+impl Asks {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The words of `vnet.if=` for it.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
+        [(self.dhcp, "dhcp"), (self.ra, "ra")].into_iter().filter_map(|(asks, word)| asks.then_some(word))
+    }
 }
 
 /// Whether there is nothing to say of a link that may be down.

@@ -5,6 +5,8 @@
 //! routes, to hosts in as many networks behind it, without pattern; the second sends to the first. `--only plain|routed` takes the turns of one, for
 //! callgrind (`--toggle-collect='*Worker*turn*'`).
 //!
+//! `--nat`: the second guest is outside, and has the router's address as the first one's; `--flows 1` tells how many connections send in turn.
+//!
 //! `--swap [--routes 1000000] [--swaps 20]`: Worlds with so many routes are compiled by another thread and taken over between turns, as a datapath does it; how
 //! long a frame waits at most, beside how long a thread is kept from the CPU that does nothing else than look for that while the same is compiled.
 
@@ -31,7 +33,7 @@ use vhost_net_backend::{
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
     clock,
-    description::{Description, Gateway, Link, Origin, Route, Router, Routing, Via},
+    description::{Description, Gateway, Link, Nat, NatRule, Origin, Route, Router, Routing, Via},
     fdb::Fdb,
     id::PortId,
     mac::MacAddr,
@@ -53,6 +55,8 @@ struct Course {
     routes: usize,
     v6: bool,
     batch: usize,
+    nat: bool,
+    flows: usize,
 }
 
 fn station(place: usize) -> MacAddr {
@@ -105,6 +109,7 @@ impl Course {
             via: Via::Routers(vec![self.host(1, 1)]),
             origin: HERE,
         };
+        let masquerade = Nat { rule: NatRule::Masquerade { vlan: vlan(20) }, origin: HERE };
         let several = if self.routes > 1 { self.routes } else { 0 };
         lab.routing = Some(Routing {
             port,
@@ -112,7 +117,7 @@ impl Course {
                 name: "default".into(),
                 gateways: vec![gateway(0, 10), gateway(1, 20)],
                 routes: (0..several).map(route).collect(),
-                nat: vec![],
+                nat: self.nat.then_some(masquerade).into_iter().collect(),
             }],
             hosts: vec![],
         });
@@ -125,15 +130,19 @@ impl Course {
         let link = Ethernet { src: station(place), dst: to, tag: None };
         let many = self.routes > 1 && place == 0;
         let frame = |n: usize| {
-            let dst = if many { self.far(mixed(n) as usize % self.routes) } else { self.host(1 - place, 1) };
+            // From outside the first guest is the router.
+            let other = || if self.nat && routed && place == 1 { self.host(1, 254) } else { self.host(1 - place, 1) };
+            let dst = if many { self.far(mixed(n) as usize % self.routes) } else { other() };
             let addresses = match (self.host(place, 1), dst) {
                 (IpAddr::V4(src), IpAddr::V4(dst)) => Addresses::V4(src, dst),
                 (IpAddr::V6(src), IpAddr::V6(dst)) => Addresses::V6(src, dst),
                 _ => unreachable!("of one version"),
             };
-            build::udp(link, addresses, (4000, 53), &[0; 18])
+            let port = 4000 + (n % self.flows) as u16;
+            let ports = if place == 0 { (port, 53) } else { (53, port) };
+            build::udp(link, addresses, ports, &[0; 18])
         };
-        (0..if many { READY } else { 1 }).map(frame).collect()
+        (0..if many { READY } else { self.flows }).map(frame).collect()
     }
 }
 
@@ -153,7 +162,24 @@ impl Bench {
             let (address, mac) = (course.host(place, 1), station(place));
             rig.worker.neighbours().set(vlan(number), address, mac, clock::Instant::ZERO);
         }
-        Self { rig, course, frames: [0, 1].map(|place| course.frames(place, routed)), sent: 0 }
+        let mut bench = Self { rig, course, frames: [0, 1].map(|place| course.frames(place, routed)), sent: 0 };
+        // Connections are there when both ends were heard.
+        bench.connect();
+        bench
+    }
+
+    fn connect(&mut self) {
+        for place in 0..2 {
+            for n in 0..self.course.flows {
+                let pair = &mut self.rig.guests[place].pair;
+                assert!(pair.transmit(&self.frames[place][n % self.frames[place].len()]), "the ring has room");
+                pair.flush();
+                self.rig.turns();
+                self.rig.guests.iter_mut().for_each(|guest| {
+                    guest.pair.receive(|_, _| {});
+                });
+            }
+        }
     }
 
     /// Takes so many turns; cycles a frame in the middle one of them, so that those in which another process had the CPU do not count.
@@ -286,6 +312,8 @@ fn main() {
         routes: option("--routes", 1),
         v6: std::env::args().any(|word| word == "--v6"),
         batch: option("--batch", 32),
+        nat: std::env::args().any(|word| word == "--nat"),
+        flows: option("--flows", 1),
     };
     if std::env::args().any(|word| word == "--swap") {
         return swap(course, option("--swaps", 20));

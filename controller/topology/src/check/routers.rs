@@ -34,7 +34,7 @@ pub(crate) struct Gateway {
     pub(crate) addresses: Vec<(IpNet, Span)>,
     pub(crate) span: Span,
     dhcp: Option<description::Dhcp>,
-    ra: bool,
+    pub(crate) ra: bool,
 }
 
 impl Gateway {
