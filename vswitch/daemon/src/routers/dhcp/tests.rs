@@ -378,6 +378,35 @@ fn rfc_3442_routes_have_as_many_octets_as_count() {
     assert_eq!(option(&offer, 26), None, "it did not ask for that");
 }
 
+/// 200 bytes of name servers, domains and routes (T0920), a node's longest name, and an identifier of 20 bytes.
+#[test]
+fn what_a_file_may_say_fits_into_one_message() {
+    let route = |n: u8| (Ipv4Net::new([192, 0, n, 0].into(), 24).expect("a network"), ip(9));
+    let said = Said4 {
+        dns: vec![OWN, ip(2)],
+        domain: Some("d".repeat(50)),
+        search: vec!["s".repeat(45), "t".repeat(46)],
+        mtu: Some(1400),
+        routes: (0..4).map(route).collect(),
+        ..said()
+    };
+    // 2 and 8; 2 and 50; 2, and 2 for each of 45 and 46; 2, 8 for each of four, 5 for the default route.
+    assert_eq!(10 + 52 + (2 + 47 + 48) + (2 + 4 * 8 + 5) + 2, 200, "and two that are left");
+    let mut dhcp = Dhcp::default();
+    let name = "n".repeat(31);
+    dhcp.adopt("test", world(said).routing(), &[], &[(name.as_str(), Some(mac(1)))].into_iter());
+    let options = [DhcpOption { kind: 61, data: &[7; 20] }];
+    let asks = message(1, DhcpMessageType::Discover, |repr| {
+        repr.parameter_request_list = Some(&[1, 3, 6, 12, 15, 26, 28, 119, 121]);
+        repr.additional_options = &options;
+    });
+    let offer = ask(&mut dhcp, 1, 0, &asks).expect("an offer");
+    for number in [1, 3, 6, 12, 15, 26, 28, 51, 54, 58, 59, 61, 119, 121] {
+        assert!(option(&offer, number).is_some(), "option {number}: {}", offer.payload.len());
+    }
+    assert!(offer.payload.len() <= 548);
+}
+
 #[test]
 fn what_is_no_message_of_that_station_is_ignored() {
     let mut dhcp = server();
