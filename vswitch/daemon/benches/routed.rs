@@ -131,7 +131,8 @@ impl Course {
         let many = self.routes > 1 && place == 0;
         let frame = |n: usize| {
             // From outside the first guest is the router.
-            let other = || if self.nat && routed && place == 1 { self.host(1, 254) } else { self.host(1 - place, 1) };
+            let other =
+                || if self.nat && routed && place == 1 { self.host(1, 254) } else { self.host(1 - place, 1) };
             let dst = if many { self.far(mixed(n) as usize % self.routes) } else { other() };
             let addresses = match (self.host(place, 1), dst) {
                 (IpAddr::V4(src), IpAddr::V4(dst)) => Addresses::V4(src, dst),
@@ -162,7 +163,8 @@ impl Bench {
             let (address, mac) = (course.host(place, 1), station(place));
             rig.worker.neighbours().set(vlan(number), address, mac, clock::Instant::ZERO);
         }
-        let mut bench = Self { rig, course, frames: [0, 1].map(|place| course.frames(place, routed)), sent: 0 };
+        let mut bench =
+            Self { rig, course, frames: [0, 1].map(|place| course.frames(place, routed)), sent: 0 };
         // Connections are there when both ends were heard.
         bench.connect();
         bench
@@ -172,7 +174,10 @@ impl Bench {
         for place in 0..2 {
             for n in 0..self.course.flows {
                 let pair = &mut self.rig.guests[place].pair;
-                assert!(pair.transmit(&self.frames[place][n % self.frames[place].len()]), "the ring has room");
+                assert!(
+                    pair.transmit(&self.frames[place][n % self.frames[place].len()]),
+                    "the ring has room"
+                );
                 pair.flush();
                 self.rig.turns();
                 self.rig.guests.iter_mut().for_each(|guest| {

@@ -160,7 +160,7 @@ impl<'a> Case<'a> {
     }
 
     fn translated<T: Tracer>(&self, key: &Key, paired: Paired, tracer: &mut T) -> Known {
-        let mut translation = Translation::of(&paired.other, self.transport);
+        let mut translation = Translation::of(key, &paired.other, self.transport);
         if let Facts::About(..) = self.facts {
             let (inside, _) = key.hosts().pair();
             translation = translation.of_error(self.src, inside);
@@ -226,7 +226,7 @@ impl<'a> Case<'a> {
             return Err(DropReason::NatInvalid);
         }
         let inverse = self.inverse(key, event, (source, turned), to.said.vlan)?;
-        let translation = Translation::of(&inverse, self.transport);
+        let translation = Translation::of(key, &inverse, self.transport);
         tracer.step(|| Step::Translated { hosts: translation.hosts, ends: translation.ends });
         Ok(Some(translation))
     }

@@ -65,12 +65,12 @@ impl TagEdit {
                 head.len() + TAG_LEN
             }
             Self::Rewrite(tci) if head.len() >= TAG_AT + TAG_LEN => {
-                out[..head.len()].copy_from_slice(head);
+                copy(head, out);
                 out[TAG_AT + 2..TAG_AT + TAG_LEN].copy_from_slice(&tci.bits().to_be_bytes());
                 head.len()
             }
             Self::Keep | Self::Pop | Self::Push(_) | Self::Rewrite(_) => {
-                out[..head.len()].copy_from_slice(head);
+                copy(head, out);
                 head.len()
             }
         }
@@ -84,5 +84,26 @@ impl TagEdit {
             Self::Pop => len.saturating_sub(TAG_LEN as u32),
             Self::Push(_) => len.saturating_add(TAG_LEN as u32),
         }
+    }
+}
+
+/// Copies a head of at most [`HEAD_BYTES`] to the start of `out`: that of a short frame by its first and last bytes, which overlap.
+#[inline(always)]
+fn copy(head: &[u8], out: &mut [u8; HEAD_BYTES + TAG_LEN]) {
+    let out = &mut out[..head.len()];
+    match head.len() {
+        32..=64 => copy_ends::<32>(head, out),
+        65..=128 => copy_ends::<64>(head, out),
+        _ => out.copy_from_slice(head),
+    }
+}
+
+/// Copies from `N` to two times as many bytes.
+#[inline(always)]
+fn copy_ends<const N: usize>(from: &[u8], to: &mut [u8]) {
+    if let (Some(first), Some(last)) = (from.first_chunk::<N>(), from.last_chunk::<N>()) {
+        to[..N].copy_from_slice(first);
+        let at = to.len() - N;
+        to[at..].copy_from_slice(last);
     }
 }

@@ -137,7 +137,7 @@ impl Gateway<'_> {
             let is_new = nat.source((scope.vlan, from), interface, known.next, false).is_some();
             return (!is_new).then_some(Onward { flow, known, paired: None });
         };
-        let translation = Translation::of(&paired.other, V::HEADER);
+        let translation = Translation::of(&key, &paired.other, V::HEADER);
         let dst = <V::Routed as routes::Version>::bits(translation.dst())?;
         let known = self.know_of::<V::Routed>(src, dst)?;
         (paired.other.scope()?.vlan == known.vlan).then_some(())?;

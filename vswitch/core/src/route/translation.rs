@@ -2,7 +2,7 @@
 
 use crate::firewall::connections::{Ends, Hosts, Key};
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Protocols whose headers have something that is translated, or a checksum over addresses.
 mod protocol {
@@ -31,6 +31,9 @@ pub struct Translation {
     transport: u8,
     /// Source and destination of an ICMP error afterwards, which quotes a packet that went the other way.
     error: Option<Hosts>,
+    /// What is added to a sum over the addresses, and to one over ports or identifier: the same for each packet of a connection.
+    addresses_delta: u16,
+    ends_delta: u16,
 }
 
 /// What stands in a transport header afterwards.
@@ -56,15 +59,21 @@ pub enum Checksum {
 }
 
 impl Translation {
-    /// That of a packet which goes on so that what its receiver answers has the key `answers`, and whose transport header stands `transport` bytes behind the
-    /// start of its IP header.
-    pub fn of(answers: &Key, transport: u8) -> Self {
-        let (hosts, ends) = match (answers.hosts(), answers.ends()) {
-            (hosts, Ends::Ports { inside, outside }) => (hosts, NewEnds::Ports(outside, inside)),
-            (hosts, Ends::Query { id, .. }) => (hosts, NewEnds::Id(id)),
-            (hosts, Ends::Pair) => (hosts, NewEnds::Same),
+    /// That of a packet with the key `was`, which goes on so that what its receiver answers has the key `answers`, and whose transport header stands
+    /// `transport` bytes behind the start of its IP header.
+    pub fn of(was: &Key, answers: &Key, transport: u8) -> Self {
+        let (before, after) = (was.hosts(), swapped(answers.hosts()));
+        let (ends, ends_delta) = match (was.ends(), answers.ends()) {
+            (Ends::Ports { inside: src, outside: dst }, Ends::Ports { inside, outside }) => {
+                (NewEnds::Ports(outside, inside), delta(src, outside) + delta(dst, inside))
+            }
+            (Ends::Query { id: before, .. }, Ends::Query { id, .. }) => (NewEnds::Id(id), delta(before, id)),
+            _ => (NewEnds::Same, 0),
         };
-        Self { hosts: swapped(hosts), ends, protocol: answers.protocol(), transport, error: None }
+        let addresses_delta = fold(deltas(before, after));
+        let protocol = answers.protocol();
+        let ends_delta = fold(ends_delta);
+        Self { hosts: after, ends, protocol, transport, error: None, addresses_delta, ends_delta }
     }
 
     /// The same for an ICMP error from `src`, about a packet that had the frame's end inside as its destination: that end's address was `inside`. The error
@@ -88,6 +97,7 @@ impl Translation {
     }
 
     /// Changes a packet that begins so, as far as these bytes reach: they are to have all that changes.
+    #[inline]
     pub fn apply(&self, packet: &mut [u8], checksum: Checksum) {
         match self.error {
             None => self.change(packet, self.hosts, checksum),
@@ -95,10 +105,25 @@ impl Translation {
         }
     }
 
+    #[inline]
     fn change(&self, packet: &mut [u8], hosts: Hosts, checksum: Checksum) {
-        let Some(addresses) = change_addresses(packet, hosts) else { return };
-        let Some(transport) = packet.get_mut(usize::from(self.transport)..) else { return };
-        let ends = self.ends.change(transport);
+        let is_ip = match hosts {
+            Hosts::V4(src, dst) => packet.first_chunk_mut().is_some_and(|header: &mut [u8; 20]| {
+                let both = u64::from(src.to_bits()) << 32 | u64::from(dst.to_bits());
+                header[12..].copy_from_slice(&both.to_be_bytes());
+                let before = u16::from_be_bytes([header[10], header[11]]);
+                header[10..12].copy_from_slice(&mended(before, self.addresses_delta.into()).to_be_bytes());
+                header[0] >> 4 == 4
+            }),
+            Hosts::V6(src, dst) => packet.first_chunk_mut().is_some_and(|header: &mut [u8; 40]| {
+                header[8..24].copy_from_slice(&src.octets());
+                header[24..].copy_from_slice(&dst.octets());
+                header[0] >> 4 == 6
+            }),
+        };
+        let Some(transport) = packet.get_mut(usize::from(self.transport)..).filter(|_| is_ip) else { return };
+        self.ends.write(transport);
+        let (addresses, ends) = (u64::from(self.addresses_delta), u64::from(self.ends_delta));
         // What a checksum covers: of IPv4 ICMP's the message alone.
         let (at, covered, partial) = match self.protocol {
             protocol::ICMP => (2, ends, ends),
@@ -112,7 +137,7 @@ impl Translation {
             // RFC 768: a datagram of IPv4 may have none.
             (Checksum::Complete, 0) if self.protocol == protocol::UDP => {}
             (Checksum::Complete, before) => {
-                let after = !fold(u64::from(!before) + covered);
+                let after = mended(before, covered);
                 // RFC 768: zero says that there is none.
                 let after = if after == 0 && self.protocol == protocol::UDP { 0xffff } else { after };
                 *field = after.to_be_bytes();
@@ -122,11 +147,23 @@ impl Translation {
     }
 
     /// An error has addresses of its own, and quotes a packet of the other direction, which is to be as its sender sent it (RFC 5508 §4.1).
+    #[cold]
     fn change_error(&self, packet: &mut [u8], hosts: Hosts) {
-        let Some(addresses) = change_addresses(packet, hosts) else { return };
+        let Some(before) = hosts_of(packet, hosts) else { return };
+        let outer = Self {
+            hosts,
+            ends: NewEnds::Same,
+            protocol: if matches!(hosts, Hosts::V4(..)) { protocol::ICMP } else { protocol::ICMPV6 },
+            error: None,
+            addresses_delta: fold(deltas(before, hosts)),
+            ends_delta: 0,
+            ..*self
+        };
+        outer.change(packet, hosts, Checksum::Complete);
         let Some(message) = packet.get_mut(usize::from(self.transport)..) else { return };
         let Some((error, quoted)) = message.split_at_mut_checked(ERROR_LEN) else { return };
-        let before = checksum::Sum::ZERO.add_bytes(quoted).checksum();
+        let sum = |bytes: &[u8]| u16::from_be_bytes(checksum::Sum::ZERO.add_bytes(bytes).checksum());
+        let before = sum(quoted);
         let ends = match self.ends {
             NewEnds::Ports(src, dst) => NewEnds::Ports(dst, src),
             same => same,
@@ -135,24 +172,30 @@ impl Translation {
             let inner = Self { ends, transport, error: None, ..*self };
             inner.change(quoted, swapped(self.hosts), Checksum::Complete);
         }
-        let after = checksum::Sum::ZERO.add_bytes(quoted).checksum();
         // These are sums' complements: what was is added, what is taken away.
-        let quoted = delta(u16::from_be_bytes(after), u16::from_be_bytes(before));
-        let covered = if matches!(hosts, Hosts::V6(..)) { addresses + quoted } else { quoted };
+        let covered = delta(sum(quoted), before);
         if let Some(field) = error.get_mut(2..).and_then(<[u8]>::first_chunk_mut) {
-            let before = u16::from_be_bytes(*field);
-            *field = (!fold(u64::from(!before) + covered)).to_be_bytes();
+            *field = mended(u16::from_be_bytes(*field), covered).to_be_bytes();
         }
     }
 }
 
 impl NewEnds {
-    /// Writes them to a transport header; what its checksum changes by.
-    fn change(self, transport: &mut [u8]) -> u64 {
+    /// Writes them to a transport header.
+    #[inline]
+    fn write(self, transport: &mut [u8]) {
         match self {
-            Self::Ports(src, dst) => write(transport, 0, src) + write(transport, 2, dst),
-            Self::Id(id) => write(transport, 4, id),
-            Self::Same => 0,
+            Self::Ports(src, dst) => {
+                if let Some(field) = transport.first_chunk_mut() {
+                    *field = (u32::from(src) << 16 | u32::from(dst)).to_be_bytes();
+                }
+            }
+            Self::Id(id) => {
+                if let Some(field) = transport.get_mut(4..).and_then(<[u8]>::first_chunk_mut) {
+                    *field = id.to_be_bytes();
+                }
+            }
+            Self::Same => {}
         }
     }
 }
@@ -179,41 +222,15 @@ fn header_len(packet: &[u8], protocol: u8) -> Option<u8> {
     }
 }
 
-/// Writes both addresses and, of IPv4, the header's checksum; what a checksum over the addresses changes by. None if it is no such packet.
-fn change_addresses(packet: &mut [u8], hosts: Hosts) -> Option<u64> {
-    match hosts {
-        Hosts::V4(src, dst) => {
-            let header = packet.first_chunk_mut::<20>().filter(|header| header[0] >> 4 == 4)?;
-            let [a, b, c, d] = src.octets();
-            let [e, f, g, h] = dst.octets();
-            let changed = write_all(&mut header[12..], &[a, b, c, d, e, f, g, h]);
-            let before = u16::from_be_bytes([header[10], header[11]]);
-            header[10..12].copy_from_slice(&(!fold(u64::from(!before) + changed)).to_be_bytes());
-            Some(changed)
-        }
-        Hosts::V6(src, dst) => {
-            let header = packet.first_chunk_mut::<40>().filter(|header| header[0] >> 4 == 6)?;
-            let (src, dst) = (src.octets(), dst.octets());
-            Some(write_all(&mut header[8..], &src) + write_all(&mut header[24..], &dst))
-        }
+/// Source and destination of a packet, if it is of that family.
+fn hosts_of(packet: &[u8], family: Hosts) -> Option<Hosts> {
+    let v6 = |at: usize| packet.get(at..)?.first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets));
+    let v4 = |at: usize| packet.get(at..)?.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets));
+    match (family, packet.first()? >> 4) {
+        (Hosts::V4(..), 4) => Some(Hosts::V4(v4(12)?, v4(16)?)),
+        (Hosts::V6(..), 6) => Some(Hosts::V6(v6(8)?, v6(24)?)),
+        _ => None,
     }
-}
-
-/// Writes words; what a checksum over them changes by.
-fn write_all(to: &mut [u8], words: &[u8]) -> u64 {
-    words
-        .chunks_exact(2)
-        .enumerate()
-        .map(|(n, word)| write(to, 2 * n, u16::from_be_bytes([word[0], word[1]])))
-        .sum()
-}
-
-/// Writes one word; what a checksum over it changes by.
-fn write(to: &mut [u8], at: usize, word: u16) -> u64 {
-    let Some(field) = to.get_mut(at..).and_then(<[u8]>::first_chunk_mut) else { return 0 };
-    let before = u16::from_be_bytes(*field);
-    *field = word.to_be_bytes();
-    delta(before, word)
 }
 
 /// What is added to a sum in which one word stands for another (RFC 1624, equation 3).
@@ -221,10 +238,28 @@ const fn delta(before: u16, after: u16) -> u64 {
     (!before) as u64 + after as u64
 }
 
+/// The same of a pair of addresses.
+fn deltas(before: Hosts, after: Hosts) -> u64 {
+    let words = |before: u128, after: u128| -> u64 {
+        (0..8).map(|n| delta((before >> (16 * n)) as u16, (after >> (16 * n)) as u16)).sum()
+    };
+    let bits = |address: IpAddr| match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    };
+    let ((src, dst), (new_src, new_dst)) = (before.pair(), after.pair());
+    words(bits(src), bits(new_src)) + words(bits(dst), bits(new_dst))
+}
+
+/// A checksum after what it covers changed by so much.
+const fn mended(checksum: u16, covered: u64) -> u16 {
+    !fold((!checksum) as u64 + covered)
+}
+
 /// A sum in ones' complement.
-const fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
+const fn fold(sum: u64) -> u16 {
+    // Of fewer than 2^16 words.
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
     sum as u16
 }
