@@ -2,8 +2,8 @@
 
 use super::TagEdit;
 use crate::{
-    head::{HEAD_BYTES, TAG_LEN},
-    route::{Checksum, Rewrite, Translation},
+    head::{ETHERNET_LEN, HEAD_BYTES, TAG_LEN},
+    route::{Checksum, Quick, Rewrite, Translation, one_for_another},
 };
 
 /// A change of a copy: what a router does to it, then what the port does by which it leaves.
@@ -67,6 +67,69 @@ impl<'t> Change<'t> {
         if let Some((translation, rewrite)) = self.translation.zip(self.edit.rewrite) {
             let at = self.edit.frame_len(rewrite.at.into()) as usize;
             translation.apply(out[..len].get_mut(at..).unwrap_or_default(), self.checksum);
+        }
+        len
+    }
+}
+
+/// Bytes of both addresses of a link.
+const MACS: usize = 12;
+
+/// The change of frames that come and go untagged, computed once for many of them: a frame of the common kind is changed as by [`Change::apply`], without a look
+/// at what they have in common.
+#[derive(Debug, Clone, Copy)]
+pub struct Untagged {
+    /// Both addresses of the link.
+    link: [u8; MACS],
+    packet: Packet,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Packet {
+    /// Of either version: one hop less.
+    Routed,
+    /// TCP or UDP behind an IPv4 header without options.
+    Translated { quick: Quick, is_tcp: bool },
+}
+
+impl Untagged {
+    /// None if it is a change of another kind.
+    pub fn of(change: &Change<'_>) -> Option<Self> {
+        let Edit { tag: TagEdit::Keep, rewrite: Some(rewrite) } = change.edit else { return None };
+        let packet = match change.translation {
+            None => Packet::Routed,
+            Some(translation) => {
+                let (quick, is_tcp) =
+                    translation.quick().filter(|_| change.checksum == Checksum::Complete)?;
+                Packet::Translated { quick, is_tcp }
+            }
+        };
+        let mut link = [0; MACS];
+        let (dst, src) = link.split_at_mut(MACS / 2);
+        dst.copy_from_slice(&rewrite.dst.octets());
+        src.copy_from_slice(&rewrite.src.octets());
+        (usize::from(rewrite.at) == ETHERNET_LEN).then_some(Self { link, packet })
+    }
+
+    /// Writes the changed `head` to the start of `out`; returns how many bytes that are.
+    #[inline(always)]
+    pub fn apply(&self, head: &[u8], out: &mut [u8; HEAD_BYTES + TAG_LEN]) -> usize {
+        const IP: usize = ETHERNET_LEN;
+        let len = TagEdit::Keep.apply(head, out);
+        out[..MACS].copy_from_slice(&self.link);
+        // Whatever stands behind `len` is not sent.
+        match &self.packet {
+            Packet::Routed if out[IP] >> 4 == 6 => out[IP + 7] = out[IP + 7].saturating_sub(1),
+            Packet::Routed => {
+                let checksum = u16::from_be_bytes([out[IP + 10], out[IP + 11]]);
+                let less = out[IP + 8].saturating_sub(1);
+                let (before, after) = (u16::from(out[IP + 8]) << 8, u16::from(less) << 8);
+                out[IP + 8] = less;
+                out[IP + 10..IP + 12]
+                    .copy_from_slice(&one_for_another(checksum, before, after).to_be_bytes());
+            }
+            Packet::Translated { quick, is_tcp: true } => quick.apply::<{ IP + 20 + 16 }>(out),
+            Packet::Translated { quick, is_tcp: false } => quick.apply::<{ IP + 20 + 6 }>(out),
         }
         len
     }

@@ -16,7 +16,7 @@ mod translated;
 
 pub(crate) use admit::Classified;
 pub use admit::Tagging;
-pub use edit::{Change, Edit};
+pub use edit::{Change, Edit, Untagged};
 pub use ingress::{GLANCE, Ingress, Rows, Way};
 pub use route::{AtRouter, Packet, Routers, Waits, packet};
 pub use tag::TagEdit;

@@ -13,8 +13,8 @@ mod translation;
 pub use nat::{Nat, Source};
 pub use neighbours::{CAPACITY, Neighbour, Neighbours};
 pub use rewrite::{NatNumber, Rewrite, Translations};
-pub(crate) use translation::has_free_ports;
 pub use translation::{Checksum, NewEnds, Translation};
+pub(crate) use translation::{Quick, has_free_ports, one_for_another};
 
 use crate::{
     description::{Gateway, Origin},

@@ -1,6 +1,6 @@
 //! What a router changes in a frame that it passes on.
 
-use super::Translation;
+use super::{Translation, translation::one_for_another};
 use crate::mac::MacAddr;
 use std::num::NonZeroU16;
 
@@ -64,13 +64,6 @@ impl Rewrite {
         ip[8] = ip[8].saturating_sub(1);
         let after = u16::from_be_bytes([ip[8], ip[9]]);
         let checksum = u16::from_be_bytes([ip[10], ip[11]]);
-        ip[10..].copy_from_slice(&updated(checksum, before, after).to_be_bytes());
+        ip[10..].copy_from_slice(&one_for_another(checksum, before, after).to_be_bytes());
     }
-}
-
-/// A checksum after one word of what it covers changed (RFC 1624, equation 3).
-const fn updated(checksum: u16, before: u16, after: u16) -> u16 {
-    let sum = (!checksum) as u32 + (!before) as u32 + after as u32;
-    let sum = (sum & 0xffff) + (sum >> 16);
-    !((sum & 0xffff) + (sum >> 16)) as u16
 }

@@ -27,7 +27,7 @@ use vhost_net_backend::device::{
 };
 use vswitch_core::{
     clock::Instant,
-    decide::{Change, Copy, Decision, Edit, Fate, GLANCE, Ingress, Rows, Switch, TagEdit, Way},
+    decide::{Change, Copy, Decision, Edit, Fate, GLANCE, Ingress, Rows, Switch, TagEdit, Untagged, Way},
     drop_reason::DropReason,
     head::{self, HEAD_BYTES},
     route::{Rewrite, Translations},
@@ -595,24 +595,27 @@ fn write(lease: &mut Lease<'_>, from: &FromGuest, (heap, translations): (&Heap, 
         let frames = from.frames(run.frames.clone());
         match run.edit {
             Edit::KEEP => lease.write_frames(place, frames, |_| {}),
-            edit => match translations.of(edit.rewrite.as_ref()) {
-                None => write_edited(lease, place, frames, edit),
-                translation => write_changed(lease, place, frames, Change::of(edit, translation)),
-            },
+            edit => {
+                let change = Change::of(edit, translations.of(edit.rewrite.as_ref()));
+                match Untagged::of(&change) {
+                    Some(untagged) => write_untagged(lease, place, frames, untagged),
+                    None => write_changed(lease, place, frames, change),
+                }
+            }
         }
         place += run.frames.len();
     }
 }
 
 #[inline(never)]
-fn write_edited<'f>(
+fn write_untagged<'f>(
     lease: &mut Lease<'_>,
     place: usize,
     frames: impl Iterator<Item = Frame<'f>>,
-    edit: Edit,
+    untagged: Untagged,
 ) {
     lease.write_edited(place, frames, |head, out: &mut [u8; HEAD_BYTES + head::TAG_LEN]| {
-        edit.apply(head, out)
+        untagged.apply(head, out)
     });
 }
 

@@ -11,7 +11,7 @@ use std::{
 use vswitch_core::{
     build::{self, Addresses, Echo},
     clock::Instant,
-    decide::{Change, Edit, Fate, Ingress, Rows},
+    decide::{Change, Edit, Fate, Ingress, Rows, Untagged},
     description::{self, Nat, NatRule, Origin},
     drop_reason::DropReason,
     head::{FrameView, HEAD_BYTES, LinkHeader, TAG_LEN},
@@ -113,11 +113,21 @@ fn pass_any(bench: &mut Bench, port: u16, frame: &[u8]) -> Result<(u16, Vec<u8>)
         return Err(reason);
     }
     assert_eq!(copies.len(), 1, "{}", bench.story());
-    let mut head = [0; HEAD_BYTES + TAG_LEN];
     let edit = Edit { tag: copies[0].outcome?, rewrite: decision.rewrite };
-    let length = Change::of(edit, decision.translation.as_ref()).apply(bytes, &mut head);
-    let left = [&head[..length], &frame[bytes.len()..]].concat();
-    Ok((copies[0].to, left))
+    Ok((copies[0].to, changed(Change::of(edit, decision.translation.as_ref()), frame)))
+}
+
+/// A frame after a change: the same computed once for many, if it is of that kind.
+fn changed(change: Change<'_>, frame: &[u8]) -> Vec<u8> {
+    let judged = &frame[..frame.len().min(HEAD_BYTES)];
+    let mut head = [0; HEAD_BYTES + TAG_LEN];
+    let length = change.apply(judged, &mut head);
+    if let Some(untagged) = Untagged::of(&change) {
+        let mut other = [0; HEAD_BYTES + TAG_LEN];
+        let length = untagged.apply(judged, &mut other);
+        assert_eq!(head[..length], other[..length]);
+    }
+    [&head[..length], &frame[judged.len()..]].concat()
 }
 
 /// The same of one that passes.
@@ -532,12 +542,8 @@ fn pass_all(
         for (way, places) in ways {
             assert_eq!(places.start, left.len(), "in order");
             let translation = translations.of(way.edit.rewrite.as_ref());
-            for frame in &frames[places] {
-                let mut head = [0; HEAD_BYTES + TAG_LEN];
-                let judged = &frame[..frame.len().min(HEAD_BYTES)];
-                let length = Change::of(way.edit, translation).apply(judged, &mut head);
-                left.push(Ok((way.to, [&head[..length], &frame[judged.len()..]].concat())));
-            }
+            let change = Change::of(way.edit, translation);
+            left.extend(frames[places].iter().map(|frame| Ok((way.to, changed(change, frame)))));
         }
         if rows.is_done() {
             return (left, alone);
