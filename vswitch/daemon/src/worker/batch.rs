@@ -22,7 +22,8 @@ use std::{mem, ops::Range, sync::Arc};
 use vhost_net_backend::device::{
     fault::PortFault,
     ring::{
-        Claim, Defect, Frame, FromGuest, Granted, Lease, NoRoom, Published, Rooms, ToGuest, make_visible,
+        Claim, Defect, Edited, Frame, FromGuest, Granted, Lease, NoRoom, Published, Rooms, ToGuest,
+        make_visible,
     },
 };
 use vswitch_core::{
@@ -119,6 +120,9 @@ enum Untold {
 /// A receiveq: the place of its port, and its own in `Ports::destinations` there.
 pub(super) type Receiveq = (u16, u16);
 
+/// Changed heads.
+type Heads = Edited<{ HEAD_BYTES + head::TAG_LEN }>;
+
 /// What the stages leave for each other; kept, so that a turn allocates nothing.
 #[derive(Default)]
 pub(super) struct Batch {
@@ -139,6 +143,8 @@ pub(super) struct Batch {
     spread: Vec<Heap>,
     delivered: Vec<Delivered>,
     rooms: Rooms,
+    /// Where changed heads stand before they are written.
+    edited: Box<Heads>,
     losses: Losses,
     answers: Answers,
     /// Ports that turned out to be broken.
@@ -421,6 +427,7 @@ impl Batch {
             touched,
             spread,
             rooms,
+            edited,
             losses,
             faults,
             untold,
@@ -437,6 +444,7 @@ impl Batch {
             now,
             copies,
             rooms,
+            edited,
             losses,
             faults,
             untold,
@@ -485,6 +493,7 @@ struct Delivery<'b> {
     now: Instant,
     copies: &'b mut Vec<Copy>,
     rooms: &'b mut Rooms,
+    edited: &'b mut Heads,
     losses: &'b mut Losses,
     faults: &'b mut Vec<(u16, PortFault)>,
     untold: &'b mut Vec<Untold>,
@@ -502,7 +511,8 @@ impl Delivery<'_> {
             run.copy.into_iter().for_each(|copy| copies[copy].outcome = Err(reason));
             losses.lose(frame, port, reason);
         };
-        match fill((to, self.sender), self.rooms, (ring, self.offloads), (heap, translations), lost) {
+        let kept = (&mut *self.rooms, &mut *self.edited);
+        match fill((to, self.sender), kept, (ring, self.offloads), (heap, translations), lost) {
             Ok((granted, published)) => {
                 if captures.any() {
                     heap.capture((ring, translations), self.rooms, captures.of(port), self.now);
@@ -544,7 +554,7 @@ fn glance(frame: Frame<'_>) -> (Option<&[u8; GLANCE]>, u32) {
 #[inline(always)]
 fn fill(
     (to, sender): (&ToGuest, u16),
-    rooms: &mut Rooms,
+    (rooms, edited): (&mut Rooms, &mut Heads),
     (from, offloads): (&FromGuest, &Offloads),
     (heap, translations): (&Heap, &Translations),
     mut lost: impl FnMut(&Run, usize, DropReason),
@@ -570,7 +580,7 @@ fn fill(
     let granted = lease.granted();
     if granted.frames > 0 {
         if offloads.none() {
-            write(&mut lease, from, (heap, translations));
+            write(&mut lease, from, (heap, translations), edited);
         } else {
             let receiver = offloads::receiver(to.features());
             heap.write_offloaded(&mut lease, from, (offloads, translations), receiver);
@@ -589,7 +599,12 @@ fn fill(
 
 /// Writes the frames of a heap that got room; which did not is asked of the lease later, once for all.
 #[inline(always)]
-fn write(lease: &mut Lease<'_>, from: &FromGuest, (heap, translations): (&Heap, &Translations)) {
+fn write(
+    lease: &mut Lease<'_>,
+    from: &FromGuest,
+    (heap, translations): (&Heap, &Translations),
+    edited: &mut Heads,
+) {
     let mut place = 0;
     for run in &heap.runs {
         let frames = from.frames(run.frames.clone());
@@ -598,8 +613,8 @@ fn write(lease: &mut Lease<'_>, from: &FromGuest, (heap, translations): (&Heap, 
             edit => {
                 let change = Change::of(edit, translations.of(edit.rewrite.as_ref()));
                 match Untagged::of(&change) {
-                    Some(untagged) => write_untagged(lease, place, frames, untagged),
-                    None => write_changed(lease, place, frames, change),
+                    Some(untagged) => write_untagged(lease, place, frames, untagged, edited),
+                    None => write_changed(lease, place, frames, change, edited),
                 }
             }
         }
@@ -613,10 +628,9 @@ fn write_untagged<'f>(
     place: usize,
     frames: impl Iterator<Item = Frame<'f>>,
     untagged: Untagged,
+    edited: &mut Heads,
 ) {
-    lease.write_edited(place, frames, |head, out: &mut [u8; HEAD_BYTES + head::TAG_LEN]| {
-        untagged.apply(head, out)
-    });
+    lease.write_edited(place, frames, |head, out| untagged.apply(head, out), edited);
 }
 
 #[inline(never)]
@@ -625,10 +639,9 @@ fn write_changed<'f>(
     place: usize,
     frames: impl Iterator<Item = Frame<'f>>,
     change: Change<'_>,
+    edited: &mut Heads,
 ) {
-    lease.write_edited(place, frames, |head, out: &mut [u8; HEAD_BYTES + head::TAG_LEN]| {
-        change.apply(head, out)
-    });
+    lease.write_edited(place, frames, |head, out| change.apply(head, out), edited);
 }
 
 /// Why a frame found no buffer, in the switch's words.

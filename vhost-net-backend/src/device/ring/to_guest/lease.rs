@@ -290,15 +290,16 @@ impl<'r> Lease<'r> {
     }
 
     /// The same of frames that are changed: `edit` writes to the start of the room for it what is to be sent instead of a head, and returns how many
-    /// bytes that are. What got no room is asked [later](Self::room).
+    /// bytes that are. What got no room is asked [later](Self::room). What stands in `edited` does not matter.
     #[inline(always)]
     pub fn write_edited<'f, const N: usize>(
         &mut self,
         place: usize,
         frames: impl Iterator<Item = Frame<'f>>,
         edit: impl Fn(&[u8], &mut [u8; N]) -> usize,
+        edited: &mut Edited<N>,
     ) {
-        by_widest_lane(WriteEdited { lease: self, place, frames, edit });
+        by_widest_lane(WriteEdited { lease: self, place, frames, edit, edited });
     }
 
     /// Hands the written frames to the guest, which is to be [told](ToGuest::notify) of it. Fails if its memory vanished meanwhile.
@@ -327,6 +328,19 @@ impl<'r> Lease<'r> {
                 Scatter::begin(segments, &NetHeader::plain(chains));
             }
         }
+    }
+}
+
+/// Frames that are edited before the first of them is written: what is written byte by byte can be read in wide words only after a while.
+const EDITED: usize = 8;
+
+/// Where [edited](Lease::write_edited) heads stand meanwhile.
+#[derive(Debug)]
+pub struct Edited<const N: usize>([[u8; N]; EDITED]);
+
+impl<const N: usize> Default for Edited<N> {
+    fn default() -> Self {
+        Self([[0; N]; EDITED])
     }
 }
 
@@ -364,6 +378,7 @@ struct WriteEdited<'l, 'r, I, F, const N: usize> {
     place: usize,
     frames: I,
     edit: F,
+    edited: &'l mut Edited<N>,
 }
 
 impl<'f, I, F, const N: usize> ByLane for WriteEdited<'_, '_, I, F, N>
@@ -373,16 +388,24 @@ where
 {
     #[inline(always)]
     fn run<L: Lane>(self) {
-        let Self { lease, place, frames, edit } = self;
-        let (mut rooms, mut written, mut edited) = (lease.rooms.frames()[place..].iter(), 0, [0; N]);
-        for frame in frames {
-            let Some(room) = rooms.next() else { break };
-            let len = edit(frame.head(), &mut edited);
-            let head = edited.get(..len).unwrap_or_default();
-            let is_whole = frame.short().is_some();
-            let done = write_short::<L>(room, is_whole.then_some(head))
-                || lease.rooms.write_any(room, head, frame.payload()).is_ok();
-            written += u32::from(done);
+        let Self { lease, place, mut frames, edit, edited } = self;
+        let (mut rooms, mut written) = (lease.rooms.frames()[place..].iter(), 0);
+        loop {
+            let mut held = [None; EDITED];
+            for ((held, edited), frame) in held.iter_mut().zip(&mut edited.0).zip(&mut frames) {
+                *held = Some((edit(frame.head(), edited), frame));
+            }
+            for (held, edited) in held.iter().zip(&edited.0) {
+                let (Some((len, frame)), Some(room)) = (held, rooms.next()) else { break };
+                let head = edited.get(..*len).unwrap_or_default();
+                let is_whole = frame.short().is_some();
+                let done = write_short::<L>(room, is_whole.then_some(head))
+                    || lease.rooms.write_any(room, head, frame.payload()).is_ok();
+                written += u32::from(done);
+            }
+            if held[EDITED - 1].is_none() {
+                break;
+            }
         }
         lease.unwritten = lease.unwritten.saturating_sub(written);
     }
