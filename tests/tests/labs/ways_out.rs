@@ -1,7 +1,7 @@
 //! What routers translate, as hosts see it: the kernel and busybox inside, and a network namespace that plays the internet.
 
 use crate::{
-    common::{Lab, left_out},
+    common::{Lab, left_out, real_guests, topology},
     process::eventually,
 };
 use rustix::process::Pid;
@@ -208,4 +208,56 @@ fn tenants_with_the_same_addresses_reach_out_each_by_its_own_and_clones_are_reac
     assert!(!reached);
     lab.expect(0, &["down"]);
     lab.assert_gone();
+}
+
+#[test]
+fn the_office_comes_up_by_itself_and_reaches_out() {
+    if !real_guests() || is_left_out("an office of Linux guests") {
+        return;
+    }
+    let lab = Lab::new();
+    lab.expect(0, &["up", "-d", &topology("office.vnet.yaml")]);
+    ok(&lab, "inet", "ip route del default; ip -6 route del default; ip addr add 203.0.113.80/32 dev lo");
+    let _far = Server::start(&lab, "inet", b"of the internet\n");
+    ok(&lab, "web1", "mkdir /tmp/web; echo of web1 > /tmp/web/file; httpd -p 80 -h /tmp/web");
+
+    // pc1 knows nothing but that it is to ask.
+    let addresses = ok(&lab, "pc1", "ip addr show dev eth0; ip route; ip -6 route; cat /etc/resolv.conf");
+    for known in ["inet 10.0.10.", "default via 10.0.10.1", "nameserver 10.0.10.1", "search office.internal"]
+    {
+        assert!(addresses.contains(known), "{known}: {addresses}");
+    }
+    eventually("pc1 makes itself an address of the prefix", || {
+        let addresses = ok(&lab, "pc1", "ip -6 addr show dev eth0; ip -6 route");
+        (addresses.contains("fd00:10:") && addresses.contains("default via fe80:")).then_some(())
+    });
+    let leases = lab.json(&["show", "leases"]);
+    assert!(leases.to_string().contains("\"name\":\"pc1\""), "{leases}");
+    let names = ok(&lab, "pc1", "nslookup web1.office.internal");
+    assert!(names.contains("10.0.20.10") && names.contains("fd00:20::10"), "{names}");
+    ok(&lab, "pc1", "ping -c 2 -W 2 10.0.20.10");
+    ok(&lab, "pc1", "ping -c 2 -W 2 fd00:20::10");
+    ok(&lab, "guest1", "ping -c 2 -W 2 10.0.20.10");
+    let hops = ok(&lab, "pc1", "traceroute -n -q 1 -w 2 203.0.113.80");
+    let hops: Vec<_> = hops.lines().skip(1).map(|hop| hop.split_whitespace().nth(1).unwrap_or("")).collect();
+    assert_eq!(hops, ["10.0.10.1", "203.0.113.80"]);
+    for node in ["pc1", "guest1"] {
+        let asks = "printf 'GET /file HTTP/1.0\\r\\n\\r\\n' | nc -w 5 203.0.113.80 80";
+        let said = ok(&lab, node, asks);
+        assert!(said.ends_with("of the internet\n"), "{said}");
+    }
+    assert_eq!(ok(&lab, "inet", "curl -s -f -m 5 http://192.0.2.2:8080/file"), "of web1\n");
+
+    let (told, _) = lab.expect(0, &["trace", "web1", "inet", "tcp/443"]);
+    assert!(told.contains("translated: goes on from 192.0.2.2:"), "{told}");
+    let (routes, _) = lab.expect(0, &["show", "routes"]);
+    assert!(routes.contains("192.0.2.1"), "{routes}");
+    let (neighbours, _) = lab.expect(0, &["show", "neighbours"]);
+    assert!(neighbours.contains("10.0.20.10"), "{neighbours}");
+    let (connections, _) = lab.expect(0, &["show", "connections"]);
+    assert!(connections.contains("> 203.0.113.80:80"), "{connections}");
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+    let (told, _) = lab.expect(0, &["test", &topology("office.vnet.yaml")]);
+    assert!(told.contains("expectations hold"), "{told}");
 }
