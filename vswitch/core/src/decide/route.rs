@@ -81,14 +81,15 @@ impl Routers<'_> {
         tracer: &mut T,
     ) -> Option<AtRouter> {
         let gateway = self.gateway(vlan)?;
-        let decided = gateway.find(frame, tracer).and_then(|found| match found {
+        let decided = gateway.find(frame, tracer).and_then(|(found, translates)| match found {
             Found::Own => Ok(AtRouter::Own),
             Found::Asks(vlan, next) => Ok(AtRouter::Asks(vlan, next)),
-            Found::Onward { vlan, mac, translated: None } => {
-                Ok(AtRouter::Onward { vlan, mac, translation: None })
-            }
-            Found::Onward { vlan, mac, translated: Some((case, then)) } => {
-                Ok(AtRouter::Onward { vlan, mac, translation: case.settle(then, tracer)? })
+            Found::Onward { vlan, mac } => {
+                let translation = match translates {
+                    Some((case, then)) => case.settle(then, tracer)?,
+                    None => None,
+                };
+                Ok(AtRouter::Onward { vlan, mac, translation })
             }
         });
         Some(decided.unwrap_or_else(AtRouter::Dropped))
@@ -100,7 +101,8 @@ impl Routers<'_> {
     /// It is lost, whoever is there.
     pub fn waits_for(&self, vlan: VlanId, frame: (&FrameView<'_>, &Head)) -> Result<Waits, DropReason> {
         let Some(gateway) = self.gateway(vlan) else { return Ok(Waits::NotAtAll) };
-        Ok(match gateway.find(frame, &mut NoTrace)? {
+        let (found, _) = gateway.find(frame, &mut NoTrace)?;
+        Ok(match found {
             Found::Own => Waits::NotAtAll,
             Found::Asks(vlan, next) => Waits::For(vlan, next),
             Found::Onward { .. } => Waits::NoMore,
@@ -134,27 +136,25 @@ struct Gateway<'a> {
 }
 
 /// What it makes of a frame, before it notes anything.
-enum Found<'a> {
+enum Found {
     Own,
     Asks(VlanId, IpAddr),
-    Onward {
-        vlan: VlanId,
-        mac: MacAddr,
-        /// If it translates.
-        translated: Option<(nat::Case<'a>, nat::Then<'a>)>,
-    },
+    Onward { vlan: VlanId, mac: MacAddr },
 }
+
+/// What is left to do where it translates, for a frame that goes on.
+type Translates<'a> = Option<(nat::Case<'a>, nat::Then<'a>)>;
 
 impl<'a> Gateway<'a> {
     fn find<T: Tracer>(
         &self,
         (view, head): (&FrameView<'_>, &Head),
         tracer: &mut T,
-    ) -> Result<Found<'a>, DropReason> {
+    ) -> Result<(Found, Translates<'a>), DropReason> {
         let Self { interface, router, routing, .. } = *self;
         let Some(packet) = packet(head, view.bytes)? else {
             tracer.step(|| Step::to_router(router, ToRouter::NotIp));
-            return Ok(Found::Own);
+            return Ok((Found::Own, None));
         };
         let at = (routing.port, interface.said.vlan);
         let case = router.nat().map(|nat| nat::Case::read((self.routers, nat), at, (view, head), packet.src));
@@ -169,7 +169,7 @@ impl<'a> Gateway<'a> {
         // Whether they hear it from there they decide themselves: neighbours speak from addresses that no router passes on.
         if is_link_local(dst) || route.is_some_and(|route| route.onward == Onward::Own) {
             tracer.step(|| Step::to_router(router, ToRouter::Own(dst)));
-            return Ok(Found::Own);
+            return Ok((Found::Own, None));
         }
         if !packet.is_routable(interface, router) {
             return Err(DropReason::Martian);
@@ -177,10 +177,9 @@ impl<'a> Gateway<'a> {
         let (vlan, next) = self.next((view, &packet), (dst, route), tracer)?;
         let Some((to, mac)) = self.routing.interface(vlan).zip(self.mac(vlan, next)) else {
             tracer.step(|| Step::to_router(router, ToRouter::Asks(next)));
-            return Ok(Found::Asks(vlan, next));
+            return Ok((Found::Asks(vlan, next), None));
         };
-        let translated = case.map(|case| (case, nat::Then { known, to, next }));
-        Ok(Found::Onward { vlan, mac, translated })
+        Ok((Found::Onward { vlan, mac }, case.map(|case| (case, nat::Then { known, to, next }))))
     }
 
     /// The next hop, and its VLAN, of what goes by that route.

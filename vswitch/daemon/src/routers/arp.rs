@@ -27,7 +27,7 @@ impl Speaker {
             let is_here = interface.said.addresses.iter().any(|own| own.contains(&IpAddr::from(address)));
             !(is_here || address.is_loopback() || address.is_multicast() || address.is_broadcast())
         };
-        if !is_neighbours && !(asks_us && is_elsewhere(arp.sender)) {
+        if !(is_neighbours || asks_us && is_elsewhere(arp.sender)) {
             // Whoever it is, it cannot be reached by that address. A probe has none (RFC 5227 §1.1), and Linux asks in the name of whatever address its packet has:
             // these are answered, for the answer goes to a MAC address, and nothing is learned.
             return Err(Lost::Martian);

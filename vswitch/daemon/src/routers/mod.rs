@@ -38,6 +38,7 @@ use alive::{Probe, Walk};
 use dhcp::Dhcp;
 use dns::Dns;
 use failed::Failed;
+use ipnet::IpNet;
 use resolve::Asked;
 use segment::Segment;
 use std::{
@@ -177,7 +178,7 @@ fn addresses(world: &World) -> impl Iterator<Item = Key> {
     world.routing().into_iter().flat_map(|routing| {
         routing.interfaces().iter().flat_map(|interface| {
             let vlan = interface.said.vlan;
-            let own = interface.said.addresses.iter().map(|own| own.addr());
+            let own = interface.said.addresses.iter().map(IpNet::addr);
             let own = own.chain(interface.outside().iter().copied()).map(move |own| (vlan, own));
             own.chain(speaks_v6(interface).then(|| (vlan, link_local(routing.mac).into())))
         })

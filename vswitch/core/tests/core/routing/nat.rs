@@ -91,8 +91,11 @@ fn open(lab: &Lab) -> Bench {
     bench
 }
 
+/// Where a frame goes, and how it looks then, or why it does not.
+type Left = Result<(u16, Vec<u8>), DropReason>;
+
 /// Where a frame goes that comes in there, and how it looks then; its checksums are right, as etherparse computes them.
-fn pass(bench: &mut Bench, port: u16, frame: &[u8]) -> Result<(u16, Vec<u8>), DropReason> {
+fn pass(bench: &mut Bench, port: u16, frame: &[u8]) -> Left {
     let (to, left) = pass_any(bench, port, frame)?;
     if to != ROUTERS {
         assert_sound(&left);
@@ -101,7 +104,7 @@ fn pass(bench: &mut Bench, port: u16, frame: &[u8]) -> Result<(u16, Vec<u8>), Dr
 }
 
 /// The same of one whose checksums were never right.
-fn pass_any(bench: &mut Bench, port: u16, frame: &[u8]) -> Result<(u16, Vec<u8>), DropReason> {
+fn pass_any(bench: &mut Bench, port: u16, frame: &[u8]) -> Left {
     let bytes = &frame[..frame.len().min(HEAD_BYTES)];
     let len = frame.len() as u32;
     let link = LinkHeader::parse(bytes, len)?;
@@ -521,11 +524,7 @@ fn a_packet_that_waits_opens_nothing_until_it_goes_on() {
 }
 
 /// What leaves of each frame of a batch, and how many of them were decided by themselves.
-fn pass_all(
-    bench: &mut Bench,
-    port: u16,
-    frames: &[Vec<u8>],
-) -> (Vec<Result<(u16, Vec<u8>), DropReason>>, usize) {
+fn pass_all(bench: &mut Bench, port: u16, frames: &[Vec<u8>]) -> (Vec<Left>, usize) {
     let (mut left, mut alone, mut rows) = (vec![], 0, Rows::default());
     let mut translations = Translations::default();
     Ingress::new(bench.switch(), port)
