@@ -165,7 +165,9 @@ impl<'a> Case<'a> {
             let (inside, _) = key.hosts().pair();
             translation = translation.of_error(self.src, inside);
         }
-        tracer.step(|| Step::Translated { hosts: translation.hosts, ends: translation.ends });
+        if !translation.keeps(key) {
+            tracer.step(|| Step::Translated { hosts: translation.hosts, ends: translation.ends });
+        }
         Known::Translated(Translated { translation, paired })
     }
 
@@ -215,7 +217,7 @@ impl<'a> Case<'a> {
     ) -> Result<Option<Translation>, DropReason> {
         let source = self.nat.source((self.scope.vlan, self.src), to, next, turned.is_some());
         if source.is_none() && turned.is_none() {
-            return Ok(None);
+            return Ok(self.keep(to));
         }
         if self.is_fragment {
             return Err(DropReason::NatFragment);
@@ -229,6 +231,21 @@ impl<'a> Case<'a> {
         let translation = Translation::of(key, &inverse, self.transport);
         tracer.step(|| Step::Translated { hosts: translation.hosts, ends: translation.ends });
         Ok(Some(translation))
+    }
+
+    /// Makes sure that what answers a packet which is routed as it is comes back as it is, if it would be translated without a connection: who comes in by a
+    /// VLAN that others go out into. Without room, or of what begins nothing, that is not known.
+    fn keep(&self, to: &Interface) -> Option<Translation> {
+        let Facts::Of(key, event) = &self.facts else { return None };
+        let Routers { world, connections, now, .. } = *self.routers;
+        let (src, dst) = key.hosts().pair();
+        let back = world.routing()?.interface(self.scope.vlan)?;
+        self.nat.source((to.said.vlan, dst), back, src, false)?;
+        if self.is_fragment || connections.absent(event, now) != Answer::New {
+            return None;
+        }
+        let inverse = self.inverse(key, event, (None, None), to.said.vlan).ok()?;
+        Some(Translation::of(key, &inverse, self.transport))
     }
 
     /// The key of what answers such a connection, which is open then.

@@ -134,7 +134,9 @@ impl Gateway<'_> {
             }
             let known = self.know_of::<V::Routed>(src, dst)?;
             let interface = self.routing.interface(known.vlan)?;
-            let is_new = nat.source((scope.vlan, from), interface, known.next, false).is_some();
+            // It would be translated, or what answers it: that begins with a connection.
+            let is_new = nat.source((scope.vlan, from), interface, known.next, false).is_some()
+                || nat.source((known.vlan, to), self.interface, from, false).is_some();
             return (!is_new).then_some(Onward { flow, known, paired: None });
         };
         let translation = Translation::of(&key, &paired.other, V::HEADER);

@@ -116,6 +116,16 @@ impl Translation {
         Self { error: Some(error), ..self }
     }
 
+    /// Whether a packet with this key stays as it is.
+    pub fn keeps(&self, key: &Key) -> bool {
+        let ends = match (key.ends(), self.ends) {
+            (Ends::Ports { inside, outside }, NewEnds::Ports(src, dst)) => (inside, outside) == (src, dst),
+            (Ends::Query { id, .. }, NewEnds::Id(new)) => id == new,
+            _ => true,
+        };
+        ends && key.hosts() == self.hosts
+    }
+
     /// To whom it goes afterwards.
     pub fn dst(&self) -> IpAddr {
         let (_, dst) = self.hosts.pair();

@@ -297,6 +297,30 @@ fn what_stays_inside_is_not_translated() {
 }
 
 #[test]
+fn who_comes_in_by_an_address_inside_is_answered_from_it() {
+    let mut bench = open(&usual());
+    let far = socket(FAR, 7000);
+    for (inside, to) in [(socket(v4(10, 1), 80), PC1), (socket(v4(20, 3), 80), WEB1)] {
+        for (asks, answers) in [
+            (udp(NET, far, inside), udp(to, inside, far)),
+            (tcp(NET, far, inside, (SYN, 1, 0)), tcp(to, inside, far, (SYN | ACK, 1, 2))),
+        ] {
+            let (port, left) = only(&mut bench, NET, &asks);
+            assert_eq!((port, ends(&left)), (to, (far, inside)), "{}", bench.story());
+            let (port, left) = only(&mut bench, to, &answers);
+            assert_eq!((port, ends(&left)), (NET, (inside, far)), "{}", bench.story());
+        }
+        let (own, query) = (SocketAddr::new(inside.ip(), 3), socket(FAR, 3));
+        only(&mut bench, NET, &ping(NET, query, own, Echo::Request));
+        let (port, left) = only(&mut bench, to, &ping(to, own, query, Echo::Reply));
+        assert_eq!((port, ends(&left)), (NET, (own, query)), "{}", bench.story());
+    }
+    // And what it begins itself goes out by the router's address, to the same.
+    let (_, left) = only(&mut bench, PC1, &udp(PC1, socket(v4(10, 1), 81), far));
+    assert_eq!(ends(&left).0, socket(WAN, 81));
+}
+
+#[test]
 fn two_hosts_with_one_port_have_two_outside() {
     let rules = vec![NatRule::Masquerade { vlan: vlan(30) }];
     let mut bench = open(&lab(["192.0.2.2/24", "2001:db8::2/64"], rules));
