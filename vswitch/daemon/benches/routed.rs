@@ -115,6 +115,7 @@ impl Course {
                 nat: vec![],
             }],
             hosts: vec![],
+            ssh_keys: vec![],
         });
         lab
     }
