@@ -775,7 +775,7 @@ mod tests {
         (routers.node, routers.interface) = ("@routers".into(), "vlans".into());
         (routers.mac, routers.link) = (Some(ROUTERS_MAC), Link::Routers);
         lab.ports.push(Some(routers));
-        lab.routing = Some(Routing { port: ROUTERS, routers: vec![], hosts: vec![] });
+        lab.routing = Some(Routing { port: ROUTERS, routers: vec![], hosts: vec![], ssh_keys: vec![] });
         lab
     }
 

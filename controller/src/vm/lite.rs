@@ -183,7 +183,7 @@ mod tests {
         }
     }
 
-    const VM: Vm = Vm { vmm: Vmm::VmmLite, boot: Boot::Bundled, memory: 64 << 20, cpus: 2 };
+    const VM: Vm = Vm { vmm: Vmm::VmmLite, boot: Boot::Bundled, memory: 64 << 20, cpus: 2, metadata: false };
 
     fn words(command: &Command) -> Vec<&str> {
         command.get_args().map(|word| word.to_str().unwrap()).collect()

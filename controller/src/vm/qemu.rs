@@ -20,6 +20,9 @@ const COMMAND_LINE_SIZE: usize = 2048;
 /// What interfaces say of their speed, in Mbit/s, full duplex: LACP aggregates links of known speeds (IEEE 802.1AX §6.3.4).
 const LINK_MBIT: u32 = 10_000;
 
+/// Where cloud-init in a disk of the user's learns of its node: its data source NoCloud reads this as the machine's serial number.
+const SEED: &str = "ds=nocloud-net;s=http://169.254.169.254/";
+
 /// What every kernel is told, whoever runs it.
 pub(super) const KERNEL_WORDS: &str = "console=ttyS0 quiet panic=-1";
 
@@ -235,6 +238,9 @@ impl Arguments {
                 drive.push(escape_commas(disk));
                 self.add("-drive", drive);
                 self.add("-device", "virtio-blk-pci,drive=disk,bootindex=0");
+                if vm.metadata {
+                    self.add("-smbios", format!("type=1,serial={SEED}"));
+                }
             }
             Boot::Network => self.add("-boot", "n"),
             Boot::Bundled => return Err(LaunchError::Bundled),
@@ -400,7 +406,7 @@ mod tests {
     }
 
     fn vm(boot: Boot) -> Vm {
-        Vm { vmm: Vmm::Qemu, boot, memory: 256 << 20, cpus: 1 }
+        Vm { vmm: Vmm::Qemu, boot, memory: 256 << 20, cpus: 1, metadata: false }
     }
 
     fn lines(launch: &Launch) -> String {
@@ -472,7 +478,8 @@ mod tests {
     fn a_disk_under_kvm_with_four_queues() {
         let mut eth0 = interface("eth0", 1, &["10.0.0.1/24"]);
         eth0.queues = 4;
-        let boot = vm(Boot::Disk { path: "/labs/a,b.img".into(), write: true });
+        let mut boot = vm(Boot::Disk { path: "/labs/a,b.img".into(), write: true });
+        boot.metadata = true;
         let launch = Launch::new("fw1", &boot, &[eth0], None, Accel::Kvm, RunDirectory::new("/r")).unwrap();
         insta::assert_snapshot!(lines(&launch), @r"
         -nodefaults
@@ -487,6 +494,7 @@ mod tests {
         -m 256M
         -drive if=none,id=disk,format=raw,file=/labs/a,,b.img
         -device virtio-blk-pci,drive=disk,bootindex=0
+        -smbios type=1,serial=ds=nocloud-net;s=http://169.254.169.254/
         -chardev socket,id=console,path=console.sock,server=on,wait=off,logfile=console.log
         -serial chardev:console
         -chardev socket,id=probe,path=probe.sock,server=on,wait=off

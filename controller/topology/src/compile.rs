@@ -22,12 +22,13 @@ use crate::{
     report::{Sink, Span},
     said::{
         lab::Lab,
-        scalar::{GuestMemory, ModelWord, Poll, State},
+        read::Said,
+        scalar::{GuestMemory, ModelWord, Poll, SshKey, State},
     },
 };
 use std::{collections::HashMap, path::Path};
 use vswitch_core::{
-    description::{Description, Host, Link, Port, Routing, Switch, Trunk},
+    description::{self, Description, Host, Link, Port, Routing, Switch, Trunk},
     firewall::connections::DEFAULT_CAPACITY,
     id::{Epoch, PortId, SwitchId},
     mac::MacAddr,
@@ -64,6 +65,9 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
         entries.map(|entry| nodes::kind(entry, base, &mut host, sink)).collect();
     nodes::check_queues(&kinds, &interfaces, sink);
     models::check(&interfaces, &kinds, sink);
+    if sound {
+        check_ssh_keys(lab, &routers, sink);
+    }
     let groups = Groups::of(lab, sink);
     let scope = guards::Scope { lab, links: &links, kinds: &kinds, groups: &groups, all_read };
     let guards = guards::check(&interfaces, &scope, sink);
@@ -107,7 +111,8 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     let lines = lab.expect.iter().flatten();
     let expectations = lines.filter_map(|line| expect::check(line, &scope, sink)).flatten().collect();
     let mut ports = ports(&nodes, &interfaces, &guards, &links);
-    let routing = routing(&routers, &interfaces, &links, &mut ports, &name);
+    let keys = ssh_keys(lab);
+    let routing = routing(&routers, (&interfaces, &links), keys, &mut ports, &name);
     let description = Description {
         lab: name,
         file: file.to_owned(),
@@ -196,7 +201,8 @@ fn compile_nodes(
     entries.zip(kinds).enumerate().map(node).collect()
 }
 
-/// Tells a node its default gateways, in each family that of its first interface that has one, and what its interfaces are to ask for.
+/// Tells a node its default gateways (in each family that of its first interface that has one), what its interfaces are to ask for, and whether a gateway tells
+/// of it.
 fn tell_gateways(node: &mut Node, interfaces: &[NodeInterface], links: &[Checked], routers: &Routers) {
     let mut told = [false; 2];
     for interface in &mut node.interfaces {
@@ -213,6 +219,9 @@ fn tell_gateways(node: &mut Node, interfaces: &[NodeInterface], links: &[Checked
                 interface.gateways.push(gateway);
                 *told = true;
             }
+        }
+        if let NodeKind::Vm(vm) = &mut node.kind {
+            vm.metadata |= routers.of_vlan(vlan).is_some_and(|(_, gateway)| gateway.dhcp().is_some());
         }
     }
 }
@@ -280,8 +289,8 @@ fn routers_mac(routers: &Routers, lab: &str) -> Option<(MacAddr, Span)> {
 /// What the switch is told of routers; their port is put behind those of all nodes.
 fn routing(
     routers: &Routers,
-    interfaces: &[NodeInterface],
-    links: &[Checked],
+    (interfaces, links): (&[NodeInterface], &[Checked]),
+    ssh_keys: Vec<description::SshKey>,
     ports: &mut Vec<Option<Port>>,
     lab: &str,
 ) -> Option<Routing> {
@@ -308,9 +317,36 @@ fn routing(
         origin: first.origin,
         link_origin: None,
     };
-    let routing = Routing { port: port.id, routers: routers.compile(), hosts };
+    let routing = Routing { port: port.id, routers: routers.compile(), hosts, ssh_keys };
     ports.push(Some(port));
     Some(routing)
+}
+
+/// Who may log in: to all nodes, then to each.
+fn ssh_keys(lab: &Lab) -> Vec<description::SshKey> {
+    let keys = |said: &Option<Said<Vec<Said<SshKey>>>>, node: Option<&str>| {
+        let key = |said: &Said<SshKey>| description::SshKey {
+            node: node.map(str::to_owned),
+            key: said.value.0.clone(),
+        };
+        said.iter().flat_map(|said| &said.value).map(key).collect::<Vec<_>>()
+    };
+    let nodes = lab.nodes.iter().flat_map(|nodes| &nodes.0);
+    let of_nodes = nodes.filter_map(|entry| Some(keys(&entry.value.as_ref()?.ssh_keys, Some(&entry.name))));
+    keys(&lab.ssh_keys, None).into_iter().chain(of_nodes.flatten()).collect()
+}
+
+/// Refuses keys that nobody is told.
+fn check_ssh_keys(lab: &Lab, routers: &Routers, sink: &mut Sink) {
+    if routers.gateways().any(|gateway| gateway.dhcp().is_some()) {
+        return;
+    }
+    let nodes = lab.nodes.iter().flat_map(|nodes| &nodes.0);
+    let of_nodes = nodes.filter_map(|entry| entry.value.as_ref()?.ssh_keys.as_ref());
+    if let Some(said) = lab.ssh_keys.iter().chain(of_nodes).next() {
+        let what = "gateways that give addresses tell nodes of `ssh-keys`, and there is none";
+        sink.error(Code::NeedsKey, said.span, what).help("add `dhcp: true` to the VLAN of the nodes");
+    }
 }
 
 fn switches(lab: &Lab) -> Vec<Switch> {

@@ -236,6 +236,9 @@ pub struct Vm {
     pub memory: u64,
     /// vCPUs.
     pub cpus: u8,
+    /// Whether a gateway in one of its VLANs tells it of itself (169.254.169.254).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub metadata: bool,
 }
 
 /// Who runs a virtual machine.

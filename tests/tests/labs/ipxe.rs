@@ -1,7 +1,10 @@
 //! iPXE, a second driver: the ROM of QEMU's network card, attached to the example `attach` as any foreign VMM is
 //! and driven at its own prompt.
 
-use crate::common::{Lab, left_out, real_guests, topology};
+use crate::{
+    common::{Lab, left_out, real_guests, topology},
+    ways_out::Server,
+};
 use controller::api::types::{TestReport, TestResult};
 use std::{
     fs,
@@ -21,6 +24,21 @@ const PROMPT: &str = "iPXE>";
 
 /// What is expected of it: that it answers while it waits at its prompt.
 const EXPECT: &str = "\nexpect:\n  - st1 -> mine arp allow\n  - st1 -> mine icmp allow\n";
+
+/// Of `mine` nothing is stated: it asks its gateway.
+const ROUTED: &str = "version: 1
+name: boot
+vlans:
+  users: { id: 10, gateway: 10.0.10.1/24, dhcp: { range: 10.0.10.50-10.0.10.99 } }
+  servers: { id: 20, gateway: 10.0.20.1/24 }
+switches: { sw1: {} }
+nodes:
+  mine: { kind: vhost-user, mac: \"02:00:00:00:10:07\" }
+  web: { kind: netns, addresses: [10.0.20.10/24] }
+links:
+  - { endpoints: [mine, sw1], vlan: { access: users } }
+  - { endpoints: [web, sw1], vlan: { access: servers } }
+";
 
 /// QEMU with nothing to boot but its network card's ROM, whose console is the serial line.
 struct Rom {
@@ -85,14 +103,57 @@ impl Drop for Rom {
     }
 }
 
-#[test]
-fn the_stock_rom_attaches_has_link_and_speaks_arp_and_tcp_with_a_station() {
+fn has_rom() -> bool {
     if !real_guests() {
-        return;
+        return false;
     }
     let roms = ["/usr/lib/ipxe/qemu/efi-virtio.rom", "/usr/share/qemu/efi-virtio.rom"];
-    if !roms.iter().any(|rom| Path::new(rom).exists()) {
+    let is_there = roms.iter().any(|rom| Path::new(rom).exists());
+    if !is_there {
         left_out("iPXE as a driver: this machine lacks QEMU's network ROM (Debian: ipxe-qemu)");
+    }
+    is_there
+}
+
+#[test]
+fn the_stock_rom_gets_an_address_from_its_gateway_and_fetches_a_file_of_another_vlan() {
+    if !has_rom() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() || Command::new("busybox").arg("true").output().is_err() {
+        left_out("iPXE behind a router: this needs root, for a namespace, and busybox, for its web server");
+        return;
+    }
+    let lab = Lab::new();
+    let file = lab.write("boot.vnet.yaml", ROUTED);
+    lab.expect(0, &["up", "-d", file.to_str().expect("a path of ASCII")]);
+    let big: Vec<u8> = (0..300_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    let _web = Server::start(&lab, "web", &big);
+    let mut rom = Rom::attach(lab.expect(0, &["export", "qemu", "mine", "--memory", "128"]).0.trim());
+    rom.until("for the iPXE command line");
+    // Ctrl-B.
+    rom.type_in("\x02");
+    rom.until(PROMPT);
+    let leased = rom.run("dhcp net0");
+    assert!(leased.contains("ok"), "{leased}");
+    let (leases, _) = lab.expect(0, &["show", "leases"]);
+    let address = rom.run("show net0/ip");
+    let own =
+        leases.lines().find(|line| line.contains("mine")).unwrap_or_else(|| panic!("no lease: {leases}"));
+    let own = own.split_whitespace().find(|word| word.starts_with("10.0.10.")).expect("an address");
+    assert!(address.contains(&format!("= {own}\r")), "{address} is not {own}");
+    let gateway = rom.run("show net0/gateway");
+    assert!(gateway.contains("= 10.0.10.1\r"), "{gateway}");
+    let fetched = rom.run("imgfetch http://10.0.20.10/file");
+    let kept = rom.run("imgstat");
+    println!("iPXE: {}\n{}\n{}", leased.trim(), fetched.trim(), kept.trim());
+    assert!(fetched.contains("ok") && kept.contains("file : 300000 bytes"), "{fetched}{kept}");
+    lab.assert_sound();
+}
+
+#[test]
+fn the_stock_rom_attaches_has_link_and_speaks_arp_and_tcp_with_a_station() {
+    if !has_rom() {
         return;
     }
     let lab = Lab::new();

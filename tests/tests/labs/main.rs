@@ -6,6 +6,7 @@ mod bonding;
 mod capture;
 mod cleanup;
 mod clients;
+mod cloud_init;
 mod common;
 mod examples;
 mod firewalls;

@@ -71,11 +71,11 @@ printf 'Content-Type: text/plain\\r\\n\\r\\n%s\\n' $REMOTE_ADDR
 ";
 
 /// A web server in a node, until it is dropped.
-struct Server(Pid);
+pub(crate) struct Server(Pid);
 
 impl Server {
     /// It has `file`, and tells at `cgi-bin/who` who asks.
-    fn start(lab: &Lab, node: &str, file: &[u8]) -> Self {
+    pub(crate) fn start(lab: &Lab, node: &str, file: &[u8]) -> Self {
         let folder = lab.path(&format!("{node}-web"));
         fs::create_dir_all(folder.join("cgi-bin")).expect("a folder");
         fs::write(folder.join("file"), file).expect("a file");

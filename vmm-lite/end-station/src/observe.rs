@@ -3,11 +3,11 @@
 use crate::frames::ETHERNET;
 use core::net::IpAddr;
 use probe::Mac;
-use smoltcp::phy::{ChecksumCapabilities, Medium};
+use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, HardwareAddress, Icmpv4DstUnreachable, Icmpv4Packet,
-    Icmpv4Repr, Icmpv6DstUnreachable, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet,
-    Ipv6Repr, NdiscRepr, RawHardwareAddress,
+    ArpPacket, ArpRepr, EthernetFrame, EthernetProtocol, Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr,
+    Icmpv6DstUnreachable, Icmpv6Packet, Icmpv6Repr, IpProtocol, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr,
+    NdiscRepr, RawHardwareAddress,
 };
 
 /// What one frame tells. A frame that cannot be read tells nothing.
@@ -166,6 +166,6 @@ fn ipv6(source: Mac, payload: &[u8]) -> Option<Observed> {
 
 /// What ND says of `addr`, if it gives its link-layer address.
 fn resolved(sender: Sender, addr: IpAddr, lladdr: Option<RawHardwareAddress>) -> Option<Sender> {
-    let HardwareAddress::Ethernet(mac) = lladdr?.parse(Medium::Ethernet).ok()?;
-    Some(Sender { addr, mac: Mac::new(mac.0), by_resolution: true, ..sender })
+    let mac = lladdr?.as_bytes().try_into().ok()?;
+    Some(Sender { addr, mac: Mac::new(mac), by_resolution: true, ..sender })
 }

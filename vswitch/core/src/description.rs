@@ -59,6 +59,19 @@ pub struct Routing {
     pub routers: Vec<Router>,
     /// The interfaces whose addresses the topology file states.
     pub hosts: Vec<Host>,
+    /// Who may log in to nodes by SSH.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_keys: Vec<SshKey>,
+}
+
+/// Who may log in by SSH.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshKey {
+    /// To this node; none: to all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The public key, as a line of `authorized_keys` has it.
+    pub key: String,
 }
 
 /// An interface as those in its VLAN know it.

@@ -120,6 +120,7 @@ impl Course {
                 nat: self.nat.then_some(masquerade).into_iter().collect(),
             }],
             hosts: vec![],
+            ssh_keys: vec![],
         });
         lab
     }

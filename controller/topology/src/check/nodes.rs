@@ -103,6 +103,7 @@ fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
     let span = |said: &Option<Said<String>>| said.as_ref().map(|said| said.span);
     let (vm, sockets): (&[Kind], &[Kind]) = (&[Kind::Vm], &[Kind::VhostUser, Kind::Stream]);
     let shared: &[Kind] = &[Kind::VhostUser, Kind::Stream, Kind::Dgram];
+    let guests = &[Kind::Vm, Kind::VhostUser, Kind::Stream, Kind::Dgram, Kind::Tap, Kind::Netns, Kind::Nic];
     let keys = [
         ("vmm", vm, node.vmm.as_ref().map(|said| said.span)),
         ("image", vm, node.image.as_ref().map(|said| said.span)),
@@ -112,6 +113,7 @@ fn refuse_foreign_keys(node: &Node, kind: Kind, sink: &mut Sink) {
         ("disk", vm, span(&node.disk)),
         ("write", vm, node.write.as_ref().map(|said| said.span)),
         ("boot", vm, node.boot.as_ref().map(|said| said.span)),
+        ("ssh-keys", guests, node.ssh_keys.as_ref().map(|said| said.span)),
         ("memory", vm, node.memory.as_ref().map(|said| said.span)),
         ("cpus", vm, node.cpus.as_ref().map(|said| said.span)),
         ("listen", sockets, span(&node.listen)),
@@ -223,7 +225,7 @@ fn vm(entry: &Entry<Node>, node: &Node, base: &Path, host: &mut Host, sink: &mut
     let default_memory = if boot == Boot::Bundled { BUNDLED_MEMORY } else { OTHER_MEMORY };
     let memory = node.memory.as_ref().map_or(default_memory, |said| said.value.0);
     let cpus = node.cpus.as_ref().map_or(1, |said| u8::try_from(said.value.0).unwrap_or(u8::MAX));
-    Some(Vm { vmm, boot, memory, cpus })
+    Some(Vm { vmm, boot, memory, cpus, metadata: false })
 }
 
 fn pcap(entry: &Entry<Node>, node: &Node, base: &Path, host: &mut Host, sink: &mut Sink) -> Option<NodeKind> {

@@ -10,7 +10,8 @@ use crate::{
         rule::{Allowed, Rule},
         scalar::{
             Address, Age, BitRate, BootWord, Burst, ConnectionRate, Count, FrameRate, GuestMemory, Image,
-            Kind, Mac, Memory, Mode, ModelWord, Pace, PolicyWord, Poll, State, VlanName, VmmWord, Whole,
+            Kind, Mac, Memory, Mode, ModelWord, Pace, PolicyWord, Poll, SshKey, State, VlanName, VmmWord,
+            Whole,
         },
         tree::{Tree, Value},
     },
@@ -36,6 +37,8 @@ said_map! {
         security_groups: Entries<Vec<Said<Sound<Rule>>>> = "security-groups";
         /// What holds for an interface without security groups; `open` if nothing is said.
         policy: Said<PolicyWord> = "policy";
+        /// Who may log in to nodes by SSH: public keys, as lines of `authorized_keys`; nodes are told by gateways with `dhcp`.
+        ssh_keys: Said<Vec<Said<SshKey>>> = "ssh-keys";
         /// The switches.
         switches: Entries<Switch> = "switches";
         /// Everything that has a network interface.
@@ -106,6 +109,8 @@ said_map! {
         write: Said<bool> = "write";
         /// Boot from the network.
         boot: Said<BootWord> = "boot";
+        /// Who may log in to it by SSH, besides the lab's `ssh-keys`.
+        ssh_keys: Said<Vec<Said<SshKey>>> = "ssh-keys";
         /// Memory, like 256M.
         memory: Said<Memory> = "memory";
         /// Virtual CPUs.

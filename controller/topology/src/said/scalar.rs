@@ -336,6 +336,31 @@ impl Form for Mac {
     }
 }
 
+/// Bytes of a key with its comment: four times those of the longest that are in use.
+const MOST_OF_A_KEY: usize = 16 << 10;
+
+/// A public key of SSH.
+#[derive(Debug, Clone)]
+pub(crate) struct SshKey(pub(crate) String);
+
+impl Form for SshKey {
+    const FORM: &'static str = "a public key of SSH, as a line of authorized_keys without options: its type, its base64 and maybe a comment";
+    const PATTERN: &'static str = "^(ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]{32,}={0,2}( [^\\n\\r]*)?$";
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, ' ');
+        let (kind, key) = (parts.next()?, parts.next()?);
+        let is_kind = ["ssh-", "ecdsa-", "sk-"].iter().any(|start| kind.starts_with(start))
+            && kind.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"@.-".contains(&b));
+        let digits = key.trim_end_matches('=');
+        let is_key = key.len() - digits.len() <= 2
+            && digits.len() >= 32
+            && digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte));
+        let is_line = text.len() <= MOST_OF_A_KEY && !text.contains(char::is_control);
+        (is_kind && is_key && is_line).then(|| Self(text.to_owned()))
+    }
+}
+
 /// An interface's address with its subnet.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Address(pub(crate) IpNet);
@@ -404,6 +429,7 @@ forms! {
     Mac by read_form;
     Address by read_form;
     Mode by read_form;
+    SshKey by read_form;
 }
 
 /// A closed list of words, some of which are not supported yet.

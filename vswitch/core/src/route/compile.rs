@@ -1,6 +1,6 @@
 //! From what is said of routers to their tables.
 
-use super::{Interface, Nat, Onward, Route, Router, Routing, table};
+use super::{Interface, METADATA, Nat, Onward, Route, Router, Routing, table};
 use crate::{
     description::{self, Description, Link, NatRule, Via},
     id::SwitchId,
@@ -83,6 +83,10 @@ fn compile_router(said: &description::Router, nat: Option<Nat>) -> Result<Router
         for own in &gateway.addresses {
             routes.push(route(own.addr().into(), Onward::Own));
         }
+    }
+    // Once, wherever it is told.
+    if let Some(gateway) = said.gateways.iter().find(|gateway| gateway.dhcp.is_some()) {
+        routes.push(Route { to: IpAddr::from(METADATA).into(), onward: Onward::Own, origin: gateway.origin });
     }
     // An address that a host has outside is the router's: what comes for it goes to the host before this is asked.
     for nat in &said.nat {

@@ -23,8 +23,14 @@ use crate::{
     vlan::VlanId,
 };
 use ipnet::IpNet;
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+};
 use table::{Sender, Tables};
+
+/// Where hosts ask what is known of them: by custom the same address in every cloud, a link-local one (RFC 3927), so that it is on no other link.
+pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 /// All routers of a World.
 #[derive(Debug)]
@@ -134,7 +140,14 @@ impl Routing {
 impl Interface {
     /// Whether the router has the address here: as its own, or for a host elsewhere.
     pub fn has(&self, address: IpAddr) -> bool {
-        self.said.addresses.iter().any(|own| own.addr() == address) || self.outside.contains(&address)
+        self.said.addresses.iter().any(|own| own.addr() == address)
+            || self.outside.contains(&address)
+            || (address == METADATA && self.tells_metadata())
+    }
+
+    /// Whether the router has [`METADATA`] here, where it gives addresses too.
+    pub const fn tells_metadata(&self) -> bool {
+        self.said.dhcp.is_some()
     }
 
     /// The addresses that the router has here for hosts elsewhere.

@@ -18,6 +18,7 @@ pub mod dhcp;
 pub mod dns;
 pub(crate) mod failed;
 mod forward;
+mod metadata;
 mod nd;
 mod own;
 mod resolve;
@@ -39,6 +40,7 @@ use dhcp::Dhcp;
 use dns::Dns;
 use failed::Failed;
 use ipnet::IpNet;
+use metadata::Metadata;
 use resolve::Asked;
 use segment::Segment;
 use std::{
@@ -99,6 +101,7 @@ pub struct Speaker {
     adverts: BTreeMap<VlanId, Advert>,
     dhcp: Dhcp,
     dns: Dns,
+    metadata: Metadata,
     /// The lab's name.
     lab: String,
     queue: VecDeque<Vec<u8>>,
@@ -201,6 +204,7 @@ impl Speaker {
             adverts: BTreeMap::new(),
             dhcp: Dhcp::default(),
             dns: Dns::default(),
+            metadata: Metadata::default(),
             lab: String::new(),
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -259,13 +263,14 @@ impl Speaker {
         self.world = Some(world);
     }
 
-    /// Gives addresses, tells names and advertises gateways as this World says.
+    /// Gives addresses, tells names and hosts of themselves, and advertises gateways as this World says.
     fn serve(&mut self, world: &World) {
         let (routing, said) = (world.routing(), world.description());
         let hosts = said.routing.as_ref().map_or(&[][..], |routing| &routing.hosts[..]);
         let ports = said.ports.iter().flatten().filter(|port| port.link != Link::Routers);
         self.dhcp.adopt(&said.lab, routing, hosts, &ports.map(|port| (port.node.as_str(), port.mac)));
         self.dns.adopt(&said.lab, routing, hosts, |vlan| world.vlan_name(vlan).map(str::to_owned));
+        self.metadata.adopt(said, routing);
         self.lab.clone_from(&said.lab);
         // Whatever changed, hosts hear of it.
         self.adverts = (routing.into_iter().flat_map(Routing::interfaces))
@@ -288,6 +293,7 @@ impl Speaker {
         self.announce(routing, now);
         self.advertise(routing, now);
         self.serve_who_waited(routing, now);
+        self.tell_again(routing, now);
         self.ask_again(routing, now);
         self.probe_again(routing, now);
         self.go_on(routing, now);
@@ -306,6 +312,7 @@ impl Speaker {
             .into_iter()
             .chain(adverts)
             .chain(self.dhcp.next_due())
+            .chain(self.metadata.next_due())
             .chain(asked)
             .chain(probes)
             .chain(self.walk.due())

@@ -16,7 +16,7 @@ const ICMPV6: u8 = 58;
 const NOTHING: u8 = 59;
 
 /// Hops of what a router says itself.
-const HOPS: u8 = 64;
+pub(super) const HOPS: u8 = 64;
 
 /// Where the checksum stands in a message of ICMP.
 const CHECKSUM_AT: usize = 2;
@@ -39,6 +39,11 @@ enum Wrong {
 /// What an IP packet carries, to its end; none if that was not reached.
 pub(super) fn payload<'a>(heard: &Heard<'a>) -> Option<&'a [u8]> {
     heard.frame.get(usize::from(heard.head.transport_at?)..end(heard)?)
+}
+
+/// The IP packet, without what is padding; none if its end was not reached.
+pub(super) fn packet<'a>(heard: &Heard<'a>) -> Option<&'a [u8]> {
+    heard.frame.get(usize::from(heard.head.link.len)..end(heard)?)
 }
 
 /// Where the packet ends: what follows is padding.
@@ -108,6 +113,9 @@ impl Speaker {
             Transport::Icmpv4 { .. } | Transport::Icmpv6 { .. } => Err(Lost::NotOurs),
             Transport::Tcp { .. } => {
                 sound()?;
+                if self.hear_metadata(&heard, now) {
+                    return Ok(());
+                }
                 let reset = Answer::to(&heard.view(), heard.head).ok_or(Lost::NotOurs)?;
                 self.answer(heard.vlan, reset.bytes().to_vec(), now)
             }

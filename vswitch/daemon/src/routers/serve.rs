@@ -1,23 +1,27 @@
-//! What a gateway does for hosts besides passing on: it gives addresses (DHCP) and tells names (DNS).
+//! What a gateway does for hosts besides passing on: it gives addresses (DHCP), tells names (DNS), and hosts of themselves (HTTP).
 
 use super::{
     Heard, Lost, Speaker,
     dhcp::{self, Next, Reply},
     dns::{self, Leased},
-    link, own,
+    link,
+    metadata::{self, Segment},
+    own,
 };
 use std::net::{IpAddr, Ipv4Addr};
 use vswitch_core::{
     build::{self, Addresses},
     clock::Instant,
-    head::{Ipv4, Network, Transport},
+    head::{Ipv4, Network, TcpFlags, Transport},
     mac::MacAddr,
-    route::Routing,
+    route::{METADATA, Routing},
     vlan::VlanId,
 };
 
 /// Of UDP: ports, length, checksum.
 const UDP_LEN: usize = 8;
+
+const TCP: u8 = 6;
 
 /// What a datagram carries, if that is whole and its checksum right.
 fn carried<'a>(heard: &Heard<'a>) -> Option<&'a [u8]> {
@@ -88,6 +92,43 @@ impl Speaker {
                 Ok(())
             }
             Next::Wait => Ok(()),
+        }
+    }
+
+    /// Hears a TCP segment for [`METADATA`], whose checksum is right. False: nobody listens to it.
+    pub(super) fn hear_metadata(&mut self, heard: &Heard<'_>, now: Instant) -> bool {
+        let Transport::Tcp { dst: metadata::PORT, flags, .. } = heard.head.transport else { return false };
+        let Network::Ipv4(ip) = heard.head.network else { return false };
+        if ip.dst != METADATA || !heard.interface.tells_metadata() {
+            return false;
+        }
+        let Some(packet) = own::packet(heard) else { return false };
+        let asker = (heard.vlan, heard.head.link.src);
+        let said = self.metadata.hear(
+            asker,
+            packet,
+            flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK),
+            now,
+        );
+        let is_heard = said.is_some();
+        self.say_segments(heard.routing, said.unwrap_or_default(), now);
+        is_heard
+    }
+
+    /// Says again what hosts asked for and did not acknowledge.
+    pub(super) fn tell_again(&mut self, routing: &Routing, now: Instant) {
+        let said = self.metadata.tick(now);
+        self.say_segments(routing, said, now);
+    }
+
+    fn say_segments(&mut self, routing: &Routing, said: Vec<Segment>, now: Instant) {
+        for Segment { to: (vlan, mac), address, bytes } in said {
+            let addresses = Addresses::V4(METADATA, address);
+            let link = link(routing, vlan, mac);
+            let frame = build::ip(link, addresses, TCP, own::HOPS, bytes, metadata::CHECKSUM_AT);
+            if let Err(why) = self.answer(vlan, frame, now) {
+                self.counts.lose(why);
+            }
         }
     }
 

@@ -53,7 +53,7 @@ fn routed(epoch: u64, addresses: [&str; 2]) -> Description {
         ],
         nat: Vec::new(),
     };
-    lab.routing = Some(Routing { port, routers: vec![router], hosts: Vec::new() });
+    lab.routing = Some(Routing { port, routers: vec![router], hosts: Vec::new(), ssh_keys: vec![] });
     lab
 }
 

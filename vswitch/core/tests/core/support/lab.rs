@@ -163,7 +163,7 @@ impl Lab {
     /// The last port is that of routers, with the address of station 99: a `default` one, to which `say` adds.
     pub(crate) fn routed(self, say: impl FnOnce(&mut description::Routing)) -> Self {
         let port = PortId::new(self.description.ports.len() as u16, 0);
-        let mut routing = description::Routing { port, routers: vec![], hosts: vec![] };
+        let mut routing = description::Routing { port, routers: vec![], hosts: vec![], ssh_keys: vec![] };
         say(&mut routing);
         let mut lab = self.linked("@routers", Link::Routers).but(|port| port.mac = Some(mac(99)));
         lab.description.routing = Some(routing);

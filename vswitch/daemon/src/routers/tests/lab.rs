@@ -27,10 +27,15 @@ pub(crate) fn gateway(number: u16, addresses: &[&str]) -> Gateway {
 
 /// A lab with these routers; its VLANs are 1 and the tens to 90.
 pub(crate) fn world(routers: Vec<Router>) -> Arc<World> {
+    Arc::new(World::compile(&description(routers)).expect("it fits together"))
+}
+
+/// What is said of such a lab.
+pub(crate) fn description(routers: Vec<Router>) -> Description {
     let origin = Origin { line: 1, column: 1 };
     let named = |id: u16| Vlan { id: vlan(id), name: format!("v{id}"), origin: None };
     let port = PortId::new(0, 0);
-    let description = Description {
+    Description {
         lab: "test".into(),
         file: "test.vnet.yaml".into(),
         epoch: Epoch::new(1),
@@ -54,9 +59,8 @@ pub(crate) fn world(routers: Vec<Router>) -> Arc<World> {
             link_origin: None,
         })],
         trunks: Vec::new(),
-        routing: Some(Routing { port, routers, hosts: Vec::new() }),
-    };
-    Arc::new(World::compile(&description).expect("it fits together"))
+        routing: Some(Routing { port, routers, hosts: Vec::new(), ssh_keys: Vec::new() }),
+    }
 }
 
 /// VLANs 10 and 20 of one router, 30 of another that has the addresses of 10; 40 has IPv4 only; all others have no gateway.
@@ -89,6 +93,11 @@ pub(crate) fn usual() -> Arc<World> {
 
 /// VLAN 10 gives addresses and advertises itself, 20 does neither, 40 advertises itself without an IPv6 address.
 pub(crate) fn serving() -> Arc<World> {
+    world(vec![server()])
+}
+
+/// The router of that lab.
+pub(crate) fn server() -> Router {
     let dhcp = Dhcp {
         first: Ipv4Addr::new(10, 0, 10, 50),
         last: Ipv4Addr::new(10, 0, 10, 99),
@@ -109,5 +118,5 @@ pub(crate) fn serving() -> Arc<World> {
         gateway(20, &["10.0.20.1/24", "2001:db8:20::1/64"]),
         Gateway { ra: true, ..gateway(40, &["10.0.40.1/24"]) },
     ];
-    world(vec![Router { name: "default".into(), gateways, routes: vec![], nat: Vec::new() }])
+    Router { name: "default".into(), gateways, routes: vec![], nat: Vec::new() }
 }

@@ -3,6 +3,7 @@
 mod arp;
 mod bounds;
 pub(crate) mod lab;
+mod metadata;
 mod nd;
 mod own;
 mod resolve;
@@ -99,7 +100,11 @@ impl Bench {
 
     /// Lets time pass, from one thing that is due to the next.
     fn pass(&mut self, secs: u64) {
-        let end = self.now + Duration::from_secs(secs);
+        self.pass_millis(secs * 1000);
+    }
+
+    fn pass_millis(&mut self, millis: u64) {
+        let end = self.now + Duration::from_millis(millis);
         while let Some(due) = self.speaker.next_due().filter(|due| *due <= end) {
             self.now = self.now.max(due);
             self.speaker.tick(self.now);
