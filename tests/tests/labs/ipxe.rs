@@ -26,7 +26,7 @@ const PROMPT: &str = "iPXE>";
 const EXPECT: &str = "\nexpect:\n  - st1 -> mine arp allow\n  - st1 -> mine icmp allow\n";
 
 /// Of `mine` nothing is stated: it asks its gateway.
-const ROUTED: &str = "version: 1
+pub(crate) const ROUTED: &str = "version: 1
 name: boot
 vlans:
   users: { id: 10, gateway: 10.0.10.1/24, dhcp: { range: 10.0.10.50-10.0.10.99 } }

@@ -22,6 +22,7 @@ mod namespaces;
 mod neighbours;
 mod nested;
 mod output;
+mod ovmf;
 mod process;
 mod queues;
 mod readme;
