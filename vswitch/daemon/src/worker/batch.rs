@@ -18,7 +18,7 @@ use crate::recorder::Recorder;
 use answers::Answers;
 pub(super) use answers::Errors;
 use offloads::Offloads;
-use std::{mem, ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc};
 use vhost_net_backend::device::{
     fault::PortFault,
     ring::{
@@ -331,9 +331,11 @@ impl Batch {
             && budget::work(rows.decided(), self.fates.alone, self.copies.len()) < budget.work
         {
             let frames = |at| ring.frames(at..ring.batch_len()).map(|frame| (frame.head(), frame.len()));
-            let mut translations = mem::take(&mut self.translations);
-            ingress.ways(rows, frames, &mut translations, |way, frames| self.follow(way, frames));
-            self.translations = translations;
+            let Self { fates, heaps, touched, translations, .. } = self;
+            ingress.ways(rows, frames, translations, |Way { to, edit }, frames| {
+                fates.unicast += frames.len() as u64;
+                push((heaps, touched), to, Run { frames, edit, copy: None });
+            });
             if rows.is_done() {
                 break;
             }
@@ -382,13 +384,6 @@ impl Batch {
         self.offloads.cost(at, frame.len()) * (self.copies.len() - before) as u64
     }
 
-    /// Puts these frames, which go one `way`, on their destination's heap.
-    #[inline]
-    fn follow(&mut self, Way { to, edit }: Way, frames: Range<usize>) {
-        self.fates.unicast += frames.len() as u64;
-        self.push(to, Run { frames, edit, copy: None });
-    }
-
     /// Puts the copies from `first` on, of one frame, on their destinations' heaps.
     #[inline(never)]
     fn heap(&mut self, (fate, rewrite): (Fate, Option<Rewrite>), first: usize, frame: usize) {
@@ -396,20 +391,14 @@ impl Batch {
         for at in first..self.copies.len() {
             let Copy { to, outcome } = self.copies[at];
             match outcome {
-                Ok(tag) => self
-                    .push(to, Run { frames: frame..frame + 1, edit: Edit { tag, rewrite }, copy: Some(at) }),
+                Ok(tag) => {
+                    let edit = Edit { tag, rewrite };
+                    let run = Run { frames: frame..frame + 1, edit, copy: Some(at) };
+                    push((&mut self.heaps, &mut self.touched), to, run);
+                }
                 Err(reason) => self.losses.lose(frame, to, reason),
             }
         }
-    }
-
-    #[inline]
-    fn push(&mut self, to: u16, run: Run) {
-        let heap = &mut self.heaps[usize::from(to)];
-        if heap.runs.is_empty() {
-            self.touched.push(to);
-        }
-        heap.push(run);
     }
 
     #[inline(always)]
@@ -482,6 +471,16 @@ impl Batch {
         life.counters.consumed += consumed;
         life.counters.originated += originated;
     }
+}
+
+/// Puts a run on its destination's heap.
+#[inline]
+fn push((heaps, touched): (&mut [Heap], &mut Vec<u16>), to: u16, run: Run) {
+    let heap = &mut heaps[usize::from(to)];
+    if heap.runs.is_empty() {
+        touched.push(to);
+    }
+    heap.push(run);
 }
 
 /// A batch on its way into its destinations' rings, and what it leaves behind.
