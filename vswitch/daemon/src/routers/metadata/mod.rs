@@ -10,7 +10,13 @@ mod station;
 use seed::Seeds;
 use station::Station;
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
-use vswitch_core::{clock::Instant, description::Description, mac::MacAddr, route::Routing, vlan::VlanId};
+use vswitch_core::{
+    clock::Instant,
+    description::Description,
+    mac::MacAddr,
+    route::{Interface, Routing},
+    vlan::VlanId,
+};
 
 /// The TCP port of HTTP.
 pub(super) const PORT: u16 = 80;
@@ -49,7 +55,7 @@ impl Metadata {
     pub(super) fn adopt(&mut self, said: &Description, routing: Option<&Routing>) {
         self.seeds = Seeds::of(said, routing);
         let is_told =
-            |vlan| routing.and_then(|all| all.interface(vlan)).is_some_and(|own| own.tells_metadata());
+            |vlan| routing.and_then(|all| all.interface(vlan)).is_some_and(Interface::tells_metadata);
         self.stations.retain(|(vlan, _), _| is_told(*vlan));
     }
 
