@@ -28,7 +28,7 @@ fn rules_say_how_often_they_decided_and_connections_where_they_stand() {
     let rules = rows(&view, "rules");
     assert!(rules.len() == 7 && rules.iter().all(|rule| rule["hits"] == 0), "{view}");
     let (text, _) = lab.expect(0, &["show", "connections"]);
-    assert_eq!(text, "no firewall knows a connection\n");
+    assert_eq!(text, "no firewall knows a connection, and no router translates one\n");
 
     lab.expect(0, &["test", "--running"]);
     let view = lab.json(&["show", "rules"]);
