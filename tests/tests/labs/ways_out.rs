@@ -3,6 +3,7 @@
 use crate::{
     common::{Lab, left_out, real_guests, topology},
     process::eventually,
+    routing::{ok, run},
 };
 use rustix::process::Pid;
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};
@@ -103,19 +104,6 @@ fn is_left_out(what: &str) -> bool {
         left_out(&format!("{what}: root is {root}, busybox is there: {busybox}, curl: {curl}"));
     }
     is_left_out
-}
-
-/// What a line says in a node, and whether it thinks well of it.
-fn run(lab: &Lab, node: &str, line: &str) -> (bool, String) {
-    let output = lab.vnet(&["exec", node, "--", "sh", "-c", &format!("{line} 2>&1")]);
-    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// What it says, if it thinks well of it.
-fn ok(lab: &Lab, node: &str, line: &str) -> String {
-    let (good, said) = run(lab, node, line);
-    assert!(good, "{node}: {line}: {said}");
-    said
 }
 
 /// Whom a server thinks that a node is.

@@ -3,7 +3,7 @@
 use super::TagEdit;
 use crate::{
     head::{ETHERNET_LEN, HEAD_BYTES, TAG_LEN},
-    route::{Checksum, Quick, Rewrite, Translation, one_for_another},
+    route::{Checksum, Quick, Rewrite, Translation, one_hop_less},
 };
 
 /// A change of a copy: what a router does to it, then what the port does by which it leaves.
@@ -119,14 +119,10 @@ impl Untagged {
         out[..MACS].copy_from_slice(&self.link);
         // Whatever stands behind `len` is not sent.
         match &self.packet {
-            Packet::Routed if out[IP] >> 4 == 6 => out[IP + 7] = out[IP + 7].saturating_sub(1),
             Packet::Routed => {
-                let checksum = u16::from_be_bytes([out[IP + 10], out[IP + 11]]);
-                let less = out[IP + 8].saturating_sub(1);
-                let (before, after) = (u16::from(out[IP + 8]) << 8, u16::from(less) << 8);
-                out[IP + 8] = less;
-                out[IP + 10..IP + 12]
-                    .copy_from_slice(&one_for_another(checksum, before, after).to_be_bytes());
+                if let Some(ip) = out[IP..].first_chunk_mut() {
+                    one_hop_less(ip);
+                }
             }
             Packet::Translated { quick, is_tcp: true } => quick.apply::<{ IP + 20 + 16 }>(out),
             Packet::Translated { quick, is_tcp: false } => quick.apply::<{ IP + 20 + 6 }>(out),

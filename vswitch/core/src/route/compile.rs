@@ -25,7 +25,7 @@ impl Routing {
         let mac = port_mac(description, said)?;
         let (mut interfaces, mut routers) = (Vec::new(), Vec::with_capacity(said.routers.len()));
         for (place, router) in said.routers.iter().enumerate() {
-            let nat = Nat::compile(router.nat.iter().map(|nat| (&nat.rule, nat.origin)), &router.gateways);
+            let nat = Nat::compile(router);
             for gateway in &router.gateways {
                 let wrong = |fault| CompileError {
                     who: format!("the gateway of VLAN {}", gateway.vlan),

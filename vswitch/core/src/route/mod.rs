@@ -12,9 +12,10 @@ mod translation;
 
 pub use nat::{Nat, Source};
 pub use neighbours::{CAPACITY, Neighbour, Neighbours};
+pub(crate) use rewrite::one_hop_less;
 pub use rewrite::{NatNumber, Rewrite, Translations};
 pub use translation::{Checksum, NewEnds, Translation};
-pub(crate) use translation::{Quick, has_free_ports, one_for_another};
+pub(crate) use translation::{Quick, has_free_ports};
 
 use crate::{
     description::{Gateway, Origin},

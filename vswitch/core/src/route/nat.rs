@@ -3,7 +3,7 @@
 
 use super::{Interface, Router};
 use crate::{
-    description::{NatRule, Origin},
+    description::{self, NatRule},
     vlan::VlanId,
 };
 use std::{collections::BTreeMap, net::IpAddr};
@@ -40,17 +40,13 @@ pub struct Source {
 
 impl Nat {
     /// Those of a description, for a router with these interfaces; none if it translates nothing.
-    pub(super) fn compile<'d>(
-        rules: impl Iterator<Item = (&'d NatRule, Origin)>,
-        gateways: &[crate::description::Gateway],
-    ) -> Option<Self> {
+    pub(super) fn compile(said: &description::Router) -> Option<Self> {
+        let gateways = &said.gateways;
         let mut nat = Self::default();
         let network_of = |address: IpAddr| {
             gateways.iter().find(|gateway| gateway.addresses.iter().any(|own| own.contains(&address)))
         };
-        let mut any = false;
-        for (rule, _) in rules {
-            any = true;
+        for description::Nat { rule, .. } in &said.nat {
             match *rule {
                 NatRule::Masquerade { vlan } => nat.masquerades.push(vlan),
                 NatRule::Forward { protocol, port, host, host_port } => {
@@ -67,7 +63,7 @@ impl Nat {
         let is_outside = |vlan| nat.masquerades.is_empty() || nat.masquerades.contains(&vlan);
         let own = gateways.iter().filter(|gateway| is_outside(gateway.vlan));
         nat.outside = own.flat_map(|gateway| gateway.addresses.iter().map(ipnet::IpNet::addr)).collect();
-        any.then_some(nat)
+        (!said.nat.is_empty()).then_some(nat)
     }
 
     /// The addresses that hosts have outside in this VLAN: the router answers for them there.

@@ -56,14 +56,20 @@ impl Rewrite {
         };
         link[..6].copy_from_slice(&self.dst.octets());
         link[6..].copy_from_slice(&self.src.octets());
-        if ip[0] >> 4 == 6 {
-            ip[7] = ip[7].saturating_sub(1);
-            return;
-        }
-        let before = u16::from_be_bytes([ip[8], ip[9]]);
-        ip[8] = ip[8].saturating_sub(1);
-        let after = u16::from_be_bytes([ip[8], ip[9]]);
-        let checksum = u16::from_be_bytes([ip[10], ip[11]]);
-        ip[10..].copy_from_slice(&one_for_another(checksum, before, after).to_be_bytes());
+        one_hop_less(ip);
     }
+}
+
+/// One hop less in an IP header that begins so, and in its checksum.
+#[inline(always)]
+pub(crate) fn one_hop_less(ip: &mut [u8; 12]) {
+    if ip[0] >> 4 == 6 {
+        ip[7] = ip[7].saturating_sub(1);
+        return;
+    }
+    let before = u16::from_be_bytes([ip[8], ip[9]]);
+    ip[8] = ip[8].saturating_sub(1);
+    let after = u16::from_be_bytes([ip[8], ip[9]]);
+    let checksum = u16::from_be_bytes([ip[10], ip[11]]);
+    ip[10..].copy_from_slice(&one_for_another(checksum, before, after).to_be_bytes());
 }

@@ -5,7 +5,7 @@
 
 mod http;
 mod seed;
-mod station;
+pub(super) mod station;
 
 use seed::Seeds;
 use station::Station;

@@ -62,12 +62,12 @@ fn moment(now: Instant) -> time::Instant {
 
 /// Packets that were heard and are to be said.
 #[derive(Debug, Default)]
-struct Wire {
-    heard: VecDeque<Vec<u8>>,
-    said: Vec<Vec<u8>>,
+pub(in crate::routers) struct Wire {
+    pub(in crate::routers) heard: VecDeque<Vec<u8>>,
+    pub(in crate::routers) said: Vec<Vec<u8>>,
 }
 
-struct Heard(Vec<u8>);
+pub(in crate::routers) struct Heard(Vec<u8>);
 
 impl RxToken for Heard {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -75,7 +75,7 @@ impl RxToken for Heard {
     }
 }
 
-struct Say<'a>(&'a mut Vec<Vec<u8>>);
+pub(in crate::routers) struct Say<'a>(&'a mut Vec<Vec<u8>>);
 
 impl TxToken for Say<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {

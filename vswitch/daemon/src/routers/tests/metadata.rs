@@ -1,18 +1,20 @@
 //! What hosts are told of themselves, over TCP as smoltcp speaks it to itself and as it is broken by hand.
 
 use super::{Bench, Lost, ROUTER, mac, read, read_arp, to_all, to_router, v4};
-use crate::routers::tests::lab::{description, server, vlan};
+use crate::routers::{
+    metadata::station::Wire,
+    tests::lab::{description, server, vlan},
+};
 use etherparse::{NetSlice, TransportSlice};
 use proptest::prelude::*;
 use serde_json::Value;
 use smoltcp::{
     iface::{Config, Interface, SocketSet},
-    phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken},
     socket::tcp::{Socket, SocketBuffer, State},
     time,
     wire::{HardwareAddress, IpAddress, IpCidr, IpEndpoint},
 };
-use std::{collections::VecDeque, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 use vswitch_core::{
     build::{self, Addresses, Ethernet},
     description::{Host, Link, Membership, Port, SshKey},
@@ -59,50 +61,6 @@ struct Client {
     interface: Interface,
     sockets: SocketSet<'static>,
     link: Ethernet,
-}
-
-#[derive(Default)]
-struct Wire {
-    heard: VecDeque<Vec<u8>>,
-    said: Vec<Vec<u8>>,
-}
-
-struct Heard(Vec<u8>);
-
-impl RxToken for Heard {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-struct Say<'a>(&'a mut Vec<Vec<u8>>);
-
-impl TxToken for Say<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut packet = vec![0; len];
-        let result = f(&mut packet);
-        self.0.push(packet);
-        result
-    }
-}
-
-impl Device for Wire {
-    type RxToken<'a> = Heard;
-    type TxToken<'a> = Say<'a>;
-
-    fn receive(&mut self, _: time::Instant) -> Option<(Heard, Say<'_>)> {
-        Some((Heard(self.heard.pop_front()?), Say(&mut self.said)))
-    }
-
-    fn transmit(&mut self, _: time::Instant) -> Option<Say<'_>> {
-        Some(Say(&mut self.said))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        (capabilities.medium, capabilities.max_transmission_unit) = (Medium::Ip, 1500);
-        capabilities
-    }
 }
 
 impl Client {
