@@ -1,5 +1,5 @@
-//! `far FOLDER`: what tests reach by a way out, on all addresses. Port 80 has FOLDER/file, port 9 puts what it gets into FOLDER/received, and UDP
-//! port 7 says what it hears. It says `ready` when it listens, and ends with its standard input.
+//! `far FOLDER`: what tests reach by a way out, on all addresses of both families. Port 80 has FOLDER/file, port 9 puts what it gets into
+//! FOLDER/received, and UDP ports 7 and 53 say what they hear. It says `ready` when it listens, and ends with its standard input.
 
 use std::{
     error::Error,
@@ -12,17 +12,19 @@ use std::{
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = PathBuf::from(std::env::args_os().nth(1).ok_or("far FOLDER")?);
-    let (web, sink) = (TcpListener::bind("0.0.0.0:80")?, TcpListener::bind("0.0.0.0:9")?);
-    let echo = UdpSocket::bind("0.0.0.0:7")?;
+    let (web, sink) = (TcpListener::bind("[::]:80")?, TcpListener::bind("[::]:9")?);
+    let echoes = [UdpSocket::bind("[::]:7")?, UdpSocket::bind("[::]:53")?];
     println!("ready");
     let (file, received) = (folder.join("file"), folder.join("received"));
-    thread::spawn(move || {
-        let mut heard = [0; 65_536];
-        while let Ok((len, from)) = echo.recv_from(&mut heard) {
-            // Who is gone hears nothing.
-            let _ = echo.send_to(&heard[..len], from);
-        }
-    });
+    for echo in echoes {
+        thread::spawn(move || {
+            let mut heard = [0; 65_536];
+            while let Ok((len, from)) = echo.recv_from(&mut heard) {
+                // Who is gone hears nothing.
+                let _ = echo.send_to(&heard[..len], from);
+            }
+        });
+    }
     thread::spawn(move || {
         while let Ok((mut stream, _)) = sink.accept() {
             let taken = File::create(&received).and_then(|mut file| io::copy(&mut stream, &mut file));

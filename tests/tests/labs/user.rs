@@ -5,7 +5,7 @@ use crate::{
     process::{eventually, kill},
     routing::ok,
 };
-use controller::probing::Line;
+use controller::{api::types::DatapathView, probing::Line};
 use probe::{
     Answer, Request,
     answer::Contact,
@@ -26,24 +26,32 @@ use tokio::runtime::{Builder, Runtime};
 const LAB: &str = "version: 1
 name: out
 vlans:
-  lan: { id: 10, gateway: 10.0.10.1/24 }
-  wan: { id: 99, gateway: 192.0.2.2/24 }
-routers: { default: { routes: [{ to: default, via: 192.0.2.1 }], nat: [{ masquerade: wan }] } }
+  lan: { id: 10, gateway: [10.0.10.1/24, \"fd00:10::1/64\"] }
+  wan: { id: 99, gateway: [192.0.2.2/24, \"2001:db8::2/64\"] }
+routers:
+  default:
+    routes: [{ to: default, via: 192.0.2.1 }, { to: default, via: \"2001:db8::1\" }]
+    nat: [{ masquerade: wan }]
 switches: { sw1: {} }
 nodes:
-  st: { kind: station, addresses: [10.0.10.7/24] }
-  up: { kind: user, addresses: [192.0.2.1/24] }
+  st: { kind: station, addresses: [10.0.10.7/24, \"fd00:10::7/64\"] }
+  up: { kind: user, addresses: [192.0.2.1/24, \"2001:db8::1/64\"] }
 links:
   - { endpoints: [st, sw1], vlan: { access: lan } }
   - { endpoints: [up, sw1], vlan: { access: wan } }
 ";
 
-/// A host with a default route that leads nowhere, whose group may ping. 203.0.113.80 is far away to whoever asks, and is the host's own.
+/// A host with default routes that lead nowhere, whose group may ping. [`FAR`] is far away to whoever asks, is the
+/// host's own, and has its resolver.
 const HOST: &str = "ip link set lo up && ip link add up0 type veth peer name up1 && ip link set up1 up &&
     ip addr add 198.51.100.2/24 dev up0 && ip link set up0 up && ip route add default via 198.51.100.1 &&
-    ip addr add 203.0.113.80/32 dev lo && echo 0 0 > /proc/sys/net/ipv4/ping_group_range && exec \"$0\" \"$1\"";
+    ip -6 addr add 2001:db8:f::2/64 dev up0 nodad && ip -6 route add default via 2001:db8:f::1 dev up0 &&
+    ip addr add 203.0.113.80/32 dev lo && ip -6 addr add 2001:db8:80::80/128 dev lo &&
+    echo nameserver 203.0.113.80 > \"$1/resolv.conf\" && mount --bind \"$1/resolv.conf\" /etc/resolv.conf &&
+    echo 0 0 > /proc/sys/net/ipv4/ping_group_range && exec \"$0\" \"$1\"";
 
-const FAR: &str = "203.0.113.80";
+/// Who is to be reached, in both families.
+const FAR: [&str; 2] = ["203.0.113.80", "2001:db8:80::80"];
 
 /// How long what must happen may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -64,7 +72,7 @@ impl Host {
         fs::write(lab.path("file"), file).expect("a file");
         let mut command = Command::new("unshare");
         // A namespace of users has its own root, who is nobody outside.
-        command.args(if unprivileged { &["-U", "-r", "-n"][..] } else { &["-n"] });
+        command.args(if unprivileged { &["-U", "-r", "-n", "-m"][..] } else { &["-n", "-m"] });
         command.args(["sh", "-c", HOST, env!("CARGO_BIN_EXE_far")]).arg(lab.path(""));
         let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let Ok(mut holder) = started else {
@@ -95,7 +103,7 @@ impl Host {
             true => (&["-U", "--preserve-credentials"], &without),
             false => (&[], &[]),
         };
-        let words = ["nsenter", "-n", "-t", &target].into_iter().chain(enter.iter().copied());
+        let words = ["nsenter", "-n", "-m", "-t", &target].into_iter().chain(enter.iter().copied());
         words.chain(rights.iter().copied()).map(str::to_owned).collect()
     }
 }
@@ -127,26 +135,31 @@ impl Station {
     }
 
     /// Whether a connection stands within that time.
-    fn connects(&self, dst: &str, timeout: Duration) -> bool {
-        let dst: SocketAddr = dst.parse().expect("an address");
+    fn connects(&self, dst: &str, port: u16, timeout: Duration) -> bool {
+        let dst = SocketAddr::new(dst.parse().expect("an address"), port);
         match self.ask(Request::Connect(Connect { dst, from: Source::Any, timeout })) {
             Answer::Connect(contact) => matches!(contact, Contact::Answered(_)),
             other => panic!("{other:?}"),
         }
     }
 
-    /// It reaches the far end by TCP, UDP and ping.
-    fn reaches_out(&self) {
-        assert!(self.connects("203.0.113.80:80", PATIENCE));
-        let dst = "203.0.113.80:7".parse().expect("an address");
+    /// Whether a datagram comes back.
+    fn is_echoed(&self, dst: &str, port: u16) -> bool {
+        let dst = SocketAddr::new(dst.parse().expect("an address"), port);
         let (payload, timeout) = (b"what is my name".repeat(80), PATIENCE);
         let echoed = self.ask(Request::UdpEcho(UdpEcho { dst, from: Source::Any, payload, timeout }));
-        assert!(matches!(echoed, Answer::UdpEcho(Contact::Answered(_))), "{echoed:?}");
-        let dst: IpAddr = FAR.parse().expect("an address");
-        let (payload, interval) = (56, Duration::from_millis(10));
+        matches!(echoed, Answer::UdpEcho(Contact::Answered(_)))
+    }
+
+    /// It reaches the far end by TCP, UDP and ping.
+    fn reaches(&self, far: &str) {
+        assert!(self.connects(far, 80, PATIENCE), "{far}");
+        assert!(self.is_echoed(far, 7), "{far}");
+        let dst: IpAddr = far.parse().expect("an address");
+        let (payload, interval, timeout) = (56, Duration::from_millis(10), PATIENCE);
         let ping = Ping { dst, from: Source::Any, count: 3, payload, interval, timeout };
-        let Answer::Ping(Ok(echoes)) = self.ask(Request::Ping(ping)) else { panic!("no ping") };
-        assert_eq!((echoes.sent, echoes.received()), (3, 3));
+        let Answer::Ping(Ok(echoes)) = self.ask(Request::Ping(ping)) else { panic!("no ping of {far}") };
+        assert_eq!((echoes.sent, echoes.received()), (3, 3), "{far}");
     }
 }
 
@@ -183,9 +196,9 @@ fn a_lab_without_rights_reaches_the_hosts_network_and_comes_back_to_it() {
     lab.expect_by(0, &host.by(), &["up", "-d", &file]);
     let row = way_out(&lab);
     assert_eq!((&row["kind"], &row["state"]), (&"user".into(), &"running".into()), "{row}");
-    assert_eq!(row["detail"], "passt: sockets of this machine's own, for 192.0.2.2");
+    assert_eq!(row["detail"], "passt: sockets of this machine's own, for 192.0.2.2 and 2001:db8::2");
     let (first, station) = (process(&lab, 0), Station::of(&lab, "st"));
-    station.reaches_out();
+    FAR.iter().for_each(|far| station.reaches(far));
     // A long one, whose bytes are as they were sent.
     let dst = "203.0.113.80:9".parse().expect("an address");
     let send = Send { dst, from: Source::Any, bytes: 3 << 20, seed: 7, timeout: PATIENCE };
@@ -195,24 +208,35 @@ fn a_lab_without_rights_reaches_the_hosts_network_and_comes_back_to_it() {
     checksum.update(&received);
     assert_eq!((received.len() as u64, checksum.value()), (3 << 20, sent.bulk.checksum));
     // The passt of 2023 refuses by a RST without ACK, which nobody may believe (RFC 9293 §3.10.7.3).
-    assert!(!station.connects("203.0.113.80:81", A_WHILE));
-    // The way out's address is no door to what listens on the host's loopback.
-    assert!(!station.connects("192.0.2.1:80", A_WHILE));
+    assert!(!station.connects(FAR[0], 81, A_WHILE));
+    // Who asks it for names asks the host's resolver.
+    assert!(station.is_echoed("192.0.2.1", 53));
+    // Otherwise the way out's address is no door to what listens on the host's loopback.
+    for own in ["192.0.2.1", "2001:db8::1"] {
+        assert!(!station.connects(own, 80, A_WHILE), "{own}");
+    }
     lab.assert_sound();
 
     kill(first);
     let second = process(&lab, first);
-    station.reaches_out();
+    FAR.iter().for_each(|far| station.reaches(far));
     let (said, _) = lab.expect(0, &["logs", "controller"]);
     assert!(said.contains("up ended: was killed by signal 9"), "{said}");
     // It ends with the switch, and is there for the next one.
-    let datapath = || lab.json(&["show", "datapath"])["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-    kill(datapath().expect("a switch"));
+    let datapath = || {
+        let shown = lab.vnet(&["show", "datapath", "--format", "json"]);
+        serde_json::from_slice::<DatapathView>(&shown.stdout).ok()
+    };
+    let before = datapath().expect("a switch");
+    kill(before.pid);
+    eventually("another switch", || datapath().filter(|now| now.pid != before.pid));
     let third = process(&lab, second);
-    eventually("it is reached again", || station.connects("203.0.113.80:80", A_WHILE).then_some(()));
+    eventually("it is reached again", || station.connects(FAR[0], 80, A_WHILE).then_some(()));
     lab.expect(0, &["down"]);
     lab.assert_gone();
-    assert!(!fs::exists(format!("/proc/{third}")).expect("/proc is there"), "passt is left");
+    eventually("no passt is left", || {
+        (!fs::exists(format!("/proc/{third}")).expect("/proc is there")).then_some(())
+    });
 }
 
 #[test]
@@ -225,7 +249,7 @@ fn of_a_lab_of_roots_passt_is_nobodys() {
     let file = lab.write("out.vnet.yaml", LAB).display().to_string();
     lab.expect_by(0, &host.by(), &["up", "-d", &file]);
     assert_ne!(user(process(&lab, 0)), "0");
-    assert!(Station::of(&lab, "st").connects("203.0.113.80:80", PATIENCE));
+    assert!(Station::of(&lab, "st").connects(FAR[0], 80, PATIENCE));
     lab.expect(0, &["down"]);
     lab.assert_gone();
 }
