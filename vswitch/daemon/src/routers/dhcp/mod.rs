@@ -145,7 +145,8 @@ impl Dhcp {
         });
     }
 
-    /// What comes of a message that came from this station in the VLAN; none: nothing. `owner` tells who has an address as far as is known.
+    /// What comes of a message that came from this station in the VLAN; none: nothing. `owner` tells who has an address
+    /// as far as is known, maybe from long ago: another is preferred to that, and nobody is refused for it.
     pub fn receive(
         &mut self,
         (vlan, from): (VlanId, MacAddr),
@@ -172,12 +173,13 @@ impl Dhcp {
         now: Instant,
         owner: impl Fn(Ipv4Addr) -> Option<MacAddr>,
     ) -> Option<Next> {
-        let is_asked_for = |address| probes::of_others(&self.probes, vlan, asked.mac, address);
-        let is_used = |address| owner(address).is_some_and(|mac| mac != asked.mac) || is_asked_for(address);
+        // By others: whatever this client waited for, it does no longer.
+        let waited_for = probes::waited_for(&self.probes, vlan);
+        let is_known = |address| owner(address).is_some_and(|mac| mac != asked.mac);
         let (server, counts) = (self.servers.get_mut(&vlan)?, &mut self.counts);
         let verdict = match asked.kind {
-            DhcpMessageType::Discover => server.discover(&asked, now, counts, is_used),
-            DhcpMessageType::Request => server.request(&asked, now, counts, is_used),
+            DhcpMessageType::Discover => server.discover(&asked, now, counts, &waited_for, is_known),
+            DhcpMessageType::Request => server.request(&asked, now, counts, &waited_for),
             DhcpMessageType::Inform => {
                 counts.acks += 1;
                 let said = server.said(DhcpMessageType::Ack, Ipv4Addr::UNSPECIFIED, &asked);
@@ -237,7 +239,7 @@ impl Dhcp {
             vlan: *vlan,
             first: server.said.first,
             last: server.said.last,
-            free: server.pool.free(now),
+            free: server.pool.free(now, &probes::waited_for(&self.probes, *vlan)),
             exhausted: server.exhausted,
         };
         self.servers.iter().map(row).collect()
@@ -264,9 +266,10 @@ impl Server {
         asked: &Asked,
         now: Instant,
         counts: &mut Counts,
-        is_used: impl Fn(Ipv4Addr) -> bool,
+        waited_for: &BTreeSet<Ipv4Addr>,
+        is_known: impl Fn(Ipv4Addr) -> bool,
     ) -> Verdict {
-        let Some(address) = self.pool.choose(asked.mac, asked.requested, now, is_used) else {
+        let Some(address) = self.pool.choose(asked.mac, asked.requested, now, waited_for, is_known) else {
             self.exhausted += 1;
             return Verdict::Nothing;
         };
@@ -282,7 +285,7 @@ impl Server {
         asked: &Asked,
         now: Instant,
         counts: &mut Counts,
-        is_used: impl Fn(Ipv4Addr) -> bool,
+        waited_for: &BTreeSet<Ipv4Addr>,
     ) -> Verdict {
         if asked.server.is_some_and(|server| server != self.own.addr()) {
             // It took another's offer.
@@ -297,7 +300,7 @@ impl Server {
         let Some(wanted) = asked.requested.or(client) else { return Verdict::Nothing };
         // Who has it already, or was promised it, is not asked whether somebody else does.
         let is_sure = client.is_some() || self.pool.is_promised(asked.mac, wanted, now);
-        if !self.pool.can_have(asked.mac, wanted, now) || !is_sure && is_used(wanted) {
+        if !self.pool.can_have(asked.mac, wanted, now) || !is_sure && waited_for.contains(&wanted) {
             return Verdict::Say(self.refusal(asked, counts));
         }
         if !is_sure {

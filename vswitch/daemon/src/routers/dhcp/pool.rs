@@ -1,6 +1,10 @@
 //! The addresses of one VLAN: who has which, and until when.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 use vswitch_core::{clock::Instant, mac::MacAddr};
 
 /// How long an address is kept for whom it was offered to.
@@ -99,35 +103,44 @@ impl Pool {
     }
 
     /// The address for a client that asks for one, and would like to have `wished`: its own; the one that it had; the one that it wishes; one that follows from
-    /// its MAC address, so that it gets the same also from a server that forgot all; any that nobody ever had; the one that was free longest. None that `is_used` by
-    /// somebody else.
+    /// its MAC address, so that it gets the same also from a server that forgot all; any that nobody ever had; the one that was free longest. None that another
+    /// client waits for. What somebody else is known to have (`is_known`) comes last: that may be long ago, and it is asked for anyway.
     pub(super) fn choose(
         &self,
         mac: MacAddr,
         wished: Option<Ipv4Addr>,
         now: Instant,
-        is_used: impl Fn(Ipv4Addr) -> bool,
+        waited_for: &BTreeSet<Ipv4Addr>,
+        is_known: impl Fn(Ipv4Addr) -> bool,
     ) -> Option<Ipv4Addr> {
         if let Some(address) = self.reserved_of(mac) {
             return Some(address);
         }
         let (first, last) = self.range.map(|(first, last)| (first.to_bits(), last.to_bits()))?;
-        let can_have = |address: &Ipv4Addr| self.can_have(mac, *address, now);
-        let is_its = |address: &Ipv4Addr| self.is_promised(mac, *address, now) || !is_used(*address);
-        let before = self.by_client.get(&mac).copied().filter(can_have).filter(is_its);
-        let wished = wished.filter(|address| can_have(address) && !is_used(*address));
-        if let Some(address) = before.or(wished) {
-            return Some(address);
+        let before = self.by_client.get(&mac).copied().filter(|address| self.can_have(mac, *address, now));
+        if before.is_some_and(|address| self.is_promised(mac, address, now)) {
+            return before;
+        }
+        if self.free(now, waited_for) == 0 {
+            return None;
         }
         let count = u64::from(last - first) + 1;
         let start = (mac.to_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16) % count;
         let from = |n: u64| Ipv4Addr::from_bits(first + ((start + n) % count) as u32);
-        let unused = |address: &Ipv4Addr| can_have(address) && !is_used(*address);
-        let never_had = |address: &Ipv4Addr| !self.by_address.contains_key(address) && unused(address);
-        (0..count).map(from).find(never_had).or_else(|| {
-            let over = self.by_address.iter().filter(|(address, _)| unused(address));
-            over.min_by_key(|(_, lease)| lease.until).map(|(address, _)| *address)
-        })
+        let best = |also_known: bool| {
+            let may = |address: &Ipv4Addr| {
+                let is_free = self.can_have(mac, *address, now) && !waited_for.contains(address);
+                is_free && (also_known || !is_known(*address))
+            };
+            let never_had = |address: &Ipv4Addr| !self.by_address.contains_key(address) && may(address);
+            let longest = || {
+                let over = self.by_address.iter().filter(|(address, _)| may(address));
+                over.min_by_key(|(_, lease)| lease.until).map(|(address, _)| *address)
+            };
+            let its = before.filter(may).or(wished.filter(may));
+            its.or_else(|| (0..count).map(from).find(never_had)).or_else(longest)
+        };
+        best(false).or_else(|| best(true))
     }
 
     /// It is kept for the client until it asks for it.
@@ -185,13 +198,16 @@ impl Pool {
             .map(|(address, lease)| (*address, lease))
     }
 
-    /// How many addresses of the range are nobody's now.
-    pub(super) fn free(&self, now: Instant) -> u64 {
+    /// How many addresses of the range a client who comes now may get: none that is somebody's, or that another client waits for.
+    pub(super) fn free(&self, now: Instant, waited_for: &BTreeSet<Ipv4Addr>) -> u64 {
         let Some((first, last)) = self.range else { return 0 };
-        let is_leased = |address: &Ipv4Addr| !self.reserved.contains_key(address);
-        let leased = self.leases(now).filter(|(address, _)| is_leased(address)).count();
+        let is_given = |address: &Ipv4Addr| !self.reserved.contains_key(address);
+        let is_leased =
+            |address: &Ipv4Addr| self.by_address.get(address).is_some_and(|lease| lease.until > now);
+        let leased = self.leases(now).filter(|(address, _)| is_given(address)).count();
+        let waited_for = waited_for.iter().filter(|address| is_given(address) && !is_leased(address)).count();
         let reserved = self.reserved.range(first..=last).count();
-        u64::from(last.to_bits() - first.to_bits()) + 1 - (leased + reserved) as u64
+        u64::from(last.to_bits() - first.to_bits()) + 1 - (leased + waited_for + reserved) as u64
     }
 
     /// How many addresses are remembered: never more than are given.

@@ -1,7 +1,11 @@
 //! Whether somebody has an address already that a client may get (RFC 2131 §3.1): it is asked for, and half a second of silence means that nobody does.
 
 use super::{Asked, Dhcp, Next};
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 use vswitch_core::{clock::Instant, mac::MacAddr, vlan::VlanId};
 
 /// How long an answer is waited for.
@@ -24,14 +28,9 @@ pub(super) struct Probe {
     tries: u8,
 }
 
-/// Whether another client waits for that address.
-pub(super) fn of_others(
-    probes: &BTreeMap<(VlanId, MacAddr), Probe>,
-    vlan: VlanId,
-    client: MacAddr,
-    address: Ipv4Addr,
-) -> bool {
-    of_vlan(probes, vlan).any(|(mac, probe)| mac != client && probe.address == address)
+/// The addresses that clients of a VLAN wait for.
+pub(super) fn waited_for(probes: &BTreeMap<(VlanId, MacAddr), Probe>, vlan: VlanId) -> BTreeSet<Ipv4Addr> {
+    of_vlan(probes, vlan).map(|(_, probe)| probe.address).collect()
 }
 
 fn of_vlan(

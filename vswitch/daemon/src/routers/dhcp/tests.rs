@@ -340,11 +340,36 @@ fn what_is_given_back_is_free_and_what_is_used_by_others_is_not_offered() {
     assert_eq!(discover(&mut dhcp, 3, 1), None);
     ask(&mut dhcp, 1, 1, &release(1));
     assert_eq!(dhcp.leases(at(1)).len(), 1);
-    let asks = message(3, DhcpMessageType::Discover, |_| {});
+    assert_eq!(dhcp.pools(at(1))[0].free, 1, "{other} is its neighbour's still");
+    // It gave it back, and still has it: who else speaks of it is only asked.
     let used = |address| (address == one).then_some(mac(1));
-    assert_eq!(dhcp.receive((vlan(), mac(3)), &asks, at(1), used), None, "it gave it back, and still has it");
-    assert_eq!(discover(&mut dhcp, 3, 1), Some(one));
-    assert_eq!(dhcp.leases(at(1)).len(), 2, "{other} is its neighbour's still");
+    assert_eq!(dhcp.receive((vlan(), mac(3)), &asks_of(3), at(1), used), Some(Next::Ask(one)));
+    assert_eq!(dhcp.pools(at(1))[0].free, 0, "a client waits for it");
+    assert_eq!((heard(&mut dhcp, one, 1, 1), dhcp.pools(at(1))[0].free), (None, 0));
+    assert_eq!(dhcp.pools(at(1))[0].exhausted, 2);
+}
+
+#[test]
+fn an_address_that_only_an_old_neighbour_speaks_of_is_asked_for_and_given() {
+    let known = |_| Some(mac(9));
+    // Given back, over, never had: nobody answers.
+    let mut dhcp = server();
+    let (one, other) = (lease(&mut dhcp, 1, 0), lease(&mut dhcp, 2, 0));
+    ask(&mut dhcp, 1, 1, &message(1, DhcpMessageType::Release, |repr| repr.client_ip = one));
+    assert_eq!(dhcp.pools(at(1))[0].free, 1);
+    assert_eq!(dhcp.receive((vlan(), mac(3)), &asks_of(3), at(1), known), Some(Next::Ask(one)));
+    assert!(is_offer_of(silence(&mut dhcp, at(2)).first(), one));
+    assert_eq!(dhcp.pools(at(4000))[0].free, 2);
+    assert_eq!(dhcp.receive((vlan(), mac(2)), &asks_of(2), at(4000), known), Some(Next::Ask(other)));
+    assert!(is_offer_of(silence(&mut dhcp, at(4001)).first(), other));
+    let again = message(1, DhcpMessageType::Request, |repr| repr.requested_ip = Some(ip(52)));
+    let mut dhcp = server();
+    assert_eq!(dhcp.receive((vlan(), mac(1)), &again, at(0), known), Some(Next::Ask(ip(52))));
+    // One that nobody speaks of is preferred, also to a wish.
+    let mut dhcp = server();
+    let wish = message(1, DhcpMessageType::Discover, |repr| repr.requested_ip = Some(ip(52)));
+    let known = |address| (address == ip(52)).then_some(mac(9));
+    assert_eq!(dhcp.receive((vlan(), mac(1)), &wish, at(0), known), Some(Next::Ask(ip(50))));
 }
 
 #[test]
@@ -508,9 +533,10 @@ fn a_client_that_comes_again_with_an_address_that_another_has_is_refused() {
     assert_eq!(at_once(&mut dhcp, 1, 0, &again(1)), Some(Next::Ask(ip(52))));
     let Some(Next::Say(reply)) = heard(&mut dhcp, ip(52), 9, 0) else { panic!("it is told") };
     assert_eq!(read(&reply), (DhcpMessageType::Nak, NOBODY));
-    // Who is known to have it need not be asked.
+    // As with one that another client waits for.
+    assert_eq!(at_once(&mut dhcp, 2, 0, &asks_of(2)), Some(Next::Ask(ip(50))));
     let asks = message(1, DhcpMessageType::Request, |repr| repr.requested_ip = Some(ip(50)));
-    let next = dhcp.receive((vlan(), mac(1)), &asks, at(0), |_| Some(mac(9)));
+    let next = at_once(&mut dhcp, 1, 0, &asks);
     assert!(matches!(next, Some(Next::Say(reply)) if read(&reply).0 == DhcpMessageType::Nak));
     // Who renews uses it already, and is answered at once.
     let renew = message(1, DhcpMessageType::Request, |repr| repr.client_ip = ip(50));
@@ -591,7 +617,14 @@ proptest! {
                     prop_assert_eq!(address == ip(51), n == 7);
                 }
             }
-            prop_assert!(dhcp.pools(at(now))[0].free <= 2);
+            // What is counted as free is what somebody who comes now may get.
+            let free = dhcp.pools(at(now))[0].free;
+            let waited_for = probes::waited_for(&dhcp.probes, vlan());
+            let given = (dhcp.servers[&vlan()].pool).choose(mac(200), None, at(now), &waited_for, |_| true);
+            let may = |n: &u8| {
+                !waited_for.contains(&ip(*n)) && dhcp.servers[&vlan()].pool.can_have(mac(200), ip(*n), at(now))
+            };
+            prop_assert_eq!((free, given.is_some()), ((50..54).filter(may).count() as u64, free > 0));
             let held: usize = dhcp.servers.values().map(|server| server.pool.held()).sum();
             prop_assert!(held <= 4, "{held}");
         }

@@ -96,6 +96,19 @@ fn an_address_that_a_neighbour_uses_is_not_given() {
 }
 
 #[test]
+fn an_address_that_only_an_old_neighbour_speaks_of_is_given() {
+    let mut bench = bench();
+    for n in 0..=255 {
+        bench.neighbours.set(vlan(10), Ipv4Addr::new(10, 0, 10, n).into(), mac(9), bench.now);
+    }
+    bench.hear(&asks(DhcpMessageType::Discover, Some(v4("10.0.10.60"))));
+    assert_eq!(read_arp(&bench.one(), 10).target_protocol_addr(), [10, 0, 10, 60]);
+    bench.pass(1);
+    let payload = datagram(&bench.one(), 10).1;
+    assert_eq!(DhcpPacket::new_checked(&payload[..]).expect("a message").your_ip(), v4("10.0.10.60"));
+}
+
+#[test]
 fn names_are_told_over_both_versions() {
     let mut bench = bench();
     let question = |name: &'static str| {
