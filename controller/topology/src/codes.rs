@@ -91,7 +91,7 @@ codes! {
     BadName = "T0201", "a name that is not allowed",
         "Names start with a letter a to z; then come at most 30 letters, digits and dashes. They become parts of paths, \
          labels and command lines, so nothing else is let in.",
-        mend "a name is a letter a to z, then at most 30 of a to z, 0 to 9 and -";
+        mend "a name is a letter a to z, then at most 30 of a to z, 0 to 9 and -, and does not end in -";
     NameTaken = "T0202", "a name is taken",
         "Nodes and switches share one set of names, because links and commands name both in the same way. Rename one.",
         mend "rename one of them: links name both in the same way";

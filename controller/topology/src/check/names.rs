@@ -8,7 +8,7 @@ use crate::{
 use std::collections::BTreeMap;
 
 /// The form of a name, as a regular expression.
-pub(crate) const PATTERN: &str = "^[a-z][a-z0-9-]{0,30}$";
+pub(crate) const PATTERN: &str = "^[a-z]([a-z0-9-]{0,29}[a-z0-9])?$";
 
 /// What a name stands for: a place among the nodes or the switches of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +29,10 @@ impl Names {
             names.add(&switch.name, Thing::Switch(place), switch.span, sink);
         }
         for (place, node) in lab.nodes.iter().flat_map(|list| &list.0).enumerate() {
+            if node.name == "localhost" {
+                sink.error(Code::BadName, node.span, "`localhost` is every host's name for itself")
+                    .help("call the node otherwise");
+            }
             names.add(&node.name, Thing::Node(place), node.span, sink);
         }
         names
@@ -59,8 +63,9 @@ impl Names {
 pub(crate) fn check(name: &str, span: Span, sink: &mut Sink) {
     let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_lowercase());
     let rest = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    if !first || !rest || name.len() > 31 {
-        sink.error(Code::BadName, span, format!("`{}` is not a name", visible(name)))
-            .help("a name is a letter a to z, then at most 30 of a to z, 0 to 9 and -");
+    if !first || !rest || name.ends_with('-') || name.len() > 31 {
+        sink.error(Code::BadName, span, format!("`{}` is not a name", visible(name))).help(
+            "a name is a letter a to z, then at most 30 of a to z, 0 to 9 and -, and does not end in -",
+        );
     }
 }

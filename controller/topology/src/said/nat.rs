@@ -48,8 +48,7 @@ pub(crate) struct Outside(pub(crate) IpAddr);
 
 impl Form for Forward {
     const FORM: &'static str = "PORT:NODE:PORT/tcp or PORT:NODE:PORT/udp, like 8080:web1:80/tcp";
-    const PATTERN: &'static str =
-        "^[0-9]{1,5}:[a-z][a-z0-9-]{0,30}(:[a-z][a-z0-9-]{0,30})?:[0-9]{1,5}/(tcp|udp)$";
+    const PATTERN: &'static str = "^[0-9]{1,5}:[a-z]([a-z0-9-]{0,29}[a-z0-9])?(:[a-z]([a-z0-9-]{0,29}[a-z0-9])?)?:[0-9]{1,5}/(tcp|udp)$";
 
     fn parse(text: &str) -> Option<Self> {
         let (ends, protocol) = text.rsplit_once('/')?;
@@ -67,7 +66,7 @@ impl Form for Forward {
 
 impl Form for Target {
     const FORM: &'static str = "a node, like web1, or one of its interfaces, like web1:eth0";
-    const PATTERN: &'static str = "^[a-z][a-z0-9-]{0,30}(:[a-z][a-z0-9-]{0,30})?$";
+    const PATTERN: &'static str = "^[a-z]([a-z0-9-]{0,29}[a-z0-9])?(:[a-z]([a-z0-9-]{0,29}[a-z0-9])?)?$";
 
     fn parse(text: &str) -> Option<Self> {
         let (node, interface) = match text.split_once(':') {

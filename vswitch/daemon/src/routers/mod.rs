@@ -268,7 +268,9 @@ impl Speaker {
         let (routing, said) = (world.routing(), world.description());
         let hosts = said.routing.as_ref().map_or(&[][..], |routing| &routing.hosts[..]);
         let ports = said.ports.iter().flatten().filter(|port| port.link != Link::Routers);
-        self.dhcp.adopt(&said.lab, routing, hosts, &ports.map(|port| (port.node.as_str(), port.mac)));
+        let vlans = said.vlans.iter().map(|vlan| (vlan.name.as_str(), None));
+        let named = ports.map(|port| (port.node.as_str(), port.mac)).chain(vlans);
+        self.dhcp.adopt(&said.lab, routing, hosts, &named);
         self.dns.adopt(&said.lab, routing, hosts, |vlan| world.vlan_name(vlan).map(str::to_owned));
         self.metadata.adopt(said, routing);
         self.lab.clone_from(&said.lab);

@@ -101,12 +101,17 @@ impl Asked {
     }
 }
 
-/// A name that a host may give itself (RFC 1123 §2.1), its first label.
+/// Names that mean something else to who asks for them: itself, what gives it a proxy (WPAD) or a tunnel (ISATAP), its router, the domain above the lab's.
+const RESERVED: [&str; 5] = ["localhost", "wpad", "isatap", "gateway", "internal"];
+
+/// A name that a host may give itself (RFC 1123 §2.1), its first label: none that could be taken for a number or means something else.
 fn host_name(data: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(data).ok()?.trim_end_matches('\0');
     let label = text.split('.').next().filter(|label| (1..=63).contains(&label.len()))?;
     let is_sound = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    (is_sound && !label.starts_with('-')).then(|| label.to_ascii_lowercase())
+    let is_number = label.bytes().all(|byte| byte.is_ascii_digit());
+    let is_sound = is_sound && !is_number && !label.starts_with('-') && !label.ends_with('-');
+    Some(label.to_ascii_lowercase()).filter(|label| is_sound && !RESERVED.contains(&label.as_str()))
 }
 
 /// What the server says.

@@ -65,8 +65,10 @@ struct Server {
     domain: String,
     /// The names of clients that the topology file has.
     names: BTreeMap<MacAddr, String>,
-    /// All names of nodes: no client has one by calling itself so.
+    /// All names that the topology file has, of nodes, of VLANs and its own: no client has one by calling itself so.
     taken: BTreeSet<String>,
+    /// The router whose gateway it is: in its VLANs a name is one client's.
+    router: String,
     pool: Pool,
     /// Clients for whom there was no address.
     exhausted: u64,
@@ -103,14 +105,14 @@ pub struct Counts {
 }
 
 impl Dhcp {
-    /// Serves the gateways of a World of this lab from now on, whose nodes have these names, each with a MAC address if it is known. Who has an address that
-    /// is still given keeps it.
+    /// Serves the gateways of a World of this lab from now on, in which these are names: of nodes, each with a MAC address if it is known, and of VLANs. Who has
+    /// an address that is still given keeps it.
     pub fn adopt<'n>(
         &mut self,
         lab: &str,
         routing: Option<&Routing>,
         hosts: &[Host],
-        nodes: &(impl Iterator<Item = (&'n str, Option<MacAddr>)> + Clone),
+        named: &(impl Iterator<Item = (&'n str, Option<MacAddr>)> + Clone),
     ) {
         let mut before = std::mem::take(&mut self.servers);
         for interface in routing.into_iter().flat_map(Routing::interfaces) {
@@ -130,15 +132,16 @@ impl Dhcp {
                 })
                 .collect();
             reserved.insert(own.addr(), None);
-            let names = nodes.clone().filter_map(|(name, mac)| Some((mac?, name.to_owned()))).collect();
-            let taken = nodes.clone().map(|(name, _)| name.to_owned()).collect();
+            let names = named.clone().filter_map(|(name, mac)| Some((mac?, name.to_owned()))).collect();
+            let taken = named.clone().map(|(name, _)| name).chain([lab]).map(str::to_owned).collect();
+            let router = routing.map(|routing| routing.router(interface).name.clone()).unwrap_or_default();
             let (mut pool, exhausted) =
                 before.remove(&vlan).map(|server| (server.pool, server.exhausted)).unwrap_or_default();
             pool.change(Some((said.first, said.last)), reserved);
             // That of the names that the gateway knows, unless another is said.
             let domain = said.domain.clone().unwrap_or_else(|| super::dns::domain(lab));
-            self.servers
-                .insert(vlan, Server { own, said: said.clone(), domain, names, taken, pool, exhausted });
+            let said = said.clone();
+            self.servers.insert(vlan, Server { own, said, domain, names, taken, router, pool, exhausted });
         }
         self.probes.retain(|(vlan, mac), probe| {
             self.servers.get(vlan).is_some_and(|server| server.pool.may_have(*mac, probe.address))
@@ -173,6 +176,7 @@ impl Dhcp {
         now: Instant,
         owner: impl Fn(Ipv4Addr) -> Option<MacAddr>,
     ) -> Option<Next> {
+        let asked = self.without_name_of_others(vlan, asked, now);
         // By others: whatever this client waited for, it does no longer.
         let waited_for = probes::waited_for(&self.probes, vlan);
         let is_known = |address| owner(address).is_some_and(|mac| mac != asked.mac);
@@ -211,6 +215,21 @@ impl Dhcp {
             Verdict::Unsure(address) => self.probe(vlan, asked, address, before, now),
             Verdict::Nothing => None,
         }
+    }
+
+    /// What a client asks, without the name that it gives itself if another has that, who came first.
+    fn without_name_of_others(&self, vlan: VlanId, asked: Asked, now: Instant) -> Asked {
+        let Some(router) = self.servers.get(&vlan).map(|server| &server.router) else { return asked };
+        let has_it = |(of, server): (&VlanId, &Server)| {
+            server.router == *router
+                && server.pool.leases(now).any(|(_, lease)| {
+                    lease.state == State::Bound
+                        && (*of, lease.mac) != (vlan, asked.mac)
+                        && server.name_of(lease) == asked.host_name.as_ref()
+                })
+        };
+        let is_others = asked.host_name.is_some() && self.servers.iter().any(has_it);
+        Asked { host_name: asked.host_name.filter(|_| !is_others), ..asked }
     }
 
     /// What was counted.

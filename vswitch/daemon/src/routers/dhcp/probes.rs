@@ -94,9 +94,11 @@ impl Dhcp {
     ) -> Vec<(VlanId, Next)> {
         let over: Vec<_> = self.probes.extract_if(.., |_, probe| probe.due <= now).collect();
         let next = over.into_iter().filter_map(|((vlan, mac), probe)| {
+            // Another may have been given its name meanwhile.
+            let asked = self.without_name_of_others(vlan, probe.asked.clone(), now);
             let server = self.servers.get_mut(&vlan)?;
             if server.pool.can_have(mac, probe.address, now) {
-                let reply = server.grant(&probe.asked, probe.address, now, &mut self.counts);
+                let reply = server.grant(&asked, probe.address, now, &mut self.counts);
                 return Some((vlan, Next::Say(reply)));
             }
             // Somebody else was given it meanwhile.

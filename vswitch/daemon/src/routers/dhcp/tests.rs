@@ -470,6 +470,55 @@ fn a_client_is_given_its_own_identifier_back() {
     }
 }
 
+/// It gets an address, and calls itself so.
+fn lease_as(dhcp: &mut Dhcp, n: u8, now: u64, name: &str) -> Option<String> {
+    let options = [DhcpOption { kind: 12, data: name.as_bytes() }];
+    let ask_as = |kind, wanted| {
+        message(n, kind, |repr| (repr.requested_ip, repr.additional_options) = (wanted, &options))
+    };
+    let offer = ask(dhcp, n, now, &ask_as(DhcpMessageType::Discover, None)).expect("an offer");
+    let address = read(&offer).1;
+    let ack = ask(dhcp, n, now, &ask_as(DhcpMessageType::Request, Some(address))).expect("a grant");
+    assert_eq!(read(&ack), (DhcpMessageType::Ack, address), "an address it gets, whatever it calls itself");
+    dhcp.leases(at(now)).into_iter().find(|row| row.address == address).expect("it is bound").name
+}
+
+#[test]
+fn names_that_mean_something_else_are_not_taken() {
+    for name in
+        ["localhost", "WPAD", "isatap", "gateway.lan", "internal", "10", "-a", "a-", "test", "old", "v10"]
+    {
+        let mut dhcp = Dhcp::default();
+        dhcp.adopt("test", world(said()).routing(), &[], &[("old", None), ("v10", None)].into_iter());
+        assert_eq!(lease_as(&mut dhcp, 1, 0, name), None, "{name}");
+    }
+    for name in ["wpad2", "10a", "a-b", "tests"] {
+        assert_eq!(lease_as(&mut server(), 1, 0, name).as_deref(), Some(name));
+    }
+}
+
+#[test]
+fn a_name_is_that_clients_who_came_first_with_it() {
+    let mut dhcp = server();
+    assert_eq!(lease_as(&mut dhcp, 1, 0, "printer").as_deref(), Some("printer"));
+    assert_eq!(lease_as(&mut dhcp, 2, 1, "Printer"), None);
+    assert_eq!(lease_as(&mut dhcp, 1, 1800, "printer").as_deref(), Some("printer"), "it renews");
+    assert_eq!(lease_as(&mut dhcp, 2, 3600, "printer"), None, "the first is bound still");
+    assert_eq!(lease_as(&mut dhcp, 2, 5400, "printer").as_deref(), Some("printer"), "it is not any more");
+    // Of two that wait at once it is the first to be answered.
+    let mut dhcp = server();
+    let options = [DhcpOption { kind: 12, data: b"printer" }];
+    for (n, wanted) in [(1, ip(50)), (2, ip(52))] {
+        let asks = message(n, DhcpMessageType::Request, |repr| {
+            (repr.requested_ip, repr.additional_options) = (Some(wanted), &options);
+        });
+        assert_eq!(at_once(&mut dhcp, n, 0, &asks), Some(Next::Ask(wanted)));
+    }
+    assert_eq!(silence(&mut dhcp, at(1)).len(), 2);
+    let names: Vec<_> = dhcp.leases(at(1)).into_iter().map(|row| row.name).collect();
+    assert_eq!(names, [Some("printer".to_owned()), None]);
+}
+
 fn is_offer_of(next: Option<&Next>, address: Ipv4Addr) -> bool {
     matches!(next, Some(Next::Say(reply)) if read(reply) == (DhcpMessageType::Offer, address))
 }
