@@ -144,7 +144,8 @@ fn lab_name(lab: &Lab, file: &str, sink: &mut Sink) -> String {
     let allowed = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '-' };
     let name: String =
         stem.trim_start_matches(|c: char| !c.is_ascii_lowercase()).chars().take(31).map(allowed).collect();
-    if name.is_empty() { "lab".to_owned() } else { name }
+    let name = name.trim_end_matches('-');
+    if name.is_empty() { "lab".to_owned() } else { name.to_owned() }
 }
 
 /// Refuses a lab whose counts do not fit its ids, before anything is done for each of them.
@@ -323,7 +324,17 @@ fn routing(
         origin: first.origin,
         link_origin: None,
     };
-    let routing = Routing { port: port.id, routers: routers.compile(), hosts, ssh_keys };
+    let mut compiled = routers.compile();
+    for dhcp in
+        compiled.iter_mut().flat_map(|router| &mut router.gateways).filter_map(|own| own.dhcp.as_mut())
+    {
+        // Clients make the first alone of a short name else, and the lab's names are in the second.
+        if let Some(domain) = dhcp.domain.clone().filter(|_| dhcp.search.is_empty()) {
+            dhcp.search = vec![domain, format!("{lab}.internal")];
+            dhcp.search.dedup();
+        }
+    }
+    let routing = Routing { port: port.id, routers: compiled, hosts, ssh_keys };
     ports.push(Some(port));
     Some(routing)
 }

@@ -284,4 +284,15 @@ fn what_clients_are_told_is_as_it_is_said() {
     };
     assert_eq!(given(words), Some(told));
     assert_eq!(given("{ search: example }"), Some(Dhcp { search: vec!["example".into()], ..usual }));
+    // Short names are the lab's also where another domain is said.
+    let search = |words: &str| given(words).expect("it gives").search;
+    assert_eq!(search("{ domain: corp.example }"), ["corp.example", "some.internal"]);
+    assert_eq!(search("{ domain: some.internal }"), ["some.internal"]);
+    let longest = format!("{}.{}", "d".repeat(37), "e".repeat(38));
+    assert_eq!(
+        search(&format!("{{ domain: {longest} }}"))[0],
+        longest,
+        "200 bytes with that of a lab of 31 letters"
+    );
+    assert_eq!(search("{ domain: corp.example, search: example }"), ["example"]);
 }

@@ -24,6 +24,9 @@ const MOST: u32 = 1 << 16;
 /// router, a name of 31 letters, and an identifier of the client's of 20 bytes.
 const MOST_OPTIONS: usize = 200;
 
+/// Bytes of a lab's own domain at most: a name, `.internal`.
+const OWN_DOMAIN: usize = 40;
+
 /// What a gateway with these addresses gives.
 pub(crate) fn dhcp(vlan: &Vlan, addresses: &[(IpNet, Span)], sink: &mut Sink) -> Option<description::Dhcp> {
     let said = vlan.dhcp.as_ref()?;
@@ -127,10 +130,14 @@ fn check_size(given: &description::Dhcp, span: Span, sink: &mut Sink) {
     let of = |bytes: usize| if bytes == 0 { 0 } else { 2 + bytes };
     let route = |(to, _): &(Ipv4Net, Ipv4Addr)| 5 + usize::from(to.prefix_len().div_ceil(8));
     let routes: usize = given.routes.iter().map(route).sum();
+    let search = match &given.domain {
+        // What is searched then: that, and the lab's own.
+        Some(domain) if given.search.is_empty() => labels(domain) + OWN_DOMAIN + 2,
+        _ => given.search.iter().map(labels).sum(),
+    };
     let bytes = of(4 * given.dns.len())
-        // A lab's own domain is not longer.
-        + of(given.domain.as_ref().map_or(40, String::len))
-        + of(given.search.iter().map(labels).sum())
+        + of(given.domain.as_ref().map_or(OWN_DOMAIN, String::len))
+        + of(search)
         // With them comes the default route (RFC 3442).
         + of(if routes == 0 { 0 } else { routes + 5 });
     if bytes > MOST_OPTIONS {
@@ -193,6 +200,15 @@ fn check_range(said: &Said<Range>, all: &[Ipv4Net], sink: &mut Sink) -> Option<(
         let edges = u32::from(network.prefix_len() < 31);
         from + edges <= first.to_bits() && last.to_bits() <= to - edges
     };
+    if let Some(network) = all.iter().find(|network| network.contains(&first) && network.contains(&last))
+        && !holds(&network)
+    {
+        let (from, to) = (network.network(), network.broadcast());
+        let what = format!(
+            "nobody can have {from}, which is the network's own address, and {to}, which is all hosts'"
+        );
+        return refuse(what, sink);
+    }
     if !all.iter().any(|network| holds(&network)) {
         return refuse(format!("{first}-{last} is in no network of this gateway"), sink);
     }
