@@ -135,6 +135,42 @@ fn linux_guests_reach_each_other_by_their_gateways_as_the_file_alone_says() {
     lab.assert_gone();
 }
 
+/// A guest of which the file states nothing, and what clients there are told.
+const TOLD: &str = "version: 1
+name: NAME
+vlans:
+  users: { id: 10, gateway: 10.0.10.1/24, dhcp: { domain: corp.example, mtu: 1400, routes: [{ to: 192.0.2.0/24, via: 10.0.10.9 }] } }
+switches: { sw1: {} }
+nodes:
+  pc: { kind: vm, image: debian, vmm: qemu }
+  web1: { kind: station, addresses: [10.0.10.9/24] }
+links:
+  - { endpoints: [pc, sw1], vlan: { access: users } }
+  - { endpoints: [web1, sw1], vlan: { access: users } }
+";
+
+#[test]
+fn a_debian_guest_takes_all_that_its_gateway_says() {
+    if !real_guests() {
+        return;
+    }
+    let lab = Lab::new();
+    let name = format!("t{}-told", std::process::id());
+    let file = lab.write("told.vnet.yaml", &TOLD.replace("NAME", &name));
+    lab.expect(0, &["up", "-d", &file.display().to_string()]);
+    let said = eventually("pc has a lease", || {
+        let (_, said) = run(&lab, "pc", "ip link; ip -4 route; cat /etc/resolv.conf");
+        said.contains("nameserver 10.0.10.1").then_some(said)
+    });
+    let search = format!("search corp.example {name}.internal");
+    for told in ["mtu 1400", "default via 10.0.10.1", "192.0.2.0/24 via 10.0.10.9", &search] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    ok(&lab, "pc", "ping -c 1 -W 2 web1");
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
 /// The same networks at two routers, a rule that lets nothing in, and a route that leads nowhere.
 const TENANTS: &str = "version: 1
 vlans:
