@@ -126,10 +126,17 @@ impl Dns {
                     *reply.rcode_mut() = RCODE::NameError;
                 }
                 reply.answers = records(&question, &found);
+                let asked = question.qname.to_string().to_ascii_lowercase();
+                let is_of_zone = asked
+                    .strip_suffix(&self.domain)
+                    .is_some_and(|above| above.is_empty() || above.ends_with('.'));
+                if asked == self.domain && matches!(question.qtype, QTYPE::ANY | QTYPE::TYPE(TYPE::SOA)) {
+                    reply.answers.push(authority(&self.domain));
+                }
                 if reply.answers.is_empty() {
                     self.counts.absent += 1;
-                    // RFC 2308: for how long the answer may be kept that there is none.
-                    reply.name_servers.push(authority(&self.domain));
+                    // RFC 2308: for how long the answer may be kept that there is none. Of names elsewhere (reverse ones, short ones) there is no zone to say it.
+                    reply.name_servers.extend(is_of_zone.then(|| authority(&self.domain)));
                 } else {
                     self.counts.answered += 1;
                 }

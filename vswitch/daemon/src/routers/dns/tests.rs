@@ -54,14 +54,16 @@ fn ask(dns: &mut Dns, vlan_id: u16, name: &str, kind: TYPE) -> (RCODE, Vec<Strin
         RData::A(A { address }) => std::net::Ipv4Addr::from_bits(*address).to_string(),
         RData::AAAA(AAAA { address }) => std::net::Ipv6Addr::from_bits(*address).to_string(),
         RData::PTR(PTR(name)) => name.to_string(),
+        RData::SOA(SOA { mname, .. }) => format!("from {mname}"),
         other => panic!("{other:?}"),
     });
     let words: Vec<_> = words.collect();
-    let negative = words.is_empty() && reply.rcode() != RCODE::Refused;
+    let is_of_zone = name.to_ascii_lowercase().ends_with("office.internal");
+    let negative = words.is_empty() && is_of_zone && reply.rcode() != RCODE::Refused;
     assert_eq!(
         reply.name_servers.len(),
         usize::from(negative),
-        "RFC 2308: how long it may be kept that there is none"
+        "RFC 2308: how long it may be kept that there is none, from the zone above the name"
     );
     (reply.rcode(), words)
 }
@@ -88,6 +90,8 @@ fn nodes_have_addresses_of_both_versions_in_their_routers_networks() {
         "a name is below it (RFC 8020)"
     );
     assert_eq!(ask(&mut dns, 20, "office.internal", TYPE::A), found(&[]));
+    assert_eq!(ask(&mut dns, 20, "Office.internal", TYPE::SOA), found(&["from office.internal"]));
+    assert_eq!(ask(&mut dns, 20, "web1.office.internal", TYPE::SOA), found(&[]));
 }
 
 #[test]
