@@ -37,7 +37,7 @@ use crate::{control::protocol::LeaseTable, tracking};
 use advertise::Advert;
 use alive::{Probe, Walk};
 use dhcp::Dhcp;
-use dns::Dns;
+use dns::{Dns, upstream::Upstream};
 use failed::Failed;
 use ipnet::IpNet;
 use metadata::Metadata;
@@ -101,6 +101,7 @@ pub struct Speaker {
     adverts: BTreeMap<VlanId, Advert>,
     dhcp: Dhcp,
     dns: Dns,
+    upstream: Upstream,
     metadata: Metadata,
     /// The lab's name.
     lab: String,
@@ -204,6 +205,7 @@ impl Speaker {
             adverts: BTreeMap::new(),
             dhcp: Dhcp::default(),
             dns: Dns::default(),
+            upstream: Upstream::default(),
             metadata: Metadata::default(),
             lab: String::new(),
             queue: VecDeque::new(),
@@ -241,6 +243,7 @@ impl Speaker {
         }
         self.probes.retain(|key, _| is_neighbours(*key));
         self.failed.clear();
+        self.upstream.clear();
         // What waits to be sent was said by the World before.
         let mac = routing.map(|routing| routing.mac);
         let mut lost = 0;
@@ -294,6 +297,7 @@ impl Speaker {
         self.advertise(routing, now);
         self.serve_who_waited(routing, now);
         self.tell_again(routing, now);
+        self.ask_others_again(routing, now);
         self.ask_again(routing, now);
         self.probe_again(routing, now);
         self.go_on(routing, now);
@@ -313,6 +317,7 @@ impl Speaker {
             .chain(adverts)
             .chain(self.dhcp.next_due())
             .chain(self.metadata.next_due())
+            .chain(self.upstream.next_due())
             .chain(asked)
             .chain(probes)
             .chain(self.walk.due())

@@ -120,6 +120,9 @@ impl Speaker {
                 self.answer(heard.vlan, reset.bytes().to_vec(), now)
             }
             Transport::Udp { src, dst: dns::PORT } => self.hear_dns(heard, src, now),
+            Transport::Udp { src: dns::PORT, dst } if self.upstream.asker(dst).is_some() => {
+                self.hear_name_server(heard, dst, now)
+            }
             Transport::Udp { .. } => {
                 sound()?;
                 self.tell(heard, Wrong::Port, now)

@@ -120,11 +120,9 @@ impl Speaker {
         let Some(asked) = self.asked.remove(&key) else { return };
         self.counts.resolved += 1;
         for held in asked.held {
-            // The routes may be others than when it came.
+            // As if it came now: the routes may be others. What waits for a name server is for the router itself.
             self.with(routing, &held.frame, |speaker, heard| {
-                let goes_on =
-                    speaker.waits_for(heard, now).and_then(|waits| speaker.forward(heard, waits, now));
-                if let Err(why) = goes_on {
+                if let Err(why) = speaker.hear_packet(heard, now) {
                     speaker.counts.lose(why);
                 }
             });

@@ -80,7 +80,13 @@ fn they_announce_themselves_and_answer_and_follow_another_world() {
     assert_eq!(known, Some(MacAddr::new([2, 0, 0, 0, 0, 7])));
     let gateways = vec![gateway(20, &["10.0.20.1/24"]), gateway(50, &["10.5.0.1/16"])];
     bench.voice.adopt(
-        world(vec![Router { name: "default".into(), gateways, routes: Vec::new(), nat: Vec::new() }]),
+        world(vec![Router {
+            name: "default".into(),
+            gateways,
+            routes: Vec::new(),
+            nat: Vec::new(),
+            nameservers: Vec::new(),
+        }]),
         Arc::new(tracking::nothing()),
     );
     next(&mut bench, |frame| frame[..6] == [0xff; 6] && frame[32..36] == [10, 5, 0, 1]);

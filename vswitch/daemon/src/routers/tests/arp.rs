@@ -157,6 +157,7 @@ fn new_addresses_are_announced_twice_and_old_ones_not_again() {
         gateways,
         routes: Vec::new(),
         nat: Vec::new(),
+        nameservers: Vec::new(),
     }]));
     bench.pass(0);
     let arp = read_arp(&bench.one(), 20);

@@ -194,8 +194,13 @@ fn a_scan_in_one_vlan_leaves_room_for_others_and_has_an_end() {
 fn if_all_ask_too_much_the_greediest_gives_way() {
     let networks: Vec<String> = (1..=9).map(|n| format!("10.{n}.0.1/16")).collect();
     let gateways = networks.iter().zip(1..).map(|(network, n)| gateway(n * 10, &[network]));
-    let router =
-        Router { name: "default".into(), gateways: gateways.collect(), routes: Vec::new(), nat: Vec::new() };
+    let router = Router {
+        name: "default".into(),
+        gateways: gateways.collect(),
+        routes: Vec::new(),
+        nat: Vec::new(),
+        nameservers: Vec::new(),
+    };
     let mut bench = Bench::silent(world(vec![router]));
     bench.pass(10);
     bench.said();
@@ -275,6 +280,7 @@ fn another_world_takes_what_is_not_true_in_it() {
         gateways,
         routes: Vec::new(),
         nat: Vec::new(),
+        nameservers: Vec::new(),
     }]));
     assert_eq!(bench.knows(10, v4("10.0.10.7")), Some(mac(7)));
     assert_eq!(bench.knows(20, v4("10.0.20.7")), None);
