@@ -84,12 +84,13 @@ pub enum Device {
 }
 
 /// The programs that labs use, with the Debian package of each and what it is for.
-pub const PROGRAMS: [(&str, &str, &str); 5] = [
+pub const PROGRAMS: [(&str, &str, &str); 6] = [
     ("qemu-system-x86_64", "qemu-system-x86", "nodes of kind `vm` that vmm-lite cannot run need it"),
     ("qemu-img", "qemu-utils", "nodes with a `disk:` need it"),
     ("apt-get", "apt", "`image: debian` is built with it; without it give `kernel:` and `initrd:`"),
     ("dpkg", "dpkg", "`image: debian` is built with it; without it give `kernel:` and `initrd:`"),
     ("ip", "iproute2", "nodes of kind `netns` need it, and root"),
+    ("passt", "passt", "nodes of kind `user`, which lead out without rights, need it"),
 ];
 
 /// Looks at this machine; changes nothing.

@@ -36,7 +36,7 @@ pub(super) fn bring_up(node: &Node) -> String {
         NodeKind::VhostUser(_) | NodeKind::Stream(_) | NodeKind::Dgram { .. } => {
             format!("no VMM is attached; `vnet export qemu {name}` prints what one needs to attach")
         }
-        NodeKind::Station | NodeKind::Vm(_) | NodeKind::Netns { .. } => {
+        NodeKind::Station | NodeKind::Vm(_) | NodeKind::Netns { .. } | NodeKind::User => {
             format!("`vnet show nodes` says its state, `vnet logs {name}` what it said last")
         }
         NodeKind::Nic { interface } => format!("`vnet show ports` says why; ip link set dev {interface} up"),

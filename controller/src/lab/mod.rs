@@ -22,3 +22,4 @@ pub mod sockets;
 mod switch;
 mod tap;
 mod views;
+mod ways_out;

@@ -195,7 +195,8 @@ pub fn socket(node: &Node, interface: &Interface, dir: &LabDir) -> Option<(Socke
             let place = node.interfaces.iter().position(|other| other.name == interface.name)?;
             Some((SocketRole::Connect, vm_directory(&node.name, dir).interface(place)))
         }
-        NodeKind::Station => Some((SocketRole::Listen, in_run_directory())),
+        // To a way out its socket is connected by us.
+        NodeKind::Station | NodeKind::User => Some((SocketRole::Listen, in_run_directory())),
         NodeKind::VhostUser(ForeignSocket { role, path, .. })
         | NodeKind::Stream(ForeignSocket { role, path, .. })
         | NodeKind::Dgram { local: ForeignSocket { role, path, .. }, .. } => {
@@ -208,7 +209,7 @@ pub fn socket(node: &Node, interface: &Interface, dir: &LabDir) -> Option<(Socke
 /// Whether what an interface's socket carries is frames themselves, with their lengths, and not vhost-user.
 pub fn is_stream(node: &Node, interface: &Interface) -> bool {
     match node.kind {
-        NodeKind::Stream(_) => true,
+        NodeKind::Stream(_) | NodeKind::User => true,
         NodeKind::Vm(_) => !interface.model.is_virtio(),
         _ => false,
     }

@@ -351,6 +351,15 @@ codes! {
         "Packets for groups, for loopback and link-local addresses, and for 0.0.0.0/8 and 240.0.0.0/4 are passed on by no router: they are lost \
          as `martian`. Those for a router's own address are its own. A route to such addresses does nothing.",
         mend "remove the route";
+    WayOutUnused = "T0924", "a way out that nobody can use",
+        "What is behind a node of kind `user` answers one address of each family, that of the router that sends there. So its interface is an access \
+         port in a VLAN with a gateway, has one address of each family in that gateway's network (the `via` of the router's routes), and the \
+         router masquerades into that VLAN.",
+        mend "link it with `vlan: { access: wan }`, give `wan` a `gateway`, and its router `nat: [{ masquerade: wan }]`";
+    BesideWayOut = "T0925", "others beside a way out",
+        "What comes in by a node of kind `user` is sent to whoever was heard last in its VLAN. With others there than the router, or another address \
+         of the router's, answers go astray.",
+        mend "give the way out a VLAN of its own, with nothing but a gateway in it";
 }
 
 /// The explanation of the code of that name, if there is one; upper and lower case are the same.

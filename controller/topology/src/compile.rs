@@ -15,6 +15,7 @@ use crate::{
         nat, nodes,
         routers::Routers,
         vlans::Vlans,
+        ways_out::WaysOut,
     },
     codes::Code,
     mac::mac_for,
@@ -68,6 +69,10 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     if sound {
         check_ssh_keys(lab, &routers, sink);
     }
+    let ways_out = WaysOut { interfaces: &interfaces, links: &links, kinds: &kinds };
+    if !sink.failed() {
+        ways_out.check(&routers, sink);
+    }
     let groups = Groups::of(lab, sink);
     let scope = guards::Scope { lab, links: &links, kinds: &kinds, groups: &groups, all_read };
     let guards = guards::check(&interfaces, &scope, sink);
@@ -98,6 +103,7 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     routers.warn(lab, &links, &interfaces, sink);
     let told = Hosts { interfaces: &interfaces, guards: &guards, links: &links, kinds: &kinds };
     hosts::warn(lab, &routers, &told, sink);
+    ways_out.warn(lab, &routers, sink);
     let mut nodes = compile_nodes(lab, &name, kinds, &interfaces)?;
     nodes.iter_mut().for_each(|node| tell_gateways(node, &interfaces, &links, &routers));
     distinct_macs(&nodes, (&interfaces, &links), routers_mac(&routers, &name), sink);
@@ -387,8 +393,10 @@ fn ports(
             let node = &nodes[found.node];
             // A static FDB entry: only for a guest that we start with this address, or if the file vouches for it. A foreign
             // VMM may come with an address of its own, and is learned.
-            let known = matches!(node.kind, NodeKind::Vm(_) | NodeKind::Station | NodeKind::Netns { .. })
-                || found.said.mac.is_some();
+            let known = matches!(
+                node.kind,
+                NodeKind::Vm(_) | NodeKind::Station | NodeKind::Netns { .. } | NodeKind::User
+            ) || found.said.mac.is_some();
             Some(Port {
                 id: port_id(place),
                 node: node.name.clone(),

@@ -206,6 +206,8 @@ pub enum NodeKind {
         /// Its own socket, by absolute path.
         remote: PathBuf,
     },
+    /// A way out to the host's network, by passt: it serves the routers' addresses that are its interface's `gateways`.
+    User,
 }
 
 impl NodeKind {
@@ -221,6 +223,7 @@ impl NodeKind {
             Self::Netns { .. } => "netns",
             Self::Nic { .. } => "nic",
             Self::Pcap { .. } => "pcap",
+            Self::User => "user",
         }
     }
 }

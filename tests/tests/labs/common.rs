@@ -55,16 +55,18 @@ impl Lab {
 
     /// Runs `vnet` to its end, or fails the test if it hangs.
     pub(crate) fn vnet(&self, arguments: &[&str]) -> Output {
-        self.vnet_with(&[], arguments)
+        self.vnet_with(&[], &[], arguments)
     }
 
-    /// The same with more in its environment.
-    fn vnet_with(&self, environment: &[(&str, &str)], arguments: &[&str]) -> Output {
+    /// The same by another program that runs it, and with more in its environment.
+    fn vnet_with(&self, by: &[String], environment: &[(&str, &str)], arguments: &[&str]) -> Output {
         // One name for each run: several threads may ask at a time.
         let files =
             [(); 2].map(|()| tempfile::NamedTempFile::new_in(self.base.path()).expect("a temporary file"));
         let [out, err] = files.each_ref().map(|file| file.reopen().expect("a temporary file"));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_vnet"))
+        let mut words = by.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_vnet")]);
+        let mut child = Command::new(words.next().expect("one at least"))
+            .args(words)
             .args(arguments)
             .env("VNET_RUNTIME_DIR", self.runtime())
             .envs(environment.iter().copied())
@@ -94,6 +96,11 @@ impl Lab {
         self.expect_with(code, &[], arguments)
     }
 
+    /// The same by another program that runs it.
+    pub(crate) fn expect_by(&self, code: i32, by: &[String], arguments: &[&str]) -> (String, String) {
+        ended(code, self.vnet_with(by, &[], arguments), arguments)
+    }
+
     /// The same with more in its environment.
     pub(crate) fn expect_with(
         &self,
@@ -101,11 +108,7 @@ impl Lab {
         environment: &[(&str, &str)],
         arguments: &[&str],
     ) -> (String, String) {
-        let output = self.vnet_with(environment, arguments);
-        let text = |bytes| String::from_utf8(bytes).expect("vnet writes UTF-8");
-        let (out, err) = (text(output.stdout), text(output.stderr));
-        assert_eq!(output.status.code(), Some(code), "vnet {arguments:?}\n{out}\n{err}");
-        (out, err)
+        ended(code, self.vnet_with(&[], environment, arguments), arguments)
     }
 
     /// The vhost-user socket of `node:interface`, a port that listens.
@@ -171,6 +174,14 @@ impl Lab {
         assert_eq!(self.processes(), [""; 0], "processes are left");
         assert!(!self.runtime().exists(), "the runtime folder is left");
     }
+}
+
+/// What a `vnet` said that is to have ended so.
+fn ended(code: i32, output: Output, arguments: &[&str]) -> (String, String) {
+    let text = |bytes| String::from_utf8(bytes).expect("vnet writes UTF-8");
+    let (out, err) = (text(output.stdout), text(output.stderr));
+    assert_eq!(output.status.code(), Some(code), "vnet {arguments:?}\n{out}\n{err}");
+    (out, err)
 }
 
 impl Drop for Lab {

@@ -50,6 +50,13 @@ fn linux() {
 }
 
 #[test]
+fn way_out() {
+    if real_guests() {
+        expectations_hold("way-out");
+    }
+}
+
+#[test]
 fn appliance() {
     if real_guests() {
         expectations_hold("appliance");

@@ -32,6 +32,7 @@ mod routing;
 mod stream;
 mod testpmd;
 mod told;
+mod user;
 mod vmm;
 mod vms;
 mod ways_out;

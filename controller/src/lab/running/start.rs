@@ -84,6 +84,7 @@ impl Lab {
         self.tell(What::Starting { file: plan.description.file.clone() });
         precheck::cpus(&plan)?;
         precheck::vmms(&plan)?;
+        precheck::ways_out(&plan)?;
         let ports = Arc::new(Ports::open(&plan, &self.inner.dir)?);
         for node in &plan.nodes {
             for interface in &node.interfaces {
@@ -125,7 +126,10 @@ impl Lab {
         let answering: Vec<_> = {
             let state = self.state();
             let own = |node: &Node| {
-                matches!(node.kind, NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. })
+                matches!(
+                    node.kind,
+                    NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. } | NodeKind::User
+                )
             };
             let nodes = plan.nodes.iter().filter(|node| own(node) || state.lines.contains_key(&node.name));
             let ports = nodes.flat_map(|node| &node.interfaces).map(|interface| interface.port);
@@ -197,7 +201,10 @@ impl Lab {
         let mut starting = Vec::new();
         for (place, node) in plan.nodes.iter().enumerate() {
             let mut state = self.state();
-            let Some(status) = state.nodes.get_mut(&node.name).filter(|s| s.state == NodeState::Ended) else {
+            // A way out is started again by itself.
+            let is_gone =
+                |now: &&mut NodeStatus| now.state == NodeState::Ended && node.kind != NodeKind::User;
+            let Some(status) = state.nodes.get_mut(&node.name).filter(is_gone) else {
                 continue;
             };
             *status = foreign(&node.kind);
@@ -247,6 +254,11 @@ impl Lab {
                 let guest = guests::start_agent(node, namespace.as_deref(), &nursery).await?;
                 self.guest_runs(node, guest)
             }
+            NodeKind::User => {
+                let child = self.start_way_out(node).await?;
+                tokio::spawn(self.clone().watch_way_out(node.clone(), child));
+                return Ok(());
+            }
             NodeKind::VhostUser(_)
             | NodeKind::Stream(_)
             | NodeKind::Dgram { .. }
@@ -282,7 +294,9 @@ impl Lab {
 
 fn foreign(kind: &NodeKind) -> NodeStatus {
     let (state, detail) = match kind {
-        NodeKind::Station | NodeKind::Vm(_) | NodeKind::Netns { .. } => (NodeState::Starting, "starts"),
+        NodeKind::Station | NodeKind::Vm(_) | NodeKind::Netns { .. } | NodeKind::User => {
+            (NodeState::Starting, "starts")
+        }
         NodeKind::VhostUser(_) => (NodeState::Foreign, "a VMM of yours; addresses are for `expect` only"),
         NodeKind::Pcap { .. } => (NodeState::Foreign, "capture files; `vnet show ports` counts their frames"),
         NodeKind::Nic { .. } => {
@@ -302,11 +316,14 @@ fn foreign(kind: &NodeKind) -> NodeStatus {
 }
 
 /// A copy for testing: sockets of the file's own move to the run directory, network namespaces and taps are made, nothing is recorded, and
-/// nothing goes out to an interface of the host: what is behind it may be in use, with the very addresses of the copy. The nodes that
+/// nothing goes out to an interface or the network of the host: what is behind it may be in use, with the very addresses of the copy. The nodes that
 /// have nobody behind them for that.
 fn make_private(plan: &mut Plan) -> BTreeSet<String> {
     let outside = |node: &&Node| {
-        matches!(node.kind, NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. })
+        matches!(
+            node.kind,
+            NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. } | NodeKind::User
+        )
     };
     let nobody_at = plan.nodes.iter().filter(outside).map(|node| node.name.clone()).collect();
     for node in &mut plan.nodes {
@@ -315,7 +332,7 @@ fn make_private(plan: &mut Plan) -> BTreeSet<String> {
             NodeKind::Netns { namespace } => *namespace = None,
             NodeKind::Tap { interface } => *interface = None,
             // Nobody attaches there.
-            NodeKind::Nic { .. } => {
+            NodeKind::Nic { .. } | NodeKind::User => {
                 let (role, path, mode, group) = (SocketRole::Listen, None, None, None);
                 node.kind = NodeKind::VhostUser(ForeignSocket { role, path, mode, group });
             }

@@ -9,6 +9,7 @@ use crate::{
         events::{Events, What},
         guests, link,
         switch::{self, Switch},
+        ways_out,
     },
     probing::Line,
 };
@@ -29,9 +30,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// What a lab cannot be without.
 #[derive(Debug, Clone, Copy)]
-enum Kept {
+enum Kept<'a> {
     Switch,
     Stations,
+    WayOut(&'a Node),
 }
 
 impl Lab {
@@ -107,7 +109,7 @@ impl Lab {
     }
 
     /// Starts what ended, ever slower if it does not live long or cannot be started; none if the lab goes down meanwhile.
-    async fn start_again(&self, what: Kept, lives: &mut ShortLives, born: Instant) -> Option<Child> {
+    async fn start_again(&self, what: Kept<'_>, lives: &mut ShortLives, born: Instant) -> Option<Child> {
         let mut life = born.elapsed();
         loop {
             tokio::time::sleep(lives.pause_after(life)).await;
@@ -117,6 +119,7 @@ impl Lab {
             let started = match what {
                 Kept::Switch => self.restart_switch().await,
                 Kept::Stations => self.restart_stations().await,
+                Kept::WayOut(node) => self.start_way_out(node).await.map(Some),
             };
             match started {
                 Ok(started) => return started,
@@ -162,6 +165,35 @@ impl Lab {
             state
                 .nodes
                 .insert(node.name.clone(), NodeStatus { state: now, detail: detail.into(), pid: None });
+        }
+    }
+
+    /// Starts the process of a way out.
+    pub(super) async fn start_way_out(&self, node: &Node) -> Result<Child, Failure> {
+        let born = |child: &Child| self.record(&node.name, child);
+        let (child, how) = ways_out::start(node, &self.inner.dir, born).await?;
+        let status = NodeStatus { state: NodeState::Running, detail: how.clone(), pid: child.id() };
+        self.state().nodes.insert(node.name.clone(), status);
+        self.tell(What::NodeStarted { node: node.name.clone(), how });
+        Ok(child)
+    }
+
+    /// Waits for the end of the process of a way out, and starts it again, as often as it takes. It ends with the switch, too.
+    pub(super) async fn watch_way_out(self, node: Node, mut child: Child) {
+        let mut lives = ShortLives::default();
+        loop {
+            let born = Instant::now();
+            let status = ended(child.wait().await);
+            if self.stopping() {
+                return;
+            }
+            let detail = format!("{status}; is started again");
+            let now = NodeStatus { state: NodeState::Ended, detail, pid: None };
+            self.state().nodes.insert(node.name.clone(), now);
+            self.tell(What::NodeEnded { node: node.name.clone(), status });
+            let again = self.start_again(Kept::WayOut(&node), &mut lives, born).await;
+            let Some(started) = again else { return };
+            child = started;
         }
     }
 

@@ -86,6 +86,9 @@ fn cannot_prove(node: &Node) -> Option<&'static str> {
              `vnet test --running` asks whoever uses the tap",
         ),
         NodeKind::Pcap { .. } => Some("capture files answer nothing: probe a netns, station or vm"),
+        NodeKind::User => {
+            Some("it lets nothing out to the network of this machine: probe a netns, station or vm")
+        }
         NodeKind::Station
         | NodeKind::Netns { .. }
         | NodeKind::Vm(_)
@@ -105,7 +108,8 @@ fn answers(node: &Node) -> bool {
         | NodeKind::Dgram { .. }
         | NodeKind::Tap { .. }
         | NodeKind::Nic { .. }
-        | NodeKind::Pcap { .. } => false,
+        | NodeKind::Pcap { .. }
+        | NodeKind::User => false,
     }
 }
 

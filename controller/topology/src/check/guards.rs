@@ -150,7 +150,10 @@ impl Scope<'_> {
         let said = &interface.said;
         let kind = self.kinds.get(interface.node).and_then(Option::as_ref);
         let ours = matches!(kind, Some(NodeKind::Vm(_) | NodeKind::Station | NodeKind::Netns { .. }));
-        let host = matches!(kind, Some(NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. }));
+        let host = matches!(
+            kind,
+            Some(NodeKind::Tap { .. } | NodeKind::Nic { .. } | NodeKind::Pcap { .. } | NodeKind::User)
+        );
         let trunk = matches!(link, Some(Checked::Attach { vlans: Membership::Trunk { .. }, .. }));
         let by_itself = !trunk && !host && (ours || said.mac.is_some());
         let asked = said.anti_spoof.as_ref();

@@ -47,7 +47,7 @@ impl Hosts<'_> {
             let link = interface.link.filter(|link| self.links[*link].untagged() == Some(vlan));
             let takes = match self.kinds.get(interface.node)?.as_ref()? {
                 NodeKind::Vm(vm) => vm.boot != Boot::Bundled,
-                NodeKind::Station | NodeKind::Pcap { .. } => false,
+                NodeKind::Station | NodeKind::Pcap { .. } | NodeKind::User => false,
                 _ => true,
             };
             link.map(|_| (place, interface, takes))

@@ -58,7 +58,7 @@ fn linux_name(interface: &NodeInterface, sink: &mut Sink) {
 /// Whether a node is one thing of the host. A peer whose socket no path is said of has a socket for each interface.
 fn is_one_thing(node: &Node) -> bool {
     match node.kind.as_ref().map(|kind| kind.value) {
-        Some(Kind::Nic | Kind::Pcap | Kind::Dgram) => true,
+        Some(Kind::Nic | Kind::Pcap | Kind::Dgram | Kind::User) => true,
         Some(Kind::Tap) => node.interface.is_some(),
         Some(Kind::Stream | Kind::VhostUser) => node.listen.is_some() || node.connect.is_some(),
         Some(Kind::Vm | Kind::Station | Kind::Netns) | None => false,

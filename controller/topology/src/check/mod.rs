@@ -20,3 +20,4 @@ pub(crate) mod rules;
 pub(crate) mod services;
 pub(crate) mod shadows;
 pub(crate) mod vlans;
+pub(crate) mod ways_out;

@@ -44,6 +44,13 @@ fn check_one(interface: &NodeInterface, kind: &NodeKind, sink: &mut Sink) {
                     .help("leave it out: frames on a socket have one queue, and share no memory");
             }
         }
+        NodeKind::User => {
+            let model = said.model.as_ref().map(|said| ("model", said.span));
+            for (key, span) in rings.chain(model) {
+                let what = format!("a node of kind {} has no `{key}`", kind.word());
+                sink.error(Code::KeyNotForKind, span, what).help("leave it out: what is there is no machine");
+            }
+        }
         NodeKind::Station
         | NodeKind::VhostUser(_)
         | NodeKind::Tap { .. }

@@ -72,6 +72,7 @@ pub(crate) fn kind(entry: &Entry<Node>, base: &Path, host: &mut Host, sink: &mut
             Some(NodeKind::Nic { interface: name.value.clone() })
         }
         Kind::Pcap => pcap(entry, node, base, host, sink),
+        Kind::User => Some(NodeKind::User),
         Kind::Netns => {
             let namespace = node.netns.as_ref();
             if let Some(name) = namespace {
@@ -95,6 +96,7 @@ fn word(kind: Kind) -> &'static str {
         Kind::Nic => "nic",
         Kind::Pcap => "pcap",
         Kind::Dgram => "dgram",
+        Kind::User => "user",
     }
 }
 

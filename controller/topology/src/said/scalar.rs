@@ -516,7 +516,9 @@ words! {
         Nic = "nic",
         /// Capture files: one is replayed, one is recorded.
         Pcap = "pcap",
-    } not yet ["user", "tunnel"]
+        /// A way out to the network of the host, which needs no rights: passt.
+        User = "user",
+    } not yet ["tunnel"]
     /// `vmm:` of a virtual machine.
     VmmWord {
         /// vmm-lite where KVM runs that guest there, else QEMU.
