@@ -360,6 +360,10 @@ codes! {
         "What comes in by a node of kind `user` is sent to whoever was heard last in its VLAN. With others there than the router, or another address \
          of the router's, answers go astray.",
         mend "give the way out a VLAN of its own, with nothing but a gateway in it";
+    NameServer = "T0926", "a name server that cannot be asked",
+        "Gateways ask the name servers of their router, three at most, for names that are not the lab's. Each is another than the router itself, and \
+         one of the router's routes leads to it.",
+        mend "name a server outside of the lab to whom a route leads";
 }
 
 /// The explanation of the code of that name, if there is one; upper and lower case are the same.

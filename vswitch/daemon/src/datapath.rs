@@ -16,7 +16,7 @@ use crate::{
         routers::Voice,
     },
     recorder::{PIECE, Record, journal::Journal},
-    routers::rows,
+    routers::{Lost, rows},
     rule_log::RuleLog,
     tracking::Tracking,
     worker::{
@@ -125,8 +125,15 @@ impl Attached {
         if let Some(adapter) = self.adapter.as_ref().filter(|adapter| adapter.refused() > 0) {
             detail = format!("{detail}; the {} refused {} frames", adapter.what(), adapter.refused());
         }
-        if let Some(lost) = self.voice.as_ref().map(|voice| voice.lost()).filter(|lost| *lost > 0) {
-            detail = format!("{detail}; {lost} frames were lost for neighbours that do not answer");
+        let told = [
+            (Lost::Unreachable, "frames were lost for neighbours that do not answer"),
+            (Lost::Rate, "questions were not answered, whose stations asked more than 1000 a second"),
+            (Lost::TooMany, "frames were lost of stations for which too much waits"),
+        ];
+        for (why, what) in told {
+            if let Some(lost) = self.voice.as_ref().map(|voice| voice.lost(why)).filter(|lost| *lost > 0) {
+                detail = format!("{detail}; {lost} {what}");
+            }
         }
         (state, detail, features)
     }

@@ -306,7 +306,8 @@ impl Version for V4 {
 
     #[inline(always)]
     fn is_destination(bits: u32) -> bool {
-        is_host_address(Self::address(bits))
+        let address = Self::address(bits);
+        is_host_address(address) && !is_link_local(address)
     }
 
     #[inline(always)]

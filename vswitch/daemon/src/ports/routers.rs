@@ -62,9 +62,9 @@ impl Voice {
         self.letters().counts.clone()
     }
 
-    /// Frames that were lost since a neighbour did not answer.
-    pub(crate) fn lost(&self) -> u64 {
-        self.letters().counts.lost.get(&Lost::Unreachable).copied().unwrap_or(0)
+    /// What the routers lost for this reason.
+    pub(crate) fn lost(&self, why: Lost) -> u64 {
+        self.letters().counts.lost.get(&why).copied().unwrap_or(0)
     }
 
     /// The addresses that the routers have given.

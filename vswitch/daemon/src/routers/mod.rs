@@ -42,7 +42,7 @@ use failed::Failed;
 use ipnet::IpNet;
 use metadata::Metadata;
 use resolve::Asked;
-use segment::Segment;
+use segment::{Segment, Shares};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, Ipv6Addr},
@@ -392,10 +392,26 @@ impl Speaker {
         has_room
     }
 
-    /// Queues an answer, if the VLAN may have one more.
+    /// Queues an answer, if the station that it is for may have one more.
     fn answer(&mut self, vlan: VlanId, frame: Vec<u8>, now: Instant) -> Result<(), Lost> {
+        self.answer_from(|segment| &segment.answers, vlan, frame, now)
+    }
+
+    /// The same of who has an address of the router's.
+    fn answer_who(&mut self, vlan: VlanId, frame: Vec<u8>, now: Instant) -> Result<(), Lost> {
+        self.answer_from(|segment| &segment.addresses, vlan, frame, now)
+    }
+
+    fn answer_from(
+        &mut self,
+        shares: fn(&Segment) -> &Shares,
+        vlan: VlanId,
+        frame: Vec<u8>,
+        now: Instant,
+    ) -> Result<(), Lost> {
         let segment = self.segments.get(&vlan).ok_or(Lost::NoGateway)?;
-        if !segment.answers.take(1, now) {
+        let station = frame.first_chunk().copied().map_or(MacAddr::default(), MacAddr::new);
+        if !shares(segment).take(station, now) {
             return Err(Lost::Rate);
         }
         self.counts.answered += u64::from(self.say(frame));

@@ -2,8 +2,8 @@
 
 use super::{
     Bench, Lost,
-    lab::{gateway, world},
-    mac, read, read_arp, to_router, v4,
+    lab::{gateway, vlan, world},
+    mac, read, read_arp, read_icmp, to_router, v4,
 };
 use etherparse::{NetSlice, TransportSlice};
 use simple_dns::{
@@ -12,7 +12,7 @@ use simple_dns::{
 };
 use vswitch_core::{
     build::{self, Addresses},
-    description::{Origin, Route, Router, Via},
+    description::{Nat, NatRule, Origin, Route, Router, Via},
 };
 
 /// A host of VLAN 20, and one that is reached by another router there.
@@ -238,4 +238,32 @@ fn where_no_way_leads_the_asker_is_told_at_once() {
     bench.said();
     bench.hear(&asks(7, 5353, &message("example.com", 9)));
     assert_eq!(answered(&mut bench), (RCODE::ServerFailure, 0));
+}
+
+#[test]
+fn who_is_outside_is_told_no_names() {
+    let origin = Origin { line: 1, column: 1 };
+    let router = Router {
+        name: "default".into(),
+        gateways: vec![gateway(10, &["10.0.10.1/24"]), gateway(20, &["10.0.20.1/24"])],
+        routes: vec![],
+        nat: vec![Nat { rule: NatRule::Masquerade { vlan: vlan(20) }, origin }],
+        nameservers: vec![],
+    };
+    let mut bench = Bench::silent(world(vec![router]));
+    bench.pass(10);
+    bench.said();
+    let question = message("nobody", 9);
+    let asks = |number: u16, src, own| {
+        build::udp(to_router(number, 7), Addresses::V4(v4(src), v4(own)), (5353, 53), &question)
+    };
+    bench.hear(&asks(20, "10.0.20.7", "10.0.20.1"));
+    assert_eq!(read_icmp(&bench.one(), 20).3[..2], [3, 3], "nobody listens there");
+    // Also not by the other address; and who is inside may ask by either.
+    bench.hear(&asks(20, "10.0.20.7", "10.0.10.1"));
+    assert_eq!(read_icmp(&bench.one(), 20).3[..2], [3, 3]);
+    for own in ["10.0.10.1", "10.0.20.1"] {
+        bench.hear(&asks(10, "10.0.10.7", own));
+        assert_eq!(datagram(&bench.one(), 10).1, (53, 5353));
+    }
 }
