@@ -34,5 +34,6 @@ mod testpmd;
 mod told;
 mod vmm;
 mod vms;
+mod ways_lost;
 mod ways_out;
 mod wild;
