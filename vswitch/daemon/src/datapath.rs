@@ -75,6 +75,8 @@ pub struct Datapath {
     /// Whether another switch had the first lab before.
     resumes: bool,
     journal: Arc<Journal>,
+    /// What waited for a neighbour of the routers who did not answer.
+    unanswered: Arc<Journal>,
     watches: u32,
     captures: Captures,
 }
@@ -155,6 +157,7 @@ impl Datapath {
             running: None,
             resumes: false,
             journal: Arc::new(Journal::new(origin)),
+            unanswered: Arc::new(Journal::new(origin)),
             watches: 0,
             captures: Captures::default(),
         }
@@ -213,6 +216,7 @@ impl Datapath {
             tracing::error!("what rules decide is not logged: no thread for it: {why}");
         }
         self.journal.apply(world.epoch(), world.ports().map(|port| port.id));
+        self.unanswered.follow(world.epoch(), world.ports().map(|port| port.id));
         if let Some(voice) = self.voice() {
             voice.adopt(world.clone(), running.tracking.table().clone());
         }
@@ -298,7 +302,7 @@ impl Datapath {
             }
             AttachmentKind::Routers => {
                 let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
-                let its = Voice::new().with_context(|| name.clone())?;
+                let its = Voice::new(self.unanswered.clone()).with_context(|| name.clone())?;
                 its.adopt(running.world.clone(), running.tracking.table().clone());
                 let hears = (its.clone(), self.origin);
                 let started = Adapter::routers(&name, running.tables.neighbours.clone(), hears, theirs);
@@ -582,9 +586,10 @@ impl Datapath {
         let workers = &self.running()?.workers;
         let since = clock::Instant::from_nanos(self.now().as_nanos().saturating_sub(wanted.last_nanos));
         let mut from = wanted.from.iter().copied();
-        let journal = self.journal.piece(from.next().unwrap_or(0), since, Vec::with_capacity(PIECE));
-        let mut pieces = workers.records(from, since);
-        pieces.insert(0, journal);
+        let mut pieces: Vec<_> = [&self.journal, &self.unanswered]
+            .map(|journal| journal.piece(from.next().unwrap_or(0), since, Vec::with_capacity(PIECE)))
+            .into();
+        pieces.extend(workers.records(from, since));
         let next = pieces.iter().map(|piece| piece.next).collect();
         let more = pieces.iter().any(|piece| !piece.records.is_empty());
         let is_wanted = |record: &Record| match record.event.port() {

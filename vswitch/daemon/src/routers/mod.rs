@@ -45,6 +45,7 @@ use resolve::Asked;
 use segment::{Segment, Shares};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    mem,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
     time::Duration,
@@ -55,6 +56,7 @@ use vswitch_core::{
     description::Link,
     firewall::connections::Connections,
     head::{FrameView, HEAD_BYTES, Head, Network},
+    id::PortId,
     mac::MacAddr,
     route::{Interface, Neighbours, Router, Routing},
     vlan::{Tci, VlanId},
@@ -107,7 +109,22 @@ pub struct Speaker {
     lab: String,
     queue: VecDeque<Vec<u8>>,
     queued_bytes: usize,
+    /// What waited for who did not answer, until somebody asks for it.
+    unanswered: Vec<Unanswered>,
     counts: Counts,
+}
+
+/// A frame that waited for a neighbour who did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unanswered {
+    /// The routers' port.
+    pub port: PortId,
+    /// The neighbour's VLAN.
+    pub vlan: VlanId,
+    /// The frame's first bytes.
+    pub head: Vec<u8>,
+    /// How many it has.
+    pub len: u32,
 }
 
 /// An address that is still to be announced.
@@ -210,6 +227,7 @@ impl Speaker {
             lab: String::new(),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            unanswered: Vec::new(),
             counts: Counts::default(),
         }
     }
@@ -301,6 +319,11 @@ impl Speaker {
         self.ask_again(routing, now);
         self.probe_again(routing, now);
         self.go_on(routing, now);
+    }
+
+    /// What waited for who did not answer, since this was asked last: some of it, if that is much.
+    pub fn unanswered(&mut self) -> Vec<Unanswered> {
+        mem::take(&mut self.unanswered)
     }
 
     /// When there is something to do though nothing is heard; in the past: at once.

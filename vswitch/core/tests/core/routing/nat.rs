@@ -1,5 +1,7 @@
 //! What a router translates: where packets go on, how they look then, and how what answers them finds back.
 
+mod limits;
+
 use super::{GATEWAY, link, v4, v6};
 use crate::support::lab::{Bench, Lab, access, mac, router, vlan};
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader};

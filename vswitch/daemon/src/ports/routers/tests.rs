@@ -8,6 +8,7 @@ use super::{
     Voice,
 };
 use crate::{
+    recorder::journal::Journal,
     routers::lab::{ROUTER, gateway, usual, vlan, world},
     tracking,
 };
@@ -38,7 +39,8 @@ fn bench() -> Bench {
     let (driver, device) = UnixStream::pair().expect("sockets");
     let host = Arc::new(Host::default());
     let port = Port::adopt(device, PortConfig::new("routers"), host.clone()).expect("threads");
-    let (voice, origin) = (Voice::new().expect("a descriptor"), Instant::now());
+    let origin = Instant::now();
+    let voice = Voice::new(Arc::new(Journal::new(origin))).expect("a descriptor");
     let neighbours = Arc::new(Neighbours::new([1, 2]));
     voice.adopt(usual(), Arc::new(tracking::nothing()));
     let hears = (voice.clone(), origin);
