@@ -271,10 +271,13 @@ pub struct LookRequest {
 pub struct TraceRequest {
     /// Node, or `node:interface`.
     pub src: String,
-    /// The same.
+    /// The same, or an IP address.
     pub dst: String,
     /// `icmp`, `tcp/N`, `udp/N`, `arp` or `l2`.
     pub what: String,
+    /// How long its packet is, of `icmp` and `udp/N`; none: some tens of bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u16>,
 }
 
 /// What became, or would become, of a frame.

@@ -115,10 +115,13 @@ pub(super) enum Verb {
     Trace {
         /// From: node or node:interface.
         src: String,
-        /// To: node or node:interface.
+        /// To: node, node:interface or IP address.
         dst: String,
         /// icmp, tcp/PORT, udp/PORT, arp or l2.
         what: String,
+        /// How long its packet is, of icmp and udp.
+        #[arg(long, env = "VNET_SIZE", value_name = "BYTES")]
+        size: Option<u16>,
         #[command(flatten)]
         output: Output,
     },

@@ -73,7 +73,7 @@ async fn show(brought: &up::Brought, lab: &Lab) -> Result<Exit, Failure> {
     let report: crate::api::types::TestReport = brought.api.act("test").await?;
     out::say(format_args!("\n{}\n", report.table()));
     let (src, dst, what) = lab.dropped;
-    let request = TraceRequest { src: src.into(), dst: dst.into(), what: what.into() };
+    let request = TraceRequest { src: src.into(), dst: dst.into(), what: what.into(), size: None };
     let view = brought.api.trace(&request).await?;
     out::say(format_args!(
         "why {src} does not reach {dst} (vnet trace {src} {dst} {what}):\n{}",

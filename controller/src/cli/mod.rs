@@ -120,8 +120,8 @@ fn run(args: Args) -> Result<u8, Failure> {
         Verb::Show { what, interface, output, .. } => {
             done(runtime.block_on(labs::show(name, what, &LookRequest { interface }, output.format)))
         }
-        Verb::Trace { src, dst, what, output } => {
-            let view = runtime.block_on(labs::trace(name, &TraceRequest { src, dst, what }))?;
+        Verb::Trace { src, dst, what, size, output } => {
+            let view = runtime.block_on(labs::trace(name, &TraceRequest { src, dst, what, size }))?;
             done(render::print(&view, output.format))
         }
         Verb::Why { src, dst, last, output } => {

@@ -1,7 +1,7 @@
 //! What else a running lab is asked through its nodes and its switch: `pingall`, `trace`, `exec`.
 
 use super::{
-    frames::{gateway, raw_frame},
+    frames::{frame_of_size, gateway, raw_frame},
     judge::{Outcome, why_not},
     run::{NoWay, Running},
     words,
@@ -16,14 +16,21 @@ use crate::{
 use probe::{Answer, Request, answer::End, ask};
 use std::{net::IpAddr, time::Duration};
 use topology::plan::{Addresses, Expectation, Interface, Node, NodeKind, Probe, Verdict};
-use vswitch_core::{description::Origin, mac::MacAddr};
+use vswitch_core::{
+    description::{Nat, NatRule, Origin, Router},
+    id::PortId,
+    mac::MacAddr,
+};
 use vswitchd::control::{
     client::Client,
-    protocol::{PortState, Sighting},
+    protocol::{Journey, PortState, Sighting},
 };
 
 /// How long a command in a node may take.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(60);
+
+/// An interface, and whose it is.
+type Owner<'a> = (&'a Node, &'a Interface);
 
 impl Running {
     /// Pings every address from every interface of the nodes that can ping. An answer counts if the switch delivered the
@@ -90,39 +97,97 @@ impl Running {
     /// # Errors
     /// The request names no interface, or the switch does not answer.
     pub async fn trace(&self, request: &TraceRequest) -> Result<TraceView, Failure> {
-        let (src, dst) = (self.interface(&request.src)?, self.interface(&request.dst)?);
+        let src = self.interface(&request.src)?;
         let probe = parse_probe(&request.what)?;
-        let known = |mac: Option<MacAddr>, said: &str| {
-            mac.ok_or_else(|| {
-                Failure::invalid("no-mac", format!("{said} has no MAC address that we know")).mend(
-                    "let it send a frame, so that the switch learns it, or state `mac:` on its interface",
-                )
-            })
-        };
-        let from = known(self.macs(src.1).await?.first().copied(), &request.src)?;
-        let addresses = common(src.1, dst.1);
+        let from = self.known_mac(src.1, &request.src).await?;
+        let (dst, addresses) = self.whom_to_trace(src.1, &request.dst)?;
         if addresses.is_none() && probe != Probe::L2 {
             let message = format!("{} and {} have no addresses of one family", request.src, request.dst);
             return Err(Failure::invalid("no-addresses", message).mend("trace `l2` needs none"));
         }
-        let expectation = expectation(src.1, dst.1, addresses, probe);
-        let to = match gateway(&self.plan, &expectation) {
-            Some(routers) => routers,
-            None => known(self.macs(dst.1).await?.first().copied(), &request.dst)?,
+        // Of an address that nobody in the lab has, nothing but the address is asked.
+        let expectation = expectation(src.1, dst.map_or(src.1, |dst| dst.1), addresses, probe);
+        let to = match (gateway(&self.plan, &expectation), dst) {
+            (Some(routers), _) => routers,
+            (None, Some((_, dst))) => self.known_mac(dst, &request.dst).await?,
+            (None, None) => self.routers_own(&expectation).ok_or_else(|| {
+                let message = format!("nobody has {} in the network of {}", request.dst, request.src);
+                Failure::invalid("no-such-interface", message)
+                    .mend("say a node, node:interface, or an address that a gateway leads to")
+            })?,
         };
-        let frame = raw_frame(&expectation, from, to);
+        let frame = match request.size {
+            None => raw_frame(&expectation, from, to),
+            Some(size) => frame_of_size(&expectation, (from, to), size.into()).ok_or_else(|| {
+                Failure::invalid("bad-size", format!("no packet of `{}` has {size} bytes", request.what))
+                    .mend("a size is for icmp and udp/PORT, and leaves room for their headers")
+            })?,
+        };
         let port = src.1.port;
         let sent = frame.clone();
         let journey = self.switch(move |switch| switch.trace(port, sent)).await?;
         let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-        let way = (port, dst.1.port);
-        let why_not = match why_not(&self.plan.description, way, &journey) {
+        let reaches = match dst {
+            Some(dst) => Some(self.reaches((port, dst), &journey).await?),
+            None => None,
+        };
+        let view = self.trace_of(&Sighting { port, at_nanos: 0, head: frame, len, journey });
+        Ok(TraceView { reaches, ..view })
+    }
+
+    /// Whether a frame from a port came to an interface, and if not, why.
+    async fn reaches(
+        &self,
+        (src, dst): (PortId, (&Node, &Interface)),
+        journey: &Journey,
+    ) -> Result<Reaches, Failure> {
+        let why_not = match why_not(&self.plan.description, (src, dst.1.port), journey) {
             why_not if journey.copies.contains(&dst.1.port) => self.not_up(dst).await?.or(why_not),
             why_not => why_not,
         };
-        let reaches = Reaches { destination: format!("{}:{}", dst.0.name, dst.1.name), why_not };
-        let view = self.trace_of(&Sighting { port, at_nanos: 0, head: frame, len, journey });
-        Ok(TraceView { reaches: Some(reaches), ..view })
+        Ok(Reaches { destination: format!("{}:{}", dst.0.name, dst.1.name), why_not })
+    }
+
+    /// The MAC address of an interface that was `said`.
+    async fn known_mac(&self, interface: &Interface, said: &str) -> Result<MacAddr, Failure> {
+        self.macs(interface).await?.first().copied().ok_or_else(|| {
+            Failure::invalid("no-mac", format!("{said} has no MAC address that we know"))
+                .mend("let it send a frame, so that the switch learns it, or state `mac:` on its interface")
+        })
+    }
+
+    /// Whom `said` means: an interface, or an address, whoever has it. With it the addresses of a packet there, if it can be of one family.
+    fn whom_to_trace(
+        &self,
+        src: &Interface,
+        said: &str,
+    ) -> Result<(Option<Owner<'_>>, Option<Addresses>), Failure> {
+        let Ok(address) = said.parse::<IpAddr>() else {
+            let dst = self.interface(said)?;
+            return Ok((Some(dst), common(src, dst.1)));
+        };
+        let interfaces =
+            self.plan.nodes.iter().flat_map(|node| node.interfaces.iter().map(move |its| (node, its)));
+        let has = |interface: &Interface| interface.addresses.iter().any(|own| own.addr() == address);
+        let mut own = src.addresses.iter().map(ipnet::IpNet::addr);
+        let own = own.find(|own| own.is_ipv4() == address.is_ipv4());
+        let mut owners = interfaces.filter(|(_, interface)| has(interface));
+        // Tenants may have the same addresses: then it is nobody's in particular.
+        let owner = owners.next().filter(|_| owners.next().is_none());
+        Ok((owner, own.map(|src| Addresses { src, dst: address })))
+    }
+
+    /// The routers' MAC address, if what is expected goes to an address of theirs in the network of its source.
+    fn routers_own(&self, expectation: &Expectation) -> Option<MacAddr> {
+        let dst = expectation.addresses?.dst;
+        let mut routers = self.plan.description.routing.iter().flat_map(|routing| &routing.routers);
+        let is_own = |router: &Router| {
+            let mut own = router.gateways.iter().flat_map(|gateway| &gateway.addresses);
+            let is_outside =
+                |nat: &Nat| matches!(nat.rule, NatRule::Static { outside, .. } if outside == dst);
+            own.any(|own| own.addr() == dst) || router.nat.iter().any(is_outside)
+        };
+        self.plan.routers().filter(|_| routers.any(is_own))?.mac
     }
 
     /// Why nothing is heard behind the port of an interface; none: it is up.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use topology::plan::{Addresses, Expectation, Plan, Probe};
 use vswitch_core::{
     build::{self, Ethernet},
-    head::{Head, Network, TcpFlags, Transport},
+    head::{ETHERNET_LEN, Head, Network, TcpFlags, Transport},
     mac::MacAddr,
 };
 use vswitchd::control::protocol::Sighting;
@@ -163,20 +163,37 @@ pub(super) fn gateway(plan: &Plan, expectation: &Expectation) -> Option<MacAddr>
 
 /// The probe as a frame straight to the destination's MAC address.
 pub(super) fn raw_frame(expectation: &Expectation, src: MacAddr, dst: MacAddr) -> Vec<u8> {
+    frame_with(expectation, (src, dst), MARKER)
+}
+
+/// The same with a packet of so many bytes; none if it cannot be as long, or as short.
+pub(super) fn frame_of_size(
+    expectation: &Expectation,
+    (src, dst): (MacAddr, MacAddr),
+    size: usize,
+) -> Option<Vec<u8>> {
+    let headers = frame_with(expectation, (src, dst), &[]).len() - ETHERNET_LEN;
+    let is_filled =
+        matches!(expectation.probe, Probe::Icmp | Probe::Udp(_)) && expectation.addresses.is_some();
+    let data = size.checked_sub(headers).filter(|_| is_filled && size <= usize::from(u16::MAX))?;
+    Some(frame_with(expectation, (src, dst), &vec![0; data]))
+}
+
+fn frame_with(expectation: &Expectation, (src, dst): (MacAddr, MacAddr), data: &[u8]) -> Vec<u8> {
     let link = Ethernet { src, dst, tag: None };
     let Some(addresses) = expectation.addresses.and_then(pair) else {
-        return build::raw(link, probe::ETHERTYPE, MARKER);
+        return build::raw(link, probe::ETHERTYPE, data);
     };
     let ports = |port| (49_152, port);
     match (expectation.probe, addresses) {
-        (Probe::L2, _) => build::raw(link, probe::ETHERTYPE, MARKER),
+        (Probe::L2, _) => build::raw(link, probe::ETHERTYPE, data),
         (Probe::Tcp(port), _) => build::tcp_syn(link, addresses, ports(port), 1),
-        (Probe::Udp(port), _) => build::udp(link, addresses, ports(port), MARKER),
+        (Probe::Udp(port), _) => build::udp(link, addresses, ports(port), data),
         (Probe::Arp, build::Addresses::V4(src, dst)) => {
             build::arp_request(Ethernet { dst: MacAddr::BROADCAST, ..link }, src, dst)
         }
         (Probe::Arp, build::Addresses::V6(src, dst)) => build::neighbour_solicitation(link, src, dst),
-        (Probe::Icmp, _) => build::echo(link, addresses, build::Echo::Request, 1, 1, MARKER),
+        (Probe::Icmp, _) => build::echo(link, addresses, build::Echo::Request, 1, 1, data),
     }
 }
 

@@ -11,6 +11,10 @@ pub const CODES: &[(&str, &str)] = &[
         "bad-request",
         "the controller does not understand the request: the two `vnet` are of different versions",
     ),
+    (
+        "bad-size",
+        "a size is of packets of icmp and udp/PORT: room for their headers, and 65,535 bytes at most",
+    ),
     ("bad-span", "a span of time is a number and its unit: ms, s, m or h"),
     (
         "bench",

@@ -1,9 +1,14 @@
 //! Whom a question is about: an interface, a node with all of its interfaces, or an address that nobody is known to have.
 
 use crate::failure::Failure;
+use ipnet::IpNet;
 use std::{fmt, net::IpAddr};
 use topology::plan::{Interface, Node, Plan};
-use vswitch_core::{id::PortId, mac::MacAddr};
+use vswitch_core::{
+    description::{Gateway, NatRule, Router},
+    id::PortId,
+    mac::MacAddr,
+};
 use vswitchd::recorder::{Event, Record};
 
 /// One end.
@@ -13,6 +18,10 @@ pub(super) struct End {
     ports: Vec<PortId>,
     pub(super) macs: Vec<MacAddr>,
     addresses: Vec<IpAddr>,
+    /// Addresses outside by which routers lead to it, some of which others have too.
+    outside: Vec<IpAddr>,
+    /// The port of the routers, which give back what waited there.
+    routers: Option<PortId>,
     /// It was named by an IPv6 address, of which the recorder keeps the last 32 bits.
     by_last_bits: bool,
 }
@@ -27,8 +36,15 @@ impl End {
             (None, None) => node.name == said || format!("{}:{}", node.name, interface.name) == said,
         };
         let by_last_bits = matches!(ip, Some(IpAddr::V6(_)));
-        let mut end =
-            Self { said: said.into(), ports: vec![], macs: vec![], addresses: vec![], by_last_bits };
+        let mut end = Self {
+            said: said.into(),
+            ports: vec![],
+            macs: vec![],
+            addresses: vec![],
+            outside: vec![],
+            routers: plan.routers().map(|port| port.id),
+            by_last_bits,
+        };
         for (node, interface) in interfaces(plan) {
             if is_meant(node, interface) {
                 end.ports.push(interface.port);
@@ -36,6 +52,7 @@ impl End {
                 end.addresses.extend(interface.addresses.iter().map(ipnet::IpNet::addr));
             }
         }
+        end.outside = end.addresses.iter().flat_map(|address| outside(plan, *address)).collect();
         if let Some(routers) = plan.routers().filter(|port| port.node == said || port.name() == said) {
             end.ports.push(routers.id);
             end.macs.extend(routers.mac);
@@ -65,7 +82,10 @@ impl End {
     fn is_source(&self, record: &Record) -> bool {
         if !self.ports.is_empty() {
             let happened_here = record.event.port().is_some_and(|port| self.ports.contains(&port));
-            return happened_here || self.ports.iter().any(|port| record.event.takes_from(*port));
+            // What waited for a neighbour of a router is judged once more there, as it came.
+            let waited = record.event.port().is_some_and(|port| Some(port) == self.routers)
+                && record.frame.is_some_and(|frame| self.macs.contains(&frame.src));
+            return happened_here || waited || self.ports.iter().any(|port| record.event.takes_from(*port));
         }
         record.frame.is_some_and(|frame| {
             self.macs.contains(&frame.src) || self.addresses.iter().any(|address| frame.may_be_from(*address))
@@ -77,9 +97,41 @@ impl End {
         matches!(record.event, Event::Lost { to, .. } if self.ports.contains(&to))
             || record.frame.is_some_and(|frame| {
                 self.macs.contains(&frame.dst)
-                    || self.addresses.iter().any(|address| frame.may_be_for(*address))
+                    || self.addresses.iter().chain(&self.outside).any(|address| frame.may_be_for(*address))
             })
     }
+}
+
+/// The addresses outside by which routers lead to a host: one of its own, or those that it shares with others whose source or port is translated.
+fn outside(plan: &Plan, host: IpAddr) -> Vec<IpAddr> {
+    let routers = plan.description.routing.iter().flat_map(|routing| &routing.routers);
+    let is_its = |router: &&Router| {
+        router.gateways.iter().any(|gateway| gateway.addresses.iter().any(|own| own.contains(&host)))
+    };
+    let mut all = Vec::new();
+    for router in routers.filter(is_its) {
+        let into = |vlan| router.nat.iter().any(|nat| nat.rule == NatRule::Masquerade { vlan });
+        let masquerades = router.nat.iter().any(|nat| matches!(nat.rule, NatRule::Masquerade { .. }));
+        for nat in &router.nat {
+            match nat.rule {
+                NatRule::Static { outside, host: its, .. } if its == host => all.push(outside),
+                NatRule::Static { .. } => {}
+                NatRule::Forward { host: its, .. } if its != host => {}
+                // What is masqueraded has the address of the router where it goes out; ports are forwarded there, or everywhere.
+                NatRule::Forward { .. } | NatRule::Masquerade { .. } => {
+                    let outer = |gateway: &&Gateway| !masquerades || into(gateway.vlan);
+                    let own = router.gateways.iter().filter(outer);
+                    let own = own.flat_map(|gateway| gateway.addresses.iter());
+                    let is_inside =
+                        |own: &&IpNet| !own.contains(&host) && own.addr().is_ipv4() == host.is_ipv4();
+                    all.extend(own.filter(is_inside).map(IpNet::addr));
+                }
+            }
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 fn interfaces(plan: &Plan) -> impl Iterator<Item = (&Node, &Interface)> {
@@ -117,7 +169,10 @@ impl About {
     /// The ports to which all that is covered happened; empty: it may be anywhere.
     pub(super) fn ports(&self) -> Vec<PortId> {
         match (&self.src, &self.dst) {
-            (Some(src), Some(dst)) if !src.ports.is_empty() => [&src.ports[..], &dst.ports].concat(),
+            (Some(src), Some(dst)) if !src.ports.is_empty() => {
+                let routers: Vec<_> = src.routers.into_iter().collect();
+                [&src.ports[..], &dst.ports, &routers].concat()
+            }
             _ => Vec::new(),
         }
     }

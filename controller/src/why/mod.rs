@@ -2,6 +2,7 @@
 
 mod end;
 mod group;
+mod routed;
 mod words;
 
 use crate::{

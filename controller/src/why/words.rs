@@ -3,6 +3,7 @@
 use super::{
     group::{Alike, Group},
     millis,
+    routed::AtRouter,
 };
 use crate::{
     api::why::{WhyFrame, WhyGroup, WhyKind},
@@ -12,6 +13,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use topology::plan::{Node, Plan};
 use vswitch_core::{
     clock::Instant,
+    description::Membership,
     drop_reason::DropReason,
     fdb::Former,
     firewall::{
@@ -21,8 +23,10 @@ use vswitch_core::{
     head::{Protocol, ethertype},
     id::{PortId, SwitchId},
     mac::MacAddr,
+    route::Routing,
     trace::{self, LearnedStep, Refused, Step},
-    world::{Port, World},
+    vlan::VlanId,
+    world::{Port, Role, World},
 };
 use vswitchd::recorder::{Event, Folded, FrameNote, Record, Version, What};
 
@@ -37,7 +41,7 @@ pub(super) struct Words<'a> {
 /// Which kind of record an event makes.
 pub(super) const fn kind(event: Event) -> WhyKind {
     match event {
-        Event::Dropped { .. } => WhyKind::Dropped,
+        Event::Dropped { .. } | Event::Unanswered { .. } => WhyKind::Dropped,
         Event::Lost { .. } => WhyKind::Lost,
         Event::Learned { what: LearnedStep::New | LearnedStep::Moved { .. }, .. } => WhyKind::Learned,
         Event::Learned { .. } => WhyKind::NotLearned,
@@ -59,9 +63,10 @@ impl Words<'_> {
         // What an older file said is not known: the present one's lines may be others.
         let (said, rule) = match (old, reason, to.or(event.port()).and_then(|port| self.port(port))) {
             (None, Some(reason), Some(port)) => {
-                let (line, does) = self.line(reason, port);
-                (Some(format!("{}:{line}", self.plan.description.file)), Some(does))
+                let (line, does) = self.line(reason, port, &group.last);
+                (Some(self.place(line)), Some(does))
             }
+            (None, None, _) => self.leads(&group.last).unzip(),
             _ => (None, None),
         };
         WhyGroup {
@@ -98,10 +103,42 @@ impl Words<'_> {
         self.links_down.contains(&port).then(|| self.plan.nodes.iter().find_map(interface)).flatten()
     }
 
+    fn place(&self, line: u32) -> String {
+        format!("{}:{line}", self.plan.description.file)
+    }
+
+    /// The line by which a router was to pass on what waited for a neighbour in vain, and what it says.
+    fn leads(&self, record: &Record) -> Option<(String, String)> {
+        let Event::Unanswered { vlan, .. } = record.event else { return None };
+        let (line, next) = AtRouter::of(self, record)?.next(vlan)?;
+        Some((self.place(line), format!("leads it to {next}")))
+    }
+
+    /// The VLAN of what came in untagged where something happened.
+    pub(super) fn untagged(&self, event: Event) -> Option<VlanId> {
+        match &self.port(event.port()?)?.role {
+            Role::Switched { vlans: Membership::Access(vlan), .. } => Some(*vlan),
+            Role::Switched { vlans: Membership::Trunk { native, .. }, .. } => *native,
+            _ => None,
+        }
+    }
+
+    pub(super) fn vlan_name(&self, vlan: VlanId) -> String {
+        self.world
+            .vlan_name(vlan)
+            .map_or_else(|| format!("VLAN {vlan}"), |name| format!("VLAN {name} ({vlan})"))
+    }
+
+    /// The address, if it was kept, or only one interface of the file has such.
+    pub(super) fn whole(&self, address: Folded, version: Version) -> Option<IpAddr> {
+        address.whole(version).or_else(|| self.owned(address, version).map(|(_, whole)| whole))
+    }
+
     /// The line that decided a drop at `port`, or else the line that says the port.
-    fn line(&self, reason: DropReason, port: &Port) -> (u32, String) {
-        match trace::rule(reason, self.world, port) {
-            Some(rule) => (rule.line, rule.does),
+    fn line(&self, reason: DropReason, port: &Port, record: &Record) -> (u32, String) {
+        let rule = trace::rule(reason, self.world, port).map(|rule| (rule.line, rule.does));
+        match rule.or_else(|| AtRouter::of(self, record)?.line(reason)) {
+            Some(said) => said,
             None => (port.origin.line, format!("says {}; no line of the file decides this", port.name)),
         }
     }
@@ -123,6 +160,14 @@ impl Words<'_> {
                     1 => step.to_string(),
                     many => format!("{step}, the last of {many} addresses"),
                 }
+            }
+            Event::Unanswered { vlan, .. } => {
+                let next = AtRouter::of(self, record).and_then(|at| at.next(vlan));
+                let whom = next.map_or_else(|| "the next hop".into(), |(_, next)| next.to_string());
+                format!(
+                    "dropped: it waited for {whom} in {}, who did not answer the router",
+                    self.vlan_name(vlan)
+                )
             }
             Event::Up { .. } => "came up: a driver runs".into(),
             Event::Down { port, .. } if self.links_down.contains(&port) => {
@@ -182,11 +227,8 @@ impl Words<'_> {
             What::Arp { .. } => Tuple::Other { ethertype: ethertype::ARP },
             What::Ip { version: Version::V6, .. } if frame.dst.is_group() => return None,
             What::Ip { version, src, dst, protocol, transport } => {
-                let whole = |address: Folded| {
-                    address.whole(version).or_else(|| self.owned(address, version).map(|(_, whole)| whole))
-                };
-                let service = Service::of(transport);
-                Tuple::Ip(IpTuple { src: whole(src)?, dst: whole(dst)?, protocol, service })
+                let (src, dst) = (self.whole(src, version)?, self.whole(dst, version)?);
+                Tuple::Ip(IpTuple { src, dst, protocol, service: Service::of(transport) })
             }
         })
     }
@@ -228,12 +270,20 @@ impl Words<'_> {
         }
     }
 
+    /// Whether a router has this address of its own.
+    fn is_gateway(&self, folded: Folded, version: Version) -> bool {
+        let gateways = self.world.routing().into_iter().flat_map(Routing::interfaces);
+        let mut own = gateways.flat_map(|gateway| gateway.said.addresses.iter().map(ipnet::IpNet::addr));
+        own.any(|own| version == Version::V4 && folded.whole(version) == Some(own))
+    }
+
     /// An address and whose it is. Of an IPv6 address the last 32 bits were kept: others that no file names may end so, too.
     fn address(&self, folded: Folded, version: Version) -> String {
         let words = folded.words(version);
         match (self.owned(folded, version), version) {
             (Some((node, _)), Version::V4) => format!("{words} ({})", node.name),
             (Some((node, _)), Version::V6) => format!("{words} (perhaps {})", node.name),
+            (None, _) if self.is_gateway(folded, version) => format!("{words} (a gateway)"),
             (None, _) => words,
         }
     }
@@ -295,6 +345,9 @@ fn mend(group: &Group) -> Option<String> {
         }
         Event::Learned { what: LearnedStep::TableFull, .. } => {
             "nothing: frames to that address are flooded until there is room"
+        }
+        Event::Unanswered { .. } => {
+            "see that whoever has that address runs, and is in that VLAN: `vnet show neighbours`, `vnet show ports`; if nobody has it, change the route or the destination"
         }
         Event::Faulted { .. } => {
             "`vnet show ports` says more; reset the guest's driver or start its VMM anew"

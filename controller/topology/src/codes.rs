@@ -326,6 +326,9 @@ codes! {
     NatTwice = "T0914", "translated twice",
         "A port outside leads to one node, an address outside is one node's, a node has one address outside, and a VLAN is masqueraded into or not.",
         mend "remove one of the two";
+    NatTaken = "T0915", "an address outside that a node has",
+        "The router answers for an address outside in its VLAN. If a node there has it too, which of the two gets a frame is chance.",
+        mend "name another address of that network, which no node there has";
     DhcpRange = "T0910", "addresses that a gateway cannot give",
         "A gateway gives addresses of a network of its own, from the first to the last of a range, and 65,536 at most. The network's own address and \
          its broadcast address are nobody's. The gateway's address and those of `addresses` may lie in the range: nobody else is given them.",
@@ -360,6 +363,10 @@ codes! {
         "What comes in by a node of kind `user` is sent to whoever was heard last in its VLAN. With others there than the router, or another address \
          of the router's, answers go astray.",
         mend "give the way out a VLAN of its own, with nothing but a gateway in it";
+    NameServer = "T0926", "a name server that cannot be asked",
+        "Gateways ask the name servers of their router, three at most, for names that are not the lab's. Each is another than the router itself, and \
+         one of the router's routes leads to it.",
+        mend "name a server outside of the lab to whom a route leads";
 }
 
 /// The explanation of the code of that name, if there is one; upper and lower case are the same.

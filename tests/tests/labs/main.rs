@@ -35,5 +35,6 @@ mod told;
 mod user;
 mod vmm;
 mod vms;
+mod ways_lost;
 mod ways_out;
 mod wild;

@@ -96,7 +96,8 @@ impl Drop for Server {
     }
 }
 
-fn is_left_out(what: &str) -> bool {
+/// Whether hosts on ways out cannot be played here; says so of `what`.
+pub(crate) fn is_left_out(what: &str) -> bool {
     let has = |program: &str| Command::new(program).arg("--help").output().is_ok();
     let (root, busybox, curl) = (rustix::process::geteuid().is_root(), has("busybox"), has("curl"));
     let is_left_out = !(root && busybox && curl);
@@ -161,6 +162,8 @@ fn a_host_reaches_the_internet_by_the_routers_address_and_a_forwarded_port_leads
 
     let (connections, _) = lab.expect(0, &["show", "connections"]);
     assert!(connections.contains("> 203.0.113.80:80"), "what is outside of it: {connections}");
+    let of_ipv6 = connections.lines().find(|line| line.contains("[2001:db8:80::80]:80")).expect("of IPv6");
+    assert!(of_ipv6.contains("[2001:db8::2]:") && of_ipv6.contains("> [2001:db8:80::80]:80"), "{of_ipv6}");
     let (told, _) = lab.expect(0, &["trace", "web1", "inet", "tcp/80"]);
     assert!(told.contains("translated: goes on from 192.0.2.2:"), "{told}");
     lab.expect(0, &["down"]);

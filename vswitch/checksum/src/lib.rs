@@ -80,6 +80,15 @@ impl Sum {
     }
 }
 
+/// Whether the checksum of an IPv4 header without options is right (RFC 791 §3.1, RFC 1071 §1).
+#[inline(always)]
+pub fn is_sound_header(header: &[u8; 20]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    // In ones' complement zero is all ones, and what is folded stays what it is modulo that: a header of zeros alone is none.
+    sum != 0 && sum.is_multiple_of(0xffff)
+}
+
 /// The same sum in little more than 32 bits.
 const fn fold_once(sum: u64) -> u64 {
     (sum & 0xffff_ffff) + (sum >> 32)
@@ -87,7 +96,7 @@ const fn fold_once(sum: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::Sum;
+    use super::{Sum, is_sound_header};
     extern crate alloc;
     use alloc::vec::Vec;
     use proptest::prelude::*;
@@ -111,6 +120,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_header_is_sound_if_its_sum_is_all_ones(
+            mut header in proptest::array::uniform20(prop_oneof![any::<u8>(), Just(0xff), Just(0)]),
+            mended in any::<bool>(),
+        ) {
+            if mended {
+                header[10..12].fill(0);
+                let checksum = Sum::ZERO.add_bytes(&header).checksum();
+                header[10..12].copy_from_slice(&checksum);
+            }
+            let is_sound = is_sound_header(&header);
+            prop_assert_eq!(is_sound, naive(&header) == 0xffff);
+            prop_assert!(is_sound || !mended);
+        }
+
         #[test]
         fn it_equals_the_naive_sum_however_the_bytes_are_cut(
             bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(0xff), Just(0)], 0..2000),

@@ -99,6 +99,9 @@ pub struct Router {
     /// Which packets get other addresses when it passes them on; of several rules for one packet the first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nat: Vec<Nat>,
+    /// Whom its gateways ask for names that are not the lab's, one after the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nameservers: Vec<IpAddr>,
 }
 
 /// A rule of network address translation (RFC 2663).

@@ -118,6 +118,7 @@ impl Course {
                 gateways: vec![gateway(0, 10), gateway(1, 20)],
                 routes: (0..several).map(route).collect(),
                 nat: self.nat.then_some(masquerade).into_iter().collect(),
+                nameservers: Vec::new(),
             }],
             hosts: vec![],
             ssh_keys: vec![],

@@ -16,7 +16,7 @@ use crate::{
         routers::Voice,
     },
     recorder::{PIECE, Record, journal::Journal},
-    routers::rows,
+    routers::{Lost, rows},
     rule_log::RuleLog,
     tracking::Tracking,
     worker::{
@@ -75,6 +75,8 @@ pub struct Datapath {
     /// Whether another switch had the first lab before.
     resumes: bool,
     journal: Arc<Journal>,
+    /// What waited for a neighbour of the routers who did not answer.
+    unanswered: Arc<Journal>,
     watches: u32,
     captures: Captures,
 }
@@ -125,8 +127,15 @@ impl Attached {
         if let Some(adapter) = self.adapter.as_ref().filter(|adapter| adapter.refused() > 0) {
             detail = format!("{detail}; the {} refused {} frames", adapter.what(), adapter.refused());
         }
-        if let Some(lost) = self.voice.as_ref().map(|voice| voice.lost()).filter(|lost| *lost > 0) {
-            detail = format!("{detail}; {lost} frames were lost for neighbours that do not answer");
+        let told = [
+            (Lost::Unreachable, "frames were lost for neighbours that do not answer"),
+            (Lost::Rate, "questions were not answered, whose stations asked more than 1000 a second"),
+            (Lost::TooMany, "frames were lost of stations for which too much waits"),
+        ];
+        for (why, what) in told {
+            if let Some(lost) = self.voice.as_ref().map(|voice| voice.lost(why)).filter(|lost| *lost > 0) {
+                detail = format!("{detail}; {lost} {what}");
+            }
         }
         (state, detail, features)
     }
@@ -148,6 +157,7 @@ impl Datapath {
             running: None,
             resumes: false,
             journal: Arc::new(Journal::new(origin)),
+            unanswered: Arc::new(Journal::new(origin)),
             watches: 0,
             captures: Captures::default(),
         }
@@ -206,6 +216,7 @@ impl Datapath {
             tracing::error!("what rules decide is not logged: no thread for it: {why}");
         }
         self.journal.apply(world.epoch(), world.ports().map(|port| port.id));
+        self.unanswered.follow(world.epoch(), world.ports().map(|port| port.id));
         if let Some(voice) = self.voice() {
             voice.adopt(world.clone(), running.tracking.table().clone());
         }
@@ -291,7 +302,7 @@ impl Datapath {
             }
             AttachmentKind::Routers => {
                 let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
-                let its = Voice::new().with_context(|| name.clone())?;
+                let its = Voice::new(self.unanswered.clone()).with_context(|| name.clone())?;
                 its.adopt(running.world.clone(), running.tracking.table().clone());
                 let hears = (its.clone(), self.origin);
                 let started = Adapter::routers(&name, running.tables.neighbours.clone(), hears, theirs);
@@ -575,9 +586,10 @@ impl Datapath {
         let workers = &self.running()?.workers;
         let since = clock::Instant::from_nanos(self.now().as_nanos().saturating_sub(wanted.last_nanos));
         let mut from = wanted.from.iter().copied();
-        let journal = self.journal.piece(from.next().unwrap_or(0), since, Vec::with_capacity(PIECE));
-        let mut pieces = workers.records(from, since);
-        pieces.insert(0, journal);
+        let mut pieces: Vec<_> = [&self.journal, &self.unanswered]
+            .map(|journal| journal.piece(from.next().unwrap_or(0), since, Vec::with_capacity(PIECE)))
+            .into();
+        pieces.extend(workers.records(from, since));
         let next = pieces.iter().map(|piece| piece.next).collect();
         let more = pieces.iter().any(|piece| !piece.records.is_empty());
         let is_wanted = |record: &Record| match record.event.port() {

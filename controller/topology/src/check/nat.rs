@@ -153,10 +153,15 @@ impl Rules<'_> {
                 .help("name another address of that network, or forward ports of this one");
             return None;
         }
-        if router.networks.find(address).is_none() {
+        let Some(network) = router.networks.find(address) else {
             let what = format!("{address} is in no network of router `{}`", router.name);
             sink.error(Code::NatOutside, outside.span, what)
                 .help("the router answers for it in the network of one of its gateways, so it is to be an address there");
+            return None;
+        };
+        if let Some(taken) = self.taken(network.vlan, address) {
+            let what = format!("{address} is the address of a node in that VLAN");
+            sink.error(Code::NatTaken, outside.span, what).label(taken, "its address");
             return None;
         }
         let host = hosts.iter().find(|(_, host)| host.is_ipv4() == address.is_ipv4());
@@ -177,6 +182,16 @@ impl Rules<'_> {
             vlan,
             host,
         })
+    }
+
+    /// Where it is said that a node has an address in this VLAN, if one does.
+    fn taken(&self, vlan: VlanId, address: IpAddr) -> Option<Span> {
+        let Scope { interfaces, links, .. } = self.scope;
+        let there =
+            |interface: &&NodeInterface| interface.link.and_then(|link| links[link].untagged()) == Some(vlan);
+        let mut said =
+            interfaces.iter().filter(there).flat_map(|interface| interface.said.addresses.iter().flatten());
+        said.find(|said| said.value.0.addr() == address).map(|said| said.span)
     }
 
     /// The addresses of a node in the networks of this router, each with its VLAN; none was told.

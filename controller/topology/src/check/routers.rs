@@ -9,7 +9,8 @@ use crate::{
     report::{Sink, Span, visible},
     said::{
         lab::{Lab, Vlan},
-        read::Entry,
+        read::{Entry, OneOrMany, Said},
+        route::NameServer,
     },
 };
 use ipnet::IpNet;
@@ -54,9 +55,16 @@ pub(crate) struct Router {
     routes: Vec<Route>,
     /// What it translates.
     pub(crate) nat: Vec<description::Nat>,
+    nameservers: Vec<IpAddr>,
 }
 
 impl Router {
+    /// Whether it passes on what is for an address.
+    fn leads_to_any(&self, address: IpAddr) -> bool {
+        let connected = self.networks.find(address).map(|connected| connected.vlan);
+        self.leads_to(address, connected)
+    }
+
     /// Whether it passes on what is for an address that is in this VLAN, if any is known.
     pub(crate) fn leads_to(&self, address: IpAddr, vlan: Option<VlanId>) -> bool {
         let connected = self.networks.find(address);
@@ -162,7 +170,7 @@ impl Routers {
             }
             let networks = Networks::of(&gateways);
             let (name, routes, nat) = (name.to_owned(), Vec::new(), Vec::new());
-            routers.list.push(Router { name, gateways, networks, routes, nat });
+            routers.list.push(Router { name, gateways, networks, routes, nat, nameservers: Vec::new() });
         }
         // What is wrong with gateways was told; routes that lead there are not to blame.
         let sound = all_read && sink.count() == before;
@@ -172,6 +180,8 @@ impl Routers {
             let compiled = routes::check(said, router.as_deref().filter(|_| sound), sink);
             if let Some(router) = router {
                 router.routes = compiled;
+                let said = entry.value.iter().filter_map(|router| router.nameservers.as_ref());
+                router.nameservers = said.flat_map(|said| name_servers(said, router, sink)).collect();
             }
         }
         routers
@@ -261,9 +271,43 @@ impl Routers {
             gateways: router.gateways.iter().map(gateway).collect(),
             routes: router.routes.clone(),
             nat: router.nat.clone(),
+            nameservers: router.nameservers.clone(),
         };
         self.list.iter().map(router).collect()
     }
+}
+
+/// Name servers that a router asks, at most: as many as resolvers do.
+const MOST_NAME_SERVERS: usize = 3;
+
+/// Those of a router: others, to whom a way leads.
+fn name_servers(said: &Said<OneOrMany<NameServer>>, router: &Router, sink: &mut Sink) -> Vec<IpAddr> {
+    let list = &said.value.0;
+    if list.is_empty() {
+        sink.error(Code::EmptyList, said.span, "no name server is in this list");
+    }
+    if list.len() > MOST_NAME_SERVERS {
+        let what =
+            format!("a router asks {MOST_NAME_SERVERS} name servers at most, and these are {}", list.len());
+        sink.error(Code::NameServer, said.span, what).help("leave some out: each is waited for 2 s");
+    }
+    for (place, server) in list.iter().enumerate() {
+        let NameServer(address) = server.value;
+        if refuse_unusable(address.into(), server.span, sink) {
+            continue;
+        }
+        if let Some(own) = router.networks.own(address) {
+            sink.error(Code::NameServer, server.span, format!("{address} is the router's own address"))
+                .label(own, "the gateway")
+                .help("name a server that knows of names outside of the lab");
+        } else if list[..place].iter().any(|other| other.value == server.value) {
+            sink.error(Code::NameServer, server.span, format!("{address} stands here twice"));
+        } else if is_link_local(address) || !router.leads_to_any(address) {
+            sink.error(Code::NameServer, server.span, format!("no route of this router leads to {address}"))
+                .help("add one, like `routes: [{ to: default, via: ADDRESS }]`");
+        }
+    }
+    list.iter().map(|server| server.value.0).collect()
 }
 
 /// Whether an address is one that each link has anew (RFC 4291 §2.5.6).

@@ -20,6 +20,8 @@ said_map! {
         routes: Vec<Said<Sound<Route>>> = "routes";
         /// Which packets get other addresses when it passes them on.
         nat: Vec<Said<Sound<Nat>>> = "nat";
+        /// Whom its gateways ask for names that are not the lab's, one after the other.
+        nameservers: Said<OneOrMany<NameServer>> = "nameservers";
     } not yet []
 }
 
@@ -76,7 +78,22 @@ impl Form for Via {
     }
 }
 
+/// The address of a name server, of either family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NameServer(pub(crate) IpAddr);
+
+impl Form for NameServer {
+    const FORM: &'static str =
+        "the address of a name server, like 192.0.2.1 or 2001:db8::1 (no prefix length)";
+    const PATTERN: &'static str = "^[0-9a-fA-F.:]+$";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().map(Self)
+    }
+}
+
 forms! {
+    NameServer by read_form;
     To by read_form;
     Via by read_form;
 }

@@ -20,7 +20,9 @@ mod tests;
 
 pub use chain::MAX_CHAIN;
 pub use from_guest::{Defect, Frame, FromGuest, HEAD_BYTES, MAX_BATCH, MAX_FRAME, Payload};
-pub use to_guest::{Claim, Edited, Granted, Lease, MakeHead, NoRoom, Published, Rooms, Stream, ToGuest};
+pub use to_guest::{
+    Claim, Edited, Front, FrontChange, Granted, Lease, MakeHead, NoRoom, Published, Rooms, Stream, ToGuest,
+};
 
 use super::{fault::PortFault, memory::GuestMemory};
 use crate::{features, layout::RingSize};

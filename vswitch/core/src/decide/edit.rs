@@ -75,6 +75,9 @@ impl<'t> Change<'t> {
 /// Bytes of both addresses of a link.
 const MACS: usize = 12;
 
+/// Where the eight bytes of an IP header begin in which its hops stand, and of IPv4 its checksum.
+const HOPS: usize = ETHERNET_LEN + 4;
+
 /// The change of frames that come and go untagged, computed once for many of them: a frame of the common kind is changed as by [`Change::apply`], without a look
 /// at what they have in common.
 #[derive(Debug, Clone, Copy)]
@@ -111,22 +114,30 @@ impl Untagged {
         (usize::from(rewrite.at) == ETHERNET_LEN).then_some(Self { link, packet })
     }
 
-    /// Writes the changed `head` to the start of `out`; returns how many bytes that are.
+    /// From where on a frame stays as it is, but for a checksum.
+    pub const fn same_from(&self) -> usize {
+        match self.packet {
+            Packet::Routed => HOPS + 8,
+            Packet::Translated { .. } => HOPS + 20,
+        }
+    }
+
+    /// Hands `put` what changes in a frame that begins so, and what stands before [that](Self::same_from), each with its place. False if
+    /// it is not of the common kind.
     #[inline(always)]
-    pub fn apply(&self, head: &[u8], out: &mut [u8; HEAD_BYTES + TAG_LEN]) -> usize {
-        const IP: usize = ETHERNET_LEN;
-        let len = TagEdit::Keep.apply(head, out);
-        out[..MACS].copy_from_slice(&self.link);
-        // Whatever stands behind `len` is not sent.
+    pub fn front(&self, head: &[u8], mut put: impl FnMut(usize, &[u8])) -> bool {
+        let Some(first) = head.first_chunk::<{ HOPS + 8 }>() else { return false };
+        put(0, &self.link);
+        put(MACS, &first[MACS..MACS + 8]);
         match &self.packet {
             Packet::Routed => {
-                if let Some(ip) = out[IP..].first_chunk_mut() {
-                    one_hop_less(ip);
+                if let Some(hops) = first.last_chunk() {
+                    put(HOPS, &one_hop_less(*hops, first[ETHERNET_LEN] >> 4 == 6));
                 }
+                true
             }
-            Packet::Translated { quick, is_tcp: true } => quick.apply::<{ IP + 20 + 16 }>(out),
-            Packet::Translated { quick, is_tcp: false } => quick.apply::<{ IP + 20 + 6 }>(out),
+            Packet::Translated { quick, is_tcp: true } => quick.front::<{ HOPS + 16 + 16 }>(head, put),
+            Packet::Translated { quick, is_tcp: false } => quick.front::<{ HOPS + 16 + 6 }>(head, put),
         }
-        len
     }
 }

@@ -27,6 +27,9 @@ use std::net::IpAddr;
 /// How many ports are tried for a connection, one after the other, before it counts as one for which there is none.
 const TRIES: u16 = 128;
 
+/// The same where none was found for another connection of the same ends this second.
+const TRIES_WHERE_SCARCE: u16 = 8;
+
 /// Ports below this are for what a system does itself: theirs stay among them (RFC 4787 §4.2.3).
 const SYSTEM_PORTS: u16 = 1024;
 
@@ -278,14 +281,19 @@ impl<'a> Case<'a> {
         let may_change = source.is_some_and(|source| source.is_shared)
             && key.ends() != Ends::Pair
             && has_free_ports(key.protocol());
-        let digest = self.routers.connections.digest(key);
-        for port in ports(own, digest).take(if may_change { TRIES.into() } else { 1 }) {
+        let Routers { connections, now, learning, .. } = *self.routers;
+        let digest = connections.digest(key);
+        // What all that compete for these ports have in common.
+        let ends = connections.digest(&Key::new(scope, hosts, key.protocol(), answered(0)));
+        let is_scarce = may_change && connections.is_scarce(ends, now);
+        let tries = match (may_change, is_scarce) {
+            (true, false) => TRIES,
+            (true, true) => TRIES_WHERE_SCARCE,
+            (false, _) => 1,
+        };
+        for port in ports(own, digest).take(tries.into()) {
             let inverse = Key::new(scope, hosts, key.protocol(), answered(port));
-            let is_free = || {
-                let Routers { connections, now, .. } = *self.routers;
-                connections.is_free(connections.digest(&inverse), now)
-            };
-            if !is_free() {
+            if !connections.is_free(connections.digest(&inverse), now) {
                 continue;
             }
             match self.open_pair(key, event, &inverse) {
@@ -294,6 +302,9 @@ impl<'a> Case<'a> {
                 // Another worker opened it this moment: its next packet finds it.
                 Opened::Already | Opened::Refused(_) => return Err(DropReason::NatExhausted),
             }
+        }
+        if may_change && learning && !is_scarce {
+            connections.note_scarce(ends, now);
         }
         Err(DropReason::NatExhausted)
     }

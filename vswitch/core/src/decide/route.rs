@@ -167,11 +167,11 @@ impl<'a> Gateway<'a> {
         };
         let route = router.find(dst);
         // Whether they hear it from there they decide themselves: neighbours speak from addresses that no router passes on.
-        if is_link_local(dst) || route.is_some_and(|route| route.onward == Onward::Own) {
+        if dst.is_ipv6() && is_link_local(dst) || route.is_some_and(|route| route.onward == Onward::Own) {
             tracer.step(|| Step::to_router(router, ToRouter::Own(dst)));
             return Ok((Found::Own, None));
         }
-        if !packet.is_routable(interface, router) {
+        if !packet.is_routable(interface, router) || is_link_local(dst) {
             return Err(DropReason::Martian);
         }
         let (vlan, next) = self.next((view, &packet), (dst, route), tracer)?;
@@ -329,8 +329,12 @@ pub(super) fn may_send(src: IpAddr, interface: &Interface, router: &Router) -> b
         }
 }
 
+/// Whether an address is one that each link has anew (RFC 3927, RFC 4291 §2.5.6).
 pub(super) fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
 }
 
 /// Whether an address may be one host's: none of 0/8, 127/8, 224/4, 240/4 (RFC 6890), no group, and not that of nobody or of the host itself.

@@ -7,7 +7,7 @@ use super::{
     route::{is_host_address, is_link_local, may_send},
 };
 use crate::{
-    checksum::Sum,
+    checksum::is_sound_header,
     fdb::Place,
     head::{ETHERNET_LEN, MAX_FRAME_LEN, TAG_LEN, ethertype},
     route::{
@@ -201,8 +201,8 @@ impl Gateway<'_> {
         }
     }
 
-    /// Reads as many as there is room for; the one that is to be read after these.
-    #[inline(always)]
+    /// Reads as many as there is room for; the one that is to be read after these. A function of its own, whose loop has all registers.
+    #[inline(never)]
     fn read<'f, V: Version>(
         &self,
         mut next: Option<(&'f [u8], u32)>,
@@ -276,21 +276,23 @@ impl<A: Bits> Runs<A> {
     };
 }
 
+/// The IP header of a frame that begins so, if it stands `at` that place and the EtherType before it announces that.
+#[inline(always)]
+fn behind<const LEN: usize>(at: usize, announced: u16, bytes: &[u8]) -> Option<&[u8; LEN]> {
+    if gates::ethertype(at, bytes)? == announced { bytes.get(at..)?.first_chunk() } else { None }
+}
+
 impl Version for V4 {
     type Address = u32;
 
     #[inline(always)]
     fn ends(at: usize, bytes: &[u8], len: u32) -> Option<[u32; 2]> {
-        if gates::ethertype(at, bytes)? != ethertype::IPV4 {
-            return None;
-        }
-        let header = bytes.get(at..)?.first_chunk::<20>()?;
+        let header = behind::<20>(at, ethertype::IPV4, bytes)?;
         let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
         let is_sound = header[0] == 0x45 && total >= 20 && at + total <= len as usize && header[8] > 1;
-        // RFC 1812 §5.2.2: the sum over all of it, its checksum included.
-        let is_sound = is_sound && Sum::ZERO.add_bytes(header).checksum() == [0, 0];
         let [src, dst] = [header[12..].first_chunk()?, header[16..].first_chunk()?];
-        is_sound.then(|| [src, dst].map(|octets| u32::from_be_bytes(*octets)))
+        // RFC 1812 §5.2.2.
+        (is_sound && is_sound_header(header)).then(|| [src, dst].map(|octets| u32::from_be_bytes(*octets)))
     }
 
     #[inline(always)]
@@ -304,7 +306,8 @@ impl Version for V4 {
 
     #[inline(always)]
     fn is_destination(bits: u32) -> bool {
-        is_host_address(Self::address(bits))
+        let address = Self::address(bits);
+        is_host_address(address) && !is_link_local(address)
     }
 
     #[inline(always)]
@@ -318,10 +321,7 @@ impl Version for V6 {
 
     #[inline(always)]
     fn ends(at: usize, bytes: &[u8], len: u32) -> Option<[u128; 2]> {
-        if gates::ethertype(at, bytes)? != ethertype::IPV6 {
-            return None;
-        }
-        let header = bytes.get(at..)?.first_chunk::<40>()?;
+        let header = behind::<40>(at, ethertype::IPV6, bytes)?;
         let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
         // TCP, UDP and ICMPv6: behind anything else a route of the sender's own may stand.
         let is_sound = header[0] >> 4 == 6 && matches!(header[6], 6 | 17 | 58) && header[7] > 1;

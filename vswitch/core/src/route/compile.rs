@@ -111,7 +111,8 @@ fn compile_router(said: &description::Router, nat: Option<Nat>) -> Result<Router
         routes.push(Route { to: route.to.trunc(), onward, origin: route.origin });
     }
     let (routes, v4, v6) = table::compile(routes);
-    Ok(Router { name: said.name.clone(), v4, v6, routes, nat })
+    let (name, nameservers) = (said.name.clone(), said.nameservers.clone());
+    Ok(Router { name, v4, v6, routes, nat, nameservers })
 }
 
 /// The addresses of a connected network that are for all in it: its last and, as of old, its first (RFC 1812 §4.2.3.1, RFC 3021 §2.1).

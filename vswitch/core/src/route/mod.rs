@@ -70,6 +70,7 @@ pub struct Router {
     pub v6: Tables<u128>,
     routes: Vec<Route>,
     nat: Option<Nat>,
+    nameservers: Vec<IpAddr>,
 }
 
 /// One of a router's routes.
@@ -181,6 +182,11 @@ impl Router {
             IpAddr::V4(from) => self.v4.senders.find(from.to_bits()),
             IpAddr::V6(from) => self.v6.senders.find(from.to_bits()),
         }
+    }
+
+    /// Whom its gateways ask for names that are not the lab's, one after the other.
+    pub fn nameservers(&self) -> &[IpAddr] {
+        &self.nameservers
     }
 
     /// All routes: those of its gateways, then the static ones, in the order of the description.

@@ -66,6 +66,11 @@ impl Nat {
         (!said.nat.is_empty()).then_some(nat)
     }
 
+    /// Whether packets that go into this VLAN have the router's own address as their source: what is there is outside.
+    pub fn masquerades(&self, vlan: VlanId) -> bool {
+        self.masquerades.contains(&vlan)
+    }
+
     /// The addresses that hosts have outside in this VLAN: the router answers for them there.
     pub(super) fn addresses(&self, vlan: VlanId) -> impl Iterator<Item = IpAddr> + '_ {
         self.outward.values().filter(move |outside| outside.vlan == vlan).map(|outside| outside.address)
@@ -99,7 +104,7 @@ impl Nat {
         {
             return Some(Source { address: outside.address, is_shared: false });
         }
-        let masquerades = vlan != to.said.vlan && self.masquerades.contains(&to.said.vlan);
+        let masquerades = vlan != to.said.vlan && self.masquerades(to.said.vlan);
         let own = || to.source(next).filter(|own| own.is_ipv4() == src.is_ipv4());
         (masquerades || is_hairpin).then(own)?.map(|address| Source { address, is_shared: true })
     }

@@ -56,20 +56,21 @@ impl Rewrite {
         };
         link[..6].copy_from_slice(&self.dst.octets());
         link[6..].copy_from_slice(&self.src.octets());
-        one_hop_less(ip);
+        let [version, ..] = *ip;
+        if let Some(hops) = ip.last_chunk_mut() {
+            *hops = one_hop_less(*hops, version >> 4 == 6);
+        }
     }
 }
 
-/// One hop less in an IP header that begins so, and in its checksum.
+/// One hop less in the eight bytes of an IP header in which its hops stand, of which there are some: of IPv4 also in the checksum, the last of them.
 #[inline(always)]
-pub(crate) fn one_hop_less(ip: &mut [u8; 12]) {
-    if ip[0] >> 4 == 6 {
-        ip[7] = ip[7].saturating_sub(1);
-        return;
+pub(crate) fn one_hop_less(bytes: [u8; 8], is_v6: bool) -> [u8; 8] {
+    // As one word: bytes that are written one by one cannot be read as a word at once.
+    let word = u64::from_be_bytes(bytes);
+    if is_v6 {
+        return word.wrapping_sub(1 << 32).to_be_bytes();
     }
-    let before = u16::from_be_bytes([ip[8], ip[9]]);
-    ip[8] = ip[8].saturating_sub(1);
-    let after = u16::from_be_bytes([ip[8], ip[9]]);
-    let checksum = u16::from_be_bytes([ip[10], ip[11]]);
-    ip[10..].copy_from_slice(&one_for_another(checksum, before, after).to_be_bytes());
+    let checksum = one_for_another(word as u16, 0x100, 0);
+    (word & !0xffff | u64::from(checksum)).wrapping_sub(1 << 24).to_be_bytes()
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     firewall::connections::{Ends, Hosts, Key},
-    head::{ETHERNET_LEN, HEAD_BYTES, TAG_LEN},
+    head::ETHERNET_LEN,
 };
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -227,23 +227,27 @@ pub(crate) struct Quick {
 }
 
 impl Quick {
-    /// Changes a whole frame that begins so, without tag and options, whose transport checksum stands `AT` that place. It has hops left, and a complete checksum.
+    /// Puts what changes in a frame that begins so, without tag and options, whose transport checksum stands in place `AT`: it has hops left, and that
+    /// checksum is complete. False if that is not in its head.
     #[inline(always)]
-    pub(crate) fn apply<const AT: usize>(&self, frame: &mut [u8; HEAD_BYTES + TAG_LEN]) {
-        const IP: usize = ETHERNET_LEN;
-        frame[IP + 8] = frame[IP + 8].wrapping_sub(1);
-        let header = mended(u16::from_be_bytes([frame[IP + 10], frame[IP + 11]]), self.header.into());
-        frame[IP + 10..IP + 12].copy_from_slice(&header.to_be_bytes());
-        let before = u16::from_be_bytes([frame[AT], frame[AT + 1]]);
+    pub(crate) fn front<const AT: usize>(&self, head: &[u8], mut put: impl FnMut(usize, &[u8])) -> bool {
+        const HOPS: usize = ETHERNET_LEN + 4;
+        let Some(hops) = head.get(HOPS..).and_then(<[u8]>::first_chunk) else { return false };
+        let Some(before) = head.get(AT..).and_then(<[u8]>::first_chunk) else { return false };
+        let word = u64::from_be_bytes(*hops);
+        let header = mended(word as u16, self.header.into());
+        put(HOPS, &(word & !0xffff | u64::from(header)).wrapping_sub(1 << 24).to_be_bytes());
+        put(HOPS + 8, &self.addresses);
+        put(HOPS + 16, &self.ports);
+        let before = u16::from_be_bytes(*before);
         // RFC 768: zero says that there is none, which stays so, and is never computed.
-        let is_udp = AT == IP + 20 + 6;
+        let is_udp = AT == HOPS + 16 + 6;
         if !(is_udp && before == 0) {
             let after = mended(before, self.covered.into());
             let after = if is_udp && after == 0 { 0xffff } else { after };
-            frame[AT..AT + 2].copy_from_slice(&after.to_be_bytes());
+            put(AT, &after.to_be_bytes());
         }
-        frame[IP + 12..IP + 20].copy_from_slice(&self.addresses);
-        frame[IP + 20..IP + 24].copy_from_slice(&self.ports);
+        true
     }
 }
 

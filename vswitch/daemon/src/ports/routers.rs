@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     control::protocol::{LeaseRow, LeaseTable, NeighbourRow, NeighbourState, PoolRow},
-    routers::{Counts, Lost, Speaker, failed::FAILED_FOR},
+    recorder::{Event, journal::Journal},
+    routers::{Counts, Lost, Speaker, Unanswered, failed::FAILED_FOR},
 };
 use rustix::event::{EventfdFlags, Timespec, eventfd};
 use std::{
@@ -22,9 +23,10 @@ use vhost_net_backend::driver::{Moved, QueuePair};
 use vswitch_core::{clock, firewall::connections::Connections, route::Neighbours, world::World};
 
 /// What the datapath and the routers' thread have in common.
-#[derive(Debug)]
 pub(crate) struct Voice {
     letters: Mutex<Letters>,
+    /// Where it is recorded what waited for who does not answer.
+    journal: Arc<Journal>,
     /// Readable while there is a World to be adopted.
     wake: OwnedFd,
 }
@@ -44,9 +46,9 @@ struct Letters {
 impl Voice {
     /// # Errors
     /// Descriptors ran out.
-    pub(crate) fn new() -> io::Result<Arc<Self>> {
+    pub(crate) fn new(journal: Arc<Journal>) -> io::Result<Arc<Self>> {
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Arc::new(Self { letters: Mutex::default(), wake }))
+        Ok(Arc::new(Self { letters: Mutex::default(), journal, wake }))
     }
 
     /// The routers are to speak for this World from now on.
@@ -62,9 +64,9 @@ impl Voice {
         self.letters().counts.clone()
     }
 
-    /// Frames that were lost since a neighbour did not answer.
-    pub(crate) fn lost(&self) -> u64 {
-        self.letters().counts.lost.get(&Lost::Unreachable).copied().unwrap_or(0)
+    /// What the routers lost for this reason.
+    pub(crate) fn lost(&self, why: Lost) -> u64 {
+        self.letters().counts.lost.get(&why).copied().unwrap_or(0)
     }
 
     /// The addresses that the routers have given.
@@ -107,7 +109,6 @@ impl Voice {
 }
 
 /// The routers.
-#[derive(Debug)]
 pub(super) struct Routers {
     speaker: Speaker,
     voice: Arc<Voice>,
@@ -162,6 +163,9 @@ impl Outside for Routers {
         let taken = pair.receive_up_to(Self::TAKEN, |_, frame| self.speaker.receive(frame, now));
         if taken > 0 || is_due || is_new {
             self.due = self.speaker.next_due();
+        }
+        for Unanswered { port, vlan, head, len } in self.speaker.unanswered() {
+            self.voice.journal.frame(Event::Unanswered { port, vlan }, (&head, len));
         }
         Ok(if taken > 0 { Moved::Frame } else { Moved::Nothing })
     }

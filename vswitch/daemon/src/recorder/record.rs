@@ -63,6 +63,13 @@ pub enum Event {
         /// What was made of it.
         what: LearnedStep<Former>,
     },
+    /// A frame waited for a neighbour of a router, who did not answer.
+    Unanswered {
+        /// The routers' port.
+        port: PortId,
+        /// The neighbour's VLAN.
+        vlan: VlanId,
+    },
     /// A driver runs: frames can flow both ways.
     Up {
         /// The port.
@@ -125,8 +132,8 @@ impl FaultKind {
     }
 }
 
-/// How many causes [`Event::cause`] tells apart: the reasons, five ways to learn, three states of a link.
-pub(super) const CAUSES: usize = DropReason::COUNT + 8;
+/// How many causes [`Event::cause`] tells apart: the reasons, five ways to learn, three states of a link, who does not answer.
+pub(super) const CAUSES: usize = DropReason::COUNT + 9;
 
 impl Event {
     /// The port that it counts for: where the frame came in, so that a guest that floods uses up nobody's records but its own.
@@ -136,6 +143,7 @@ impl Event {
             Self::Dropped { port, .. }
             | Self::Lost { port, .. }
             | Self::Learned { port, .. }
+            | Self::Unanswered { port, .. }
             | Self::Up { port }
             | Self::Down { port }
             | Self::Faulted { port, .. } => Some(port),
@@ -169,6 +177,7 @@ impl Event {
             Self::Up { .. } => 5,
             Self::Down { .. } => 6,
             Self::Faulted { .. } | Self::Applied => 7,
+            Self::Unanswered { .. } => 8,
         };
         DropReason::COUNT + other
     }

@@ -25,11 +25,16 @@ impl Speaker {
         }
         let packet =
             decide::packet(head, heard.judged()).map_err(|_| Lost::Malformed)?.ok_or(Lost::NotOurs)?;
-        let is_local = |address| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-        if is_local(packet.dst) && !has(routing, interface, packet.dst) {
+        let is_local = |address| match address {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        // Of IPv4 only that of metadata comes here, where somebody may listen to it or not.
+        if packet.dst.is_ipv6() && is_local(packet.dst) && !has(routing, interface, packet.dst) {
             return Err(Lost::NotOurs);
         }
-        let is_neighbours = is_local(packet.dst) && is_local(packet.src) && super::speaks_v6(interface);
+        let speaks = packet.dst.is_ipv4() || super::speaks_v6(interface);
+        let is_neighbours = is_local(packet.dst) && is_local(packet.src) && speaks;
         if !is_neighbours && !packet.is_routable(interface, heard.router())
             || has(routing, interface, packet.src)
         {

@@ -37,14 +37,15 @@ use crate::{control::protocol::LeaseTable, tracking};
 use advertise::Advert;
 use alive::{Probe, Walk};
 use dhcp::Dhcp;
-use dns::Dns;
+use dns::{Dns, upstream::Upstream};
 use failed::Failed;
 use ipnet::IpNet;
 use metadata::Metadata;
 use resolve::Asked;
-use segment::Segment;
+use segment::{Segment, Shares};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    mem,
     net::{IpAddr, Ipv6Addr},
     sync::Arc,
     time::Duration,
@@ -55,6 +56,7 @@ use vswitch_core::{
     description::Link,
     firewall::connections::Connections,
     head::{FrameView, HEAD_BYTES, Head, Network},
+    id::PortId,
     mac::MacAddr,
     route::{Interface, Neighbours, Router, Routing},
     vlan::{Tci, VlanId},
@@ -101,12 +103,28 @@ pub struct Speaker {
     adverts: BTreeMap<VlanId, Advert>,
     dhcp: Dhcp,
     dns: Dns,
+    upstream: Upstream,
     metadata: Metadata,
     /// The lab's name.
     lab: String,
     queue: VecDeque<Vec<u8>>,
     queued_bytes: usize,
+    /// What waited for who did not answer, until somebody asks for it.
+    unanswered: Vec<Unanswered>,
     counts: Counts,
+}
+
+/// A frame that waited for a neighbour who did not answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unanswered {
+    /// The routers' port.
+    pub port: PortId,
+    /// The neighbour's VLAN.
+    pub vlan: VlanId,
+    /// The frame's first bytes.
+    pub head: Vec<u8>,
+    /// How many it has.
+    pub len: u32,
 }
 
 /// An address that is still to be announced.
@@ -204,10 +222,12 @@ impl Speaker {
             adverts: BTreeMap::new(),
             dhcp: Dhcp::default(),
             dns: Dns::default(),
+            upstream: Upstream::default(),
             metadata: Metadata::default(),
             lab: String::new(),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            unanswered: Vec::new(),
             counts: Counts::default(),
         }
     }
@@ -241,6 +261,7 @@ impl Speaker {
         }
         self.probes.retain(|key, _| is_neighbours(*key));
         self.failed.clear();
+        self.upstream.clear();
         // What waits to be sent was said by the World before.
         let mac = routing.map(|routing| routing.mac);
         let mut lost = 0;
@@ -296,9 +317,15 @@ impl Speaker {
         self.advertise(routing, now);
         self.serve_who_waited(routing, now);
         self.tell_again(routing, now);
+        self.ask_others_again(routing, now);
         self.ask_again(routing, now);
         self.probe_again(routing, now);
         self.go_on(routing, now);
+    }
+
+    /// What waited for who did not answer, since this was asked last: some of it, if that is much.
+    pub fn unanswered(&mut self) -> Vec<Unanswered> {
+        mem::take(&mut self.unanswered)
     }
 
     /// When there is something to do though nothing is heard; in the past: at once.
@@ -315,6 +342,7 @@ impl Speaker {
             .chain(adverts)
             .chain(self.dhcp.next_due())
             .chain(self.metadata.next_due())
+            .chain(self.upstream.next_due())
             .chain(asked)
             .chain(probes)
             .chain(self.walk.due())
@@ -389,10 +417,26 @@ impl Speaker {
         has_room
     }
 
-    /// Queues an answer, if the VLAN may have one more.
+    /// Queues an answer, if the station that it is for may have one more.
     fn answer(&mut self, vlan: VlanId, frame: Vec<u8>, now: Instant) -> Result<(), Lost> {
+        self.answer_from(|segment| &segment.answers, vlan, frame, now)
+    }
+
+    /// The same of who has an address of the router's.
+    fn answer_who(&mut self, vlan: VlanId, frame: Vec<u8>, now: Instant) -> Result<(), Lost> {
+        self.answer_from(|segment| &segment.addresses, vlan, frame, now)
+    }
+
+    fn answer_from(
+        &mut self,
+        shares: fn(&Segment) -> &Shares,
+        vlan: VlanId,
+        frame: Vec<u8>,
+        now: Instant,
+    ) -> Result<(), Lost> {
         let segment = self.segments.get(&vlan).ok_or(Lost::NoGateway)?;
-        if !segment.answers.take(1, now) {
+        let station = frame.first_chunk().copied().map_or(MacAddr::default(), MacAddr::new);
+        if !shares(segment).take(station, now) {
             return Err(Lost::Rate);
         }
         self.counts.answered += u64::from(self.say(frame));

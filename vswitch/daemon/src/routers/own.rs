@@ -119,7 +119,15 @@ impl Speaker {
                 let reset = Answer::to(&heard.view(), heard.head).ok_or(Lost::NotOurs)?;
                 self.answer(heard.vlan, reset.bytes().to_vec(), now)
             }
-            Transport::Udp { src, dst: dns::PORT } => self.hear_dns(heard, src, now),
+            // Who is outside is told no names.
+            Transport::Udp { src, dst: dns::PORT }
+                if !heard.router().nat().is_some_and(|nat| nat.masquerades(heard.vlan)) =>
+            {
+                self.hear_dns(heard, src, now)
+            }
+            Transport::Udp { src: dns::PORT, dst } if self.upstream.asker(dst).is_some() => {
+                self.hear_name_server(heard, dst, now)
+            }
             Transport::Udp { .. } => {
                 sound()?;
                 self.tell(heard, Wrong::Port, now)
@@ -194,7 +202,7 @@ impl Speaker {
             }
         };
         let segment = self.segments.get(&heard.vlan).ok_or(Lost::NoGateway)?;
-        if !segment.errors.take(1, now) {
+        if !segment.errors.take(heard.head.link.src, now) {
             return Err(Lost::Rate);
         }
         message.extend(&packet[..packet.len().min(quoted)]);

@@ -1,6 +1,6 @@
 //! Finding neighbours: frames are held while these are asked for, a few for each, and not more than a share for each VLAN.
 
-use super::{Heard, Key, Lost, Speaker, TRIES, TRY_EVERY};
+use super::{Heard, Key, Lost, Speaker, TRIES, TRY_EVERY, Unanswered};
 use std::collections::{BTreeMap, VecDeque};
 use vswitch_core::{clock::Instant, route::Routing, vlan::VlanId};
 
@@ -13,6 +13,9 @@ pub(super) const ASKED_BY_ONE: usize = 64;
 
 /// Bytes of frames of one VLAN that wait.
 pub(super) const HELD_BYTES: usize = 1 << 20;
+
+/// Frames that are noted at a time as having waited in vain: no more are recorded of a moment.
+const NOTED: usize = 64;
 
 /// A neighbour that is asked for.
 #[derive(Debug)]
@@ -39,6 +42,7 @@ impl Speaker {
     /// Keeps a frame for a neighbour that is not known, who is asked for.
     pub(super) fn hold(&mut self, heard: Heard<'_>, key: Key, now: Instant) -> Result<(), Lost> {
         if self.failed.has(key, now) {
+            self.note_unanswered(heard, key);
             self.tell_unreachable(heard, now);
             return Err(Lost::Unreachable);
         }
@@ -110,8 +114,19 @@ impl Speaker {
             for held in asked.held {
                 self.counts.lose(Lost::Unreachable);
                 // Each is told, by what it says now: it was read when it came.
-                self.with(routing, &held.frame, |speaker, heard| speaker.tell_unreachable(heard, now));
+                self.with(routing, &held.frame, |speaker, heard| {
+                    speaker.note_unanswered(heard, key);
+                    speaker.tell_unreachable(heard, now);
+                });
             }
+        }
+    }
+
+    /// Notes that a frame is lost, for whoever records it.
+    fn note_unanswered(&mut self, heard: Heard<'_>, (vlan, _): Key) {
+        if self.unanswered.len() < NOTED {
+            let (port, head, len) = (heard.routing.port, heard.judged().to_vec(), heard.view().len);
+            self.unanswered.push(Unanswered { port, vlan, head, len });
         }
     }
 
@@ -120,11 +135,9 @@ impl Speaker {
         let Some(asked) = self.asked.remove(&key) else { return };
         self.counts.resolved += 1;
         for held in asked.held {
-            // The routes may be others than when it came.
+            // As if it came now: the routes may be others. What waits for a name server is for the router itself.
             self.with(routing, &held.frame, |speaker, heard| {
-                let goes_on =
-                    speaker.waits_for(heard, now).and_then(|waits| speaker.forward(heard, waits, now));
-                if let Err(why) = goes_on {
+                if let Err(why) = speaker.hear_packet(heard, now) {
                     speaker.counts.lose(why);
                 }
             });

@@ -1,10 +1,19 @@
 //! What a VLAN with a gateway may have of the routers.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU64, time::Duration};
-use vswitch_core::{clock::Instant, limits::Bucket};
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    num::NonZeroU64,
+    time::Duration,
+};
+use vswitch_core::{clock::Instant, limits::Bucket, mac::MacAddr};
 
-/// Answers and ICMP errors a second, each.
+/// Answers and ICMP errors a second, each, for one share of a VLAN's stations.
 const PER_SECOND: NonZeroU64 = NonZeroU64::new(1000).expect("it is not zero");
+
+/// Shares that a VLAN has: its stations are spread over them, so that one who asks too often takes nothing from most others.
+const SHARES: usize = 32;
 
 /// Questions a second: more than may be under way, so that each is asked at last.
 const ASKS_PER_SECOND: NonZeroU64 = NonZeroU64::new(200).expect("it is not zero");
@@ -19,11 +28,34 @@ const NEIGHBOURS: u32 = vswitch_core::route::CAPACITY as u32 / 8;
 /// How long a conflict is not answered again (RFC 5227 §1.1, DEFEND_INTERVAL).
 const DEFEND_EVERY: Duration = Duration::from_secs(10);
 
+/// What the stations of a VLAN are told, each its share of it. Which share is whose nobody can guess.
+#[derive(Debug)]
+pub(super) struct Shares {
+    buckets: [Bucket; SHARES],
+    whose: RandomState,
+}
+
+impl Shares {
+    fn new() -> Self {
+        let bucket = |_| Bucket::of_pieces(PER_SECOND, AT_ONCE);
+        Self { buckets: std::array::from_fn(bucket), whose: RandomState::new() }
+    }
+
+    /// Whether one more may be said to this station; then it is.
+    pub(super) fn take(&self, station: MacAddr, now: Instant) -> bool {
+        let share = self.whose.hash_one(station.to_u64()) % SHARES as u64;
+        self.buckets[share as usize].take(1, now)
+    }
+}
+
 /// A VLAN with a gateway.
 #[derive(Debug)]
 pub(super) struct Segment {
-    pub(super) answers: Bucket,
-    pub(super) errors: Bucket,
+    /// Who has the router's addresses: without that nothing reaches it.
+    pub(super) addresses: Shares,
+    /// All other answers.
+    pub(super) answers: Shares,
+    pub(super) errors: Shares,
     pub(super) asks: Bucket,
     /// How many neighbours it had when they were counted, and those that came since.
     neighbours: u32,
@@ -36,8 +68,9 @@ pub(super) struct Segment {
 impl Segment {
     pub(super) fn new() -> Self {
         Self {
-            answers: Bucket::of_pieces(PER_SECOND, AT_ONCE),
-            errors: Bucket::of_pieces(PER_SECOND, AT_ONCE),
+            addresses: Shares::new(),
+            answers: Shares::new(),
+            errors: Shares::new(),
             asks: Bucket::of_pieces(ASKS_PER_SECOND, ASKS_AT_ONCE),
             neighbours: 0,
             counted: 0,

@@ -22,8 +22,8 @@ use std::{ops::Range, sync::Arc};
 use vhost_net_backend::device::{
     fault::PortFault,
     ring::{
-        Claim, Defect, Edited, Frame, FromGuest, Granted, Lease, NoRoom, Published, Rooms, ToGuest,
-        make_visible,
+        Claim, Defect, Edited, Frame, FromGuest, Front, FrontChange, Granted, Lease, NoRoom, Published,
+        Rooms, ToGuest, make_visible,
     },
 };
 use vswitch_core::{
@@ -612,7 +612,7 @@ fn write(
             edit => {
                 let change = Change::of(edit, translations.of(edit.rewrite.as_ref()));
                 match Untagged::of(&change) {
-                    Some(untagged) => write_untagged(lease, place, frames, untagged, edited),
+                    Some(untagged) => write_quick(lease, place, frames, &Quick(untagged, change), edited),
                     None => write_changed(lease, place, frames, change, edited),
                 }
             }
@@ -621,15 +621,34 @@ fn write(
     }
 }
 
+/// A change that is [quick](Untagged), and all of it.
+struct Quick<'t>(Untagged, Change<'t>);
+
+impl FrontChange<{ HEAD_BYTES + head::TAG_LEN }> for Quick<'_> {
+    #[inline(always)]
+    fn same_from(&self) -> usize {
+        self.0.same_from()
+    }
+
+    #[inline(always)]
+    fn front(&self, head: &[u8], room: &Front<'_>) -> bool {
+        self.0.front(head, |at, bytes| room.put(at, bytes))
+    }
+
+    fn all(&self, head: &[u8], out: &mut [u8; HEAD_BYTES + head::TAG_LEN]) -> usize {
+        self.1.apply(head, out)
+    }
+}
+
 #[inline(never)]
-fn write_untagged<'f>(
+fn write_quick<'f>(
     lease: &mut Lease<'_>,
     place: usize,
     frames: impl Iterator<Item = Frame<'f>>,
-    untagged: Untagged,
+    change: &Quick<'_>,
     edited: &mut Heads,
 ) {
-    lease.write_edited(place, frames, |head, out| untagged.apply(head, out), edited);
+    lease.write_fronts(place, frames, change, edited);
 }
 
 #[inline(never)]

@@ -26,6 +26,7 @@ mod scale;
 mod shapes;
 mod tags;
 mod traffic;
+mod translated;
 mod workers;
 mod worlds;
 

@@ -242,7 +242,7 @@ impl Message {
 }
 
 /// What a correct receiver makes of what it got: the checksum that was left to it is completed.
-fn finished(header: &NetHeader, frame: &[u8]) -> Vec<u8> {
+pub(crate) fn finished(header: &NetHeader, frame: &[u8]) -> Vec<u8> {
     let mut frame = frame.to_vec();
     if header.flags & F_NEEDS_CSUM != 0 {
         let (start, offset) = (usize::from(header.csum_start), usize::from(header.csum_offset));
@@ -307,7 +307,7 @@ fn two(way: usize, sending: &Config, receiving: &Config) -> (Lab, Driver, Driver
     (lab, sender, receiver)
 }
 
-fn transmit(sender: &mut Driver, header: &NetHeader, bytes: &[u8]) {
+pub(crate) fn transmit(sender: &mut Driver, header: &NetHeader, bytes: &[u8]) {
     let end = Instant::now() + DEADLINE;
     while !sender.pair().transmit_with(&header.to_bytes(), bytes) {
         sender.pair().flush();
@@ -317,7 +317,7 @@ fn transmit(sender: &mut Driver, header: &NetHeader, bytes: &[u8]) {
     sender.pair().flush();
 }
 
-fn receive_with_headers(receiver: &mut Driver, count: usize) -> Vec<(NetHeader, Vec<u8>)> {
+pub(crate) fn receive_with_headers(receiver: &mut Driver, count: usize) -> Vec<(NetHeader, Vec<u8>)> {
     let end = Instant::now() + DEADLINE;
     let mut frames = Vec::new();
     while frames.len() < count && Instant::now() < end {

@@ -52,6 +52,7 @@ fn routed(epoch: u64, addresses: [&str; 2]) -> Description {
             Route { to: "192.0.2.0/24".parse().unwrap(), via: Via::Blackhole, origin: line(31) },
         ],
         nat: Vec::new(),
+        nameservers: Vec::new(),
     };
     lab.routing = Some(Routing { port, routers: vec![router], hosts: Vec::new(), ssh_keys: vec![] });
     lab

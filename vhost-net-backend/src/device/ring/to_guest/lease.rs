@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     device::{
-        copy::{ByLane, Lane, by_widest_lane},
+        copy::{ByLane, Lane, Narrow, by_widest_lane},
         fault::PortFault,
         memory::Segment,
         ring::{Frame, Payload, make_visible},
@@ -204,16 +204,45 @@ impl Rooms {
     }
 }
 
+/// A room that is one buffer, if it holds a frame whose `head` is all of it.
+#[inline(always)]
+fn room_of<'r, 'h>(room: &'r Room, head: Option<&'h [u8]>) -> Option<(&'r Segment, &'h [u8])> {
+    let (Room::One(segment), Some(head)) = (room, head) else { return None };
+    (head.len() + net_header::LEN <= segment.len() as usize).then_some((segment, head))
+}
+
 /// Writes a frame whose `head` is all of it into a room that is one buffer. False if it is not so.
 #[inline(always)]
 fn write_short<L: Lane>(room: &Room, head: Option<&[u8]>) -> bool {
-    let (Room::One(segment), Some(head)) = (room, head) else { return false };
-    if head.len() + net_header::LEN > segment.len() as usize {
-        return false;
-    }
+    let Some((segment, head)) = room_of(room, head) else { return false };
     segment.write_if_unlike(&const { NetHeader::plain(1).to_bytes() });
     segment.write::<L>(net_header::LEN as u32, head);
     true
+}
+
+/// A change of frames in front. A trait, as a closure is not always inlined.
+pub trait FrontChange<const N: usize> {
+    /// From where on a frame is written as it came, before the [front](Self::front).
+    fn same_from(&self) -> usize;
+
+    /// Puts what stands before that into the room of a frame that begins so, and what else changes. False if [all](Self::all) of the head is to be
+    /// written instead.
+    fn front(&self, head: &[u8], room: &Front<'_>) -> bool;
+
+    /// Writes to the start of `out` what is to be sent instead of a head; returns how many bytes that are.
+    fn all(&self, head: &[u8], out: &mut [u8; N]) -> usize;
+}
+
+/// A frame's room, while it is written.
+#[derive(Debug)]
+pub struct Front<'r>(&'r Segment);
+
+impl Front<'_> {
+    /// Writes a few bytes where they stand in the frame.
+    #[inline(always)]
+    pub fn put(&self, at: usize, bytes: &[u8]) {
+        self.0.write::<Narrow>((net_header::LEN + at) as u32, bytes);
+    }
 }
 
 /// Claimed room in a receiveq: write every frame that got room, then publish. Dropped unpublished (a panic), it is
@@ -300,6 +329,18 @@ impl<'r> Lease<'r> {
         edited: &mut Edited<N>,
     ) {
         by_widest_lane(WriteEdited { lease: self, place, frames, edit, edited });
+    }
+
+    /// The same of frames that change only in front.
+    #[inline(always)]
+    pub fn write_fronts<'f, const N: usize>(
+        &mut self,
+        place: usize,
+        frames: impl Iterator<Item = Frame<'f>>,
+        change: &impl FrontChange<N>,
+        edited: &mut Edited<N>,
+    ) {
+        by_widest_lane(WriteFronts { lease: self, place, frames, change, edited });
     }
 
     /// Hands the written frames to the guest, which is to be [told](ToGuest::notify) of it. Fails if its memory vanished meanwhile.
@@ -406,6 +447,43 @@ where
             if held[EDITED - 1].is_none() {
                 break;
             }
+        }
+        lease.unwritten = lease.unwritten.saturating_sub(written);
+    }
+}
+
+/// Writes frames that change in front into the rooms from `place` on.
+struct WriteFronts<'l, 'r, I, C, const N: usize> {
+    lease: &'l mut Lease<'r>,
+    place: usize,
+    frames: I,
+    change: &'l C,
+    edited: &'l mut Edited<N>,
+}
+
+impl<'f, I, C, const N: usize> ByLane for WriteFronts<'_, '_, I, C, N>
+where
+    I: Iterator<Item = Frame<'f>>,
+    C: FrontChange<N>,
+{
+    #[inline(always)]
+    fn run<L: Lane>(self) {
+        let Self { lease, place, frames, change, edited } = self;
+        let (same_from, mut written) = (change.same_from(), 0);
+        for (room, frame) in lease.rooms.frames()[place..].iter().zip(frames) {
+            let done = room_of(room, frame.short()).is_some_and(|(segment, head)| {
+                let Some(same) = head.get(same_from..) else { return false };
+                segment.write_if_unlike(&const { NetHeader::plain(1).to_bytes() });
+                segment.write::<L>((net_header::LEN + same_from) as u32, same);
+                change.front(head, &Front(segment))
+            });
+            let done = done || {
+                let [edited, ..] = &mut edited.0;
+                let len = change.all(frame.head(), edited);
+                let head = edited.get(..len).unwrap_or_default();
+                lease.rooms.write_any(room, head, frame.payload()).is_ok()
+            };
+            written += u32::from(done);
         }
         lease.unwritten = lease.unwritten.saturating_sub(written);
     }

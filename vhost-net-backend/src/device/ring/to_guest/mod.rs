@@ -13,7 +13,7 @@ mod scatter;
 mod shares;
 
 pub use claim::{Claim, NoRoom};
-pub use lease::{Edited, Granted, Lease, Published, Rooms};
+pub use lease::{Edited, Front, FrontChange, Granted, Lease, Published, Rooms};
 pub use scatter::{MakeHead, Stream};
 
 use super::{Common, RingParts, flag::Flagged, raw::RawRing, seen::Seen};

@@ -23,6 +23,7 @@ mod pairs;
 mod room;
 mod rows;
 mod run;
+mod scarce;
 mod segment;
 mod share;
 mod short;
@@ -81,6 +82,7 @@ pub struct Connections {
     table: Table,
     shares: Box<[Share]>,
     fragments: Fragments,
+    scarce: scarce::Scarce,
     secret: Secret,
     timeouts: Timeouts,
     /// The second from which on a connection can only begin at its beginning.
@@ -159,6 +161,7 @@ impl Connections {
             table: Table::new(config.capacity),
             shares: std::iter::repeat_with(Share::default).take(config.ports.min(MAX_PORTS)).collect(),
             fragments: Fragments::new(config.capacity / FOR_A_FRAGMENT, config.ports.min(MAX_PORTS)),
+            scarce: scarce::Scarce::new(),
             secret,
             timeouts: config.timeouts,
             pick_up_until: AtomicU32::new(0),

@@ -63,6 +63,7 @@ fn rfc_1812_5_3_7_martians_are_lost() {
         [224, 0, 0, 1],
         [240, 0, 0, 1],
         [255, 255, 255, 255],
+        [169, 254, 7, 7],
         // The gateways' own, all of a network, and one of another VLAN's.
         [10, 0, 10, 254],
         [10, 0, 20, 254],
@@ -72,7 +73,8 @@ fn rfc_1812_5_3_7_martians_are_lost() {
     ] {
         assert_eq!(refused(&mut bench, PC1, &martian(src, there)), Some(DropReason::Martian), "{src:?}");
     }
-    for dst in [[0, 0, 0, 1], [127, 0, 0, 1], [224, 0, 0, 5], [255, 255, 255, 255], [250, 1, 1, 1]] {
+    let nowhere = [[0, 0, 0, 1], [127, 0, 0, 1], [224, 0, 0, 5], [255, 255, 255, 255], [250, 1, 1, 1]];
+    for dst in nowhere.into_iter().chain([[169, 254, 7, 7], [169, 254, 169, 254]]) {
         assert_eq!(refused(&mut bench, PC1, &martian(own, dst)), Some(DropReason::Martian), "{dst:?}");
     }
     // From behind a router of the VLAN it may come.

@@ -215,6 +215,7 @@ pub(crate) fn router(name: &str, gateways: &[(u16, &[&str])], routes: &[&str]) -
         gateways: (101..).zip(gateways).map(|(line, (vlan, said))| gateway(line, *vlan, said)).collect(),
         routes: (201..).zip(routes).map(|(line, text)| route(line, text)).collect(),
         nat: Vec::new(),
+        nameservers: Vec::new(),
     }
 }
 

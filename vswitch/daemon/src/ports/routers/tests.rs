@@ -8,6 +8,7 @@ use super::{
     Voice,
 };
 use crate::{
+    recorder::journal::Journal,
     routers::lab::{ROUTER, gateway, usual, vlan, world},
     tracking,
 };
@@ -38,7 +39,8 @@ fn bench() -> Bench {
     let (driver, device) = UnixStream::pair().expect("sockets");
     let host = Arc::new(Host::default());
     let port = Port::adopt(device, PortConfig::new("routers"), host.clone()).expect("threads");
-    let (voice, origin) = (Voice::new().expect("a descriptor"), Instant::now());
+    let origin = Instant::now();
+    let voice = Voice::new(Arc::new(Journal::new(origin))).expect("a descriptor");
     let neighbours = Arc::new(Neighbours::new([1, 2]));
     voice.adopt(usual(), Arc::new(tracking::nothing()));
     let hears = (voice.clone(), origin);
@@ -80,7 +82,13 @@ fn they_announce_themselves_and_answer_and_follow_another_world() {
     assert_eq!(known, Some(MacAddr::new([2, 0, 0, 0, 0, 7])));
     let gateways = vec![gateway(20, &["10.0.20.1/24"]), gateway(50, &["10.5.0.1/16"])];
     bench.voice.adopt(
-        world(vec![Router { name: "default".into(), gateways, routes: Vec::new(), nat: Vec::new() }]),
+        world(vec![Router {
+            name: "default".into(),
+            gateways,
+            routes: Vec::new(),
+            nat: Vec::new(),
+            nameservers: Vec::new(),
+        }]),
         Arc::new(tracking::nothing()),
     );
     next(&mut bench, |frame| frame[..6] == [0xff; 6] && frame[32..36] == [10, 5, 0, 1]);

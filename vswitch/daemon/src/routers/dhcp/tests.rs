@@ -56,6 +56,7 @@ fn world(said: Said4) -> Arc<World> {
         gateways: vec![served],
         routes: vec![],
         nat: Vec::new(),
+        nameservers: Vec::new(),
     }])
 }
 

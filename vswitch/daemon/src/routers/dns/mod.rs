@@ -1,8 +1,9 @@
 //! The name server of gateways (RFC 1034, RFC 1035): the names of the lab's nodes, and those that clients of its DHCP server give themselves.
 //!
 //! A node is `NAME.LAB.internal`, or only `NAME`; a gateway `gateway.VLAN.LAB.internal`. Who asks is told the addresses that are in networks of its own
-//! router: two tenants with the same names stay apart. What is not of the lab is refused.
+//! router: two tenants with the same names stay apart. What is not of the lab is asked of the router's own name servers, or refused.
 
+pub(super) mod upstream;
 mod zone;
 
 #[cfg(test)]
@@ -26,6 +27,15 @@ const TTL: u32 = 10;
 const PLAIN: usize = 512;
 const EXTENDED: u16 = 1232;
 
+/// What becomes of a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// It is answered so.
+    Here(Vec<u8>),
+    /// It is to be asked of the router's name servers.
+    Elsewhere,
+}
+
 /// The names of a lab.
 #[derive(Debug, Default)]
 pub struct Dns {
@@ -43,6 +53,8 @@ pub struct Counts {
     pub absent: u64,
     /// Questions that are not ours to answer.
     pub refused: u64,
+    /// Questions that are others' to answer.
+    pub elsewhere: u64,
     /// What was no question.
     pub ignored: u64,
 }
@@ -92,7 +104,7 @@ impl Dns {
         vlan: VlanId,
         payload: &[u8],
         leased: &(impl Iterator<Item = Leased<'l>> + Clone),
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Said> {
         let zone = self.zones.iter().find(|zone| zone.has_vlan(vlan));
         let (Some(zone), Some(asked)) = (zone, Asked::read(payload)) else {
             self.counts.ignored += 1;
@@ -103,9 +115,13 @@ impl Dns {
             let Asked::Wrong { id, code } = asked else { return None };
             let mut reply = Packet::new_reply(id);
             *reply.rcode_mut() = code;
-            return reply.build_bytes_vec().ok();
+            return reply.build_bytes_vec().ok().map(Said::Here);
         };
         let found = zone.find(&self.domain, &question.qname.to_string(), leased);
+        if found.is_none() && zone.asks_others() && packet.has_flags(PacketFlag::RECURSION_DESIRED) {
+            self.counts.elsewhere += 1;
+            return Some(Said::Elsewhere);
+        }
         let mut reply = Packet::new_reply(packet.id());
         if packet.has_flags(PacketFlag::RECURSION_DESIRED) {
             reply.set_flags(PacketFlag::RECURSION_DESIRED);
@@ -144,11 +160,11 @@ impl Dns {
         }
         let bytes = reply.build_bytes_vec_compressed().ok()?;
         if bytes.len() <= room {
-            return Some(bytes);
+            return Some(Said::Here(bytes));
         }
         reply.answers.clear();
         reply.set_flags(PacketFlag::TRUNCATION);
-        reply.build_bytes_vec_compressed().ok()
+        reply.build_bytes_vec_compressed().ok().map(Said::Here)
     }
 
     /// What was counted.

@@ -29,6 +29,7 @@ pub(super) struct Zone {
     by_name: BTreeMap<String, Vec<IpAddr>>,
     by_address: BTreeMap<IpAddr, Vec<String>>,
     networks: Vec<ipnet::IpNet>,
+    asks_others: bool,
 }
 
 impl Zone {
@@ -49,6 +50,7 @@ impl Zone {
                 .filter(|route| matches!(route.onward, Onward::Connected(_)))
                 .map(|route| route.to)
                 .collect(),
+            asks_others: !router.nameservers().is_empty(),
         };
         for host in hosts {
             if zone.has_vlan(host.vlan) {
@@ -67,6 +69,11 @@ impl Zone {
     fn add(&mut self, name: &str, address: IpAddr) {
         self.by_name.entry(name.to_owned()).or_default().push(address);
         self.by_address.entry(address).or_default().push(name.to_owned());
+    }
+
+    /// Whether its router has name servers of its own, which know of other names.
+    pub(super) const fn asks_others(&self) -> bool {
+        self.asks_others
     }
 
     pub(super) fn has_vlan(&self, vlan: VlanId) -> bool {

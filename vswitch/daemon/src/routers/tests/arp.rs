@@ -6,7 +6,11 @@ use super::{
     mac, read_arp, to_all, to_router, v4,
 };
 use etherparse::ArpOperation;
-use vswitch_core::{build, description::Router, mac::MacAddr};
+use vswitch_core::{
+    build::{self, Addresses},
+    description::Router,
+    mac::MacAddr,
+};
 
 #[test]
 fn who_asks_for_a_gateway_is_answered_and_known() {
@@ -157,6 +161,7 @@ fn new_addresses_are_announced_twice_and_old_ones_not_again() {
         gateways,
         routes: Vec::new(),
         nat: Vec::new(),
+        nameservers: Vec::new(),
     }]));
     bench.pass(0);
     let arp = read_arp(&bench.one(), 20);
@@ -164,7 +169,7 @@ fn new_addresses_are_announced_twice_and_old_ones_not_again() {
 }
 
 #[test]
-fn answers_of_a_vlan_have_a_rate() {
+fn answers_have_a_rate_and_who_asks_too_often_takes_it_from_few() {
     let mut bench = Bench::new();
     let ask = build::arp_request(to_all(10, 7), v4("10.0.10.7"), v4("10.0.10.1"));
     (0..500).for_each(|_| {
@@ -174,6 +179,13 @@ fn answers_of_a_vlan_have_a_rate() {
     assert_eq!(bench.lost(Lost::Rate), 400);
     bench.hear(&build::arp_request(to_all(20, 8), v4("10.0.20.8"), v4("10.0.20.1")));
     read_arp(&bench.one(), 20);
+    // What else it asks is another matter, and nearly all others are told still.
+    bench.hear(&build::udp(to_router(10, 7), Addresses::V4(v4("10.0.10.7"), v4("10.0.10.1")), (1, 2), b""));
+    bench.one();
+    (10..210).for_each(|n| {
+        bench.hear(&build::arp_request(to_all(10, n), [10, 0, 10, n].into(), v4("10.0.10.1")));
+    });
+    assert!((150..200).contains(&bench.said().len()));
 }
 
 #[test]

@@ -109,7 +109,7 @@ proptest! {
                 Event::Sent(frames) => (0..frames).for_each(|_| bench.speaker.sent()),
                 Event::World(true) => {
                     let fewer = vec![gateway(20, &["10.0.20.1/24"])];
-                    let router = Router { name: "default".into(), gateways: fewer, routes: Vec::new(), nat: Vec::new() };
+                    let router = Router { name: "default".into(), gateways: fewer, routes: Vec::new(), nat: Vec::new(), nameservers: Vec::new() };
                     bench.speaker.adopt(world(vec![router]));
                     gateways = vec![20];
                 }

@@ -81,12 +81,14 @@ pub(crate) fn usual() -> Arc<World> {
             ],
             routes: vec![route("192.0.2.0/24", via("10.0.20.9")), route("198.51.100.0/24", Via::Blackhole)],
             nat: Vec::new(),
+            nameservers: Vec::new(),
         },
         Router {
             name: "blue".into(),
             gateways: vec![gateway(30, &["10.0.10.1/24"])],
             routes: Vec::new(),
             nat: Vec::new(),
+            nameservers: Vec::new(),
         },
     ])
 }
@@ -118,5 +120,5 @@ pub(crate) fn server() -> Router {
         gateway(20, &["10.0.20.1/24", "2001:db8:20::1/64"]),
         Gateway { ra: true, ..gateway(40, &["10.0.40.1/24"]) },
     ];
-    Router { name: "default".into(), gateways, routes: vec![], nat: Vec::new() }
+    Router { name: "default".into(), gateways, routes: vec![], nat: Vec::new(), nameservers: Vec::new() }
 }

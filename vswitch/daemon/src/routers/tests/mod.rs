@@ -9,6 +9,7 @@ mod own;
 mod resolve;
 mod serve;
 mod shown;
+mod upstream;
 
 use super::{Lost, Speaker};
 use checksum::Sum;

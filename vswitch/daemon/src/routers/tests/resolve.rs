@@ -2,7 +2,7 @@
 
 use super::{
     Bench, Lost,
-    lab::{ROUTER, gateway, world},
+    lab::{ROUTER, gateway, vlan, world},
     mac, read_arp, read_icmp, to_all, to_router, v4, v6,
 };
 use etherparse::ArpOperation;
@@ -132,8 +132,15 @@ fn a_neighbour_that_does_not_answer_is_asked_three_times_and_each_sender_told() 
         assert_eq!(message[8..], datagram("10.0.20.8", number)[18..], "it quotes the packet as it came");
     }
     assert_eq!((bench.speaker.counts().failed, bench.lost(Lost::Unreachable)), (1, 2));
+    let noted = |bench: &mut Bench| {
+        let lost = bench.speaker.unanswered();
+        assert!(lost.iter().all(|lost| lost.vlan == vlan(20)), "where nobody answered");
+        lost.into_iter().map(|lost| lost.head).collect::<Vec<_>>()
+    };
+    assert_eq!(noted(&mut bench), [1, 2].map(|number| datagram("10.0.20.8", number)), "as they came");
     // For some seconds nobody is asked, and who sends is told at once.
     bench.hear(&datagram("10.0.20.8", 3));
+    assert_eq!(noted(&mut bench), [datagram("10.0.20.8", 3)]);
     assert_eq!(read_icmp(&bench.one(), 10).3[..2], [3, 1]);
     bench.pass(5);
     bench.hear(&datagram("10.0.20.8", 4));
@@ -194,8 +201,13 @@ fn a_scan_in_one_vlan_leaves_room_for_others_and_has_an_end() {
 fn if_all_ask_too_much_the_greediest_gives_way() {
     let networks: Vec<String> = (1..=9).map(|n| format!("10.{n}.0.1/16")).collect();
     let gateways = networks.iter().zip(1..).map(|(network, n)| gateway(n * 10, &[network]));
-    let router =
-        Router { name: "default".into(), gateways: gateways.collect(), routes: Vec::new(), nat: Vec::new() };
+    let router = Router {
+        name: "default".into(),
+        gateways: gateways.collect(),
+        routes: Vec::new(),
+        nat: Vec::new(),
+        nameservers: Vec::new(),
+    };
     let mut bench = Bench::silent(world(vec![router]));
     bench.pass(10);
     bench.said();
@@ -275,6 +287,7 @@ fn another_world_takes_what_is_not_true_in_it() {
         gateways,
         routes: Vec::new(),
         nat: Vec::new(),
+        nameservers: Vec::new(),
     }]));
     assert_eq!(bench.knows(10, v4("10.0.10.7")), Some(mac(7)));
     assert_eq!(bench.knows(20, v4("10.0.20.7")), None);

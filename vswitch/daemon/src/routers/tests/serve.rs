@@ -195,8 +195,13 @@ fn rfc_4861_4_6_2_the_link_local_network_is_not_advertised() {
         (&["fe80::1/64"], &[(1, 8), (25, 24), (31, 24)]),
     ] {
         let advertised = Gateway { ra: true, ..gateway(10, addresses) };
-        let router =
-            Router { name: "default".into(), gateways: vec![advertised], routes: vec![], nat: vec![] };
+        let router = Router {
+            name: "default".into(),
+            gateways: vec![advertised],
+            routes: vec![],
+            nat: vec![],
+            nameservers: vec![],
+        };
         let mut bench = Bench::silent(world(vec![router]));
         bench.pass(40);
         bench.said();

@@ -262,7 +262,7 @@ fn opener_port(n: u64) -> u16 {
 }
 
 /// SplitMix64 (Steele, Lea and Flood 2014): the `n`th number that looks random.
-fn mix(n: u64) -> u64 {
+pub(crate) fn mix(n: u64) -> u64 {
     let mut z = (n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
