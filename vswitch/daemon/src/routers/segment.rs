@@ -43,8 +43,17 @@ impl Shares {
 
     /// Whether one more may be said to this station; then it is.
     pub(super) fn take(&self, station: MacAddr, now: Instant) -> bool {
+        self.bucket(station).take(1, now)
+    }
+
+    /// Whether one more may be said to this station: before an answer is looked for that costs much.
+    pub(super) fn has(&self, station: MacAddr, now: Instant) -> bool {
+        self.bucket(station).has(1, now)
+    }
+
+    fn bucket(&self, station: MacAddr) -> &Bucket {
         let share = self.whose.hash_one(station.to_u64()) % SHARES as u64;
-        self.buckets[share as usize].take(1, now)
+        &self.buckets[share as usize]
     }
 }
 

@@ -137,6 +137,10 @@ impl Speaker {
 
     /// Hears a question about a name.
     pub(super) fn hear_dns(&mut self, heard: Heard<'_>, from: u16, now: Instant) -> Result<(), Lost> {
+        let segment = self.segments.get(&heard.vlan).ok_or(Lost::NoGateway)?;
+        if !segment.answers.has(heard.head.link.src, now) {
+            return Err(Lost::Rate);
+        }
         let payload = carried(&heard).ok_or(Lost::Malformed)?;
         let leases = self.dhcp.leases(now);
         let leased = leases.iter().filter(|lease| lease.is_bound).filter_map(|lease| {
