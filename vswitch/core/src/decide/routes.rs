@@ -102,15 +102,21 @@ pub(super) struct Gateway<'a> {
 }
 
 /// Frames that go on, one after the other: those that have the same way are told of together.
-struct Told<R> {
+pub(super) struct Told<R> {
     run: R,
     way: Option<Way>,
     begin: usize,
-    end: usize,
+    /// How many go on so far.
+    pub(super) end: usize,
 }
 
 impl<R: FnMut(Way, Range<usize>)> Told<R> {
-    fn turn(&mut self, way: Option<Way>) {
+    pub(super) const fn new(run: R) -> Self {
+        Self { run, way: None, begin: 0, end: 0 }
+    }
+
+    /// The next ones go this way; none: there are no more.
+    pub(super) fn turn(&mut self, way: Option<Way>) {
         if self.way != way {
             if let Some(way) = self.way.filter(|_| self.begin < self.end) {
                 (self.run)(way, self.begin..self.end);
@@ -144,7 +150,7 @@ impl Ingress<'_> {
         if let Some(nat) = here.router.nat() {
             return here.translate(nat, frames, translations, run);
         }
-        let mut told = Told { run, way: None, begin: 0, end: 0 };
+        let mut told = Told::new(run);
         let mut next = frames.next();
         while let Some((bytes, _)) = next {
             next = match gates::ethertype(at, bytes) {

@@ -3,7 +3,7 @@
 
 use super::{
     Way, gates,
-    routes::{self, Gateway, Known},
+    routes::{self, Gateway, Known, Told},
 };
 use crate::{
     firewall::{
@@ -16,7 +16,7 @@ use crate::{
 use std::ops::Range;
 
 /// Frames of one connection that follow each other and are looked at together, at most.
-const RUN: usize = 16;
+const RUN: usize = 32;
 
 /// A version of IP: as connections read it, and as routes do.
 trait Version {
@@ -88,31 +88,42 @@ impl Gateway<'_> {
         nat: &Nat,
         (first, mut rest): ((&'f [u8], u32), impl Iterator<Item = (&'f [u8], u32)>),
         translations: &mut Translations,
-        mut run: impl FnMut(Way, Range<usize>),
+        run: impl FnMut(Way, Range<usize>),
     ) -> usize {
-        let (mut passed, mut next, mut onward): (_, _, Option<Onward<V>>) = (0, Some(first), None);
+        let mut told = Told::new(run);
+        self.tell_translated::<V>(nat, (first, &mut rest), translations, &mut told);
+        told.turn(None);
+        told.end
+    }
+
+    #[inline(always)]
+    fn tell_translated<'f, V: Version>(
+        &self,
+        nat: &Nat,
+        (first, rest): ((&'f [u8], u32), &mut impl Iterator<Item = (&'f [u8], u32)>),
+        translations: &mut Translations,
+        told: &mut Told<impl FnMut(Way, Range<usize>)>,
+    ) {
+        let (mut next, mut onward): (_, Option<Onward<V>>) = (Some(first), None);
         while let Some(first) = next {
-            let Some(alike) = read::<V>(self.at, first, &mut rest) else { return passed };
+            let Some(alike) = read::<V>(self.at, first, rest) else { return };
             if onward.as_ref().is_none_or(|onward| onward.flow != alike.flow) {
                 onward = self.onward(nat, &alike, translations);
             }
             let Some(onward) = onward.as_ref().filter(|onward| alike.longest <= onward.known.longest) else {
-                return passed;
+                return;
             };
+            told.turn(Some(onward.known.way));
             let taken = match &onward.paired {
                 None => alike.held,
                 Some(paired) => self.notes(paired, &alike.events[..alike.held]),
             };
-            if taken > 0 {
-                run(onward.known.way, passed..passed + taken);
-            }
-            passed += taken;
+            told.end += taken;
             if taken < alike.held {
-                return passed;
+                return;
             }
             next = alike.next;
         }
-        passed
     }
 
     /// None if it needs another look.
