@@ -179,13 +179,14 @@ impl Running {
 
     /// The routers' MAC address, if what is expected goes to an address of theirs in the network of its source.
     fn routers_own(&self, expectation: &Expectation) -> Option<MacAddr> {
-        let dst = expectation.addresses?.dst;
+        let Addresses { src, dst } = expectation.addresses?;
         let mut routers = self.plan.description.routing.iter().flat_map(|routing| &routing.routers);
         let is_own = |router: &Router| {
-            let mut own = router.gateways.iter().flat_map(|gateway| &gateway.addresses);
+            let networks = router.gateways.iter().flat_map(|gateway| &gateway.addresses);
+            let mut here = networks.filter(|own| own.contains(&src) && own.contains(&dst));
             let is_outside =
                 |nat: &Nat| matches!(nat.rule, NatRule::Static { outside, .. } if outside == dst);
-            own.any(|own| own.addr() == dst) || router.nat.iter().any(is_outside)
+            here.any(|own| own.addr() == dst || router.nat.iter().any(is_outside))
         };
         self.plan.routers().filter(|_| routers.any(is_own))?.mac
     }

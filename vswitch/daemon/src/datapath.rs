@@ -129,8 +129,11 @@ impl Attached {
         }
         let told = [
             (Lost::Unreachable, "frames were lost for neighbours that do not answer"),
-            (Lost::Rate, "questions were not answered, whose stations asked more than 1000 a second"),
-            (Lost::TooMany, "frames were lost of stations for which too much waits"),
+            (
+                Lost::Rate,
+                "answers and errors were left out: more than 1000 a second for a share of the stations",
+            ),
+            (Lost::TooMany, "frames and questions were lost of stations for which too much waits"),
         ];
         for (why, what) in told {
             if let Some(lost) = self.voice.as_ref().map(|voice| voice.lost(why)).filter(|lost| *lost > 0) {

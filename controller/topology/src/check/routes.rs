@@ -126,9 +126,10 @@ fn one(said: &Said<Sound<route::Route>>, router: Option<&Router>, sink: &mut Sin
 }
 
 /// Networks to which no router passes anything on (RFC 1812 §5.3.7, RFC 4291 §2.5, §2.7), and what is in them.
-const UNROUTABLE: [(&str, &str); 7] = [
+const UNROUTABLE: [(&str, &str); 8] = [
     ("0.0.0.0/8", "no hosts"),
     ("127.0.0.0/8", "each host itself"),
+    ("169.254.0.0/16", "hosts of one link"),
     ("224.0.0.0/4", "groups"),
     ("240.0.0.0/4", "no hosts"),
     ("::/127", "each host itself"),

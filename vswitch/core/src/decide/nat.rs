@@ -18,7 +18,7 @@ use crate::{
     },
     head::{FrameView, Head},
     id::{Epoch, PortId},
-    route::{Interface, Nat, Source, Translation, has_free_ports},
+    route::{DYNAMIC_PORTS, Interface, Nat, Source, Translation, has_free_ports},
     trace::{Step, Tracer},
     vlan::VlanId,
 };
@@ -29,6 +29,10 @@ const TRIES: u16 = 128;
 
 /// The same where none was found for another connection of the same ends this second.
 const TRIES_WHERE_SCARCE: u16 = 8;
+
+/// UDP, and its port for names: what goes there is asked by routers too.
+const UDP: u8 = 17;
+const NAMES: u16 = 53;
 
 /// Ports below this are for what a system does itself: theirs stay among them (RFC 4787 §4.2.3).
 const SYSTEM_PORTS: u16 = 1024;
@@ -291,7 +295,9 @@ impl<'a> Case<'a> {
             (true, true) => TRIES_WHERE_SCARCE,
             (false, _) => 1,
         };
-        for port in ports(own, digest).take(tries.into()) {
+        let asks_names = may_change && key.protocol() == UDP && to == NAMES;
+        let ports = ports(own, digest).filter(|port| !asks_names || *port < DYNAMIC_PORTS);
+        for port in ports.take(tries.into()) {
             let inverse = Key::new(scope, hosts, key.protocol(), answered(port));
             if !connections.is_free(connections.digest(&inverse), now) {
                 continue;

@@ -33,6 +33,9 @@ use table::{Sender, Tables};
 /// Where hosts ask what is known of them: by custom the same address in every cloud, a link-local one (RFC 3927), so that it is on no other link.
 pub const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
+/// The first of the ports that are nobody's (RFC 6335 §6). From these routers ask name servers themselves: what they translate that goes there has others.
+pub const DYNAMIC_PORTS: u16 = 49152;
+
 /// All routers of a World.
 #[derive(Debug)]
 pub struct Routing {

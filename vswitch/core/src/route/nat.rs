@@ -71,6 +71,11 @@ impl Nat {
         self.masquerades.contains(&vlan)
     }
 
+    /// Whether a port of the router's own is a host's.
+    pub fn forwards(&self, protocol: u8, port: u16) -> bool {
+        [false, true].iter().any(|is_v6| self.forwards.contains_key(&(protocol, port, *is_v6)))
+    }
+
     /// The addresses that hosts have outside in this VLAN: the router answers for them there.
     pub(super) fn addresses(&self, vlan: VlanId) -> impl Iterator<Item = IpAddr> + '_ {
         self.outward.values().filter(move |outside| outside.vlan == vlan).map(|outside| outside.address)

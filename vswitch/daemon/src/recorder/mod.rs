@@ -1,6 +1,6 @@
 //! The flight recorder (DESIGN §2, law 8): what was lost, learned and changed in the last while, always on.
 //!
-//! Each worker has one, and the control threads share one for links and configurations (`journal`). A record is one cache line; a ring of
+//! Each worker has one, the control threads share one for links and configurations, and the routers have one (`journal`). A record is one cache line; a ring of
 //! them is allocated once, and the oldest is forgotten. Of what is alike (one cause, at one port) only so many are recorded within
 //! a window of time and the rest is counted, so that a flood pushes nothing else out.
 

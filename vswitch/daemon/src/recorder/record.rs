@@ -136,7 +136,8 @@ impl FaultKind {
 pub(super) const CAUSES: usize = DropReason::COUNT + 9;
 
 impl Event {
-    /// The port that it counts for: where the frame came in, so that a guest that floods uses up nobody's records but its own.
+    /// The port that it counts for: where the frame came in, so that a guest that floods uses up nobody's records but its own;
+    /// for who does not answer, the routers': of these all that ask in vain have one share.
     /// None for what concerns the whole switch.
     pub const fn port(self) -> Option<PortId> {
         match self {

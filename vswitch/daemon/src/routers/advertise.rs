@@ -123,7 +123,7 @@ impl Speaker {
             (heard.back(), ip.src)
         };
         let frame = advertisement(link, heard.interface, to, &self.lab);
-        self.answer(heard.vlan, frame, now)
+        self.answer((heard.vlan, heard.head.link.src), frame, now)
     }
 
     /// Says what is due.

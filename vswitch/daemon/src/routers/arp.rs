@@ -42,7 +42,7 @@ impl Speaker {
         }
         if asks_us {
             let link = link(routing, vlan, arp.sender_mac);
-            self.answer_who(vlan, build::arp_reply(link, arp.target, arp.sender), now)?;
+            self.answer_who(heard, build::arp_reply(link, arp.target, arp.sender), now)?;
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ pub mod dns;
 pub(crate) mod failed;
 mod forward;
 mod metadata;
+mod names;
 mod nd;
 mod own;
 mod resolve;
@@ -417,25 +418,25 @@ impl Speaker {
         has_room
     }
 
-    /// Queues an answer, if the station that it is for may have one more.
-    fn answer(&mut self, vlan: VlanId, frame: Vec<u8>, now: Instant) -> Result<(), Lost> {
-        self.answer_from(|segment| &segment.answers, vlan, frame, now)
+    /// Queues an answer, if the station that asked may have one more.
+    fn answer(&mut self, station: (VlanId, MacAddr), frame: Vec<u8>, now: Instant) -> Result<(), Lost> {
+        self.answer_from(|segment| &segment.answers, station, frame, now)
     }
 
     /// The same of who has an address of the router's.
-    fn answer_who(&mut self, vlan: VlanId, frame: Vec<u8>, now: Instant) -> Result<(), Lost> {
-        self.answer_from(|segment| &segment.addresses, vlan, frame, now)
+    fn answer_who(&mut self, heard: Heard<'_>, frame: Vec<u8>, now: Instant) -> Result<(), Lost> {
+        let station = (heard.vlan, heard.head.link.src);
+        self.answer_from(|segment| &segment.addresses, station, frame, now)
     }
 
     fn answer_from(
         &mut self,
         shares: fn(&Segment) -> &Shares,
-        vlan: VlanId,
+        (vlan, station): (VlanId, MacAddr),
         frame: Vec<u8>,
         now: Instant,
     ) -> Result<(), Lost> {
         let segment = self.segments.get(&vlan).ok_or(Lost::NoGateway)?;
-        let station = frame.first_chunk().copied().map_or(MacAddr::default(), MacAddr::new);
         if !shares(segment).take(station, now) {
             return Err(Lost::Rate);
         }

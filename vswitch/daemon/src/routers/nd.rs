@@ -153,7 +153,7 @@ impl Speaker {
         if is_probe {
             // RFC 4861 §7.2.4: to all nodes, so that it hears that the address is taken.
             let link = link(routing, vlan, super::ALL_NODES_MAC);
-            return self.answer_who(vlan, unsolicited(link, asked.target), now);
+            return self.answer_who(heard, unsolicited(link, asked.target), now);
         }
         let src = IpAddr::from(ip.src);
         if has(routing, interface, src) {
@@ -169,7 +169,7 @@ impl Speaker {
         }
         let link = link(routing, vlan, source_mac);
         let answer = advertisement(link, asked.target, ip.src, ROUTER | SOLICITED | OVERRIDE);
-        self.answer_who(vlan, answer, now)
+        self.answer_who(heard, answer, now)
     }
 
     /// Somebody says who has an address (RFC 4861 §7.2.5).

@@ -117,7 +117,7 @@ impl Speaker {
                     return Ok(());
                 }
                 let reset = Answer::to(&heard.view(), heard.head).ok_or(Lost::NotOurs)?;
-                self.answer(heard.vlan, reset.bytes().to_vec(), now)
+                self.answer((heard.vlan, heard.head.link.src), reset.bytes().to_vec(), now)
             }
             // Who is outside is told no names.
             Transport::Udp { src, dst: dns::PORT }
@@ -125,8 +125,8 @@ impl Speaker {
             {
                 self.hear_dns(heard, src, now)
             }
-            Transport::Udp { src: dns::PORT, dst } if self.upstream.asker(dst).is_some() => {
-                self.hear_name_server(heard, dst, now)
+            Transport::Udp { src: dns::PORT, dst: port @ dns::upstream::FIRST_PORT.. } => {
+                self.hear_name_server(heard, port, now)
             }
             Transport::Udp { .. } => {
                 sound()?;
@@ -152,7 +152,7 @@ impl Speaker {
         let [kind, code, sum @ ..] = message.first_chunk_mut::<4>().ok_or(Lost::Malformed)?;
         (*kind, *code, *sum) = (if protocol == ICMP { 0 } else { 129 }, 0, [0, 0]);
         let frame = build::ip(heard.back(), swapped(addresses), protocol, HOPS, message, CHECKSUM_AT);
-        self.answer(heard.vlan, frame, now)
+        self.answer((heard.vlan, heard.head.link.src), frame, now)
     }
 
     /// Tells the sender of a frame that the neighbour which it is for does not answer, if it may be told.

@@ -69,6 +69,22 @@ impl Speaker {
         Ok(())
     }
 
+    /// Asks for a neighbour that the router itself needs, for this VLAN's sake.
+    pub(super) fn seek(
+        &mut self,
+        routing: &Routing,
+        key: Key,
+        asker: VlanId,
+        now: Instant,
+    ) -> Result<(), Lost> {
+        if !self.asked.contains_key(&key) {
+            self.make_room(asker)?;
+            self.asked.insert(key, Asked { asker, held: VecDeque::new(), since: now, tries: 0, due: now });
+            self.ask_for(routing, key, now);
+        }
+        Ok(())
+    }
+
     /// Makes sure that one more may be asked for by this VLAN. If all have too many, one goes that the VLAN with the most asks for.
     fn make_room(&mut self, vlan: VlanId) -> Result<(), Lost> {
         let mut askers: BTreeMap<VlanId, usize> = BTreeMap::new();
@@ -135,12 +151,15 @@ impl Speaker {
         let Some(asked) = self.asked.remove(&key) else { return };
         self.counts.resolved += 1;
         for held in asked.held {
-            // As if it came now: the routes may be others. What waits for a name server is for the router itself.
+            // The routes may be others than when it came.
             self.with(routing, &held.frame, |speaker, heard| {
-                if let Err(why) = speaker.hear_packet(heard, now) {
+                let goes_on =
+                    speaker.waits_for(heard, now).and_then(|waits| speaker.forward(heard, waits, now));
+                if let Err(why) = goes_on {
                     speaker.counts.lose(why);
                 }
             });
         }
+        self.ask_who_is_found(routing, key, now);
     }
 }

@@ -4,8 +4,8 @@ use super::{Connections, Digest};
 use crate::clock::Instant;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Places in which that is remembered. Ends that share one are looked at less thoroughly for a second without need, which those that have
-/// free ports do not notice.
+/// Places in which that is remembered. Ends that share one are looked at less thoroughly for a second without need: where most of
+/// their ports are taken too, they may miss one that is free.
 const PLACES: usize = 256;
 
 /// When there was none last, in seconds, and 1: by place.

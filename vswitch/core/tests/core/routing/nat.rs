@@ -131,9 +131,8 @@ fn changed(change: Change<'_>, frame: &[u8]) -> Vec<u8> {
         let mut other = [0; HEAD_BYTES + TAG_LEN];
         let same = untagged.same_from()..length;
         other[same.clone()].copy_from_slice(&judged[same]);
-        if untagged.front(judged, |at, bytes| other[at..at + bytes.len()].copy_from_slice(bytes)) {
-            assert_eq!(head[..length], other[..length]);
-        }
+        assert!(untagged.front(judged, |at, bytes| other[at..at + bytes.len()].copy_from_slice(bytes)));
+        assert_eq!(head[..length], other[..length]);
     }
     [&head[..length], &frame[judged.len()..]].concat()
 }
@@ -236,6 +235,19 @@ fn ping(port: u16, src: SocketAddr, dst: SocketAddr, half: Echo) -> Vec<u8> {
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
+
+#[test]
+fn questions_for_names_have_ports_from_which_no_router_asks() {
+    let mut bench = open(&usual());
+    for (own, dst, keeps) in
+        [(60_000, socket(FAR, 53), false), (60_000, socket(FAR, 54), true), (5000, socket(FAR, 53), true)]
+    {
+        let (_, frame) = only(&mut bench, PC1, &udp(PC1, socket(v4(10, 1), own), dst));
+        let (src, _) = ends(&frame);
+        assert_eq!(src.ip(), IpAddr::from(WAN));
+        assert_eq!((src.port() == own, src.port() < 49152), (keeps, dst.port() == 53), "{own} to {dst}");
+    }
+}
 
 #[test]
 fn what_goes_out_has_the_routers_address_and_answers_find_back() {

@@ -13,6 +13,7 @@ mod probes;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use super::dns::Leased;
 use crate::control::protocol::{LeaseRow, PoolRow};
 use ipnet::Ipv4Net;
 use message::{Asked, Said, option};
@@ -132,6 +133,11 @@ impl Dhcp {
                 })
                 .collect();
             reserved.insert(own.addr(), None);
+            // What the router answers for is nobody's here.
+            reserved.extend(interface.outside().iter().filter_map(|address| match address {
+                IpAddr::V4(address) => Some((*address, None)),
+                IpAddr::V6(_) => None,
+            }));
             let names = named.clone().filter_map(|(name, mac)| Some((mac?, name.to_owned()))).collect();
             let taken = named.clone().map(|(name, _)| name).chain([lab]).map(str::to_owned).collect();
             let router = routing.map(|routing| routing.router(interface).name.clone()).unwrap_or_default();
@@ -250,6 +256,17 @@ impl Dhcp {
             })
         });
         rows.collect()
+    }
+
+    /// The names that clients gave themselves, and whose addresses they are.
+    pub fn names(&self, now: Instant) -> impl Iterator<Item = Leased<'_>> + Clone {
+        self.servers.iter().flat_map(move |(vlan, server)| {
+            let bound = server.pool.leases(now).filter(|(_, lease)| lease.state == State::Bound);
+            bound.filter_map(|(address, lease)| {
+                let name = server.name_of(lease)?;
+                Some(Leased { vlan: *vlan, name, address: address.into() })
+            })
+        })
     }
 
     /// What is left of the addresses of each gateway.

@@ -191,7 +191,7 @@ impl Pool {
     }
 
     /// All that are somebody's now, rising.
-    pub(super) fn leases(&self, now: Instant) -> impl Iterator<Item = (Ipv4Addr, &Lease)> {
+    pub(super) fn leases(&self, now: Instant) -> impl Iterator<Item = (Ipv4Addr, &Lease)> + Clone {
         self.by_address
             .iter()
             .filter(move |(_, lease)| lease.until > now)

@@ -118,7 +118,11 @@ impl Dns {
             return reply.build_bytes_vec().ok().map(Said::Here);
         };
         let found = zone.find(&self.domain, &question.qname.to_string(), leased);
-        if found.is_none() && zone.asks_others() && packet.has_flags(PacketFlag::RECURSION_DESIRED) {
+        // Of one label the lab has addresses; what else there is of it, as of all domains of the first level, others know.
+        let is_address = matches!(question.qtype, QTYPE::ANY | QTYPE::TYPE(TYPE::A | TYPE::AAAA));
+        let is_others = found.is_none()
+            || !is_address && question.qname.get_labels().len() == 1 && found == Some(Found::Nobody);
+        if is_others && zone.asks_others() && packet.has_flags(PacketFlag::RECURSION_DESIRED) {
             self.counts.elsewhere += 1;
             return Some(Said::Elsewhere);
         }

@@ -8,11 +8,12 @@ use std::{
     net::IpAddr,
     time::Duration,
 };
-use vswitch_core::{build::Addresses, clock::Instant, mac::MacAddr, vlan::VlanId};
+use vswitch_core::{build::Addresses, clock::Instant, mac::MacAddr, route::DYNAMIC_PORTS, vlan::VlanId};
 
-/// Questions that are asked at a time, of all VLANs and of one.
+/// Questions that are asked at a time: of all VLANs, of one, and of one station.
 const ASKED: usize = 1024;
-const ASKED_BY_ONE: usize = 64;
+const ASKED_BY_VLAN: usize = 256;
+const ASKED_BY_STATION: usize = 16;
 
 /// Bytes of a question, at most.
 const LONGEST: usize = 1232;
@@ -20,8 +21,14 @@ const LONGEST: usize = 1232;
 /// How long a name server is waited for.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// The first of the ports that are nobody's (RFC 6335 §6): questions are asked from there.
-const FIRST_PORT: u16 = 49152;
+/// After what time a question is asked once more that its asker repeats.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The first of the ports that are nobody's (RFC 6335 §6): questions are asked from these, and no router translates what it leads to port 53 to one of them.
+pub(in crate::routers) const FIRST_PORT: u16 = DYNAMIC_PORTS;
+
+/// Ports that are drawn before a question is one too many.
+const DRAWS: usize = 64;
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,19 +48,24 @@ struct Question {
     id: [u8; 2],
     /// As it is asked, with a number of ours.
     message: Vec<u8>,
-    /// Name servers that it was asked of, or could not be.
+    /// Name servers whose turn it was.
     tried: usize,
+    /// Whether the last of these was asked.
+    is_sent: bool,
+    /// When it was taken, or asked for again.
+    taken: Instant,
     due: Instant,
 }
 
-/// A question for a name server.
+/// What becomes of a question.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::routers) struct Asks<'q> {
-    /// The port that it is asked from.
-    pub(in crate::routers) port: u16,
-    /// Which of the router's name servers it is for.
-    pub(in crate::routers) server: usize,
-    pub(in crate::routers) message: &'q [u8],
+pub(in crate::routers) enum Taken {
+    /// It is to be asked, from this port.
+    Asks(u16),
+    /// It is asked already.
+    UnderWay,
+    /// Its asker, or all together, have too many, or it is too long.
+    TooMany,
 }
 
 /// All questions under way, by the port that they are asked from.
@@ -66,49 +78,51 @@ pub(in crate::routers) struct Upstream {
 }
 
 impl Upstream {
-    /// Takes a question on, or, if it is under way, asks it again; where it is to be asked now. None if there are too many, or it is too long.
+    /// Takes a question on; one that is under way may be asked once more. `is_forwarded` tells the ports that lead elsewhere.
     pub(in crate::routers) fn take(
         &mut self,
         asker: Asker,
         message: &[u8],
-        server: usize,
+        is_forwarded: impl Fn(u16) -> bool,
         now: Instant,
-    ) -> Option<Asks<'_>> {
-        let [high, low, rest @ ..] = message else { return None };
+    ) -> Taken {
+        let [high, low, rest @ ..] = message else { return Taken::TooMany };
         let id = [*high, *low];
-        let is_same = |question: &Question| question.asker == asker && question.id == id;
-        let under_way = self.questions.iter().find(|(_, question)| is_same(question));
-        let port = match under_way.map(|(port, _)| *port) {
-            Some(port) => port,
-            None => {
-                let of_one = self.questions.values().filter(|question| question.asker.vlan == asker.vlan);
-                if self.questions.len() >= ASKED || of_one.count() >= ASKED_BY_ONE || message.len() > LONGEST
-                {
-                    return None;
-                }
-                let (port, number) = self.draw();
-                let message = [&number, rest].concat();
-                let question = Question { asker, id, message, tried: server + 1, due: now + WAIT };
-                self.questions.insert(port, question);
-                port
-            }
+        let is_same = |question: &Question| {
+            question.asker == asker && question.id == id && question.message[2..] == *rest
         };
-        let question = self.questions.get(&port)?;
-        Some(Asks { port, server: question.tried - 1, message: &question.message })
+        if let Some((port, question)) = self.questions.iter_mut().find(|(_, question)| is_same(question)) {
+            if now.since(question.taken) < ASK_AGAIN {
+                return Taken::UnderWay;
+            }
+            question.taken = now;
+            return Taken::Asks(*port);
+        }
+        let count = |is_alike: &dyn Fn(&Asker) -> bool| {
+            self.questions.values().filter(|question| is_alike(&question.asker)).count()
+        };
+        let is_too_many = self.questions.len() >= ASKED
+            || count(&|other| other.vlan == asker.vlan) >= ASKED_BY_VLAN
+            || count(&|other| (other.vlan, other.mac) == (asker.vlan, asker.mac)) >= ASKED_BY_STATION;
+        if is_too_many || message.len() > LONGEST {
+            return Taken::TooMany;
+        }
+        let Some((port, number)) = self.draw(is_forwarded) else { return Taken::TooMany };
+        let message = [&number, rest].concat();
+        let question = Question { asker, id, message, tried: 1, is_sent: false, taken: now, due: now + WAIT };
+        self.questions.insert(port, question);
+        Taken::Asks(port)
     }
 
     /// A port that nothing is asked from, and a number.
-    fn draw(&mut self) -> (u16, [u8; 2]) {
-        loop {
+    fn draw(&mut self, is_forwarded: impl Fn(u16) -> bool) -> Option<(u16, [u8; 2])> {
+        // Most ports are nobody's.
+        (0..DRAWS).find_map(|_| {
             self.made += 1;
-            let drawn = self.random.hash_one(self.made);
-            let [a, b, c, d, ..] = drawn.to_ne_bytes();
+            let [a, b, c, d, ..] = self.random.hash_one(self.made).to_ne_bytes();
             let port = FIRST_PORT | u16::from_ne_bytes([a, b]);
-            // There are more ports than questions.
-            if !self.questions.contains_key(&port) {
-                return (port, [c, d]);
-            }
-        }
+            (!self.questions.contains_key(&port) && !is_forwarded(port)).then_some((port, [c, d]))
+        })
     }
 
     /// When the next question was waited for long enough.
@@ -122,12 +136,39 @@ impl Upstream {
         due.map(|(port, question)| (*port, question.asker))
     }
 
-    /// The question that is asked from this port goes on to the next name server, of so many.
-    pub(in crate::routers) fn again(&mut self, port: u16, servers: usize, now: Instant) -> Option<Asks<'_>> {
-        let question = self.questions.get_mut(&port).filter(|question| question.tried < servers)?;
-        question.tried += 1;
-        question.due = now + WAIT;
-        Some(Asks { port, server: question.tried - 1, message: &question.message })
+    /// It is the next name server's turn, of so many, for the question that is asked from this port. False: there is none.
+    pub(in crate::routers) fn next(&mut self, port: u16, servers: usize, now: Instant) -> bool {
+        let question = self.questions.get_mut(&port).filter(|question| question.tried < servers);
+        question.is_some_and(|question| {
+            (question.tried, question.is_sent, question.due) = (question.tried + 1, false, now + WAIT);
+            true
+        })
+    }
+
+    /// Whose turn it is cannot be asked: nobody waits for it.
+    pub(in crate::routers) fn hurry(&mut self, port: u16, now: Instant) {
+        if let Some(question) = self.questions.get_mut(&port) {
+            question.due = now;
+        }
+    }
+
+    /// Whose turn it is was asked.
+    pub(in crate::routers) fn sent(&mut self, port: u16) {
+        if let Some(question) = self.questions.get_mut(&port) {
+            question.is_sent = true;
+        }
+    }
+
+    /// Questions that wait until it is known who leads to the name server whose turn it is.
+    pub(in crate::routers) fn unsent(&self) -> Vec<u16> {
+        let unsent = self.questions.iter().filter(|(_, question)| !question.is_sent);
+        unsent.map(|(port, _)| *port).collect()
+    }
+
+    /// Which of the router's name servers has its turn, and what it is asked.
+    pub(in crate::routers) fn current(&self, port: u16) -> Option<(usize, &[u8])> {
+        let question = self.questions.get(&port)?;
+        Some((question.tried.checked_sub(1)?, &question.message))
     }
 
     /// Nobody answered it: what its asker is told.
@@ -151,13 +192,17 @@ impl Upstream {
         now: Instant,
     ) -> Option<(Asker, Vec<u8>)> {
         let question = self.questions.get_mut(&port)?;
-        let was_asked = servers.iter().take(question.tried).any(|server| (*server, PORT) == from);
-        if !(was_asked && answers(&question.message, message)) {
+        let is_from = |server: &IpAddr| (*server, PORT) == from;
+        let place = servers.iter().take(question.tried).position(is_from)?;
+        if !answers(&question.message, message) {
             return None;
         }
-        // Who cannot, or does not want to: perhaps the next one can.
-        if matches!(message[3] & 0xf, 2 | 5) && question.tried < servers.len() {
-            question.due = now;
+        // Who cannot, or does not want to: perhaps the next one can, or does already.
+        let is_last = question.tried >= servers.len() && place + 1 == question.tried;
+        if matches!(message[3] & 0xf, 2 | 5) && !is_last {
+            if place + 1 == question.tried {
+                question.due = now;
+            }
             return None;
         }
         let question = self.questions.remove(&port)?;

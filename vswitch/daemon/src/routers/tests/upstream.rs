@@ -114,9 +114,14 @@ fn what_is_not_of_the_lab_is_asked_of_a_name_server_and_its_answer_passed_on() {
     let (to, port, said) = asked(&mut bench);
     assert_eq!((&to[..], port >= 49152), (NEAR, true));
     assert_eq!(said[2..], question[2..], "all but its number");
-    // Asked once more, it is the same question.
+    // Asked once more, it is the same question, and goes out again after a second.
+    bench.silent_after(&asks(7, 5353, &question));
+    bench.pass(1);
     bench.hear(&asks(7, 5353, &question));
     assert_eq!(asked(&mut bench), (to, port, said.clone()));
+    // Under the same number it may ask for something else meanwhile.
+    bench.hear(&asks(7, 5353, &message("example.org", 9)));
+    assert_ne!(asked(&mut bench).1, port);
     bench.hear(&reply(20, NEAR, port, &said));
     assert_eq!(answered(&mut bench), (RCODE::NoError, 1));
     // Only once.
@@ -165,6 +170,7 @@ fn rfc_5452_9_only_the_answer_to_what_was_asked_is_passed_on() {
         ("a question", says(20, NEAR, port, &said)),
         ("nothing", says(20, NEAR, port, &[])),
         ("half of it", says(20, NEAR, port, &said[..20])),
+        ("of a port that nothing is asked from", reply(20, NEAR, port ^ 1, &said)),
     ] {
         bench.hear(&frame);
         assert_eq!(bench.said(), Vec::<Vec<u8>>::new(), "{what}");
@@ -207,20 +213,72 @@ fn who_does_not_answer_or_refuses_is_followed_by_the_next_and_at_last_the_asker_
 }
 
 #[test]
-fn a_vlan_may_ask_64_questions_at_a_time() {
+fn a_name_server_that_is_not_there_is_followed_by_the_next() {
+    let mut bench = bench();
+    bench.hear(&build::arp_reply(to_router(20, 8), v4(NEXT), v4("10.0.20.1")));
+    bench.hear(&asks(7, 5353, &message("example.com", 9)));
+    assert_eq!(read_arp(&bench.one(), 20).target_protocol_addr(), v4(NEAR).octets());
+    bench.pass(2);
+    let to_far = |frame: &Vec<u8>| frame[16..18] == [8, 0];
+    let said = bench.said();
+    let frame = said.iter().find(|frame| to_far(frame)).expect("it is asked");
+    let (to, (port, _), question) = datagram(frame, 20);
+    assert_eq!(to, FAR);
+    // From where it cannot come nobody answers for it.
+    bench.silent_after(&reply(10, FAR, port, &question));
+    bench.hear(&reply(20, FAR, port, &question));
+    assert_eq!(answered(&mut bench), (RCODE::NoError, 1));
+    // Known to be silent, it is left out at once.
+    bench.pass(2);
+    bench.said();
+    bench.hear(&asks(7, 5353, &message("example.com", 9)));
+    assert_eq!(asked(&mut bench).0, FAR);
+}
+
+#[test]
+fn who_refuses_late_does_not_end_what_another_is_asked() {
+    let mut bench = bench();
+    bench.hear(&build::arp_reply(to_router(20, 8), v4(NEXT), v4("10.0.20.1")));
+    bench.hear(&asks(7, 5353, &message("example.com", 9)));
+    finds(&mut bench, NEAR);
+    let (_, port, said) = asked(&mut bench);
+    bench.pass(2);
+    assert_eq!(asked(&mut bench).0, FAR);
+    let mut refused = said.clone();
+    (refused[2], refused[3]) = (0x81, 2);
+    bench.silent_after(&says(20, NEAR, port, &refused));
+    bench.hear(&reply(20, FAR, port, &said));
+    assert_eq!(answered(&mut bench), (RCODE::NoError, 1));
+}
+
+#[test]
+fn a_station_may_ask_16_questions_at_a_time_and_others_theirs() {
     let mut bench = bench();
     bench.hear(&asks(7, 1, &message("example.com", 9)));
     finds(&mut bench, NEAR);
-    (2..=200).for_each(|port| {
+    (2..=60).for_each(|port| {
         bench.hear(&asks(7, port, &message("example.com", 9)));
     });
-    let ports: std::collections::BTreeSet<_> =
-        bench.said().iter().map(|frame| datagram(frame, 20).1.0).collect();
-    assert_eq!((ports.len(), bench.lost(Lost::TooMany)), (64, 136));
-    // Their time ends, and others may ask.
+    let (asked_for, told): (Vec<_>, Vec<_>) =
+        bench.said().into_iter().partition(|frame| frame[..6] != mac(7).octets());
+    assert_eq!((asked_for.len(), told.len(), bench.lost(Lost::TooMany)), (16, 44, 44));
+    bench.hear(&asks(6, 1, &message("example.com", 9)));
+    asked(&mut bench);
+    // Their time ends, and it may ask again.
     bench.pass(10);
     bench.said();
     bench.hear(&asks(7, 300, &message("example.com", 9)));
+    asked(&mut bench);
+}
+
+#[test]
+fn of_domains_of_the_first_level_others_know_what_is_no_address() {
+    let mut bench = bench();
+    let mut servers = message("com", 9);
+    let at = servers.len() - 3;
+    servers[at] = 2;
+    bench.hear(&asks(7, 5353, &servers));
+    finds(&mut bench, NEAR);
     asked(&mut bench);
 }
 
