@@ -326,8 +326,9 @@ codes! {
     NatTwice = "T0914", "translated twice",
         "A port outside leads to one node, an address outside is one node's, a node has one address outside, and a VLAN is masqueraded into or not.",
         mend "remove one of the two";
-    NatTaken = "T0915", "an address outside that a node has",
-        "The router answers for an address outside in its VLAN. If a node there has it too, which of the two gets a frame is chance.",
+    NatTaken = "T0915", "an address outside that another has",
+        "The router answers for an address outside in its VLAN. If a node there has it too, or it is that of \
+         another router by which a route leads, which of the two gets a frame is chance.",
         mend "name another address of that network, which no node there has";
     DhcpRange = "T0910", "addresses that a gateway cannot give",
         "A gateway gives addresses of a network of its own, from the first to the last of a range, and 65,536 at most. The network's own address and \

@@ -2,6 +2,7 @@
 
 use crate::{
     check::{
+        addresses::refuse_unusable,
         interfaces::NodeInterface,
         links::Checked,
         names::{Names, Thing},
@@ -17,6 +18,7 @@ use crate::{
         scalar::VlanName,
     },
 };
+use ipnet::IpNet;
 use std::{collections::HashMap, net::IpAddr};
 use vswitch_core::{
     description::{self, NatRule},
@@ -159,9 +161,18 @@ impl Rules<'_> {
                 .help("the router answers for it in the network of one of its gateways, so it is to be an address there");
             return None;
         };
+        let in_network = IpNet::new(address, network.network.prefix_len()).ok()?;
+        if refuse_unusable(in_network, outside.span, sink) {
+            return None;
+        }
         if let Some(taken) = self.taken(network.vlan, address) {
             let what = format!("{address} is the address of a node in that VLAN");
             sink.error(Code::NatTaken, outside.span, what).label(taken, "its address");
+            return None;
+        }
+        if router.is_next_hop(address) {
+            let what = format!("{address} is another router's: a route of `{}` leads by it", router.name);
+            sink.error(Code::NatTaken, outside.span, what);
             return None;
         }
         let host = hosts.iter().find(|(_, host)| host.is_ipv4() == address.is_ipv4());

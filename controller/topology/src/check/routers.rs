@@ -59,6 +59,13 @@ pub(crate) struct Router {
 }
 
 impl Router {
+    /// Whether one of its routes leads by a router that has this address.
+    pub(crate) fn is_next_hop(&self, address: IpAddr) -> bool {
+        let leads_by =
+            |route: &Route| matches!(&route.via, description::Via::Routers(next) if next.contains(&address));
+        self.routes.iter().any(leads_by)
+    }
+
     /// Whether it passes on what is for an address.
     fn leads_to_any(&self, address: IpAddr) -> bool {
         let connected = self.networks.find(address).map(|connected| connected.vlan);
