@@ -3,7 +3,7 @@
 use super::TagEdit;
 use crate::{
     head::{ETHERNET_LEN, HEAD_BYTES, TAG_LEN},
-    route::{Checksum, Quick, Rewrite, Translation, one_hop_less},
+    route::{Checksum, HOPS, Quick, Rewrite, Translation, one_hop_less},
 };
 
 /// A change of a copy: what a router does to it, then what the port does by which it leaves.
@@ -74,9 +74,6 @@ impl<'t> Change<'t> {
 
 /// Bytes of both addresses of a link.
 const MACS: usize = 12;
-
-/// Where the eight bytes of an IP header begin in which its hops stand, and of IPv4 its checksum.
-const HOPS: usize = ETHERNET_LEN + 4;
 
 /// The change of frames that come and go untagged, computed once for many of them: a frame of the common kind is changed as by [`Change::apply`], without a look
 /// at what they have in common.

@@ -288,8 +288,9 @@ impl<'a> Case<'a> {
         let Routers { connections, now, learning, .. } = *self.routers;
         let digest = connections.digest(key);
         // What all that compete for these ports have in common.
-        let ends = connections.digest(&Key::new(scope, hosts, key.protocol(), answered(0)));
-        let is_scarce = may_change && connections.is_scarce(ends, now);
+        let common = || connections.digest(&Key::new(scope, hosts, key.protocol(), answered(0)));
+        let ends = may_change.then(common);
+        let is_scarce = ends.is_some_and(|ends| connections.is_scarce(ends, now));
         let tries = match (may_change, is_scarce) {
             (true, false) => TRIES,
             (true, true) => TRIES_WHERE_SCARCE,
@@ -309,7 +310,7 @@ impl<'a> Case<'a> {
                 Opened::Already | Opened::Refused(_) => return Err(DropReason::NatExhausted),
             }
         }
-        if may_change && learning && !is_scarce {
+        if let Some(ends) = ends.filter(|_| learning && !is_scarce) {
             connections.note_scarce(ends, now);
         }
         Err(DropReason::NatExhausted)

@@ -15,7 +15,7 @@ pub use neighbours::{CAPACITY, Neighbour, Neighbours};
 pub(crate) use rewrite::one_hop_less;
 pub use rewrite::{NatNumber, Rewrite, Translations};
 pub use translation::{Checksum, NewEnds, Translation};
-pub(crate) use translation::{Quick, has_free_ports};
+pub(crate) use translation::{HOPS, Quick, has_free_ports};
 
 use crate::{
     description::{Gateway, Origin},

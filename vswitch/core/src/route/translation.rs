@@ -216,6 +216,9 @@ impl Translation {
     }
 }
 
+/// Where, in an untagged frame, the eight bytes of an IP header begin in which its hops stand, and of IPv4 its checksum.
+pub(crate) const HOPS: usize = ETHERNET_LEN + 4;
+
 /// What changes in each packet of a connection of TCP or UDP over IPv4 that a router passes on, as bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Quick {
@@ -231,7 +234,6 @@ impl Quick {
     /// checksum is complete. False if that is not in its head.
     #[inline(always)]
     pub(crate) fn front<const AT: usize>(&self, head: &[u8], mut put: impl FnMut(usize, &[u8])) -> bool {
-        const HOPS: usize = ETHERNET_LEN + 4;
         let Some(hops) = head.get(HOPS..).and_then(<[u8]>::first_chunk) else { return false };
         let Some(before) = head.get(AT..).and_then(<[u8]>::first_chunk) else { return false };
         let word = u64::from_be_bytes(*hops);

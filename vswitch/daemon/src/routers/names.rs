@@ -104,13 +104,18 @@ impl Speaker {
         }
     }
 
+    /// The name server whose turn it is for this question, who leads there, and what it is asked.
+    fn turn(&self, routing: &Routing, port: u16) -> Option<(IpAddr, Key, &[u8])> {
+        let (asker, (place, message)) = self.upstream.asker(port).zip(self.upstream.current(port))?;
+        let router = routing.router(routing.interface(asker.vlan)?);
+        let server = *router.nameservers().get(place)?;
+        Some((server, way(router, server)?, message))
+    }
+
     /// The frame that asks it.
     fn question(&self, routing: &Routing, port: u16, now: Instant) -> Result<Vec<u8>, NotAsked> {
-        let asked = self.upstream.asker(port).zip(self.upstream.current(port));
-        let (asker, (place, message)) = asked.ok_or(NotAsked::NoWay)?;
-        let router = routing.router(routing.interface(asker.vlan).ok_or(NotAsked::NoWay)?);
-        let server = *router.nameservers().get(place).ok_or(NotAsked::NoWay)?;
-        let key @ (vlan, next) = way(router, server).ok_or(NotAsked::NoWay)?;
+        let (server, key, message) = self.turn(routing, port).ok_or(NotAsked::NoWay)?;
+        let (vlan, next) = key;
         let Some(mac) = self.knows(key, now) else {
             let is_silent = self.failed.has(key, now);
             return Err(if is_silent { NotAsked::NoWay } else { NotAsked::Unknown(key) });
@@ -127,12 +132,7 @@ impl Speaker {
     /// It is known now who has an address: questions go out that waited for that.
     pub(super) fn ask_who_is_found(&mut self, routing: &Routing, key: Key, now: Instant) {
         for port in self.upstream.unsent() {
-            let leads_there = || {
-                let (asker, (place, _)) = self.upstream.asker(port).zip(self.upstream.current(port))?;
-                let router = routing.router(routing.interface(asker.vlan)?);
-                way(router, *router.nameservers().get(place)?)
-            };
-            if leads_there() == Some(key) {
+            if self.turn(routing, port).is_some_and(|(_, leads_there, _)| leads_there == key) {
                 self.ask_name_server(routing, port, now);
             }
         }

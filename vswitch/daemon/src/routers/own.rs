@@ -8,6 +8,7 @@ use vswitch_core::{
     clock::Instant,
     firewall::answer::Answer,
     head::{Network, Transport},
+    route::DYNAMIC_PORTS,
 };
 
 const ICMP: u8 = 1;
@@ -125,7 +126,7 @@ impl Speaker {
             {
                 self.hear_dns(heard, src, now)
             }
-            Transport::Udp { src: dns::PORT, dst: port @ dns::upstream::FIRST_PORT.. } => {
+            Transport::Udp { src: dns::PORT, dst: port @ DYNAMIC_PORTS.. } => {
                 self.hear_name_server(heard, port, now)
             }
             Transport::Udp { .. } => {

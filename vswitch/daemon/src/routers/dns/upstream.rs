@@ -24,9 +24,6 @@ const WAIT: Duration = Duration::from_secs(2);
 /// After what time a question is asked once more that its asker repeats.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// The first of the ports that are nobody's (RFC 6335 §6): questions are asked from these, and no router translates what it leads to port 53 to one of them.
-pub(in crate::routers) const FIRST_PORT: u16 = DYNAMIC_PORTS;
-
 /// Ports that are drawn before a question is one too many.
 const DRAWS: usize = 64;
 
@@ -120,7 +117,7 @@ impl Upstream {
         (0..DRAWS).find_map(|_| {
             self.made += 1;
             let [a, b, c, d, ..] = self.random.hash_one(self.made).to_ne_bytes();
-            let port = FIRST_PORT | u16::from_ne_bytes([a, b]);
+            let port = DYNAMIC_PORTS | u16::from_ne_bytes([a, b]);
             (!self.questions.contains_key(&port) && !is_forwarded(port)).then_some((port, [c, d]))
         })
     }
