@@ -66,7 +66,7 @@ pub enum Lost {
     HoldFull,
     /// Its VLAN asks for too many neighbours that do not answer, or holds too many bytes.
     TooMany,
-    /// An answer or error that its VLAN had too many of.
+    /// A message, an answer or an error that its VLAN had too many of.
     Rate,
     /// There was no room to send it.
     QueueFull,

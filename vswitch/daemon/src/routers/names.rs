@@ -40,7 +40,7 @@ impl Speaker {
             return Err(Lost::Rate);
         }
         let payload = serve::carried(&heard).ok_or(Lost::Malformed)?;
-        let said = self.dns.answer(vlan, payload, &self.dhcp.names(now)).ok_or(Lost::NotOurs)?;
+        let said = self.dns.answer(vlan, payload, &self.dhcp.named(now)).ok_or(Lost::NotOurs)?;
         // Back to whom it came from, from where it went.
         let addresses = match heard.head.network {
             Network::Ipv4(ip) => Addresses::V4(ip.dst, ip.src),

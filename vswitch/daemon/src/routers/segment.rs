@@ -12,14 +12,18 @@ use vswitch_core::{clock::Instant, limits::Bucket, mac::MacAddr};
 /// Answers and ICMP errors a second, each, for one share of a VLAN's stations.
 const PER_SECOND: NonZeroU64 = NonZeroU64::new(1000).expect("it is not zero");
 
+/// Messages of DHCP clients a second that are heard, for one share: each costs more than other answers, and a client that is not heard asks again.
+const DHCP_PER_SECOND: NonZeroU64 = NonZeroU64::new(64).expect("it is not zero");
+
 /// Shares that a VLAN has: its stations are spread over them, so that one who asks too often takes nothing from most others.
 const SHARES: usize = 32;
 
 /// Questions a second: more than may be under way, so that each is asked at last.
 const ASKS_PER_SECOND: NonZeroU64 = NonZeroU64::new(200).expect("it is not zero");
 
-/// In what time as many come as may go at once: 100 answers, 100 errors, 100 questions.
+/// In what time as many come as may go at once: 100 answers, 100 errors, 64 messages of DHCP clients, 100 questions.
 const AT_ONCE: Duration = Duration::from_millis(100);
+const DHCP_AT_ONCE: Duration = Duration::from_secs(1);
 const ASKS_AT_ONCE: Duration = Duration::from_millis(500);
 
 /// Neighbours of one VLAN that are learned unasked, at most: of the table an eighth.
@@ -36,8 +40,8 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    fn new() -> Self {
-        let bucket = |_| Bucket::of_pieces(PER_SECOND, AT_ONCE);
+    fn new(rate: NonZeroU64, at_once: Duration) -> Self {
+        let bucket = |_| Bucket::of_pieces(rate, at_once);
         Self { buckets: std::array::from_fn(bucket), whose: RandomState::new() }
     }
 
@@ -62,6 +66,8 @@ impl Shares {
 pub(super) struct Segment {
     /// Who has the router's addresses: without that nothing reaches it.
     pub(super) addresses: Shares,
+    /// What DHCP clients may say.
+    pub(super) dhcp: Shares,
     /// All other answers.
     pub(super) answers: Shares,
     pub(super) errors: Shares,
@@ -77,9 +83,10 @@ pub(super) struct Segment {
 impl Segment {
     pub(super) fn new() -> Self {
         Self {
-            addresses: Shares::new(),
-            answers: Shares::new(),
-            errors: Shares::new(),
+            addresses: Shares::new(PER_SECOND, AT_ONCE),
+            dhcp: Shares::new(DHCP_PER_SECOND, DHCP_AT_ONCE),
+            answers: Shares::new(PER_SECOND, AT_ONCE),
+            errors: Shares::new(PER_SECOND, AT_ONCE),
             asks: Bucket::of_pieces(ASKS_PER_SECOND, ASKS_AT_ONCE),
             neighbours: 0,
             counted: 0,

@@ -40,6 +40,10 @@ impl Speaker {
     /// Hears a DHCP client.
     pub(super) fn hear_dhcp(&mut self, heard: Heard<'_>, now: Instant) -> Result<(), Lost> {
         let Heard { routing, vlan, head, .. } = heard;
+        let segment = self.segments.get(&vlan).ok_or(Lost::NoGateway)?;
+        if !segment.dhcp.take(head.link.src, now) {
+            return Err(Lost::Rate);
+        }
         let payload = carried(&heard).ok_or(Lost::Malformed)?;
         let owner = |address: Ipv4Addr| self.neighbours.find(vlan, address.into(), now, false);
         let next = self.dhcp.receive((vlan, head.link.src), payload, now, owner).ok_or(Lost::NotOurs)?;

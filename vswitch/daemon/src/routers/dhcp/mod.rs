@@ -64,8 +64,9 @@ struct Server {
     own: Ipv4Net,
     said: Said4,
     domain: String,
-    /// The names of clients that the topology file has.
+    /// The names of clients that the topology file has, and whose they are.
     names: BTreeMap<MacAddr, String>,
+    macs: BTreeMap<String, Vec<MacAddr>>,
     /// All names that the topology file has, of nodes, of VLANs and its own: no client has one by calling itself so.
     taken: BTreeSet<String>,
     /// The router whose gateway it is: in its VLANs a name is one client's.
@@ -138,7 +139,12 @@ impl Dhcp {
                 IpAddr::V4(address) => Some((*address, None)),
                 IpAddr::V6(_) => None,
             }));
-            let names = named.clone().filter_map(|(name, mac)| Some((mac?, name.to_owned()))).collect();
+            let names: BTreeMap<_, _> =
+                named.clone().filter_map(|(name, mac)| Some((mac?, name.to_owned()))).collect();
+            let mut macs: BTreeMap<_, Vec<_>> = BTreeMap::new();
+            for (mac, name) in &names {
+                macs.entry(name.clone()).or_default().push(*mac);
+            }
             let taken = named.clone().map(|(name, _)| name).chain([lab]).map(str::to_owned).collect();
             let router = routing.map(|routing| routing.router(interface).name.clone()).unwrap_or_default();
             let (mut pool, exhausted) =
@@ -147,7 +153,8 @@ impl Dhcp {
             // That of the names that the gateway knows, unless another is said.
             let domain = said.domain.clone().unwrap_or_else(|| super::dns::domain(lab));
             let said = said.clone();
-            self.servers.insert(vlan, Server { own, said, domain, names, taken, router, pool, exhausted });
+            self.servers
+                .insert(vlan, Server { own, said, domain, names, macs, taken, router, pool, exhausted });
         }
         self.probes.retain(|(vlan, mac), probe| {
             self.servers.get(vlan).is_some_and(|server| server.pool.may_have(*mac, probe.address))
@@ -170,6 +177,13 @@ impl Dhcp {
         };
         // Whatever it says now takes the place of what it said before.
         let before = self.probes.remove(&(vlan, from));
+        // A stranger who would have to wait is not looked at any further: many come where somebody makes them up.
+        let is_sure = |server: &Server| server.pool.is_sure_of_one(from, now);
+        let is_stranger = before.is_none() && asked.kind == DhcpMessageType::Discover;
+        if is_stranger && self.is_full(vlan) && !self.servers.get(&vlan).is_some_and(is_sure) {
+            self.counts.ignored += 1;
+            return None;
+        }
         self.judge(vlan, asked, before, now, owner)
     }
 
@@ -226,15 +240,12 @@ impl Dhcp {
     /// What a client asks, without the name that it gives itself if another has that, who came first.
     fn without_name_of_others(&self, vlan: VlanId, asked: Asked, now: Instant) -> Asked {
         let Some(router) = self.servers.get(&vlan).map(|server| &server.router) else { return asked };
+        let Some(name) = &asked.host_name else { return asked };
         let has_it = |(of, server): (&VlanId, &Server)| {
-            server.router == *router
-                && server.pool.leases(now).any(|(_, lease)| {
-                    lease.state == State::Bound
-                        && (*of, lease.mac) != (vlan, asked.mac)
-                        && server.name_of(lease) == asked.host_name.as_ref()
-                })
+            let is_others = |(_, lease): &(_, &Lease)| (*of, lease.mac) != (vlan, asked.mac);
+            server.router == *router && server.named(name, now).any(|named| is_others(&named))
         };
-        let is_others = asked.host_name.is_some() && self.servers.iter().any(has_it);
+        let is_others = self.servers.iter().any(has_it);
         Asked { host_name: asked.host_name.filter(|_| !is_others), ..asked }
     }
 
@@ -258,15 +269,9 @@ impl Dhcp {
         rows.collect()
     }
 
-    /// The names that clients gave themselves, and whose addresses they are.
-    pub fn names(&self, now: Instant) -> impl Iterator<Item = Leased<'_>> + Clone {
-        self.servers.iter().flat_map(move |(vlan, server)| {
-            let bound = server.pool.leases(now).filter(|(_, lease)| lease.state == State::Bound);
-            bound.filter_map(|(address, lease)| {
-                let name = server.name_of(lease)?;
-                Some(Leased { vlan: *vlan, name, address: address.into() })
-            })
-        })
+    /// The names of clients now.
+    pub const fn named(&self, now: Instant) -> Named<'_> {
+        Named { dhcp: self, now }
     }
 
     /// What is left of the addresses of each gateway.
@@ -279,6 +284,28 @@ impl Dhcp {
             exhausted: server.exhausted,
         };
         self.servers.iter().map(row).collect()
+    }
+}
+
+/// The names of clients at one moment: those that the topology file has for them, and those that they gave themselves.
+#[derive(Debug, Clone, Copy)]
+pub struct Named<'a> {
+    dhcp: &'a Dhcp,
+    now: Instant,
+}
+
+impl Leased for Named<'_> {
+    fn addresses(&self, vlan: VlanId, name: &str) -> Vec<IpAddr> {
+        let server = self.dhcp.servers.get(&vlan);
+        let named = server.into_iter().flat_map(|server| server.named(name, self.now));
+        named.map(|(address, _)| address.into()).collect()
+    }
+
+    fn name(&self, vlan: VlanId, address: IpAddr) -> Option<&str> {
+        let (Some(server), IpAddr::V4(address)) = (self.dhcp.servers.get(&vlan), address) else {
+            return None;
+        };
+        server.name_of(server.pool.bound(address, self.now)?).map(String::as_str)
     }
 }
 
@@ -295,6 +322,16 @@ impl Server {
     fn name_of<'a>(&'a self, lease: &'a Lease) -> Option<&'a String> {
         let own = || lease.host_name.as_ref().filter(|name| !self.taken.contains(*name));
         self.names.get(&lease.mac).or_else(own)
+    }
+
+    /// The clients that have this name, and an address.
+    fn named<'a>(&'a self, name: &'a str, now: Instant) -> impl Iterator<Item = (Ipv4Addr, &'a Lease)> {
+        let stated = self.macs.get(name).into_iter().flatten().filter_map(move |mac| {
+            let (address, _) = self.pool.of(*mac)?;
+            Some((address, self.pool.bound(address, now)?))
+        });
+        let own = self.pool.named(name, now);
+        stated.chain(own.filter(|(_, lease)| self.name_of(lease).is_some_and(|own| own == name)))
     }
 
     fn discover(

@@ -13,6 +13,9 @@ const OFFERED: Duration = Duration::from_secs(60);
 /// How long nobody gets an address that was found in use.
 const DECLINED: Duration = Duration::from_secs(600);
 
+/// Addresses that are looked at for one client, each time from where they would come first: more than clients wait for.
+const LOOKED_AT: usize = 2 * super::probes::WAITING;
+
 /// What an address is to its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -40,8 +43,16 @@ pub(super) struct Pool {
     range: Option<(Ipv4Addr, Ipv4Addr)>,
     /// What the topology file states: of these addresses only these clients get them.
     reserved: BTreeMap<Ipv4Addr, Option<MacAddr>>,
+    /// The clients among them.
+    reserved_of: BTreeMap<MacAddr, Ipv4Addr>,
     by_address: BTreeMap<Ipv4Addr, Lease>,
     by_client: BTreeMap<MacAddr, Ipv4Addr>,
+    /// The names that clients gave themselves: of two the one that has its address for longer.
+    by_name: BTreeMap<String, Ipv4Addr>,
+    /// All of `by_address`, those first that are free first.
+    by_end: BTreeSet<(Instant, Ipv4Addr)>,
+    /// Those of the range that are neither stated nor in `by_address`.
+    unused: BTreeSet<Ipv4Addr>,
 }
 
 impl Pool {
@@ -51,9 +62,23 @@ impl Pool {
         range: Option<(Ipv4Addr, Ipv4Addr)>,
         reserved: BTreeMap<Ipv4Addr, Option<MacAddr>>,
     ) {
+        self.unused = range
+            .into_iter()
+            .flat_map(|(first, last)| first.to_bits()..=last.to_bits())
+            .map(Ipv4Addr::from_bits)
+            .collect();
+        self.unused.retain(|address| !reserved.contains_key(address));
+        self.reserved_of.clear();
+        for (address, mac) in &reserved {
+            if let Some(mac) = mac {
+                self.reserved_of.entry(*mac).or_insert(*address);
+            }
+        }
         (self.range, self.reserved) = (range, reserved);
         let leases = std::mem::take(&mut self.by_address);
         self.by_client.clear();
+        self.by_name.clear();
+        self.by_end.clear();
         for (address, lease) in leases {
             if self.may_have(lease.mac, address) {
                 self.put(address, lease);
@@ -66,15 +91,10 @@ impl Pool {
         match self.reserved.get(&address) {
             Some(owner) => *owner == Some(mac),
             None => {
-                self.reserved_of(mac).is_none()
+                !self.reserved_of.contains_key(&mac)
                     && self.range.is_some_and(|(first, last)| first <= address && address <= last)
             }
         }
-    }
-
-    /// The address that is stated as this client's.
-    fn reserved_of(&self, mac: MacAddr) -> Option<Ipv4Addr> {
-        self.reserved.iter().find(|(_, owner)| **owner == Some(mac)).map(|(address, _)| *address)
     }
 
     /// Whether nobody else has it now.
@@ -89,6 +109,12 @@ impl Pool {
         let is_its = |lease: &Lease| lease.mac == mac && lease.state != State::Declined && lease.until > now;
         self.reserved.get(&address).is_some_and(|owner| *owner == Some(mac))
             || self.by_address.get(&address).is_some_and(is_its)
+    }
+
+    /// Whether a client that asks for an address is given one of which nobody need be asked.
+    pub(super) fn is_sure_of_one(&self, mac: MacAddr, now: Instant) -> bool {
+        self.reserved_of.contains_key(&mac)
+            || self.by_client.get(&mac).is_some_and(|address| self.is_promised(mac, *address, now))
     }
 
     /// Whether it can be given to the client now.
@@ -113,32 +139,34 @@ impl Pool {
         waited_for: &BTreeSet<Ipv4Addr>,
         is_known: impl Fn(Ipv4Addr) -> bool,
     ) -> Option<Ipv4Addr> {
-        if let Some(address) = self.reserved_of(mac) {
-            return Some(address);
+        if let Some(address) = self.reserved_of.get(&mac) {
+            return Some(*address);
         }
         let (first, last) = self.range.map(|(first, last)| (first.to_bits(), last.to_bits()))?;
         let before = self.by_client.get(&mac).copied().filter(|address| self.can_have(mac, *address, now));
         if before.is_some_and(|address| self.is_promised(mac, address, now)) {
             return before;
         }
-        if self.free(now, waited_for) == 0 {
-            return None;
-        }
         let count = u64::from(last - first) + 1;
         let start = (mac.to_u64().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16) % count;
-        let from = |n: u64| Ipv4Addr::from_bits(first + ((start + n) % count) as u32);
+        let start = Ipv4Addr::from_bits(first + start as u32);
         let best = |also_known: bool| {
             let may = |address: &Ipv4Addr| {
                 let is_free = self.can_have(mac, *address, now) && !waited_for.contains(address);
                 is_free && (also_known || !is_known(*address))
             };
-            let never_had = |address: &Ipv4Addr| !self.by_address.contains_key(address) && may(address);
-            let longest = || {
-                let over = self.by_address.iter().filter(|(address, _)| may(address));
-                over.min_by_key(|(_, lease)| lease.until).map(|(address, _)| *address)
+            let never_had = || {
+                let all = self.unused.range(start..).chain(self.unused.range(..start));
+                all.take(LOOKED_AT).copied().find(may)
             };
-            let its = before.filter(may).or(wished.filter(may));
-            its.or_else(|| (0..count).map(from).find(never_had)).or_else(longest)
+            let longest = || {
+                let over = self.by_end.iter().take_while(|(until, _)| *until <= now);
+                over.map(|(_, address)| *address)
+                    .filter(|address| !self.reserved.contains_key(address))
+                    .take(LOOKED_AT)
+                    .find(may)
+            };
+            before.filter(may).or(wished.filter(may)).or_else(never_had).or_else(longest)
         };
         best(false).or_else(|| best(true))
     }
@@ -173,20 +201,17 @@ impl Pool {
     /// Somebody has it who was not given it.
     pub(super) fn in_use(&mut self, mac: MacAddr, address: Ipv4Addr, now: Instant) {
         // Whatever else is that station's stays so.
-        if let Some(before) = self.by_address.get(&address)
-            && self.by_client.get(&before.mac) == Some(&address)
-        {
-            self.by_client.remove(&before.mac);
-        }
-        let lease = Lease { mac, host_name: None, state: State::Declined, until: now + DECLINED };
-        self.by_address.insert(address, lease);
+        self.take_from_client(address);
+        self.note(address, Lease { mac, host_name: None, state: State::Declined, until: now + DECLINED });
     }
 
     /// The client gives it back; it is remembered as its last.
     pub(super) fn release(&mut self, mac: MacAddr, address: Ipv4Addr, now: Instant) {
         let lease = self.by_address.get_mut(&address);
         if let Some(lease) = lease.filter(|lease| lease.mac == mac && lease.state != State::Declined) {
+            self.by_end.remove(&(lease.until, address));
             lease.until = now;
+            self.by_end.insert((now, address));
         }
     }
 
@@ -210,23 +235,79 @@ impl Pool {
         u64::from(last.to_bits() - first.to_bits()) + 1 - (leased + waited_for + reserved) as u64
     }
 
-    /// How many addresses are remembered: never more than are given.
+    /// How many addresses are remembered: never more than are given. All that is found by is of what is remembered.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
+        let by_end = self.by_address.iter().map(|(address, lease)| (lease.until, *address));
+        assert_eq!(by_end.collect::<BTreeSet<_>>(), self.by_end);
+        for (name, address) in &self.by_name {
+            assert_eq!(self.by_address[address].host_name.as_ref(), Some(name));
+        }
+        let bits = self.range.map_or(0..=0, |(first, last)| first.to_bits()..=last.to_bits());
+        let is_unused = |address: &Ipv4Addr| {
+            !self.reserved.contains_key(address) && !self.by_address.contains_key(address)
+        };
+        assert_eq!(bits.map(Ipv4Addr::from_bits).filter(is_unused).collect::<BTreeSet<_>>(), self.unused);
         self.by_address.len().max(self.by_client.len())
     }
 
+    /// The address of the client that gave itself this name, if it has it now.
+    pub(super) fn named(&self, name: &str, now: Instant) -> Option<(Ipv4Addr, &Lease)> {
+        let address = self.by_name.get(name)?;
+        self.bound(*address, now).map(|lease| (*address, lease))
+    }
+
+    /// Who has that address now.
+    pub(super) fn bound(&self, address: Ipv4Addr, now: Instant) -> Option<&Lease> {
+        self.by_address.get(&address).filter(|lease| lease.state == State::Bound && lease.until > now)
+    }
+
     fn put(&mut self, address: Ipv4Addr, lease: Lease) {
+        self.take_from_client(address);
+        if let Some(other) = self.by_client.insert(lease.mac, address).filter(|other| *other != address)
+            && self.by_address.get(&other).is_some_and(|other| other.state != State::Declined)
+        {
+            self.forget(other);
+            if self.range.is_some_and(|(first, last)| first <= other && other <= last)
+                && !self.reserved.contains_key(&other)
+            {
+                self.unused.insert(other);
+            }
+        }
+        self.note(address, lease);
+    }
+
+    /// No client is known by this address.
+    fn take_from_client(&mut self, address: Ipv4Addr) {
         if let Some(before) = self.by_address.get(&address)
             && self.by_client.get(&before.mac) == Some(&address)
         {
             self.by_client.remove(&before.mac);
         }
-        if let Some(other) = self.by_client.insert(lease.mac, address).filter(|other| *other != address)
-            && self.by_address.get(&other).is_some_and(|other| other.state != State::Declined)
-        {
-            self.by_address.remove(&other);
+    }
+
+    /// Whose address it is from now on.
+    fn note(&mut self, address: Ipv4Addr, lease: Lease) {
+        self.forget(address);
+        self.unused.remove(&address);
+        self.by_end.insert((lease.until, address));
+        if let Some(name) = lease.host_name.as_ref().filter(|_| lease.state == State::Bound) {
+            let other = self.by_name.get(name).and_then(|other| self.by_address.get(other));
+            if other.is_none_or(|other| other.until <= lease.until) {
+                self.by_name.insert(name.clone(), address);
+            }
         }
         self.by_address.insert(address, lease);
+    }
+
+    /// It is nobody's, and nothing is remembered of whose it was.
+    fn forget(&mut self, address: Ipv4Addr) {
+        let Some(lease) = self.by_address.remove(&address) else { return };
+        self.by_end.remove(&(lease.until, address));
+        if let Some(name) = &lease.host_name
+            && self.by_name.get(name) == Some(&address)
+        {
+            self.by_name.remove(name);
+        }
     }
 }

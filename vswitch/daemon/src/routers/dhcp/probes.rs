@@ -42,6 +42,11 @@ fn of_vlan(
 }
 
 impl Dhcp {
+    /// Whether no more clients of a VLAN can wait.
+    pub(super) fn is_full(&self, vlan: VlanId) -> bool {
+        of_vlan(&self.probes, vlan).count() >= WAITING
+    }
+
     /// A client has to wait for that address. `before`: what it waited for until now.
     pub(super) fn probe(
         &mut self,
@@ -56,7 +61,7 @@ impl Dhcp {
             self.probes.insert(key, Probe { asked, ..before });
             return Some(Next::Wait);
         }
-        if of_vlan(&self.probes, vlan).count() >= WAITING || tries >= TRIES {
+        if self.is_full(vlan) || tries >= TRIES {
             self.counts.ignored += 1;
             return None;
         }

@@ -611,6 +611,12 @@ fn clients_that_wait_are_as_many_as_may_and_each_for_an_address_of_its_own() {
     assert_eq!((asked.len(), next.iter().filter(|next| next.is_none()).count()), (probes::WAITING, 71));
     assert_eq!(silence(&mut dhcp, at(1)).len(), probes::WAITING);
     assert_eq!((dhcp.counts().ignored, dhcp.counts().offers), (71, probes::WAITING as u64 + 1));
+    // Who was promised one is no stranger, though others wait: 2, who waited, and 7, whose address is stated.
+    for n in 100..=240 {
+        at_once(&mut dhcp, n, 1, &asks_of(n));
+    }
+    assert!(matches!(at_once(&mut dhcp, 2, 1, &asks_of(2)), Some(Next::Say(_))));
+    assert!(matches!(at_once(&mut dhcp, 7, 1, &asks_of(7)), Some(Next::Say(_))));
     // One that finds all in use is told to try again.
     let mut dhcp = serving(Said4 { first: ip(2), last: ip(250), ..said() });
     let mut next = at_once(&mut dhcp, 1, 0, &asks_of(1));
@@ -635,7 +641,11 @@ proptest! {
             now += later;
             let kind = [DhcpMessageType::Discover, DhcpMessageType::Request, DhcpMessageType::Request,
                 DhcpMessageType::Decline, DhcpMessageType::Release, DhcpMessageType::Inform][usize::from(kind)];
+            // Two names for all.
+            let name = ["one", "two"][usize::from(then % 2)];
+            let options = [DhcpOption { kind: option::HOST_NAME, data: name.as_bytes() }];
             let bytes = message(n, kind, |repr| {
+                repr.additional_options = &options;
                 repr.requested_ip = Some(ip(wish));
                 repr.server_identifier = names_server.then_some(OWN);
                 if kind == DhcpMessageType::Release {
@@ -675,6 +685,18 @@ proptest! {
                 !waited_for.contains(&ip(*n)) && dhcp.servers[&vlan()].pool.can_have(mac(200), ip(*n), at(now))
             };
             prop_assert_eq!((free, given.is_some()), ((50..54).filter(may).count() as u64, free > 0));
+            // A name is one client's at a time, and found by whoever asks for it.
+            for name in ["one", "two", "web1", "phone"] {
+                let rows = dhcp.leases(at(now)).into_iter().filter(|row| row.is_bound);
+                let named = rows.filter(|row| row.name.as_deref() == Some(name));
+                let named: Vec<IpAddr> = named.map(|row| row.address.into()).collect();
+                prop_assert!(named.len() <= 1, "{name}: {named:?}");
+                let clients = dhcp.named(at(now));
+                prop_assert_eq!(clients.addresses(vlan(), name), &named[..]);
+                for address in named {
+                    prop_assert_eq!(clients.name(vlan(), address), Some(name));
+                }
+            }
             let held: usize = dhcp.servers.values().map(|server| server.pool.held()).sum();
             prop_assert!(held <= 4, "{held}");
         }

@@ -59,15 +59,13 @@ pub struct Counts {
     pub ignored: u64,
 }
 
-/// A name that a client gave itself, and its address.
-#[derive(Debug, Clone, Copy)]
-pub struct Leased<'a> {
-    /// The VLAN that it is in.
-    pub vlan: VlanId,
-    /// What it calls itself.
-    pub name: &'a str,
-    /// The address that it has.
-    pub address: IpAddr,
+/// Clients that have an address and a name which the topology file does not join.
+pub trait Leased {
+    /// The addresses of whom is called so in a VLAN.
+    fn addresses(&self, vlan: VlanId, name: &str) -> Vec<IpAddr>;
+
+    /// What the client is called that has this address in a VLAN.
+    fn name(&self, vlan: VlanId, address: IpAddr) -> Option<&str>;
 }
 
 /// The domain of a lab: under the one that is for private use.
@@ -99,12 +97,7 @@ impl Dns {
     }
 
     /// What is said to a question that came in this VLAN; none: nothing, for it is none.
-    pub fn answer<'l>(
-        &mut self,
-        vlan: VlanId,
-        payload: &[u8],
-        leased: &(impl Iterator<Item = Leased<'l>> + Clone),
-    ) -> Option<Said> {
+    pub fn answer(&mut self, vlan: VlanId, payload: &[u8], leased: &impl Leased) -> Option<Said> {
         let zone = self.zones.iter().find(|zone| zone.has_vlan(vlan));
         let (Some(zone), Some(asked)) = (zone, Asked::read(payload)) else {
             self.counts.ignored += 1;

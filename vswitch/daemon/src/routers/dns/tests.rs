@@ -31,13 +31,27 @@ fn dns() -> Dns {
     dns
 }
 
-fn leased() -> [Leased<'static>; 2] {
-    let leased = |vlan_id, name, address: &str| Leased {
-        vlan: vlan(vlan_id),
-        name,
-        address: address.parse().expect("one"),
-    };
-    [leased(10, "laptop", "10.0.10.50"), leased(10, "web1", "10.0.10.51")]
+/// Names of clients of VLAN 10, and their addresses.
+struct Clients(Vec<(&'static str, IpAddr)>);
+
+impl Leased for Clients {
+    fn addresses(&self, of: VlanId, name: &str) -> Vec<IpAddr> {
+        let mine = self.0.iter().filter(|(own, _)| of == vlan(10) && *own == name);
+        mine.map(|(_, address)| *address).collect()
+    }
+
+    fn name(&self, of: VlanId, address: IpAddr) -> Option<&str> {
+        self.0.iter().find(|(_, own)| of == vlan(10) && *own == address).map(|(name, _)| *name)
+    }
+}
+
+fn nobody() -> Clients {
+    Clients(vec![])
+}
+
+fn leased() -> Clients {
+    let leased = |name, n| (name, IpAddr::from([10, 0, 10, n]));
+    Clients(vec![leased("laptop", 50), leased("web1", 51)])
 }
 
 fn query(name: &str, kind: QTYPE) -> Vec<u8> {
@@ -57,7 +71,7 @@ fn here(said: Option<Said>) -> Option<Vec<u8>> {
 
 /// The code, and what was answered, in words.
 fn ask(dns: &mut Dns, vlan_id: u16, name: &str, kind: TYPE) -> (RCODE, Vec<String>) {
-    let said = dns.answer(vlan(vlan_id), &query(name, kind.into()), &leased().into_iter());
+    let said = dns.answer(vlan(vlan_id), &query(name, kind.into()), &leased());
     let bytes = here(said).expect("an answer");
     let reply = Packet::parse(&bytes).expect("a message");
     assert!(reply.has_flags(PacketFlag::RESPONSE | PacketFlag::RECURSION_DESIRED) && reply.id() == 7);
@@ -152,7 +166,7 @@ fn what_is_not_of_the_lab_is_refused_and_what_is_not_there_is_said_to_be_absent(
 fn what_is_no_question_is_said_to_be_none_or_nothing_is_said() {
     let mut dns = dns();
     let mut code = |bytes: &[u8]| {
-        let reply = here(dns.answer(vlan(10), bytes, &std::iter::empty()))?;
+        let reply = here(dns.answer(vlan(10), bytes, &nobody()))?;
         Some(Packet::parse(&reply).expect("a message").rcode())
     };
     let sound = query("web1", TYPE::A.into());
@@ -168,7 +182,7 @@ fn what_is_no_question_is_said_to_be_none_or_nothing_is_said() {
     assert_eq!(code(&sound[..11]), None, "no header");
     let last = sound.len() - 1;
     assert_eq!(code(&with(last, 3)), Some(RCODE::Refused), "of class CHAOS");
-    assert_eq!(dns.answer(vlan(77), &sound, &std::iter::empty()), None, "no gateway there");
+    assert_eq!(dns.answer(vlan(77), &sound, &nobody()), None, "no gateway there");
 }
 
 #[test]
@@ -182,26 +196,24 @@ fn rfc_6891_who_takes_more_says_so_and_is_told_the_same() {
         false,
     ));
     *packet.opt_mut() = Some(OPT { opt_codes: vec![], udp_packet_size: 4096, version: 0 });
-    let said = dns.answer(vlan(10), &packet.build_bytes_vec().expect("one"), &std::iter::empty());
+    let said = dns.answer(vlan(10), &packet.build_bytes_vec().expect("one"), &nobody());
     let reply = here(said).expect("an answer");
     let reply = Packet::parse(&reply).expect("a message");
     assert_eq!(reply.opt().map(|opt| opt.udp_packet_size), Some(EXTENDED));
     *packet.opt_mut() = Some(OPT { opt_codes: vec![], udp_packet_size: 4096, version: 1 });
     let bytes = packet.build_bytes_vec().expect("one");
-    assert!(dns.answer(vlan(10), &bytes, &std::iter::empty()).is_some());
+    assert!(dns.answer(vlan(10), &bytes, &nobody()).is_some());
 }
 
 #[test]
 fn what_does_not_fit_is_cut_and_says_so() {
     let mut dns = dns();
-    let many: Vec<_> = (0..100)
-        .map(|n| Leased { vlan: vlan(10), name: "crowd", address: IpAddr::from([10, 0, 10, n]) })
-        .collect();
+    let many = |count: u8| Clients((0..count).map(|n| ("crowd", IpAddr::from([10, 0, 10, n]))).collect());
     let question = query("crowd", TYPE::A.into());
-    let bytes = here(dns.answer(vlan(10), &question, &many.iter().copied())).expect("an answer");
+    let bytes = here(dns.answer(vlan(10), &question, &many(100))).expect("an answer");
     let reply = Packet::parse(&bytes).expect("a message");
     assert!(bytes.len() <= PLAIN && reply.has_flags(PacketFlag::TRUNCATION) && reply.answers.is_empty());
-    let bytes = here(dns.answer(vlan(10), &question, &many[..20].iter().copied())).expect("an answer");
+    let bytes = here(dns.answer(vlan(10), &question, &many(20))).expect("an answer");
     assert_eq!(Packet::parse(&bytes).expect("a message").answers.len(), 20);
 }
 
@@ -218,7 +230,7 @@ proptest! {
             near[at] = byte;
         }
         for bytes in [bytes, near] {
-            if let Some(reply) = here(dns.answer(vlan(10), &bytes, &leased().into_iter())) {
+            if let Some(reply) = here(dns.answer(vlan(10), &bytes, &leased())) {
                 prop_assert!(reply.len() <= usize::from(EXTENDED));
                 prop_assert!(reply[2] & 0x80 != 0 && reply[..2] == bytes[..2]);
             }

@@ -27,6 +27,8 @@ pub(super) enum Found {
 pub(super) struct Zone {
     vlans: BTreeSet<VlanId>,
     by_name: BTreeMap<String, Vec<IpAddr>>,
+    /// What names of several labels end with.
+    above: BTreeSet<String>,
     by_address: BTreeMap<IpAddr, Vec<String>>,
     networks: Vec<ipnet::IpNet>,
     asks_others: bool,
@@ -45,6 +47,7 @@ impl Zone {
         let mut zone = Self {
             vlans: interfaces().map(|interface| interface.said.vlan).collect(),
             by_name: BTreeMap::new(),
+            above: BTreeSet::new(),
             by_address: BTreeMap::new(),
             networks: (router.routes().iter())
                 .filter(|route| matches!(route.onward, Onward::Connected(_)))
@@ -67,6 +70,7 @@ impl Zone {
     }
 
     fn add(&mut self, name: &str, address: IpAddr) {
+        self.above.extend(name.match_indices('.').map(|(dot, _)| name[dot + 1..].to_owned()));
         self.by_name.entry(name.to_owned()).or_default().push(address);
         self.by_address.entry(address).or_default().push(name.to_owned());
     }
@@ -82,19 +86,13 @@ impl Zone {
 
     /// What there is of a name, as DNS writes it without the last dot; none: it is not the lab's to say. What the file says comes before what clients call
     /// themselves.
-    pub(super) fn find<'l>(
-        &self,
-        domain: &str,
-        asked: &str,
-        leased: &(impl Iterator<Item = Leased<'l>> + Clone),
-    ) -> Option<Found> {
+    pub(super) fn find(&self, domain: &str, asked: &str, leased: &impl Leased) -> Option<Found> {
         let asked = asked.to_ascii_lowercase();
-        let leased = || leased.clone().filter(|lease| self.vlans.contains(&lease.vlan));
         if let Some(address) = reverse(&asked) {
             let names = self.by_address.get(&address).into_iter().flatten().map(String::as_str);
             let mut names: Vec<&str> = names.collect();
             if names.is_empty() {
-                names.extend(leased().filter(|lease| lease.address == address).map(|lease| lease.name));
+                names.extend(self.vlans.iter().filter_map(|vlan| leased.name(*vlan, address)));
             }
             let is_ours = self.networks.iter().any(|network| network.contains(&address));
             return match &names[..] {
@@ -110,14 +108,11 @@ impl Zone {
         let name = under.or_else(|| (!asked.contains('.') && !asked.is_empty()).then_some(&asked[..]))?;
         let mut addresses = self.by_name.get(name).cloned().unwrap_or_default();
         if addresses.is_empty() {
-            addresses.extend(leased().filter(|lease| lease.name == name).map(|lease| lease.address));
+            addresses.extend(self.vlans.iter().flat_map(|vlan| leased.addresses(*vlan, name)));
         }
         if addresses.is_empty() {
             // A name in the middle of others exists, without addresses (RFC 8020).
-            let is_above = self
-                .by_name
-                .keys()
-                .any(|known| known.strip_suffix(name).is_some_and(|before| before.ends_with('.')));
+            let is_above = self.above.contains(name);
             return Some(if is_above { Found::Addresses(addresses) } else { Found::Nobody });
         }
         Some(Found::Addresses(addresses))

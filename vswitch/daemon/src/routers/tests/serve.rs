@@ -96,6 +96,27 @@ fn an_address_that_a_neighbour_uses_is_not_given() {
 }
 
 #[test]
+fn who_makes_up_clients_without_end_is_heard_at_a_rate() {
+    let mut bench = bench();
+    let storm = |bench: &mut Bench| {
+        let before = bench.speaker.counts().lost.get(&Lost::Rate).copied().unwrap_or_default();
+        for n in 0x10000..0x10000 + 10_000_u32 {
+            let mut frame = asks(DhcpMessageType::Discover, None);
+            // Each from another station.
+            frame[8..12].copy_from_slice(&n.to_be_bytes());
+            bench.hear(&frame);
+        }
+        10_000 - (bench.speaker.counts().lost.get(&Lost::Rate).copied().unwrap_or_default() - before)
+    };
+    // 64 for each of 32 shares.
+    let heard = storm(&mut bench);
+    assert!((2000..=2048).contains(&heard), "{heard}");
+    bench.pass(1);
+    let heard = storm(&mut bench);
+    assert!((2000..=2048).contains(&heard), "{heard}");
+}
+
+#[test]
 fn an_address_that_only_an_old_neighbour_speaks_of_is_given() {
     let mut bench = bench();
     for n in 0..=255 {
