@@ -288,6 +288,22 @@ fn dig_finds_names_and_addresses_and_is_refused_the_rest() {
 }
 
 #[test]
+fn what_may_be_cut_arrives_in_pieces() {
+    let Some(lab) = office("pieces", &["busybox"]) else { return };
+    // Linux forbids cutting unless it is told not to look for the way's MTU.
+    ok(&lab, "near", "echo 1 > /proc/sys/net/ipv4/ip_no_pmtu_disc");
+    let said = ok(&lab, "near", "busybox ping -c 3 -W 2 -s 1472 10.0.20.10");
+    assert!(said.contains("3 packets transmitted, 3 packets received"), "{said}");
+    let said = ok(&lab, "near", "ip route get 10.0.20.10");
+    assert!(!said.contains("mtu"), "nobody told it of an MTU: {said}");
+    // More than one piece at the sender already.
+    let said = ok(&lab, "near", "busybox ping -c 3 -W 2 -s 6000 10.0.20.10");
+    assert!(said.contains("3 packets transmitted, 3 packets received"), "{said}");
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
 fn tracepath_finds_the_mtu_of_the_way_and_mtr_its_hops() {
     let Some(lab) = office("hops", &["tracepath", "mtr", "busybox"]) else { return };
     eventually("near may speak", || {

@@ -216,6 +216,8 @@ pub enum ToRouter {
     NotIp,
     /// It waits there while the router asks who has that address.
     Asks(IpAddr),
+    /// It is longer than this where it goes on, and may be cut: the router does that.
+    Cuts(u16),
 }
 
 /// What decided in a firewall.
@@ -570,6 +572,12 @@ impl fmt::Display for Step {
                 }
                 ToRouter::Asks(address) => {
                     write!(f, "router {router}: keeps it while it asks who has {address}")
+                }
+                ToRouter::Cuts(mtu) => {
+                    write!(
+                        f,
+                        "router {router}: cuts it, as it may (no DF), into packets of at most {mtu} bytes"
+                    )
                 }
             },
             Self::Crossed { from, to, line } => write!(f, "crossed the trunk {from} - {to} (line {line})"),

@@ -15,7 +15,7 @@ use crate::{
     },
     trace::{NoTrace, Step, ToRouter, Tracer},
     vlan::VlanId,
-    world::{Port, World},
+    world::{Port, Role, World},
 };
 use std::net::IpAddr;
 
@@ -105,7 +105,7 @@ impl Routers<'_> {
         Ok(match found {
             Found::Own => Waits::NotAtAll,
             Found::Asks(vlan, next) => Waits::For(vlan, next),
-            Found::Onward { .. } => Waits::NoMore,
+            Found::Onward { vlan, .. } => Waits::NoMore(vlan),
         })
     }
 
@@ -123,8 +123,8 @@ pub enum Waits {
     NotAtAll,
     /// Until it is known who has this address.
     For(VlanId, IpAddr),
-    /// The neighbour is known.
-    NoMore,
+    /// The neighbour is known, in this VLAN.
+    NoMore(VlanId),
 }
 
 /// A router where a frame came to it.
@@ -237,7 +237,15 @@ impl Relay<'_> {
             Some(AtRouter::Onward { vlan, mac, translation }) => {
                 let at_ip = self.frame.view.link.len;
                 let rewrite = Rewrite { dst: mac, src: routing.mac, at: at_ip, translation: None };
+                let before = copies.len();
                 let decided = self.onward(port, (at, vlan), (rewrite, translation), copies, tracer);
+                if let Some(mtu) = self.cut_to(&copies[before..]) {
+                    if let Some(interface) = routing.interface(self.class.vlan) {
+                        tracer.step(|| Step::to_router(routing.router(interface), ToRouter::Cuts(mtu)));
+                    }
+                    copies.truncate(before);
+                    return self.send(port, at, copies, tracer);
+                }
                 (progress.rewrite, progress.translation) = (Some(rewrite), translation);
                 progress.flooded = decided == Fate::Flooded;
                 if let Fate::Dropped(reason) = decided {
@@ -245,6 +253,15 @@ impl Relay<'_> {
                 }
             }
         }
+    }
+
+    /// The bytes that a packet may have where it goes on, if these are too few for this one and the router may cut it (RFC 791 §3.2). What the routers' port says is
+    /// cut already.
+    fn cut_to(&self, copies: &[super::Copy]) -> Option<u16> {
+        let [super::Copy { to, outcome: Err(DropReason::MtuExceeded) }] = copies else { return None };
+        let may_be_cut = matches!(self.frame.head().network, Network::Ipv4(ip) if !ip.dont_fragment);
+        let is_routers = matches!(self.port.role, Role::Routers { .. });
+        self.switch.world.port(*to).filter(|_| may_be_cut && !is_routers)?.mtu
     }
 
     /// The rest of its way, as a frame of the router's.

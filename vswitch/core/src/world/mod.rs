@@ -163,6 +163,15 @@ impl World {
         self.ports.get(usize::from(index))?.as_ref()
     }
 
+    /// Bytes that a packet may have which every port of a VLAN takes; none: there is no limit.
+    pub fn narrowest(&self, vlan: VlanId) -> Option<u16> {
+        let has_vlan = |port: &&Port| match &port.role {
+            Role::Switched { switch, .. } => port.egress(*switch, vlan).is_some(),
+            Role::Unlinked | Role::Wire { .. } | Role::Routers { .. } => false,
+        };
+        self.ports().filter(|port| port.mtu.is_some()).filter(has_vlan).filter_map(|port| port.mtu).min()
+    }
+
     /// All ports, in order of their places.
     pub fn ports(&self) -> impl Iterator<Item = &Port> {
         self.ports.iter().flatten()

@@ -20,6 +20,8 @@ pub struct Counts {
     pub held: u64,
     /// Frames that waited and went on.
     pub forwarded: u64,
+    /// Packets that were cut, as they were too long for where they went on.
+    pub cut: u64,
     /// ICMP errors.
     pub errors: u64,
     /// Announcements of the routers' own addresses.

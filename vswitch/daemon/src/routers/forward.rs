@@ -1,4 +1,5 @@
-//! Packets at a router: what is its own, and what waits for a neighbour. Passing on is for workers alone: what waited goes to them again, as it came.
+//! Packets at a router: what is its own, and what waits for a neighbour. Passing on is for workers: what waited goes to them again, as it came, but for
+//! [what has to be cut](super::cut).
 
 use super::{Heard, Lost, Speaker, has};
 use std::net::IpAddr;
@@ -63,7 +64,8 @@ impl Speaker {
                 heard.routing.interface(vlan).ok_or(Lost::NoRoute)?;
                 self.hold(heard, (vlan, next), now)
             }
-            Waits::NoMore => {
+            Waits::NoMore(to) if self.is_too_long(heard, to) => self.go_on_in_pieces(heard, now),
+            Waits::NoMore(_) => {
                 self.counts.forwarded += u64::from(self.say(heard.frame.to_vec()));
                 Ok(())
             }

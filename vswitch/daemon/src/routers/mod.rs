@@ -5,6 +5,7 @@
 //! receive -> arp | nd      answers; learns into Neighbours ---.
 //!         -> own           echoes, errors, resets             |
 //!         -> forward       -> resolve (held) <---------------' then it goes on
+//!                          -> cut          what is too long for where it goes on
 //! tick    -> announcements, resolve (asks again, gives up), alive (probes who was used and not heard)
 //! ```
 //!
@@ -14,6 +15,7 @@ mod advertise;
 mod alive;
 mod arp;
 mod counts;
+mod cut;
 pub mod dhcp;
 pub mod dns;
 pub(crate) mod failed;
@@ -247,7 +249,8 @@ impl Speaker {
             |(vlan, address): Key| routing.is_some_and(|routing| routing.is_neighbours(vlan, address));
         self.segments.retain(|vlan, _| has_gateway(*vlan));
         for interface in routing.into_iter().flat_map(Routing::interfaces) {
-            self.segments.entry(interface.said.vlan).or_insert_with(Segment::new);
+            let vlan = interface.said.vlan;
+            self.segments.entry(vlan).or_insert_with(Segment::new).mtu = world.narrowest(vlan);
         }
         let lost: usize = self
             .asked

@@ -15,13 +15,16 @@ const PER_SECOND: NonZeroU64 = NonZeroU64::new(1000).expect("it is not zero");
 /// Messages of DHCP clients a second that are heard, for one share: each costs more than other answers, and a client that is not heard asks again.
 const DHCP_PER_SECOND: NonZeroU64 = NonZeroU64::new(64).expect("it is not zero");
 
+/// Packets a second that are cut, for one share.
+const CUTS_PER_SECOND: NonZeroU64 = NonZeroU64::new(10_000).expect("it is not zero");
+
 /// Shares that a VLAN has: its stations are spread over them, so that one who asks too often takes nothing from most others.
 const SHARES: usize = 32;
 
 /// Questions a second: more than may be under way, so that each is asked at last.
 const ASKS_PER_SECOND: NonZeroU64 = NonZeroU64::new(200).expect("it is not zero");
 
-/// In what time as many come as may go at once: 100 answers, 100 errors, 64 messages of DHCP clients, 100 questions.
+/// In what time as many come as may go at once: 100 answers, 100 errors, 1000 packets that are cut, 64 messages of DHCP clients, 100 questions.
 const AT_ONCE: Duration = Duration::from_millis(100);
 const DHCP_AT_ONCE: Duration = Duration::from_secs(1);
 const ASKS_AT_ONCE: Duration = Duration::from_millis(500);
@@ -72,6 +75,10 @@ pub(super) struct Segment {
     pub(super) answers: Shares,
     pub(super) errors: Shares,
     pub(super) asks: Bucket,
+    /// Packets from here that are cut.
+    pub(super) cuts: Shares,
+    /// Bytes that a packet may have which goes on into this VLAN; none: as many as a frame carries.
+    pub(super) mtu: Option<u16>,
     /// How many neighbours it had when they were counted, and those that came since.
     neighbours: u32,
     /// Those counted so far, this time.
@@ -88,6 +95,8 @@ impl Segment {
             answers: Shares::new(PER_SECOND, AT_ONCE),
             errors: Shares::new(PER_SECOND, AT_ONCE),
             asks: Bucket::of_pieces(ASKS_PER_SECOND, ASKS_AT_ONCE),
+            cuts: Shares::new(CUTS_PER_SECOND, AT_ONCE),
+            mtu: None,
             neighbours: 0,
             counted: 0,
             defended: BTreeMap::new(),

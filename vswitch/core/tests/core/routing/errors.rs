@@ -103,10 +103,13 @@ fn rfc_1191_what_is_too_big_for_the_next_vlan_is_told_with_its_mtu() {
     let answer = told(&mut bench, PC1, &whole).expect("it is told");
     assert_eq!(read(&answer, &whole), (v4(10, 254).into(), one, 3, 4, 1300));
     assert_eq!(told(&mut bench, PC1, &with_byte(frame(one, other, 1272), 6, 0x40)), None, "it fits");
-    // RFC 792: of one that may be cut the sender is told nothing; it is lost, for nothing is cut here.
+    // RFC 792: of one that may be cut the sender is told nothing; it comes to the routers as it is, who cut it.
     let may_be_cut = with_byte(whole.clone(), 6, 0);
     assert_eq!(told(&mut bench, PC1, &may_be_cut), None);
-    assert_eq!(out(&mut bench, PC1, &may_be_cut), Err(DropReason::MtuExceeded));
+    let tagged = [&may_be_cut[..12], &[0x81, 0, 0, 10], &may_be_cut[12..]].concat();
+    assert_eq!(only(&mut bench, PC1, &may_be_cut), (ROUTERS, tagged.clone()), "{}", bench.story());
+    assert!(bench.story().contains("packets of at most 1300 bytes"), "{}", bench.story());
+    assert_eq!(out(&mut bench, ROUTERS, &tagged), Err(DropReason::MtuExceeded), "what they say is cut");
     let six = frame(v6(10, 1).into(), v6(20, 2).into(), 1253);
     let answer = told(&mut bench, PC1, &six).expect("it is told");
     assert_eq!(read(&answer, &six), (v6(10, 254).into(), v6(10, 1).into(), 2, 0, 1300));

@@ -2,6 +2,7 @@
 
 mod arp;
 mod bounds;
+mod cut;
 pub(crate) mod lab;
 mod metadata;
 mod nd;
