@@ -296,3 +296,16 @@ fn what_clients_are_told_is_as_it_is_said() {
     );
     assert_eq!(search("{ domain: corp.example, search: example }"), ["example"]);
 }
+
+#[test]
+fn only_a_gateway_can_answer_for_neighbours() {
+    let file = |gateway: &str| {
+        format!(
+            "version: 1\nvlans: {{ a: {{ id: 10, {gateway} neigh-suppress: true }} }}\nswitches: {{ sw: {{}} }}\nnodes: {{ n: {{ kind: station }} }}\n\
+             links: [{{ endpoints: [n, sw], vlan: {{ access: a }} }}]\n"
+        )
+    };
+    assert!(routing(&plan(&file("gateway: 10.0.10.1/24,"))).routers[0].gateways[0].neigh_suppress);
+    let report = try_plan(&file("")).expect_err("nobody would answer");
+    assert_eq!(report.errors[0].code, Code::NeedsKey, "{report}");
+}

@@ -19,6 +19,7 @@ vlans:
   servers:
     id: 20
     gateway: [10.0.20.1/24, \"2001:db8:20::1/64\"]
+    neigh-suppress: true
     dhcp: { domain: lab.example, search: [lab.example, example], mtu: 1400, routes: [{ to: 192.0.2.0/24, via: 10.0.20.10 }] }
   tiny: { id: 30, gateway: 10.0.30.1/24, dhcp: { range: 10.0.30.50-10.0.30.50 } }
 switches: { sw1: {} }
@@ -283,6 +284,27 @@ fn dig_finds_names_and_addresses_and_is_refused_the_rest() {
         // RFC 6891: what it takes was understood.
         assert!(said.contains("EDNS: version: 0"), "{asked}: {said}");
     }
+    lab.expect(0, &["down"]);
+    lab.assert_gone();
+}
+
+#[test]
+fn who_is_known_is_answered_for_by_the_gateway() {
+    let Some(lab) = office("known", &["busybox"]) else { return };
+    // Its VLAN says `neigh-suppress`; `web` is stated in the file, so that the gateway looks for it once it is asked for.
+    let answered_for =
+        || lab.json(&["show", "neighbours"])["counts"]["answered_for"].as_u64().expect("a count");
+    let reaches = || run(&lab, "other", "busybox ping -c 1 -W 1 10.0.20.10").0.then_some(());
+    eventually("it is found as ever", reaches);
+    let before = answered_for();
+    eventually("the gateway answers for it", || {
+        ok(&lab, "other", "ip neigh flush all");
+        reaches()?;
+        (answered_for() > before).then_some(())
+    });
+    let known = ok(&lab, "other", "ip neigh show 10.0.20.10");
+    let mac = ok(&lab, "web", "cat /sys/class/net/eth0/address");
+    assert!(known.contains(mac.trim()), "{known}: {mac}");
     lab.expect(0, &["down"]);
     lab.assert_gone();
 }

@@ -158,6 +158,9 @@ pub struct Gateway {
     /// Whether it advertises itself and its IPv6 networks (RFC 4861 §6.2), so that hosts make addresses for themselves (RFC 4862).
     #[serde(default)]
     pub ra: bool,
+    /// Whether it answers who asks for a neighbour that it knows, so that nobody else hears the question.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub neigh_suppress: bool,
     /// Where it was said.
     pub origin: Origin,
 }

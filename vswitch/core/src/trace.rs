@@ -216,6 +216,8 @@ pub enum ToRouter {
     NotIp,
     /// It waits there while the router asks who has that address.
     Asks(IpAddr),
+    /// It asks who has that address: the router answers, and nobody else hears it.
+    AnswersFor(IpAddr),
     /// It is longer than this where it goes on, and may be cut: the router does that.
     Cuts(u16),
 }
@@ -572,6 +574,9 @@ impl fmt::Display for Step {
                 }
                 ToRouter::Asks(address) => {
                     write!(f, "router {router}: keeps it while it asks who has {address}")
+                }
+                ToRouter::AnswersFor(address) => {
+                    write!(f, "router {router}: knows who has {address} and answers; nobody else hears it")
                 }
                 ToRouter::Cuts(mtu) => {
                     write!(

@@ -102,6 +102,7 @@ impl Course {
             addresses: vec![net(self.host(place, 254), length)],
             dhcp: None,
             ra: false,
+            neigh_suppress: false,
             origin: HERE,
         };
         let route = |n| Route {

@@ -252,6 +252,7 @@ fn network(attack: Attack) -> Description {
             addresses: vec![net4.expect("a prefix").into(), net6.into()],
             dhcp: (number == INSIDE).then_some(dhcp),
             ra: false,
+            neigh_suppress: false,
             origin: HERE,
         }
     };

@@ -36,6 +36,7 @@ pub(crate) struct Gateway {
     pub(crate) span: Span,
     dhcp: Option<description::Dhcp>,
     pub(crate) ra: bool,
+    neigh_suppress: bool,
 }
 
 impl Gateway {
@@ -271,6 +272,7 @@ impl Routers {
             addresses: gateway.addresses.iter().map(|(net, _)| *net).collect(),
             dhcp: gateway.dhcp.clone(),
             ra: gateway.ra,
+            neigh_suppress: gateway.neigh_suppress,
             origin: gateway.span.origin,
         };
         let router = |router: &Router| description::Router {
@@ -350,6 +352,7 @@ fn gateway(entry: &Entry<Vlan>, vlan: &Vlan, vlans: &Vlans, sink: &mut Sink) -> 
     let Some(said) = &vlan.gateway else {
         services::dhcp(vlan, &[], sink);
         services::ra(vlan, &[], sink);
+        services::neigh_suppress(vlan, false, sink);
         return None;
     };
     if said.value.0.is_empty() {
@@ -360,8 +363,9 @@ fn gateway(entry: &Entry<Vlan>, vlan: &Vlan, vlans: &Vlans, sink: &mut Sink) -> 
     let usable = said.value.0.iter().filter(|said| !refuse_unusable(said.value.0, said.span, sink));
     let addresses: Vec<_> = usable.map(|said| (said.value.0, said.span)).collect();
     let (dhcp, ra) = (services::dhcp(vlan, &addresses, sink), services::ra(vlan, &addresses, sink));
+    let neigh_suppress = services::neigh_suppress(vlan, true, sink);
     let vlan = vlans.id(&entry.name)?;
-    Some(Gateway { vlan, name: entry.name.clone(), addresses, span: said.span, dhcp, ra })
+    Some(Gateway { vlan, name: entry.name.clone(), addresses, span: said.span, dhcp, ra, neigh_suppress })
 }
 
 /// Tells of networks of one router that overlap in different VLANs.

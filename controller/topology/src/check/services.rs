@@ -162,6 +162,17 @@ pub(crate) fn ra(vlan: &Vlan, addresses: &[(IpNet, Span)], sink: &mut Sink) -> b
     has_v6
 }
 
+/// Whether the gateway, if there `is_one`, answers for the neighbours that it knows.
+pub(crate) fn neigh_suppress(vlan: &Vlan, is_one: bool, sink: &mut Sink) -> bool {
+    let Some(said) = vlan.neigh_suppress.as_ref().filter(|said| said.value) else { return false };
+    if !is_one {
+        let what = "`neigh-suppress` is the gateway's to do, and the VLAN has none";
+        sink.error(Code::NeedsKey, said.span, what)
+            .help("add the gateway's address, like `gateway: 10.0.10.1/24`, or leave `neigh-suppress` out");
+    }
+    is_one
+}
+
 /// The gateway's networks of IPv4.
 fn networks_of(addresses: &[(IpNet, Span)]) -> impl Iterator<Item = Ipv4Net> {
     addresses.iter().filter_map(|(net, _)| match net {

@@ -77,6 +77,8 @@ said_map! {
         dhcp: Said<Dhcp> = "dhcp";
         /// Whether the gateway advertises itself and its IPv6 networks (RA), so that hosts make addresses for themselves.
         ra: Said<bool> = "ra";
+        /// Whether the gateway answers who asks for a neighbour that it knows (ARP, ND), so that nobody else hears the question.
+        neigh_suppress: Said<bool> = "neigh-suppress";
     } not yet ["isolate"]
 }
 

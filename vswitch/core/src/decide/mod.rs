@@ -11,6 +11,7 @@ mod nat;
 mod relay;
 mod route;
 mod routes;
+mod suppress;
 mod tag;
 mod translated;
 

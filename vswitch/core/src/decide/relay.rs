@@ -6,7 +6,7 @@ use crate::{
     fdb::{Key, Learned, Refusal, Target},
     id::SwitchId,
     route::{Rewrite, Translation},
-    trace::{Step, Tracer},
+    trace::{Step, ToRouter, Tracer},
     world::{Domain, HopId, MAX_SWITCHES, Port, Role},
 };
 
@@ -25,6 +25,8 @@ enum Onward<'a> {
     Port(&'a Port),
     /// It is for one neighbour.
     Trunk(HopId),
+    /// It asks for a neighbour, and a router answers at this port of its.
+    Answered(&'a Port),
     /// It is for all in the VLAN.
     Flood(Option<&'a Domain>),
     /// It is for where it came from.
@@ -133,6 +135,13 @@ impl<'a> Relay<'a> {
                 return onward;
             }
         }
+        if !progress.flooded
+            && self.frame.view.link.dst.is_group()
+            && let Some((port, router, address)) = self.answered()
+        {
+            tracer.step(|| Step::to_router(router, ToRouter::AnswersFor(address)));
+            return Onward::Answered(port);
+        }
         // Once a frame, wherever on its way it is flooded first.
         if !progress.flooded
             && let Some(limits) = &self.port.limits
@@ -176,7 +185,7 @@ impl<'a> Relay<'a> {
             Onward::Port(port) if matches!(port.role, Role::Routers { .. }) => {
                 self.route((port, switch), progress, copies, tracer);
             }
-            Onward::Port(port) => self.send(port, switch, copies, tracer),
+            Onward::Port(port) | Onward::Answered(port) => self.send(port, switch, copies, tracer),
             Onward::Back => progress.went_back = true,
             Onward::Refused(reason) => progress.refused = Some(reason),
             Onward::Flood(Some(domain)) => self.flood_here(switch, domain, progress, copies, tracer),

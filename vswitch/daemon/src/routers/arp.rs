@@ -2,7 +2,11 @@
 
 use super::{Heard, Lost, Speaker, is_others, link};
 use std::net::{IpAddr, Ipv4Addr};
-use vswitch_core::{build, clock::Instant, head::Arp};
+use vswitch_core::{
+    build::{self, Ethernet},
+    clock::Instant,
+    head::Arp,
+};
 
 const REQUEST: u16 = 1;
 const REPLY: u16 = 2;
@@ -27,6 +31,17 @@ impl Speaker {
             let is_here = interface.said.addresses.iter().any(|own| own.contains(&IpAddr::from(address)));
             !(is_here || address.is_loopback() || address.is_multicast() || address.is_broadcast())
         };
+        // One that asks for its own address tells others of it (RFC 5227 §3); one that has none yet is told whose it is (RFC 5227 §2.1.1).
+        let asks_others = arp.operation == REQUEST && !for_us && arp.sender != arp.target;
+        if interface.said.neigh_suppress && asks_others {
+            if is_neighbours {
+                self.learn_unasked(routing, (vlan, sender), arp.sender_mac, now);
+            }
+            let back = heard.back();
+            return self.answer_for(heard, arp.target.into(), now, |src| {
+                build::arp_reply(Ethernet { src, ..back }, arp.target, arp.sender)
+            });
+        }
         if !(is_neighbours || asks_us && is_elsewhere(arp.sender)) {
             // Whoever it is, it cannot be reached by that address. A probe has none (RFC 5227 §1.1), and Linux asks in the name of whatever address its packet has:
             // these are answered, for the answer goes to a MAC address, and nothing is learned.

@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fmt};
 pub struct Counts {
     /// Answers to ARP requests, neighbour solicitations, echoes and connections.
     pub answered: u64,
+    /// Answers to who asked for a neighbour.
+    pub answered_for: u64,
     /// Questions who has an address, and whether a neighbour is still there.
     pub asked: u64,
     /// Neighbours that were asked for and answered.

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! receive -> arp | nd      answers; learns into Neighbours ---.
+//!         -> suppress      answers for neighbours that are known
 //!         -> own           echoes, errors, resets             |
 //!         -> forward       -> resolve (held) <---------------' then it goes on
 //!                          -> cut          what is too long for where it goes on
@@ -28,6 +29,7 @@ mod resolve;
 pub(crate) mod rows;
 mod segment;
 mod serve;
+mod suppress;
 #[cfg(test)]
 mod tests;
 

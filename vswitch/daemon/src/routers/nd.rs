@@ -148,7 +148,7 @@ impl Speaker {
             return Err(Lost::Malformed);
         }
         if !has(routing, interface, asked.target.into()) {
-            return Err(Lost::NotOurs);
+            return self.solicited_for(heard, ip, asked, now);
         }
         if is_probe {
             // RFC 4861 §7.2.4: to all nodes, so that it hears that the address is taken.
@@ -170,6 +170,32 @@ impl Speaker {
         let link = link(routing, vlan, source_mac);
         let answer = advertisement(link, asked.target, ip.src, ROUTER | SOLICITED | OVERRIDE);
         self.answer_who(heard, answer, now)
+    }
+
+    /// Somebody asks for an address that is another neighbour's: what that would say is said, but not whether it is a router.
+    fn solicited_for(
+        &mut self,
+        heard: Heard<'_>,
+        ip: &Ipv6,
+        asked: &Message,
+        now: Instant,
+    ) -> Result<(), Lost> {
+        let Heard { routing, interface, vlan, .. } = heard;
+        if !interface.said.neigh_suppress || asked.target.is_unicast_link_local() {
+            return Err(Lost::NotOurs);
+        }
+        if let Some(mac) = asked.source_mac.filter(|_| routing.is_neighbours(vlan, ip.src.into())) {
+            self.learn_unasked(routing, (vlan, ip.src.into()), mac, now);
+        }
+        let back = heard.back();
+        self.answer_for(heard, asked.target.into(), now, |src| {
+            // RFC 4861 §7.2.4: to all nodes, if the asker has no address yet.
+            if ip.src.is_unspecified() {
+                let link = Ethernet { src, dst: super::ALL_NODES_MAC, ..back };
+                return advertisement(link, asked.target, ALL_NODES, OVERRIDE);
+            }
+            advertisement(Ethernet { src, ..back }, asked.target, ip.src, SOLICITED | OVERRIDE)
+        })
     }
 
     /// Somebody says who has an address (RFC 4861 §7.2.5).

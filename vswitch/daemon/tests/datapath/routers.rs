@@ -38,6 +38,7 @@ fn routed(epoch: u64, addresses: [&str; 2]) -> Description {
         addresses: vec![own.parse().unwrap()],
         dhcp: None,
         ra: false,
+        neigh_suppress: false,
         origin: line(number.into()),
     });
     let router = Router {

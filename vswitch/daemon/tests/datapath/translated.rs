@@ -42,6 +42,7 @@ fn network() -> Description {
         addresses: own.map(|own| own.parse().unwrap()).into(),
         dhcp: None,
         ra: false,
+        neigh_suppress: false,
         origin: HERE,
     };
     lab.routing = Some(Routing {

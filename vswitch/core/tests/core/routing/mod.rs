@@ -8,6 +8,7 @@ mod neighbours;
 mod refusals;
 mod rows;
 mod standards;
+mod suppressed;
 mod tables;
 
 use crate::support::lab::{Bench, Lab, access, mac, router, trunk, vlan};

@@ -202,6 +202,7 @@ pub(crate) fn router(name: &str, gateways: &[(u16, &[&str])], routes: &[&str]) -
         addresses: addresses.iter().map(|text| net(text)).collect(),
         dhcp: None,
         ra: false,
+        neigh_suppress: false,
         origin: origin(line),
     };
     let route = |line, text: &str| {

@@ -269,6 +269,12 @@ impl Dhcp {
         rows.collect()
     }
 
+    /// Whether a client has that address.
+    pub fn is_leased(&self, vlan: VlanId, address: IpAddr, now: Instant) -> bool {
+        let IpAddr::V4(address) = address else { return false };
+        self.servers.get(&vlan).is_some_and(|server| server.pool.bound(address, now).is_some())
+    }
+
     /// The names of clients now.
     pub const fn named(&self, now: Instant) -> Named<'_> {
         Named { dhcp: self, now }

@@ -23,8 +23,10 @@ pub(super) enum State {
     Offered,
     /// It has it.
     Bound,
-    /// Somebody uses it who never asked.
+    /// Its client found somebody else there, nobody knows whom.
     Declined,
+    /// It answers for it, though it was not given it: it may have it, and nobody else.
+    InUse,
 }
 
 /// An address that is, or was, somebody's.
@@ -198,11 +200,12 @@ impl Pool {
         self.by_client.remove(&mac);
     }
 
-    /// Somebody has it who was not given it.
+    /// That station has it, which was not given it.
     pub(super) fn in_use(&mut self, mac: MacAddr, address: Ipv4Addr, now: Instant) {
         // Whatever else is that station's stays so.
         self.take_from_client(address);
-        self.note(address, Lease { mac, host_name: None, state: State::Declined, until: now + DECLINED });
+        self.by_client.entry(mac).or_insert(address);
+        self.note(address, Lease { mac, host_name: None, state: State::InUse, until: now + DECLINED });
     }
 
     /// The client gives it back; it is remembered as its last.
@@ -265,7 +268,10 @@ impl Pool {
     fn put(&mut self, address: Ipv4Addr, lease: Lease) {
         self.take_from_client(address);
         if let Some(other) = self.by_client.insert(lease.mac, address).filter(|other| *other != address)
-            && self.by_address.get(&other).is_some_and(|other| other.state != State::Declined)
+            && self
+                .by_address
+                .get(&other)
+                .is_some_and(|other| matches!(other.state, State::Offered | State::Bound))
         {
             self.forget(other);
             if self.range.is_some_and(|(first, last)| first <= other && other <= last)

@@ -594,6 +594,23 @@ fn a_client_that_comes_again_with_an_address_that_another_has_is_refused() {
     assert!(matches!(next, Some(Next::Say(reply)) if read(&reply) == (DhcpMessageType::Ack, ip(50))));
 }
 
+#[test]
+fn who_answers_for_an_address_may_have_it_and_nobody_else() {
+    // A client that has one which this server does not know of: it gave it in another life, or for less time.
+    let renew = |n| message(n, DhcpMessageType::Request, |repr| repr.client_ip = ip(52));
+    let wish = message(1, DhcpMessageType::Discover, |repr| repr.requested_ip = Some(ip(52)));
+    for asks in [renew(9), asks_of(9)] {
+        let mut dhcp = server();
+        assert_eq!(at_once(&mut dhcp, 1, 0, &wish), Some(Next::Ask(ip(52))));
+        assert_eq!(heard(&mut dhcp, ip(52), 9, 0), Some(Next::Ask(ip(50))));
+        let refused = message(2, DhcpMessageType::Request, |repr| repr.requested_ip = Some(ip(52)));
+        let reply = ask(&mut dhcp, 2, 1, &refused).expect("it is told");
+        assert_eq!(read(&reply).0, DhcpMessageType::Nak);
+        let Some(Next::Say(reply)) = at_once(&mut dhcp, 9, 1, &asks) else { panic!("nobody need be asked") };
+        assert_eq!(read(&reply).1, ip(52));
+    }
+}
+
 /// What a client says that wants any address.
 fn asks_of(n: u8) -> Vec<u8> {
     message(n, DhcpMessageType::Discover, |_| {})

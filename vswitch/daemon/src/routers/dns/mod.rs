@@ -192,9 +192,6 @@ impl<'p> Asked<'p> {
         if packet.opcode() != OPCODE::StandardQuery {
             return wrong(RCODE::NotImplemented);
         }
-        if packet.opt().is_some_and(|opt| opt.version != 0) {
-            return wrong(RCODE::BADVERS);
-        }
         let [question] = &packet.questions[..] else { return wrong(RCODE::FormatError) };
         if !matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY) {
             return wrong(RCODE::Refused);

@@ -200,9 +200,13 @@ fn rfc_6891_who_takes_more_says_so_and_is_told_the_same() {
     let reply = here(said).expect("an answer");
     let reply = Packet::parse(&reply).expect("a message");
     assert_eq!(reply.opt().map(|opt| opt.udp_packet_size), Some(EXTENDED));
-    *packet.opt_mut() = Some(OPT { opt_codes: vec![], udp_packet_size: 4096, version: 1 });
-    let bytes = packet.build_bytes_vec().expect("one");
-    assert!(dns.answer(vlan(10), &bytes, &nobody()).is_some());
+    // Who would take signatures (the DO bit, RFC 3225 §3) is told the same: there are none. Its last bytes are flags, and the length of no options.
+    let mut bytes = packet.build_bytes_vec().expect("one");
+    let at = bytes.len() - 4;
+    bytes[at] = 0x80;
+    let reply = here(dns.answer(vlan(10), &bytes, &nobody())).expect("an answer");
+    let reply = Packet::parse(&reply).expect("a message");
+    assert_eq!((reply.rcode(), reply.questions.len(), reply.answers.len()), (RCODE::NoError, 1, 1));
 }
 
 #[test]

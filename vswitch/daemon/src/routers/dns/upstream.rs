@@ -196,7 +196,7 @@ impl Upstream {
         }
         // Who cannot, or does not want to: perhaps the next one can, or does already.
         let is_last = question.tried >= servers.len() && place + 1 == question.tried;
-        if matches!(message[3] & 0xf, 2 | 5) && !is_last {
+        if matches!(message[3] & 0xf, 2 | 4 | 5) && !is_last {
             if place + 1 == question.tried {
                 question.due = now;
             }

@@ -22,7 +22,14 @@ pub(crate) fn vlan(number: u16) -> VlanId {
 /// A gateway with these addresses in a VLAN.
 pub(crate) fn gateway(number: u16, addresses: &[&str]) -> Gateway {
     let addresses = addresses.iter().map(|address| address.parse().expect("an address")).collect();
-    Gateway { vlan: vlan(number), addresses, dhcp: None, ra: false, origin: Origin { line: 1, column: 1 } }
+    Gateway {
+        vlan: vlan(number),
+        addresses,
+        dhcp: None,
+        ra: false,
+        neigh_suppress: false,
+        origin: Origin { line: 1, column: 1 },
+    }
 }
 
 /// A lab with these routers; its VLANs are 1 and the tens to 90.

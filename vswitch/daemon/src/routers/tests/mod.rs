@@ -10,6 +10,7 @@ mod own;
 mod resolve;
 mod serve;
 mod shown;
+mod suppress;
 mod upstream;
 
 use super::{Lost, Speaker};

@@ -1,0 +1,52 @@
+//! Questions for neighbours that a gateway answers, so that nobody else in the VLAN hears them (`neigh-suppress`).
+
+use super::Relay;
+use crate::{
+    head::{Network, Transport},
+    route::Router,
+    world::{Port, Role},
+};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// An ARP request (RFC 826), and a neighbour solicitation with its target (RFC 4861 §4.3).
+const REQUEST: u16 = 1;
+const SOLICITATION: u8 = 135;
+const TARGET: usize = 8;
+
+impl<'a> Relay<'a> {
+    /// The routers' port, if the frame asks for a neighbour and the gateway of its VLAN answers that: for its own addresses, and for whoever it knows that is not
+    /// the sender itself.
+    pub(super) fn answered(&self) -> Option<(&'a Port, &'a Router, IpAddr)> {
+        let routing = self.switch.world.routing()?;
+        let interface =
+            routing.interface(self.class.vlan).filter(|interface| interface.said.neigh_suppress)?;
+        if matches!(self.port.role, Role::Routers { .. }) {
+            return None;
+        }
+        let target = self.asks_for()?;
+        let (switch, src) = (self.switch, self.frame.view.link.src);
+        let is_others = || {
+            let known = switch.neighbours.find(self.class.vlan, target, switch.now, switch.learning);
+            known.is_some_and(|mac| mac != src)
+        };
+        let router = routing.router(interface);
+        (interface.has(target) || is_others())
+            .then(|| Some((switch.world.port(routing.port.index())?, router, target)))?
+    }
+
+    /// The address whose owner it asks for. One that asks for its own address tells others of it (RFC 5227 §3).
+    fn asks_for(&self) -> Option<IpAddr> {
+        let head = self.frame.head();
+        match (head.network, head.transport) {
+            (Network::Arp(arp), _) => {
+                (arp.operation == REQUEST && arp.sender != arp.target).then_some(arp.target.into())
+            }
+            (Network::Ipv6(_), Transport::Icmpv6 { kind: SOLICITATION, .. }) => {
+                let message = self.frame.view.bytes.get(usize::from(head.transport_at?)..)?;
+                let target = Ipv6Addr::from(*message.get(TARGET..)?.first_chunk::<16>()?);
+                Some(target.into())
+            }
+            _ => None,
+        }
+    }
+}
