@@ -43,6 +43,8 @@ pub struct World {
     hits: RuleHits,
     log: Option<Log>,
     routing: Option<Routing>,
+    /// Whether any port is patient.
+    is_patient: bool,
 }
 
 /// The switch's end of one interface.
@@ -60,6 +62,8 @@ pub struct Port {
     pub(crate) is_plain: bool,
     /// Whether it is up and has no limit that each frame is held against: then frames that are alike may be decided together.
     pub(crate) takes_rows: bool,
+    /// Whether frames from and for it wait, for a while, until there is room for them where they go.
+    pub patient: bool,
     /// The largest frame payload, in bytes; none: no limit.
     pub mtu: Option<u16>,
     /// How many addresses may be learned on it at most.
@@ -170,6 +174,12 @@ impl World {
             Role::Unlinked | Role::Wire { .. } | Role::Routers { .. } => false,
         };
         self.ports().filter(|port| port.mtu.is_some()).filter(has_vlan).filter_map(|port| port.mtu).min()
+    }
+
+    /// Whether any port is [patient](Port::patient).
+    #[inline(always)]
+    pub fn is_patient(&self) -> bool {
+        self.is_patient
     }
 
     /// All ports, in order of their places.

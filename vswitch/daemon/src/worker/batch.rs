@@ -11,6 +11,7 @@ use super::{
     budget::{self, Budget},
     captures::Captures,
     losses::Losses,
+    patience::{self, has_room},
     ports::{Life, Ports},
     watches::Watches,
 };
@@ -150,6 +151,8 @@ pub(super) struct Batch {
     /// Ports that turned out to be broken.
     faults: Vec<(u16, PortFault)>,
     untold: Vec<Untold>,
+    /// Whether the last one waits for room, as if it had not been taken.
+    waits: bool,
 }
 
 impl Batch {
@@ -182,6 +185,17 @@ impl Batch {
         #[cfg(feature = "injection")]
         super::injection::panic_if_asked(&mut ports.lives, port);
         self.decide(switch, port, &source.ring, watches, budget);
+        if switch.world.is_patient() && !watches.any() {
+            let short = self.short(switch, port, &source.ring, &ports.destinations);
+            if source.patience.waits(short, switch.now) {
+                // What was decided is forgotten, and decided anew.
+                source.take_fewer(self.fates.frames);
+                self.fates = Fates::default();
+                self.waits = true;
+                self.end();
+                return Ok(0);
+            }
+        }
         self.deliver(port, &source.ring, &ports.destinations, captures, switch.now);
         if !self.answers.is_empty() {
             let sender = (port, source.ring.index());
@@ -213,6 +227,38 @@ impl Batch {
             }
         }
         Ok(self.fates.frames)
+    }
+
+    /// Whether the last one waits for room.
+    #[inline(always)]
+    pub(super) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// The place of a port that has no room for what waits for it, if that is to wait.
+    #[cold]
+    fn short(
+        &self,
+        switch: &Switch<'_>,
+        sender: u16,
+        from: &FromGuest,
+        destinations: &[Vec<Arc<ToGuest>>],
+    ) -> Option<u16> {
+        let is_patient = |port: u16| switch.world.port(port).is_some_and(|port| port.patient);
+        let sends = is_patient(sender);
+        self.touched.iter().copied().find(|port| {
+            if !(sends || is_patient(*port)) {
+                return false;
+            }
+            let heap = &self.heaps[usize::from(*port)];
+            let bytes = if self.offloads.none() {
+                0
+            } else {
+                patience::bytes(from, heap.runs.iter().map(|run| run.frames.clone()))
+            };
+            let rings = destinations.get(usize::from(*port)).map_or(&[][..], Vec::as_slice);
+            rings.iter().any(|to| !has_room(to, sender, heap.frames, bytes))
+        })
     }
 
     /// The work that it was.
@@ -262,6 +308,7 @@ impl Batch {
     #[inline(always)]
     fn begin(&mut self, ports: usize) {
         self.fates = Fates::default();
+        self.waits = false;
         self.copies.clear();
         if self.heaps.len() < ports {
             self.heaps.resize_with(ports, Heap::default);

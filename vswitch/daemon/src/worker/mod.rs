@@ -13,6 +13,7 @@ mod injection;
 mod letterbox;
 mod losses;
 pub(crate) mod mailbox;
+mod patience;
 pub(crate) mod ports;
 mod sources;
 pub(crate) mod thread;
@@ -217,6 +218,10 @@ impl Worker {
                 continue;
             }
             match self.batch(now, which) {
+                Ok(_) if self.batch.waits() => {
+                    waits = true;
+                    which += 1;
+                }
                 Ok(moved) => {
                     frames += moved;
                     let had = (moved, self.batch.work());

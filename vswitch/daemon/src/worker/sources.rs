@@ -6,6 +6,7 @@
 use super::{
     batch::Receiveq,
     budget::{Appetite, Budget},
+    patience::Patience,
 };
 use vhost_net_backend::device::ring::{FromGuest, MAX_BATCH};
 use vswitch_core::clock::Instant;
@@ -38,10 +39,18 @@ pub(super) struct Source {
     /// Turns in a row without a frame.
     idle: u16,
     appetite: Appetite,
+    pub(super) patience: Patience,
     /// Frames that are worth taking off the ring: what a batch was not to decide goes back, and was read in vain.
     reach: usize,
     /// Work that it has had beyond its share while it was greedy and others were not.
     debt: usize,
+}
+
+impl Source {
+    /// For its last batch, of so many frames, there was no room: a smaller one finds some sooner.
+    pub(super) fn take_fewer(&mut self, frames: usize) {
+        self.reach = (frames / 2).max(1);
+    }
 }
 
 /// Who had frames in a turn, and how many.
@@ -104,7 +113,8 @@ impl Sources {
         // Another worker may have had it, armed.
         ring.disarm();
         let (toward, appetite) = ((port, 0), Appetite::default());
-        self.all.push(Source { port, ring, toward, idle: 0, appetite, reach: MAX_BATCH, debt: 0 });
+        let patience = Patience::default();
+        self.all.push(Source { port, ring, toward, idle: 0, appetite, patience, reach: MAX_BATCH, debt: 0 });
         let last = self.all.len() - 1;
         self.promote(last);
     }

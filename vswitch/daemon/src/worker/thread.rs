@@ -98,7 +98,13 @@ fn run(mut worker: Worker, mut poll: Poll, mode: PollMode, origin: Instant) {
         let mut turns = (0..TURNS_A_MOMENT).map(|_| worker.turn(moment));
         match turns.find(|turn| *turn != Turn::Idle).unwrap_or(Turn::Idle) {
             Turn::Stopped => return,
-            Turn::Busy(_) => idle_since = None,
+            Turn::Busy(frames) => {
+                idle_since = None;
+                if frames == 0 {
+                    // Who is waited for may need this CPU.
+                    std::thread::yield_now();
+                }
+            }
             Turn::Idle if mode == PollMode::Always => std::hint::spin_loop(),
             Turn::Idle => {
                 let since = *idle_since.get_or_insert(now);

@@ -14,6 +14,7 @@ mod lab;
 mod left_out;
 mod limits;
 mod offloads;
+mod patience;
 mod policy_change;
 mod process;
 mod queues;

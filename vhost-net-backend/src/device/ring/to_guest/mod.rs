@@ -120,6 +120,14 @@ impl ToGuest {
         Published { old, new }
     }
 
+    /// How many of the buffers that are available now `sender` may have; see [`ToGuest::reserve`].
+    pub fn room(&self, sender: u16) -> u16 {
+        self.state.with(|state| {
+            let available = self.ring.avail_index().wrapping_sub(state.next_avail);
+            state.shares.of(sender, available.min(self.size()))
+        })
+    }
+
     /// Asks the CPU for the line in which the driver says how many buffers it has made available: who is about to
     /// [reserve](ToGuest::reserve) need not wait for it then.
     #[inline(always)]
