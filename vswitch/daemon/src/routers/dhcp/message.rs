@@ -105,7 +105,7 @@ impl Asked {
 const RESERVED: [&str; 5] = ["localhost", "wpad", "isatap", "gateway", "internal"];
 
 /// A name that a host may give itself (RFC 1123 §2.1), its first label: none that could be taken for a number or means something else.
-fn host_name(data: &[u8]) -> Option<String> {
+pub(super) fn host_name(data: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(data).ok()?.trim_end_matches('\0');
     let label = text.split('.').next().filter(|label| (1..=63).contains(&label.len()))?;
     let is_sound = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');

@@ -7,6 +7,7 @@
 //! An address of the range that was not promised to a client yet is asked for in its VLAN before it is (RFC 2131 §3.1): somebody may have it whom nobody told
 //! us of, or who had it from us before we were started anew.
 
+mod kept;
 mod message;
 mod pool;
 mod probes;
@@ -45,6 +46,8 @@ pub struct Dhcp {
     /// Clients that wait until it is known whether somebody has the address which they may get.
     probes: BTreeMap<(VlanId, MacAddr), Probe>,
     counts: Counts,
+    /// Leases that were to be remembered and fitted no gateway.
+    forgotten: u64,
 }
 
 /// What comes of a message.
@@ -101,6 +104,8 @@ pub struct Counts {
     pub declines: u64,
     /// Addresses that somebody had who was not given them.
     pub conflicts: u64,
+    /// How often what is to be remembered of leases has changed.
+    pub changes: u64,
     /// What was no message of a client, or not for us, or of one client too many at a time.
     pub ignored: u64,
 }
@@ -149,6 +154,7 @@ impl Dhcp {
             let said = said.clone();
             self.servers.insert(vlan, Server { own, said, domain, names, taken, router, pool, exhausted });
         }
+        self.counts.changes += 1;
         self.probes.retain(|(vlan, mac), probe| {
             self.servers.get(vlan).is_some_and(|server| server.pool.may_have(*mac, probe.address))
         });
@@ -201,6 +207,7 @@ impl Dhcp {
                 match had.filter(|address| asked.requested == Some(*address)) {
                     Some(address) => {
                         counts.declines += 1;
+                        counts.changes += 1;
                         server.pool.decline(asked.mac, address, now);
                     }
                     None => counts.ignored += 1,
@@ -208,7 +215,7 @@ impl Dhcp {
                 Verdict::Nothing
             }
             DhcpMessageType::Release => {
-                server.pool.release(asked.mac, asked.client, now);
+                counts.changes += u64::from(server.pool.release(asked.mac, asked.client, now));
                 Verdict::Nothing
             }
             _ => {
@@ -354,6 +361,7 @@ impl Server {
             DhcpMessageType::Offer
         } else {
             counts.acks += 1;
+            counts.changes += 1;
             let until = now + Duration::from_secs(self.said.lease_secs.into());
             self.pool.bind(asked.mac, address, name, until);
             DhcpMessageType::Ack

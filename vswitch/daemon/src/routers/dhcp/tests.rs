@@ -1,5 +1,7 @@
 //! Clients of every kind at the server; smoltcp writes what they say and reads what they are told.
 
+mod kept;
+
 use super::*;
 use crate::routers::tests::lab::{self, gateway};
 use proptest::prelude::*;
