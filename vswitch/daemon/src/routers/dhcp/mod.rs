@@ -17,7 +17,7 @@ pub(crate) mod tests;
 use super::dns::Leased;
 use crate::control::protocol::{LeaseRow, PoolRow};
 use ipnet::Ipv4Net;
-use message::{Asked, Said, option};
+use message::{Asked, Boots, HTTP_CLIENT, Said, option};
 use pool::{Lease, Pool, State};
 use probes::Probe;
 use smoltcp::wire::DhcpMessageType;
@@ -375,7 +375,7 @@ impl Server {
         let why = b"that address is not yours here".to_vec();
         let id = self.own.addr().octets().to_vec();
         let options = vec![(option::SERVER_ID, id), (option::MESSAGE, why)];
-        let said = Said { kind: DhcpMessageType::Nak, yours: Ipv4Addr::UNSPECIFIED, options };
+        let said = Said { kind: DhcpMessageType::Nak, yours: Ipv4Addr::UNSPECIFIED, options, boot: None };
         // To all: what the client takes for its address may be wrong.
         let payload = said.write(&Asked { broadcast: true, ..asked.clone() });
         Reply { src: self.own.addr(), mac: MacAddr::BROADCAST, dst: Ipv4Addr::BROADCAST, payload }
@@ -397,9 +397,24 @@ impl Server {
         options.push((option::ROUTER, own.octets().to_vec()));
         let dns = if self.said.dns.is_empty() { std::slice::from_ref(&own) } else { &self.said.dns[..] };
         options.push((option::DNS_SERVERS, dns.iter().flat_map(Ipv4Addr::octets).collect()));
+        let boot = self.said.boot.as_ref().filter(|boot| match asked.boots {
+            Boots::Any => true,
+            // Who cannot fetch it goes on to what it boots else.
+            Boots::Names => !boot.is_url(),
+            Boots::Http => boot.is_http(),
+        });
+        if let Some(boot) = boot.filter(|_| asked.boots == Boots::Http) {
+            // It takes no other offer, and asks for neither by its list alone.
+            options.push((option::VENDOR_CLASS, HTTP_CLIENT.to_vec()));
+            options.push((option::BOOT_FILE, boot.file.clone().into_bytes()));
+        }
         let mut wanted = |option, data: Option<Vec<u8>>| {
             options.extend(data.filter(|_| asked.wants(option)).map(|data| (option, data)));
         };
+        if let Some(boot) = boot.filter(|_| asked.boots != Boots::Http) {
+            wanted(option::BOOT_FILE, Some(boot.file.clone().into_bytes()));
+            wanted(option::TFTP_SERVER, boot.server.map(|server| server.to_string().into_bytes()));
+        }
         let name = self.names.get(&asked.mac);
         wanted(option::HOST_NAME, name.map(|name| name.clone().into_bytes()));
         wanted(option::DOMAIN_NAME, Some(self.domain.clone().into_bytes()));
@@ -414,7 +429,7 @@ impl Server {
             self.said.routes.iter().chain([&default]).flat_map(|(to, via)| classless(*to, *via)).collect()
         });
         wanted(option::CLASSLESS_ROUTES, routes);
-        Said { kind, yours, options }
+        Said { kind, yours, options, boot: boot.cloned() }
     }
 
     /// To whom it goes (RFC 2131 §4.1).
