@@ -15,6 +15,7 @@ const MEMORY_MIB: RangeInclusive<u64> = 1..=16 << 20;
 const ENVIRONMENT: &str =
     "Environment: every flag has a variable (VNET_NAME, VNET_FORMAT, …; empty: not set); further:
   VNET_RUNTIME_DIR  the folder of this user's labs, instead of vnet in XDG_RUNTIME_DIR (or in /tmp)
+  VNET_STATE_DIR    the folder of what labs keep while they are down (leases), instead of vnet in XDG_STATE_HOME
   VNET_LOG          what the processes of a lab log: error, warn, info, debug or trace
   NO_COLOR          no colours";
 

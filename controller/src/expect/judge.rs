@@ -625,6 +625,7 @@ mod tests {
                 limits: None,
                 mac_limit: 64,
                 sealed_memory: false,
+                patient: false,
                 up: true,
                 link: Link::Switch {
                     switch: SwitchId::new(0),

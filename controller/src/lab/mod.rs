@@ -6,6 +6,7 @@ pub mod events;
 mod exits;
 mod firewalls;
 mod guests;
+mod leases;
 mod link;
 mod made;
 mod metrics;

@@ -6,7 +6,9 @@ mod watch;
 use super::{
     claim::Claim,
     events::{Events, What},
-    exits, firewalls, link,
+    exits, firewalls,
+    leases::Leases,
+    link,
     metrics::{self, Applies},
     name::LabName,
     ports::Ports,
@@ -57,6 +59,7 @@ struct Inner {
     name: LabName,
     dir: LabDir,
     events: Events,
+    leases: Arc<Leases>,
     state: Mutex<State>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
@@ -153,6 +156,7 @@ impl Lab {
             name: name.clone(),
             dir,
             events,
+            leases: Arc::new(Leases::new()?),
             state: Mutex::new(state),
             changing: tokio::sync::Mutex::new(()),
             building: tokio::sync::Mutex::new(()),
@@ -174,6 +178,10 @@ impl Lab {
 
     fn tell(&self, what: What) {
         self.inner.events.tell(what);
+    }
+
+    fn note(&self, said: Vec<String>) {
+        said.into_iter().for_each(|text| self.tell(What::Note { text }));
     }
 
     /// Writes a process down before anything else is done with it. A lab that goes down takes no new ones: what is not in
@@ -204,12 +212,13 @@ impl Lab {
             let empty = Ledger::new(self.inner.dir.clone());
             (state.switch.take(), std::mem::replace(&mut state.ledger, empty))
         };
-        let (own, dir) = (std::process::id(), self.inner.dir.clone());
+        let (own, dir, leases) = (std::process::id(), self.inner.dir.clone(), self.inner.leases.clone());
         let ended = tokio::task::spawn_blocking(move || {
             // Guests first: what they see last is a network, not its end.
             let all = ledger.entries().iter().filter(|entry| entry.identity.pid != own);
             let (switches, guests): (Vec<_>, Vec<_>) = all.partition(|entry| entry.role == SWITCH);
             end_all(guests.iter().map(|entry| entry.identity), PATIENCE);
+            let said = switch.as_ref().map(|switch| leases.keep(switch)).unwrap_or_default();
             if let Some(switch) = switch {
                 // One that does not answer is ended below.
                 let _ = switch.lock().unwrap_or_else(PoisonError::into_inner).stop();
@@ -217,9 +226,11 @@ impl Lab {
             end_all(switches.iter().map(|entry| entry.identity), PATIENCE);
             // What was started in network namespaces, and left its agent.
             end_left(&dir, PATIENCE);
+            said
         });
-        if let Err(why) = ended.await {
-            self.tell(What::Note { text: why.to_string() });
+        match ended.await {
+            Ok(said) => self.note(said),
+            Err(why) => self.tell(What::Note { text: why.to_string() }),
         }
         let mut state = self.state();
         state.ports = None;

@@ -1,6 +1,6 @@
 //! The switch process of a lab: started, told what to be, and started again when it dies.
 
-use super::{child, ports::Ports, rundir::LabDir};
+use super::{child, leases::Leases, ports::Ports, rundir::LabDir};
 use crate::failure::{Context, Failure};
 use std::{
     os::unix::net::UnixStream,
@@ -32,13 +32,13 @@ pub(super) struct Switch {
 }
 
 impl Switch {
-    /// Starts the switch, has it written down by `born`, and makes it become `plan`; which another was before, if it `resumes`.
+    /// Starts the switch, has it written down by `born`, and makes it become `plan`, with these leases; which another was before, if it `resumes`.
     ///
     /// # Errors
     /// It cannot be started, or refuses.
     pub(super) async fn start(
         plan: &Arc<Plan>,
-        ports: &Arc<Ports>,
+        (ports, leases): (&Arc<Ports>, &Arc<Leases>),
         dir: &LabDir,
         resumes: bool,
         born: impl FnOnce(&Child) -> Result<(), Failure>,
@@ -46,7 +46,7 @@ impl Switch {
         let (ours, theirs) = UnixStream::pair().context("switch", || "a control socket".into())?;
         let child = child::spawn_role("vswitchd", theirs.into(), dir)?;
         let told = match born(&child) {
-            Ok(()) => configure(ours, plan.clone(), ports.clone(), resumes).await,
+            Ok(()) => configure(ours, plan.clone(), (ports.clone(), leases.clone()), resumes).await,
             Err(failure) => Err(failure),
         };
         let (child, client) = child::kept(child, told).await?;
@@ -58,7 +58,7 @@ impl Switch {
 async fn configure(
     ours: UnixStream,
     plan: Arc<Plan>,
-    ports: Arc<Ports>,
+    (ports, leases): (Arc<Ports>, Arc<Leases>),
     resumes: bool,
 ) -> Result<Client, Failure> {
     let applied = tokio::task::spawn_blocking(move || {
@@ -67,6 +67,7 @@ async fn configure(
         if resumes {
             client.resume()?;
         }
+        leases.tell(&mut client)?;
         apply(&mut client, &plan, &ports)?;
         Ok::<_, ClientError>(client)
     });

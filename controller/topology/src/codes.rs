@@ -338,10 +338,10 @@ codes! {
         "No link carries the gateway's VLAN to a switch, so nobody can send it anything.",
         mend "add a link that carries the VLAN: `vlan: { access: NAME }`";
     DhcpOptions = "T0920", "more than a message of DHCP holds",
-        "Every DHCP client takes messages of 548 bytes, and some take no longer ones. Of these 200 are for `dns`, `domain`, `search` and `routes` \
-         together: 2 for each, 4 for a name server, a letter each for domains and 2 for each that is searched, 5 to 9 for a route, and 5 for \
-         the default route beside them.",
-        mend "leave some of `dns`, `domain`, `search` and `routes` out, or name fewer";
+        "Every DHCP client takes messages of 548 bytes, and some take no longer ones. Of these 200 are for `dns`, `domain`, `search`, `routes` and `boot` \
+         together: 2 for each, 4 for a name server, a letter each for domains and 2 for each that is searched, 5 to 9 for a route, 5 for \
+         the default route beside them, a letter each for the file that is booted and 17 for who has it.",
+        mend "leave some of `dns`, `domain`, `search`, `routes` and `boot` out, or name fewer";
     AdvertisedAndGuarded = "T0921", "an advertised network whose addresses anti-spoof drops",
         "With `ra: true` the gateway advertises its networks of 64 bits, and Linux makes itself an address of each, beside those that the file \
          states, and prefers it. An interface with security groups may send from its stated addresses only, so what it says first is dropped. \
@@ -368,6 +368,10 @@ codes! {
         "Gateways ask the name servers of their router, three at most, for names that are not the lab's. Each is another than the router itself, and \
          one of the router's routes leads to it.",
         mend "name a server outside of the lab to whom a route leads";
+    BootServer = "T0927", "a boot server that cannot be told",
+        "Clients of DHCP that boot from the network are told a file and who has it: an IPv4 address, which of a node is one that the file states in a network of the same \
+         router. A URL says it itself.",
+        mend "name the address of a server, a node with stated `addresses`, or a URL";
 }
 
 /// The explanation of the code of that name, if there is one; upper and lower case are the same.

@@ -14,6 +14,7 @@ use crate::{
         names::{self, Names},
         nat, nodes,
         routers::Routers,
+        services,
         vlans::Vlans,
         ways_out::WaysOut,
     },
@@ -58,6 +59,7 @@ pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mu
     let sound = !sink.failed();
     let scope = nat::Scope { names: &names, vlans: &vlans, interfaces: &interfaces, links: &links, sound };
     nat::check(lab, &mut routers, &scope, sink);
+    services::find_boot_servers(lab, &mut routers, &scope, sink);
     routers.check_joined(lab, &links, sink);
     datapath::check(lab, sink);
     let mut host = nodes::Host::default();

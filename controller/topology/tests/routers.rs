@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::path::Path;
 use topology::{Report, codes::Code, load, mac_for, plan::Plan};
 use vswitch_core::{
-    description::{Dhcp, Link, Port, Routing, Via},
+    description::{Boot, Dhcp, Link, Port, Routing, Via},
     vlan::VlanId,
     world::World,
 };
@@ -263,6 +263,7 @@ fn what_clients_are_told_is_as_it_is_said() {
         search: vec![],
         mtu: None,
         routes: vec![],
+        boot: None,
     };
     assert_eq!(given("false"), None);
     assert_eq!(given("true"), Some(usual.clone()));
@@ -281,9 +282,19 @@ fn what_clients_are_told_is_as_it_is_said() {
             ("192.0.2.0/24".parse().expect("a network"), [10, 0, 11, 9].into()),
             ("198.51.100.7/32".parse().expect("a network"), [10, 0, 11, 1].into()),
         ],
+        boot: None,
     };
     assert_eq!(given(words), Some(told));
     assert_eq!(given("{ search: example }"), Some(Dhcp { search: vec!["example".into()], ..usual }));
+    // An address, a node, or a URL that says it.
+    let boot =
+        |words: &str| given(&format!("{{ boot: {words} }}")).expect("it gives").boot.expect("and boots");
+    let named = |server: [u8; 4]| Boot { server: Some(server.into()), file: "pxelinux.0".into() };
+    assert_eq!(boot("{ server: 192.0.2.7, file: pxelinux.0 }"), named([192, 0, 2, 7]));
+    assert_eq!(boot("{ server: n, file: pxelinux.0 }"), named([10, 0, 10, 7]));
+    assert_eq!(boot("{ server: \"n:eth0\", file: pxelinux.0 }"), named([10, 0, 10, 7]));
+    let url = "http://boot.example/x.efi";
+    assert_eq!(boot(&format!("{{ file: \"{url}\" }}")), Boot { server: None, file: url.into() });
     // Short names are the lab's also where another domain is said.
     let search = |words: &str| given(words).expect("it gives").search;
     assert_eq!(search("{ domain: corp.example }"), ["corp.example", "some.internal"]);

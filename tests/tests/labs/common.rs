@@ -41,6 +41,11 @@ impl Lab {
         self.base.path().join(&self.folder)
     }
 
+    /// Where labs keep what is to be there when they are up again.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.base.path().join("state")
+    }
+
     /// Where this test may make something.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.base.path().join(name)
@@ -69,6 +74,7 @@ impl Lab {
             .args(words)
             .args(arguments)
             .env("VNET_RUNTIME_DIR", self.runtime())
+            .env("VNET_STATE_DIR", self.state())
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             // Files, not pipes: a controller that stays behind must not keep the reader waiting.

@@ -152,6 +152,40 @@ fn the_stock_rom_gets_an_address_from_its_gateway_and_fetches_a_file_of_another_
 }
 
 #[test]
+fn the_stock_rom_boots_what_dhcp_says() {
+    if !has_rom() {
+        return;
+    }
+    if !rustix::process::geteuid().is_root() || Command::new("busybox").arg("true").output().is_err() {
+        left_out(
+            "iPXE that boots what DHCP says: this needs root, for a namespace, and busybox, for its web server",
+        );
+        return;
+    }
+    for (name, boot, says) in [
+        // Nobody types anything: the script that is fetched says what it was told.
+        (
+            "by-url",
+            "{ file: \"http://10.0.20.10/file\" }",
+            "booted by http://10.0.20.10/file from 10.0.20.10",
+        ),
+        // The file of a server, by TFTP, which `web` does not speak.
+        ("by-name", "{ server: web, file: boot/undionly.kpxe }", "tftp://10.0.20.10/boot/undionly.kpxe"),
+    ] {
+        let lab = Lab::new();
+        let text = ROUTED.replace("name: boot", &format!("name: {name}"));
+        let text = text.replace("10.0.10.99 }", &format!("10.0.10.99, boot: {boot} }}"));
+        let file = lab.write("boot.vnet.yaml", &text);
+        lab.expect(0, &["up", "-d", file.to_str().expect("a path of ASCII")]);
+        let script = "#!ipxe\necho booted by ${filename} from 10.0.20.10\nshell\n";
+        let _web = Server::start(&lab, "web", script.as_bytes());
+        let rom = Rom::attach(lab.expect(0, &["export", "qemu", "mine", "--memory", "128"]).0.trim());
+        println!("iPXE: {}", rom.until(says));
+        lab.assert_sound();
+    }
+}
+
+#[test]
 fn the_stock_rom_attaches_has_link_and_speaks_arp_and_tcp_with_a_station() {
     if !has_rom() {
         return;

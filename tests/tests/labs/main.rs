@@ -16,6 +16,7 @@ mod hello;
 mod ipxe;
 mod judges;
 mod kills;
+mod leases;
 mod linux;
 mod metrics;
 mod namespaces;

@@ -58,6 +58,7 @@ impl Background {
         let mut child = Command::new(env!("CARGO_BIN_EXE_vnet"))
             .args(arguments)
             .env("VNET_RUNTIME_DIR", lab.runtime())
+            .env("VNET_STATE_DIR", lab.state())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

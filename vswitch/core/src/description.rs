@@ -184,6 +184,31 @@ pub struct Dhcp {
     pub mtu: Option<u16>,
     /// Routes beside the default one, each with its router (RFC 3442).
     pub routes: Vec<(Ipv4Net, Ipv4Addr)>,
+    /// What its clients boot; none: nothing is said of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<Boot>,
+}
+
+/// What clients boot over the network (RFC 2131 §2, RFC 2132 §9.4, §9.5).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The server; none: the file says it.
+    pub server: Option<Ipv4Addr>,
+    /// The file's name on the server, or a URL: 127 bytes at most.
+    pub file: String,
+}
+
+impl Boot {
+    /// Whether the file is a URL.
+    pub fn is_url(&self) -> bool {
+        self.file.contains("://")
+    }
+
+    /// Whether it is a URL that firmware fetches by itself.
+    pub fn is_http(&self) -> bool {
+        let scheme = self.file.split_once("://").map(|(scheme, _)| scheme);
+        scheme.is_some_and(|scheme| ["http", "https"].iter().any(|http| scheme.eq_ignore_ascii_case(http)))
+    }
 }
 
 /// A static route.

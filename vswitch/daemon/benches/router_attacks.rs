@@ -246,6 +246,7 @@ fn network(attack: Attack) -> Description {
             search: vec![],
             mtu: None,
             routes: vec![],
+            boot: None,
         };
         Gateway {
             vlan: vlan(number),

@@ -4,8 +4,8 @@ use crate::{
     capture::Captures,
     control::protocol::{
         Attachment, AttachmentKind, CaptureSettings, ConnectionRow, ConnectionTable, DatapathSettings,
-        FdbRow, FdbTable, FdbView, Journey, LeaseTable, NeighbourTable, PortState, PortView, Records,
-        RecordsWanted, RouteRow, RuleHits, Sighting, Snapshot, Watch,
+        FdbRow, FdbTable, FdbView, Journey, Kept, KeptLease, LeaseTable, NeighbourTable, PortState, PortView,
+        Records, RecordsWanted, RouteRow, RuleHits, Sighting, Snapshot, Watch,
     },
     grower::Grower,
     host::Host,
@@ -74,6 +74,8 @@ pub struct Datapath {
     running: Option<Running>,
     /// Whether another switch had the first lab before.
     resumes: bool,
+    /// What routers of before gave, and how changes of that are told.
+    remembered: (Vec<KeptLease>, Option<OwnedFd>),
     journal: Arc<Journal>,
     /// What waited for a neighbour of the routers who did not answer.
     unanswered: Arc<Journal>,
@@ -159,6 +161,7 @@ impl Datapath {
             ports: BTreeMap::new(),
             running: None,
             resumes: false,
+            remembered: (Vec::new(), None),
             journal: Arc::new(Journal::new(origin)),
             unanswered: Arc::new(Journal::new(origin)),
             watches: 0,
@@ -239,6 +242,16 @@ impl Datapath {
         self.resumes = true;
     }
 
+    /// Before the first lab: these addresses were given by routers of before, and whenever other ones are to be remembered, a byte is sent into `bell`.
+    ///
+    /// # Errors
+    /// A lab was applied already.
+    pub fn remember(&mut self, leases: Vec<KeptLease>, bell: OwnedFd) -> anyhow::Result<()> {
+        ensure!(self.running.is_none(), "a lab was applied already");
+        self.remembered = (leases, Some(bell));
+        Ok(())
+    }
+
     fn start(&self, world: Arc<World>, settings: DatapathSettings) -> anyhow::Result<Running> {
         let [seed, secret @ ..] = random().context("no random seed for the FDB")?;
         let fdb = Arc::new(Fdb::new(seed, FDB_BUCKETS));
@@ -305,7 +318,9 @@ impl Datapath {
             }
             AttachmentKind::Routers => {
                 let (ours, theirs) = UnixStream::pair().with_context(|| name.clone())?;
-                let its = Voice::new(self.unanswered.clone()).with_context(|| name.clone())?;
+                let (leases, bell) = std::mem::take(&mut self.remembered);
+                let its = Voice::new(self.unanswered.clone(), leases, bell).with_context(|| name.clone())?;
+                let running = self.running()?;
                 its.adopt(running.world.clone(), running.tracking.table().clone());
                 let hears = (its.clone(), self.origin);
                 let started = Adapter::routers(&name, running.tables.neighbours.clone(), hears, theirs);
@@ -479,6 +494,15 @@ impl Datapath {
     pub fn leases(&self) -> anyhow::Result<LeaseTable> {
         self.running()?;
         Ok(self.voice().map(|voice| voice.leases(self.now())).unwrap_or_default())
+    }
+
+    /// What is to be remembered of these; none as long as that is not known.
+    ///
+    /// # Errors
+    /// No lab was applied yet.
+    pub fn kept(&self) -> anyhow::Result<Option<Kept>> {
+        self.running()?;
+        Ok(self.voice().and_then(|voice| voice.kept(self.now())))
     }
 
     /// The routes of all routers.

@@ -56,6 +56,7 @@ impl Lab {
             let failure = Failure::new(Exit::Busy, "apply", "changing a running lab is not supported yet");
             return Err(failure.mend("take it down and up again: vnet down && vnet up"));
         }
+        self.note(self.inner.leases.begin(&self.inner.name, &file, &plan));
         {
             let mut state = self.state();
             state.phase = LabState::Starting;
@@ -95,7 +96,8 @@ impl Lab {
             }
         }
         let born = |child: &Child| self.record(SWITCH, child);
-        let started = Switch::start(&plan, &ports, &self.inner.dir, false, born).await?;
+        let leases = &self.inner.leases;
+        let started = Switch::start(&plan, (&ports, leases), &self.inner.dir, false, born).await?;
         self.tell(What::SwitchReady { pid: started.pid });
         {
             let mut state = self.state();
@@ -108,6 +110,7 @@ impl Lab {
             state.nodes = plan.nodes.iter().map(|node| (node.name.clone(), foreign(&node.kind))).collect();
         }
         tokio::spawn(self.clone().watch_switch(started.child));
+        tokio::spawn(self.clone().watch_leases());
         let born = |child: &Child| self.record(STATIONS, child);
         if let Some(child) = guests::start_stations(&plan, &self.inner.dir, born).await? {
             tokio::spawn(self.clone().watch_stations(child));

@@ -28,6 +28,9 @@ const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// How often a link that is to be down is looked at after the switch came back. QEMU tries once a second.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// How often leases are kept at most, however many are given.
+const KEPT_APART: Duration = Duration::from_secs(1);
+
 /// What a lab cannot be without.
 #[derive(Debug, Clone, Copy)]
 enum Kept<'a> {
@@ -59,6 +62,23 @@ impl Lab {
         }
     }
 
+    /// Keeps what the switch says of leases, whenever they change, once a second at most.
+    pub(super) async fn watch_leases(self) {
+        let changes = match self.inner.leases.changes() {
+            Ok(changes) => changes,
+            Err(why) => return self.note(vec![format!("leases are forgotten if the switch ends: {why}")]),
+        };
+        while changes.readable().await.is_ok() {
+            // However often it was said: what is asked for is the latest.
+            while changes.try_read(&mut [0; 1024]).is_ok_and(|heard| heard > 0) {}
+            let Some(switch) = self.state().switch.clone() else { return };
+            let leases = self.inner.leases.clone();
+            // A panic was printed, and leaves them as they were.
+            self.note(tokio::task::spawn_blocking(move || leases.keep(&switch)).await.unwrap_or_default());
+            tokio::time::sleep(KEPT_APART).await;
+        }
+    }
+
     /// A switch process in the place of the one that ended; none in a lab that went down.
     async fn restart_switch(&self) -> Result<Option<Child>, Failure> {
         let (plan, ports, shared) = {
@@ -69,10 +89,12 @@ impl Lab {
             (plan.clone(), ports.clone(), shared.clone())
         };
         let born = |child: &Child| self.record(SWITCH, child);
-        let started = Switch::start(&plan, &ports, &self.inner.dir, true, born).await?;
+        let leases = &self.inner.leases;
+        let started = Switch::start(&plan, (&ports, leases), &self.inner.dir, true, born).await?;
         self.state().switch_pid = Some(started.pid);
         self.tell(What::SwitchReady { pid: started.pid });
         switch::replace(&shared, started.client);
+        leases.ring();
         for (node, interface) in
             plan.nodes.iter().flat_map(|node| node.interfaces.iter().map(move |one| (node, one)))
         {

@@ -35,6 +35,58 @@ pub(crate) struct Scope<'a> {
     pub(crate) sound: bool,
 }
 
+impl Scope<'_> {
+    /// The addresses of a node in the networks of a router, each with its VLAN; none was told.
+    pub(crate) fn hosts(
+        &self,
+        router: Option<&Router>,
+        to: &Target,
+        span: Span,
+        code: Code,
+        sink: &mut Sink,
+    ) -> Vec<(VlanId, IpAddr)> {
+        let (scope, name) = (self, visible(&to.node));
+        let node = match scope.names.get(&to.node) {
+            Some(Thing::Node(node)) => node,
+            Some(Thing::Switch(_)) => {
+                sink.error(Code::UnknownEnd, span, format!("`{name}` is a switch, not a node"));
+                return Vec::new();
+            }
+            None => {
+                sink.error(Code::UnknownEnd, span, format!("there is no node `{name}`"))
+                    .did_you_mean(&to.node, scope.names.all());
+                return Vec::new();
+            }
+        };
+        let wanted = |interface: &&NodeInterface| {
+            interface.node == node && to.interface.as_ref().is_none_or(|wanted| *wanted == interface.name)
+        };
+        let mut its = scope.interfaces.iter().filter(wanted).peekable();
+        if let (None, Some(interface)) = (its.peek(), &to.interface) {
+            let what = format!("`{name}` has no interface `{}`", visible(interface));
+            sink.error(Code::UnknownInterface, span, what);
+            return Vec::new();
+        }
+        let Some(router) = router.filter(|_| scope.sound) else { return Vec::new() };
+        let connected = its.flat_map(|interface| {
+            let vlan = interface.link.and_then(|link| scope.links[link].untagged());
+            let said = interface.said.addresses.iter().flatten().map(|said| said.value.0.addr());
+            let routed = said.filter(move |address| {
+                !is_link_local(*address) && router.networks.find(*address).map(|found| found.vlan) == vlan
+            });
+            routed.filter_map(move |address| Some((vlan?, address)))
+        });
+        let hosts: Vec<_> = connected.collect();
+        if hosts.is_empty() {
+            let what = format!("`{name}` has no address in a network of router `{}`", router.name);
+            sink.error(code, span, what).help(
+                "state its `addresses`, in a VLAN with a gateway of this router: what leads to it is to be an address that does not change",
+            );
+        }
+        hosts
+    }
+}
+
 /// Tells routers what they translate.
 pub(crate) fn check(lab: &Lab, routers: &mut Routers, scope: &Scope<'_>, sink: &mut Sink) {
     for entry in lab.routers.iter().flat_map(|routers| &routers.0) {
@@ -131,6 +183,11 @@ impl Rules<'_> {
         .then_some(NatRule::Masquerade { vlan })
     }
 
+    /// The addresses of a node in the networks of this router, each with its VLAN; none was told.
+    fn hosts(&self, to: &Target, span: Span, sink: &mut Sink) -> Vec<(VlanId, IpAddr)> {
+        self.scope.hosts(self.router, to, span, Code::NatTarget, sink)
+    }
+
     fn forward(&mut self, said: &Said<Forward>, sink: &mut Sink) -> Vec<NatRule> {
         let Forward { outside, ref to, port, protocol } = said.value;
         let hosts = self.hosts(to, said.span, sink);
@@ -203,48 +260,5 @@ impl Rules<'_> {
         let mut said =
             interfaces.iter().filter(there).flat_map(|interface| interface.said.addresses.iter().flatten());
         said.find(|said| said.value.0.addr() == address).map(|said| said.span)
-    }
-
-    /// The addresses of a node in the networks of this router, each with its VLAN; none was told.
-    fn hosts(&self, to: &Target, span: Span, sink: &mut Sink) -> Vec<(VlanId, IpAddr)> {
-        let (scope, name) = (self.scope, visible(&to.node));
-        let node = match scope.names.get(&to.node) {
-            Some(Thing::Node(node)) => node,
-            Some(Thing::Switch(_)) => {
-                sink.error(Code::UnknownEnd, span, format!("`{name}` is a switch, not a node"));
-                return Vec::new();
-            }
-            None => {
-                sink.error(Code::UnknownEnd, span, format!("there is no node `{name}`"))
-                    .did_you_mean(&to.node, scope.names.all());
-                return Vec::new();
-            }
-        };
-        let wanted = |interface: &&NodeInterface| {
-            interface.node == node && to.interface.as_ref().is_none_or(|wanted| *wanted == interface.name)
-        };
-        let mut its = scope.interfaces.iter().filter(wanted).peekable();
-        if let (None, Some(interface)) = (its.peek(), &to.interface) {
-            let what = format!("`{name}` has no interface `{}`", visible(interface));
-            sink.error(Code::UnknownInterface, span, what);
-            return Vec::new();
-        }
-        let Some(router) = self.router.filter(|_| scope.sound) else { return Vec::new() };
-        let connected = its.flat_map(|interface| {
-            let vlan = interface.link.and_then(|link| scope.links[link].untagged());
-            let said = interface.said.addresses.iter().flatten().map(|said| said.value.0.addr());
-            let routed = said.filter(move |address| {
-                !is_link_local(*address) && router.networks.find(*address).map(|found| found.vlan) == vlan
-            });
-            routed.filter_map(move |address| Some((vlan?, address)))
-        });
-        let hosts: Vec<_> = connected.collect();
-        if hosts.is_empty() {
-            let what = format!("`{name}` has no address in a network of router `{}`", router.name);
-            sink.error(Code::NatTarget, span, what).help(
-                "state its `addresses`, in a VLAN with a gateway of this router: translation leads to addresses that do not change",
-            );
-        }
-        hosts
     }
 }

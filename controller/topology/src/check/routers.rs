@@ -16,7 +16,7 @@ use crate::{
 use ipnet::IpNet;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
 };
 use vswitch_core::{
     description::{self, Route},
@@ -193,6 +193,23 @@ impl Routers {
             }
         }
         routers
+    }
+
+    /// The gateway of the VLAN of this name, with its router, and its place.
+    pub(crate) fn gateway_named(&self, name: &str) -> Option<(&Router, (usize, usize))> {
+        let mut all = self.list.iter().enumerate();
+        all.find_map(|(place, router)| {
+            let gateway = router.gateways.iter().position(|gateway| gateway.name == name)?;
+            Some((router, (place, gateway)))
+        })
+    }
+
+    /// What the clients of the gateway at this place boot is on that server.
+    pub(crate) fn boot_from(&mut self, (router, gateway): (usize, usize), server: Option<Ipv4Addr>) {
+        let gateway = self.list.get_mut(router).and_then(|router| router.gateways.get_mut(gateway));
+        if let Some(boot) = gateway.and_then(|gateway| gateway.dhcp.as_mut()?.boot.as_mut()) {
+            boot.server = server;
+        }
     }
 
     /// All gateways.

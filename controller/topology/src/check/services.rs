@@ -1,17 +1,20 @@
 //! What gateways do for hosts: the addresses that they give, and whether they advertise themselves.
 
 use crate::{
-    check::{addresses::refuse_unusable, routes::refuse_unroutable, rules},
+    check::{addresses::refuse_unusable, nat::Scope, routers::Routers, routes::refuse_unroutable, rules},
     codes::Code,
     report::{Sink, Span},
     said::{
-        dhcp::{Dhcp, Range, Settings},
-        lab::Vlan,
-        read::Said,
+        dhcp::{Boot, BootServer, Dhcp, Range, Settings},
+        lab::{Lab, Vlan},
+        read::{Said, Sound},
     },
 };
 use ipnet::{IpNet, Ipv4Net};
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+};
 use vswitch_core::description;
 
 /// For how many seconds an address is given if nothing is said.
@@ -23,6 +26,9 @@ const MOST: u32 = 1 << 16;
 /// Bytes of what clients are told besides what each is: of the 308 that every client takes for options (RFC 2131 §2) what is left beside lease, mask,
 /// router, a name of 31 letters, and an identifier of the client's of 20 bytes.
 const MOST_OPTIONS: usize = 200;
+
+/// Bytes of an option with the longest address of a server as text, or with the class of firmware that boots by HTTP, which is shorter: nobody is told both.
+const BOOT_BYTES: usize = 17;
 
 /// Bytes of a lab's own domain at most: a name, `.internal`.
 const OWN_DOMAIN: usize = 40;
@@ -65,6 +71,7 @@ pub(crate) fn dhcp(vlan: &Vlan, addresses: &[(IpNet, Span)], sink: &mut Sink) ->
         search: search.map(|domain| domain.value.0.clone()).collect(),
         mtu: settings.mtu.as_ref().map(|mtu| mtu.value.0),
         routes: routes(settings, network, addresses, sink),
+        boot: settings.boot.as_ref().and_then(|said| boot(said, sink)),
     };
     check_size(&given, said.span, sink);
     Some(given)
@@ -124,6 +131,68 @@ fn routes(
     routes
 }
 
+/// What clients boot; a server that is a node is found when all nodes are known.
+fn boot(said: &Said<Sound<Boot>>, sink: &mut Sink) -> Option<description::Boot> {
+    let file = said.value.0.file.as_ref()?.value.0.clone();
+    let server = said.value.0.server.as_ref();
+    let boot = description::Boot { server: None, file };
+    let address = match server.map(|server| &server.value) {
+        None if boot.is_url() => None,
+        None => {
+            sink.error(Code::BootServer, said.span, "this file is no URL, and nothing says who has it")
+                .help("add `server:`, an address or a node, or write a URL, like http://10.0.20.10/boot.efi");
+            return None;
+        }
+        Some(BootServer::Node(_)) => None,
+        Some(BootServer::Address(address)) => {
+            if address.is_unspecified()
+                || address.is_broadcast()
+                || address.is_multicast()
+                || address.is_loopback()
+            {
+                let span = server.map_or(said.span, |server| server.span);
+                sink.error(
+                    Code::BootServer,
+                    span,
+                    format!("{address} is no host's address that others can ask"),
+                )
+                .help("name the address of a server, or a node");
+                return None;
+            }
+            Some(*address)
+        }
+    };
+    Some(description::Boot { server: address, ..boot })
+}
+
+/// Finds the servers of what clients boot that are nodes.
+pub(crate) fn find_boot_servers(lab: &Lab, routers: &mut Routers, scope: &Scope<'_>, sink: &mut Sink) {
+    for entry in lab.vlans.iter().flat_map(|vlans| &vlans.0) {
+        let dhcp = entry.value.as_ref().and_then(|vlan| vlan.dhcp.as_ref());
+        let Some(Dhcp::Settings(settings)) = dhcp.map(|said| &said.value) else { continue };
+        let Some(said) = settings.0.boot.as_ref().and_then(|boot| boot.value.0.server.as_ref()) else {
+            continue;
+        };
+        let BootServer::Node(node) = &said.value else { continue };
+        let Some((router, gateway)) = routers.gateway_named(&entry.name) else {
+            // Whether there is such a node is to be said all the same.
+            scope.hosts(None, node, said.span, Code::BootServer, sink);
+            continue;
+        };
+        let hosts = scope.hosts(Some(router), node, said.span, Code::BootServer, sink);
+        let address = hosts.iter().find_map(|(_, address)| match address {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        });
+        if !hosts.is_empty() && address.is_none() {
+            let what =
+                format!("`{}` has no IPv4 address in a network of router `{}`", node.node, router.name);
+            sink.error(Code::BootServer, said.span, what).help("state one: DHCP is of IPv4");
+        }
+        routers.boot_from(gateway, address);
+    }
+}
+
 /// Tells if there is more to be said than a message of DHCP has room for.
 fn check_size(given: &description::Dhcp, span: Span, sink: &mut Sink) {
     let labels = |domain: &String| domain.len() + 2;
@@ -139,11 +208,12 @@ fn check_size(given: &description::Dhcp, span: Span, sink: &mut Sink) {
         + of(given.domain.as_ref().map_or(OWN_DOMAIN, String::len))
         + of(search)
         // With them comes the default route (RFC 3442).
-        + of(if routes == 0 { 0 } else { routes + 5 });
+        + of(if routes == 0 { 0 } else { routes + 5 })
+        + given.boot.as_ref().map_or(0, |boot| of(boot.file.len()) + BOOT_BYTES);
     if bytes > MOST_OPTIONS {
         let what = format!("this takes {bytes} bytes of a message that has {MOST_OPTIONS} for it");
         sink.error(Code::DhcpOptions, span, what)
-            .help("leave some of `dns`, `domain`, `search` and `routes` out, or name fewer");
+            .help("leave some of `dns`, `domain`, `search`, `routes` and `boot` out, or name fewer");
     }
 }
 

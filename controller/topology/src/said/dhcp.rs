@@ -3,6 +3,7 @@
 use crate::{
     report::Sink,
     said::{
+        nat::Target,
         read::{OneOrMany, Read, Said, Sound, said_map},
         rule::Network,
         scalar::{Age, Form, Whole, forms, read_form},
@@ -30,6 +31,18 @@ said_map! {
         mtu: Said<Whole<68, 65535>> = "mtu";
         /// Routes of the clients beside the default one, which leads to the gateway.
         routes: Said<Vec<Said<Sound<ClientRoute>>>> = "routes";
+        /// What clients boot that boot from the network.
+        boot: Said<Sound<Boot>> = "boot";
+    } not yet []
+}
+
+said_map! {
+    /// What clients boot that boot from the network.
+    Boot is "`boot`" {
+        /// The server that has the file: its IPv4 address, or a node whose `addresses` are stated; not needed if the file is a URL.
+        server: Said<BootServer> = "server";
+        /// The file's name on the server (TFTP), or a URL, of which firmware takes http and iPXE others, too.
+        file: Said<BootFile> = "file", required;
     } not yet []
 }
 
@@ -100,6 +113,41 @@ impl Form for NextHop {
     }
 }
 
+/// Who has what clients boot.
+#[derive(Debug, Clone)]
+pub(crate) enum BootServer {
+    Address(Ipv4Addr),
+    Node(Target),
+}
+
+impl Form for BootServer {
+    const FORM: &'static str =
+        "the IPv4 address of a server, like 10.0.20.10, or a node, like web1 or web1:eth0";
+    const PATTERN: &'static str =
+        "^([0-9.]+|[a-z]([a-z0-9-]{0,29}[a-z0-9])?(:[a-z]([a-z0-9-]{0,29}[a-z0-9])?)?)$";
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.starts_with(|first: char| first.is_ascii_lowercase()) {
+            return Target::parse(text).map(Self::Node);
+        }
+        text.parse().ok().map(Self::Address)
+    }
+}
+
+/// What clients boot.
+#[derive(Debug, Clone)]
+pub(crate) struct BootFile(pub(crate) String);
+
+impl Form for BootFile {
+    const FORM: &'static str = "the name of a file or a URL, like pxelinux.0 or http://10.0.20.10/boot.efi (ASCII without blanks, 127 bytes at most)";
+    const PATTERN: &'static str = "^[!-~]{1,127}$";
+
+    fn parse(text: &str) -> Option<Self> {
+        let is_sound = (1..=127).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        is_sound.then(|| Self(text.to_owned()))
+    }
+}
+
 /// A domain.
 #[derive(Debug, Clone)]
 pub(crate) struct Domain(pub(crate) String);
@@ -123,6 +171,8 @@ impl Form for Domain {
 }
 
 forms! {
+    BootFile by read_form;
+    BootServer by read_form;
     Domain by read_form;
     NextHop by read_form;
     Range by read_form;

@@ -1,9 +1,9 @@
 //! The asking side of the control socket: one request, one reply, each before a deadline.
 
 use super::protocol::{
-    Attachment, CaptureSettings, ConnectionTable, DatapathSettings, FdbTable, Journey, LeaseTable,
-    NeighbourTable, Records, RecordsWanted, Reply, Request, RouteRow, RuleHits, Sighting, Snapshot, VERSION,
-    Watch,
+    Attachment, CaptureSettings, ConnectionTable, DatapathSettings, FdbTable, Journey, Kept, KeptLease,
+    LeaseTable, NeighbourTable, Records, RecordsWanted, Reply, Request, RouteRow, RuleHits, Sighting,
+    Snapshot, VERSION, Watch,
 };
 use rustix::{
     fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
@@ -161,6 +161,25 @@ impl Client {
     pub fn leases(&mut self) -> Result<LeaseTable, ClientError> {
         match self.ask(&Request::Leases, &[])? {
             Reply::Leases(table) => Ok(table),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Says, before the first lab, what is to be remembered of leases; into `bell`, a stream socket, a byte is sent whenever that changes.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn remember(&mut self, leases: Vec<KeptLease>, bell: BorrowedFd<'_>) -> Result<(), ClientError> {
+        self.done(&Request::Remember(leases), &[bell])
+    }
+
+    /// What is to be remembered of leases; none: that is not known yet.
+    ///
+    /// # Errors
+    /// Refused, or the connection failed.
+    pub fn kept(&mut self) -> Result<Option<Kept>, ClientError> {
+        match self.ask(&Request::Kept, &[])? {
+            Reply::Kept(kept) => Ok(kept),
             other => Err(unexpected(&other)),
         }
     }

@@ -67,6 +67,11 @@ pub enum Request {
     Routes,
     /// The addresses that gateways have given.
     Leases,
+    /// Before the first lab: what was given by the switch before this one, or by that of the lab when it was up last. Descriptor: a stream socket, into which a
+    /// byte is sent whenever [`Reply::Kept`] would be another; if there is no room, there is something to be heard.
+    Remember(Vec<KeptLease>),
+    /// What is to be remembered of the addresses that gateways have given.
+    Kept,
     /// What would become of this frame if it came in on that port now. Nothing is learned or sent.
     Trace {
         /// Where it would come in.
@@ -127,6 +132,8 @@ pub enum Reply {
     Routes(Vec<RouteRow>),
     /// To `Leases`.
     Leases(LeaseTable),
+    /// To `Kept`; none as long as it is not known what became of what was to be remembered, and in a lab without gateways.
+    Kept(Option<Kept>),
     /// To `Trace`.
     Trace(Journey),
     /// To `Watch`.
@@ -515,6 +522,36 @@ pub struct LeaseRow {
     /// Whether the client has it; else it was offered, or found in use by another.
     pub is_bound: bool,
     /// Seconds that are left.
+    pub left_secs: u64,
+}
+
+/// What is to be remembered of the addresses that gateways have given.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Kept {
+    /// What clients have, and what they had last: no offers. Rising by VLAN and address; [`KEPT_LEASES`] at most, and if there are more, those that end
+    /// last.
+    pub leases: Vec<KeptLease>,
+    /// How many of those that were to be remembered fit no gateway of the first lab.
+    pub forgotten: u64,
+}
+
+/// How many leases are remembered: as many as one range has addresses. So many fit into one request.
+pub const KEPT_LEASES: usize = 1 << 16;
+
+/// An address that a client has, or had last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeptLease {
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Whose it is.
+    pub mac: MacAddr,
+    /// What the client calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Seconds that are left; 0: it is over, and the client gets the address again if nobody else has it by then.
     pub left_secs: u64,
 }
 

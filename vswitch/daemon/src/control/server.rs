@@ -55,6 +55,12 @@ fn answer(datapath: &mut Datapath, request: Request, descriptors: Vec<OwnedFd>) 
         Request::Neighbours => Reply::Neighbours(datapath.neighbours()?),
         Request::Routes => Reply::Routes(datapath.routes()?),
         Request::Leases => Reply::Leases(datapath.leases()?),
+        Request::Remember(leases) => {
+            let bell = descriptors.into_iter().next().context("no descriptor came along")?;
+            datapath.remember(leases, bell)?;
+            Reply::Done
+        }
+        Request::Kept => Reply::Kept(datapath.kept()?),
         Request::Trace { port, frame } => Reply::Trace(datapath.trace(port, &frame)?),
         Request::Resume => {
             datapath.resume();

@@ -8,19 +8,25 @@ use super::{
     carrier::Outside,
 };
 use crate::{
-    control::protocol::{LeaseRow, LeaseTable, NeighbourRow, NeighbourState, PoolRow},
+    control::protocol::{Kept, KeptLease, LeaseRow, LeaseTable, NeighbourRow, NeighbourState, PoolRow},
     recorder::{Event, journal::Journal},
     routers::{Counts, Lost, Speaker, Unanswered, failed::FAILED_FOR},
 };
-use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::{
+    event::{EventfdFlags, Timespec, eventfd},
+    net::{SendFlags, send},
+};
 use std::{
-    io,
+    io, mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use vhost_net_backend::driver::{Moved, QueuePair};
 use vswitch_core::{clock, firewall::connections::Connections, route::Neighbours, world::World};
+
+/// For how long what is to be remembered of leases is not told again, for each of them: a small part of the thread's time is for that.
+const TOLD_APART: Duration = Duration::from_micros(2);
 
 /// What the datapath and the routers' thread have in common.
 pub(crate) struct Voice {
@@ -29,26 +35,41 @@ pub(crate) struct Voice {
     journal: Arc<Journal>,
     /// Readable while there is a World to be adopted.
     wake: OwnedFd,
+    /// The socket in which it is said that something else is to be remembered of leases.
+    bell: Option<OwnedFd>,
 }
 
 #[derive(Debug, Default)]
 struct Letters {
     /// The World that the routers are to speak for, the latest, and the connections that they translate.
     world: Option<(Arc<World>, Arc<Connections>)>,
+    /// What was given before they were there, until they know of it.
+    remembered: Vec<KeptLease>,
     /// What they counted when they last had nothing to do.
     counts: Counts,
     /// When that was, and of that moment: the addresses that they had given, and the neighbours that they asked for.
     then: clock::Instant,
+    /// How often the addresses that they had given had changed.
+    changes: u64,
     leases: LeaseTable,
+    /// What is to be remembered of these, and of what moment that is; none until they speak for a World.
+    kept: Option<(clock::Instant, Kept)>,
     sought: Vec<NeighbourRow>,
 }
 
 impl Voice {
+    /// `remembered` was given before these routers were there; into `bell` a byte is sent whenever something else is to be remembered.
+    ///
     /// # Errors
     /// Descriptors ran out.
-    pub(crate) fn new(journal: Arc<Journal>) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(
+        journal: Arc<Journal>,
+        remembered: Vec<KeptLease>,
+        bell: Option<OwnedFd>,
+    ) -> io::Result<Arc<Self>> {
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Arc::new(Self { letters: Mutex::default(), journal, wake }))
+        let letters = Mutex::new(Letters { remembered, ..Letters::default() });
+        Ok(Arc::new(Self { letters, journal, wake, bell }))
     }
 
     /// The routers are to speak for this World from now on.
@@ -79,6 +100,16 @@ impl Voice {
         LeaseTable { rows, pools: letters.leases.pools.clone() }
     }
 
+    /// What is to be remembered of these; none: they speak for no World yet.
+    pub(crate) fn kept(&self, now: clock::Instant) -> Option<Kept> {
+        let (then, mut kept) = self.letters().kept.clone()?;
+        let passed = now.since(then).as_secs();
+        for lease in &mut kept.leases {
+            lease.left_secs = lease.left_secs.saturating_sub(passed);
+        }
+        Some(kept)
+    }
+
     /// The neighbours that the routers ask for, or asked for in vain some seconds ago.
     pub(crate) fn sought(&self, now: clock::Instant) -> Vec<NeighbourRow> {
         let letters = self.letters();
@@ -94,13 +125,13 @@ impl Voice {
         letters.sought.iter().map(later).filter(is_one).collect()
     }
 
-    /// The World that is to be adopted, if there is one.
-    fn take(&self) -> Option<(Arc<World>, Arc<Connections>)> {
+    /// The World that is to be adopted, if there is one, and what is to be remembered in it.
+    fn take(&self) -> Option<(Arc<World>, Arc<Connections>, Vec<KeptLease>)> {
         let mut letters = self.letters();
-        let world = letters.world.take()?;
+        let (world, connections) = letters.world.take()?;
         // There was a signal for it.
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
-        Some(world)
+        Some((world, connections, mem::take(&mut letters.remembered)))
     }
 
     fn letters(&self) -> MutexGuard<'_, Letters> {
@@ -116,11 +147,34 @@ pub(super) struct Routers {
     origin: Instant,
     /// When there is something to do though nothing comes.
     due: Option<clock::Instant>,
+    /// How often what is to be remembered of leases had changed when that was told last, and when it may be told again.
+    told: (u64, clock::Instant),
 }
 
 impl Routers {
     pub(super) fn new(neighbours: Arc<Neighbours>, voice: Arc<Voice>, origin: Instant) -> Self {
-        Self { speaker: Speaker::new(neighbours), voice, origin, due: None }
+        let told = (0, clock::Instant::ZERO);
+        Self { speaker: Speaker::new(neighbours), voice, origin, due: None, told }
+    }
+
+    /// Tells what is to be remembered of leases, if that has changed. The more it is the less often, also while frames come without end.
+    fn tell_kept(&mut self, now: clock::Instant) {
+        let changes = self.speaker.lease_changes();
+        let (told, again) = self.told;
+        if told == changes {
+            return;
+        }
+        if now < again {
+            self.due = Some(self.due.map_or(again, |due| due.min(again)));
+            return;
+        }
+        let kept = self.speaker.kept(now);
+        self.told = (changes, now + TOLD_APART * u32::try_from(kept.leases.len()).unwrap_or(u32::MAX));
+        self.voice.letters().kept = Some((now, kept));
+        if let Some(bell) = &self.voice.bell {
+            // No room is as good: there is something to be heard. Who does not listen any more ends this process soon.
+            let _ = send(bell, &[0], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        }
     }
 
     fn now(&self) -> clock::Instant {
@@ -152,9 +206,10 @@ impl Outside for Routers {
         let now = self.now();
         let world = self.voice.take();
         let is_new = world.is_some();
-        if let Some((world, connections)) = world {
+        if let Some((world, connections, remembered)) = world {
             self.speaker.translate_by(connections);
             self.speaker.adopt(world);
+            self.speaker.remember(remembered, now);
         }
         let is_due = self.due.is_some_and(|due| due <= now);
         if is_due || is_new {
@@ -164,6 +219,7 @@ impl Outside for Routers {
         if taken > 0 || is_due || is_new {
             self.due = self.speaker.next_due();
         }
+        self.tell_kept(now);
         for Unanswered { port, vlan, head, len } in self.speaker.unanswered() {
             self.voice.journal.frame(Event::Unanswered { port, vlan }, (&head, len));
         }
@@ -178,9 +234,12 @@ impl Outside for Routers {
         // What was sent made room for what waits for it.
         self.due = self.speaker.next_due();
         let now = self.now();
+        self.tell_kept(now);
         let mut letters = self.voice.letters();
-        // Whoever is given an address was heard, and whoever is asked for, too.
-        if letters.counts != *self.speaker.counts() {
+        // Whoever is given an address was heard, and whoever is asked for, too; what was remembered was given before.
+        let changes = self.speaker.lease_changes();
+        if letters.changes != changes || letters.counts != *self.speaker.counts() {
+            letters.changes = changes;
             letters.counts.clone_from(self.speaker.counts());
             let leases = self.speaker.leases(now);
             leases.pools.iter().for_each(|pool| warn_of_exhausted(pool, &letters.leases.pools));

@@ -38,7 +38,10 @@ pub(crate) use tests::lab;
 
 pub use counts::{Counts, Lost};
 
-use crate::{control::protocol::LeaseTable, tracking};
+use crate::{
+    control::protocol::{Kept, KeptLease, LeaseTable},
+    tracking,
+};
 use advertise::Advert;
 use alive::{Probe, Walk};
 use dhcp::Dhcp;
@@ -373,6 +376,21 @@ impl Speaker {
     /// The addresses that hosts were given, and what is left.
     pub fn leases(&self, now: Instant) -> LeaseTable {
         LeaseTable { rows: self.dhcp.leases(now), pools: self.dhcp.pools(now) }
+    }
+
+    /// These addresses were given before this speaker was there, as far as they fit its World.
+    pub fn remember(&mut self, leases: Vec<KeptLease>, now: Instant) {
+        self.dhcp.remember(leases, now);
+    }
+
+    /// What is to be remembered of the addresses that hosts were given.
+    pub fn kept(&self, now: Instant) -> Kept {
+        self.dhcp.kept(now)
+    }
+
+    /// How often that has changed; 0 before the first World.
+    pub const fn lease_changes(&self) -> u64 {
+        self.dhcp.counts().changes
     }
 
     /// How many frames wait to be sent, how many neighbours are asked for, and how many frames wait for these: now.

@@ -8,19 +8,32 @@ use super::{
     Voice,
 };
 use crate::{
+    control::protocol::KeptLease,
     recorder::journal::Journal,
-    routers::lab::{ROUTER, gateway, usual, vlan, world},
+    routers::{
+        dhcp::tests::message,
+        lab::{ROUTER, gateway, serving, usual, vlan, world},
+    },
     tracking,
 };
-use std::{collections::VecDeque, os::unix::net::UnixStream, sync::Arc, time::Instant};
+use smoltcp::wire::DhcpMessageType;
+use std::{
+    collections::VecDeque,
+    io::{Read, Write},
+    net::Ipv4Addr,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use vhost_net_backend::device::port::{Port, PortConfig};
 use vswitch_core::{
-    build::{self, Ethernet},
+    build::{self, Addresses, Ethernet},
     clock,
     description::Router,
     mac::MacAddr,
     route::Neighbours,
     vlan::Tci,
+    world::World,
 };
 
 struct Bench {
@@ -36,13 +49,19 @@ struct Bench {
 
 /// Routers that were given the usual lab.
 fn bench() -> Bench {
+    bench_of(usual(), Vec::new(), None)
+}
+
+/// Routers that were given this lab, and told what was given before them.
+fn bench_of(world: Arc<World>, remembered: Vec<KeptLease>, bell: Option<OwnedFd>) -> Bench {
     let (driver, device) = UnixStream::pair().expect("sockets");
     let host = Arc::new(Host::default());
     let port = Port::adopt(device, PortConfig::new("routers"), host.clone()).expect("threads");
     let origin = Instant::now();
-    let voice = Voice::new(Arc::new(Journal::new(origin))).expect("a descriptor");
+    let voice = Voice::new(Arc::new(Journal::new(origin)), remembered, bell).expect("a descriptor");
     let neighbours = Arc::new(Neighbours::new([1, 2]));
-    voice.adopt(usual(), Arc::new(tracking::nothing()));
+    assert_eq!(voice.kept(clock::Instant::ZERO), None, "nobody knows yet");
+    voice.adopt(world, Arc::new(tracking::nothing()));
     let hears = (voice.clone(), origin);
     let adapter = Adapter::routers("routers", neighbours.clone(), hears, driver).expect("a thread");
     Bench { adapter, port, host, voice, neighbours, origin, said: VecDeque::new() }
@@ -105,6 +124,56 @@ fn what_is_due_is_done_though_nothing_comes() {
     // Twice, with time between.
     next(&mut bench, announced);
     next(&mut bench, announced);
+}
+
+#[test]
+fn what_they_have_given_is_told_whenever_it_changes_and_goes_on_behind_those_before() {
+    let (bell, mut heard) = UnixStream::pair().expect("sockets");
+    heard.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+    let kept = |n: u8, name: Option<&str>| KeptLease {
+        vlan: vlan(10),
+        address: [10, 0, 10, n].into(),
+        mac: MacAddr::new([2, 0, 0, 0, 0, n]),
+        name: name.map(str::to_owned),
+        left_secs: 600,
+    };
+    let nowhere = KeptLease { vlan: vlan(90), ..kept(61, None) };
+    let before = vec![kept(60, Some("phone")), nowhere];
+    let bench = bench_of(serving(), before, Some(bell.into()));
+    let origin = bench.origin;
+    let now = || clock::Instant::ZERO + origin.elapsed();
+    heard.read_exact(&mut [0]).expect("it is told");
+    // Seconds may pass meanwhile.
+    let whose =
+        |leases: &[KeptLease]| leases.iter().map(|lease| (lease.address, lease.name.clone())).collect();
+    let told: Vec<_> = whose(&bench.voice.kept(now()).expect("known").leases);
+    assert_eq!(told, [([10, 0, 10, 60].into(), Some("phone".to_owned()))]);
+    assert_eq!(bench.voice.kept(now()).expect("known").forgotten, 1);
+    let left = bench.voice.kept(now() + Duration::from_secs(590)).expect("known").leases[0].left_secs;
+    assert!(left <= 10, "{left}");
+    // Another comes, who says that it had an address: half a second of silence later it has.
+    let asks = message(70, DhcpMessageType::Request, |repr| repr.requested_ip = Some([10, 0, 10, 70].into()));
+    let src = MacAddr::new([2, 0, 0, 0, 0, 70]);
+    let link = Ethernet { src, dst: MacAddr::BROADCAST, tag: Some(Tci::from_bits(10)) };
+    let addresses = Addresses::V4(Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+    let frame = build::udp(link, addresses, (68, 67), &asks);
+    assert!(bench.host.with(|_, to| give(to, &frame)));
+    heard.read_exact(&mut [0]).expect("it is told");
+    let told: Vec<(Ipv4Addr, Option<String>)> = whose(&bench.voice.kept(now()).expect("known").leases);
+    assert_eq!(told.iter().map(|(address, _)| address.octets()[3]).collect::<Vec<_>>(), [60, 70]);
+    // They wait for nobody who does not listen, or is gone.
+    let (bell, mut heard) = UnixStream::pair().expect("sockets");
+    bell.set_nonblocking(true).expect("a socket");
+    while (&bell).write(&[0; 1024]).is_ok() {}
+    let mut bench = bench_of(serving(), Vec::new(), Some(bell.into()));
+    let mut is_answered = || {
+        assert!(bench.host.with(|_, to| give(to, &frame)));
+        next(&mut bench, |said| said[..6] == src.octets());
+    };
+    is_answered();
+    heard.read_exact(&mut [0]).expect("it was full");
+    drop(heard);
+    is_answered();
 }
 
 #[test]

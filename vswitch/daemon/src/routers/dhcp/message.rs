@@ -2,9 +2,9 @@
 
 use smoltcp::wire::{DhcpFlags, DhcpMessageType, DhcpOpCode, DhcpOption, DhcpOptionWriter, DhcpPacket};
 use std::net::Ipv4Addr;
-use vswitch_core::mac::MacAddr;
+use vswitch_core::{description::Boot, mac::MacAddr};
 
-/// Options (RFC 2132; 119: RFC 3397; 121: RFC 3442).
+/// Options (RFC 2132; 77: RFC 3004; 119: RFC 3397; 121: RFC 3442).
 pub(super) mod option {
     pub(crate) const SUBNET_MASK: u8 = 1;
     pub(crate) const ROUTER: u8 = 3;
@@ -21,7 +21,11 @@ pub(super) mod option {
     pub(crate) const MESSAGE: u8 = 56;
     pub(crate) const RENEWAL_TIME: u8 = 58;
     pub(crate) const REBINDING_TIME: u8 = 59;
+    pub(crate) const VENDOR_CLASS: u8 = 60;
     pub(crate) const CLIENT_ID: u8 = 61;
+    pub(crate) const TFTP_SERVER: u8 = 66;
+    pub(crate) const BOOT_FILE: u8 = 67;
+    pub(crate) const USER_CLASS: u8 = 77;
     pub(crate) const DOMAIN_SEARCH: u8 = 119;
     pub(crate) const CLASSLESS_ROUTES: u8 = 121;
 }
@@ -32,6 +36,12 @@ const FIXED: usize = 240;
 const LEAST: usize = 300;
 /// A client takes at least as many, less the headers of IP and UDP (RFC 2131 §2).
 const MOST: usize = 548;
+
+/// What stands in the place of the server's and the file's name before the options (RFC 2131 §2).
+const FILE: std::ops::Range<usize> = 108..236;
+
+/// The class of firmware that boots by HTTP, and of who tells it what (UEFI 2.10 §24.7.3.1).
+pub(super) const HTTP_CLIENT: &[u8] = b"HTTPClient";
 
 /// What a client says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +63,19 @@ pub(super) struct Asked {
     pub(super) parameters: Vec<u8>,
     /// The name that it gives itself.
     pub(super) host_name: Option<String>,
+    /// What it boots from the network.
+    pub(super) boots: Boots,
+}
+
+/// What a client takes that boots from the network: a URL, the name of a file on a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Boots {
+    /// Both: it does not say that it boots, or it is iPXE.
+    Any,
+    /// The name of a file (PXE 2.1 §2.2).
+    Names,
+    /// A URL of HTTP (UEFI 2.10 §24.7).
+    Http,
 }
 
 impl Asked {
@@ -79,7 +102,9 @@ impl Asked {
             id: None,
             parameters: Vec::new(),
             host_name: None,
+            boots: Boots::Any,
         };
+        let mut is_ipxe = false;
         let address = |data: &[u8]| data.try_into().ok().map(|octets: [u8; 4]| Ipv4Addr::from(octets));
         for DhcpOption { kind, data } in packet.options() {
             match (kind, data) {
@@ -89,8 +114,16 @@ impl Asked {
                 (option::CLIENT_ID, data) => asked.id = Some(data.to_vec()),
                 (option::PARAMETERS, data) => asked.parameters = data.to_vec(),
                 (option::HOST_NAME, data) => asked.host_name = host_name(data),
+                (option::VENDOR_CLASS, data) if data.starts_with(b"PXEClient") => asked.boots = Boots::Names,
+                (option::VENDOR_CLASS, data) if data.starts_with(HTTP_CLIENT) => asked.boots = Boots::Http,
+                // With the length of RFC 3004, or without.
+                (option::USER_CLASS, data) => is_ipxe = data.ends_with(b"iPXE"),
                 _ => {}
             }
+        }
+        // It calls itself what firmware does.
+        if is_ipxe {
+            asked.boots = Boots::Any;
         }
         (!mac.is_group() && !mac.is_zero()).then_some(asked)
     }
@@ -105,7 +138,7 @@ impl Asked {
 const RESERVED: [&str; 5] = ["localhost", "wpad", "isatap", "gateway", "internal"];
 
 /// A name that a host may give itself (RFC 1123 §2.1), its first label: none that could be taken for a number or means something else.
-fn host_name(data: &[u8]) -> Option<String> {
+pub(super) fn host_name(data: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(data).ok()?.trim_end_matches('\0');
     let label = text.split('.').next().filter(|label| (1..=63).contains(&label.len()))?;
     let is_sound = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
@@ -122,6 +155,8 @@ pub(super) struct Said {
     pub(super) yours: Ipv4Addr,
     /// In this order, as far as there is room; what a client cannot do without first.
     pub(super) options: Vec<(u8, Vec<u8>)>,
+    /// What it boots.
+    pub(super) boot: Option<Boot>,
 }
 
 impl Said {
@@ -143,6 +178,12 @@ impl Said {
         }
         bytes[end] = 255;
         bytes.truncate((end + 1).max(LEAST));
+        if let Some(Boot { file, .. }) = &self.boot {
+            // The rest is zero, the last byte always.
+            for (place, byte) in bytes[FILE][..FILE.len() - 1].iter_mut().zip(file.bytes()) {
+                *place = byte;
+            }
+        }
         let mut packet = DhcpPacket::new_unchecked(bytes);
         packet.set_opcode(DhcpOpCode::Reply);
         packet.set_hardware_type(1.into());
@@ -154,6 +195,8 @@ impl Said {
             _ => Ipv4Addr::UNSPECIFIED,
         });
         packet.set_your_ip(self.yours);
+        let server = self.boot.as_ref().and_then(|boot| boot.server);
+        packet.set_server_ip(server.unwrap_or(Ipv4Addr::UNSPECIFIED));
         packet.set_relay_agent_ip(asked.relay);
         packet.set_flags(if asked.broadcast { DhcpFlags::BROADCAST } else { DhcpFlags::empty() });
         packet.set_magic_number(0x6382_5363);

@@ -7,6 +7,7 @@
 //! An address of the range that was not promised to a client yet is asked for in its VLAN before it is (RFC 2131 §3.1): somebody may have it whom nobody told
 //! us of, or who had it from us before we were started anew.
 
+mod kept;
 mod message;
 mod pool;
 mod probes;
@@ -16,7 +17,7 @@ pub(crate) mod tests;
 use super::dns::Leased;
 use crate::control::protocol::{LeaseRow, PoolRow};
 use ipnet::Ipv4Net;
-use message::{Asked, Said, option};
+use message::{Asked, Boots, HTTP_CLIENT, Said, option};
 use pool::{Lease, Pool, State};
 use probes::Probe;
 use smoltcp::wire::DhcpMessageType;
@@ -45,6 +46,8 @@ pub struct Dhcp {
     /// Clients that wait until it is known whether somebody has the address which they may get.
     probes: BTreeMap<(VlanId, MacAddr), Probe>,
     counts: Counts,
+    /// Leases that were to be remembered and fitted no gateway.
+    forgotten: u64,
 }
 
 /// What comes of a message.
@@ -102,6 +105,8 @@ pub struct Counts {
     pub declines: u64,
     /// Addresses that somebody had who was not given them.
     pub conflicts: u64,
+    /// How often what is to be remembered of leases has changed.
+    pub changes: u64,
     /// What was no message of a client, or not for us, or of one client too many at a time.
     pub ignored: u64,
 }
@@ -156,6 +161,7 @@ impl Dhcp {
             self.servers
                 .insert(vlan, Server { own, said, domain, names, macs, taken, router, pool, exhausted });
         }
+        self.counts.changes += 1;
         self.probes.retain(|(vlan, mac), probe| {
             self.servers.get(vlan).is_some_and(|server| server.pool.may_have(*mac, probe.address))
         });
@@ -215,6 +221,7 @@ impl Dhcp {
                 match had.filter(|address| asked.requested == Some(*address)) {
                     Some(address) => {
                         counts.declines += 1;
+                        counts.changes += 1;
                         server.pool.decline(asked.mac, address, now);
                     }
                     None => counts.ignored += 1,
@@ -222,7 +229,7 @@ impl Dhcp {
                 Verdict::Nothing
             }
             DhcpMessageType::Release => {
-                server.pool.release(asked.mac, asked.client, now);
+                counts.changes += u64::from(server.pool.release(asked.mac, asked.client, now));
                 Verdict::Nothing
             }
             _ => {
@@ -397,6 +404,7 @@ impl Server {
             DhcpMessageType::Offer
         } else {
             counts.acks += 1;
+            counts.changes += 1;
             let until = now + Duration::from_secs(self.said.lease_secs.into());
             self.pool.bind(asked.mac, address, name, until);
             DhcpMessageType::Ack
@@ -410,7 +418,7 @@ impl Server {
         let why = b"that address is not yours here".to_vec();
         let id = self.own.addr().octets().to_vec();
         let options = vec![(option::SERVER_ID, id), (option::MESSAGE, why)];
-        let said = Said { kind: DhcpMessageType::Nak, yours: Ipv4Addr::UNSPECIFIED, options };
+        let said = Said { kind: DhcpMessageType::Nak, yours: Ipv4Addr::UNSPECIFIED, options, boot: None };
         // To all: what the client takes for its address may be wrong.
         let payload = said.write(&Asked { broadcast: true, ..asked.clone() });
         Reply { src: self.own.addr(), mac: MacAddr::BROADCAST, dst: Ipv4Addr::BROADCAST, payload }
@@ -432,9 +440,24 @@ impl Server {
         options.push((option::ROUTER, own.octets().to_vec()));
         let dns = if self.said.dns.is_empty() { std::slice::from_ref(&own) } else { &self.said.dns[..] };
         options.push((option::DNS_SERVERS, dns.iter().flat_map(Ipv4Addr::octets).collect()));
+        let boot = self.said.boot.as_ref().filter(|boot| match asked.boots {
+            Boots::Any => true,
+            // Who cannot fetch it goes on to what it boots else.
+            Boots::Names => !boot.is_url(),
+            Boots::Http => boot.is_http(),
+        });
+        if let Some(boot) = boot.filter(|_| asked.boots == Boots::Http) {
+            // It takes no other offer, and asks for neither by its list alone.
+            options.push((option::VENDOR_CLASS, HTTP_CLIENT.to_vec()));
+            options.push((option::BOOT_FILE, boot.file.clone().into_bytes()));
+        }
         let mut wanted = |option, data: Option<Vec<u8>>| {
             options.extend(data.filter(|_| asked.wants(option)).map(|data| (option, data)));
         };
+        if let Some(boot) = boot.filter(|_| asked.boots != Boots::Http) {
+            wanted(option::BOOT_FILE, Some(boot.file.clone().into_bytes()));
+            wanted(option::TFTP_SERVER, boot.server.map(|server| server.to_string().into_bytes()));
+        }
         let name = self.names.get(&asked.mac);
         wanted(option::HOST_NAME, name.map(|name| name.clone().into_bytes()));
         wanted(option::DOMAIN_NAME, Some(self.domain.clone().into_bytes()));
@@ -449,7 +472,7 @@ impl Server {
             self.said.routes.iter().chain([&default]).flat_map(|(to, via)| classless(*to, *via)).collect()
         });
         wanted(option::CLASSLESS_ROUTES, routes);
-        Said { kind, yours, options }
+        Said { kind, yours, options, boot: boot.cloned() }
     }
 
     /// To whom it goes (RFC 2131 §4.1).

@@ -208,14 +208,28 @@ impl Pool {
         self.note(address, Lease { mac, host_name: None, state: State::InUse, until: now + DECLINED });
     }
 
-    /// The client gives it back; it is remembered as its last.
-    pub(super) fn release(&mut self, mac: MacAddr, address: Ipv4Addr, now: Instant) {
+    /// The client gives it back; it is remembered as its last. Whether it had it.
+    pub(super) fn release(&mut self, mac: MacAddr, address: Ipv4Addr, now: Instant) -> bool {
         let lease = self.by_address.get_mut(&address);
-        if let Some(lease) = lease.filter(|lease| lease.mac == mac && lease.state != State::Declined) {
-            self.by_end.remove(&(lease.until, address));
-            lease.until = now;
-            self.by_end.insert((now, address));
-        }
+        let lease =
+            lease.filter(|lease| lease.mac == mac && lease.state != State::Declined && lease.until > now);
+        let Some(lease) = lease else { return false };
+        self.by_end.remove(&(lease.until, address));
+        lease.until = now;
+        self.by_end.insert((now, address));
+        lease.state == State::Bound
+    }
+
+    /// Whether this client may have had that address, and neither is anything to the pool yet.
+    pub(super) fn may_remember(&self, mac: MacAddr, address: Ipv4Addr) -> bool {
+        let is_new = !self.by_address.contains_key(&address) && !self.by_client.contains_key(&mac);
+        is_new && self.may_have(mac, address)
+    }
+
+    /// All that clients have or had last, rising.
+    pub(super) fn kept(&self) -> impl Iterator<Item = (Ipv4Addr, &Lease)> {
+        let kept = self.by_address.iter().filter(|(_, lease)| lease.state == State::Bound);
+        kept.map(|(address, lease)| (*address, lease))
     }
 
     /// All that are somebody's now, rising.

@@ -81,6 +81,7 @@ impl Dhcp {
         let (client, _) = of_vlan(&self.probes, vlan).find(waits)?;
         let probe = self.probes.remove(&(vlan, client))?;
         self.counts.conflicts += 1;
+        self.counts.changes += 1;
         self.servers.get_mut(&vlan)?.pool.in_use(mac, address, now);
         // It gets another, or is told that it cannot have that.
         self.judge(vlan, probe.asked.clone(), Some(probe), now, owner)

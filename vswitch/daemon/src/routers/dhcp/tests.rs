@@ -1,12 +1,14 @@
 //! Clients of every kind at the server; smoltcp writes what they say and reads what they are told.
 
+mod kept;
+
 use super::*;
 use crate::routers::tests::lab::{self, gateway};
 use proptest::prelude::*;
 use smoltcp::wire::{DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress};
 use std::{collections::BTreeSet, sync::Arc};
 use vswitch_core::{
-    description::{Gateway, Router},
+    description::{Boot, Gateway, Router},
     world::World,
 };
 
@@ -41,6 +43,7 @@ fn said() -> Said4 {
         search: vec!["lab.test".into(), "test".into()],
         mtu: Some(1400),
         routes: vec![],
+        boot: None,
     }
 }
 
@@ -404,7 +407,69 @@ fn rfc_3442_routes_have_as_many_octets_as_count() {
     assert_eq!(option(&offer, 26), None, "it did not ask for that");
 }
 
-/// 200 bytes of name servers, domains and routes (T0920), a node's longest name, and an identifier of 20 bytes.
+/// A server of clients that boot, and what one is told that has these options.
+fn boots(server: Option<Ipv4Addr>, file: &str, options: &[DhcpOption<'_>], wanted: &[u8]) -> Reply {
+    let boot = Some(Boot { server, file: file.into() });
+    let asks = message(1, DhcpMessageType::Discover, |repr| {
+        repr.additional_options = options;
+        repr.parameter_request_list = Some(wanted);
+    });
+    ask(&mut serving(Said4 { boot, ..said() }), 1, 0, &asks).expect("an offer")
+}
+
+/// The next server, and the name of the file, before the options.
+fn fields(reply: &Reply) -> (Ipv4Addr, String) {
+    let packet = DhcpPacket::new_checked(&reply.payload[..]).expect("a message");
+    // One that is empty is none to the parser.
+    (packet.server_ip(), packet.get_boot_file().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn rfc_2132_9_5_who_boots_is_told_which_file_of_whom() {
+    const PXE: &[u8] = b"PXEClient:Arch:00000:UNDI:002001";
+    const HTTP: &[u8] = b"HTTPClient:Arch:00016:UNDI:003001";
+    const URL: &str = "http://10.0.20.10/boot.efi";
+    let (web, all) = (Ipv4Addr::new(10, 0, 20, 10), &[1, 3, 60, 66, 67][..]);
+    let class = |data| DhcpOption { kind: 60, data };
+    let ipxe = |data| DhcpOption { kind: 77, data };
+    let options = |reply: &Reply| [60, 66, 67].map(|number| option(reply, number));
+    let text = |text: &str| Some(text.as_bytes().to_vec());
+    // A file of a server: as old clients read it, and as options if they are asked for.
+    for classes in [&[][..], &[class(PXE)], &[class(PXE), ipxe(b"iPXE")]] {
+        let told = boots(Some(web), "pxelinux.0", classes, all);
+        assert_eq!(fields(&told), (web, "pxelinux.0".into()));
+        assert_eq!(options(&told), [None, text("10.0.20.10"), text("pxelinux.0")]);
+        let told = boots(Some(web), "pxelinux.0", classes, &[1, 3]);
+        assert_eq!((fields(&told), options(&told)), ((web, "pxelinux.0".into()), [None, None, None]));
+    }
+    // A URL is for who takes it: iPXE, with the length before its name or without, and firmware that boots by HTTP, which believes who says that class only.
+    for user in [&b"iPXE"[..], b"\x04iPXE"] {
+        let told = boots(None, URL, &[class(PXE), ipxe(user)], all);
+        assert_eq!((fields(&told), options(&told)), ((NOBODY, URL.into()), [None, None, text(URL)]));
+    }
+    let told = boots(None, URL, &[class(HTTP)], &[1, 3]);
+    assert_eq!(
+        (fields(&told), options(&told)),
+        ((NOBODY, URL.into()), [text("HTTPClient"), None, text(URL)])
+    );
+    // Who cannot take it is told nothing of it: it goes on to what it boots else.
+    for told in [
+        boots(None, URL, &[class(PXE)], all),
+        boots(Some(web), "pxelinux.0", &[class(HTTP)], all),
+        boots(None, "tftp://10.0.20.10/boot.efi", &[class(HTTP)], all),
+    ] {
+        assert_eq!((fields(&told), options(&told)), ((NOBODY, String::new()), [None, None, None]));
+    }
+    // The longest name ends with a zero, and a refusal tells none.
+    let long = "a".repeat(127);
+    assert_eq!(fields(&boots(Some(web), &long, &[], all)).1, long);
+    let boot = Some(Boot { server: Some(web), file: long });
+    let wrong = message(1, DhcpMessageType::Request, |repr| repr.requested_ip = Some(ip(9)));
+    let refused = ask(&mut serving(Said4 { boot, ..said() }), 1, 0, &wrong).expect("a refusal");
+    assert_eq!((read(&refused).0, fields(&refused)), (DhcpMessageType::Nak, (NOBODY, String::new())));
+}
+
+/// 200 bytes of name servers, domains, routes and what is booted (T0920), a node's longest name, and an identifier of 20 bytes.
 #[test]
 fn what_a_file_may_say_fits_into_one_message() {
     let route = |n: u8| (Ipv4Net::new([192, 0, n, 0].into(), 24).expect("a network"), ip(9));
@@ -431,6 +496,28 @@ fn what_a_file_may_say_fits_into_one_message() {
         assert!(option(&offer, number).is_some(), "option {number}: {}", offer.payload.len());
     }
     assert!(offer.payload.len() <= 548);
+    // The longest file, its server, and the lab's own domain.
+    assert_eq!((2 + 127) + (2 + 15) + (2 + 40) + 12, 200, "and twelve that are left for two name servers");
+    for (server, file, class, told) in [
+        (Some([255; 4].into()), "f".repeat(127), None, 66),
+        (None, format!("http://{}", "f".repeat(120)), Some(&b"HTTPClient:Arch:00016"[..]), 60),
+    ] {
+        let (dns, boot) = (vec![OWN, ip(2)], Some(Boot { server, file }));
+        let said = Said4 { dns, domain: Some("d".repeat(40)), search: vec![], boot, ..self::said() };
+        let mut dhcp = Dhcp::default();
+        dhcp.adopt("test", world(said).routing(), &[], &[(name.as_str(), Some(mac(1)))].into_iter());
+        let class = class.map(|data| DhcpOption { kind: 60, data });
+        let options: Vec<_> = options.iter().copied().chain(class).collect();
+        let asks = message(1, DhcpMessageType::Discover, |repr| {
+            repr.parameter_request_list = Some(&[1, 3, 6, 12, 15, 26, 28, 66, 67]);
+            repr.additional_options = &options;
+        });
+        let offer = ask(&mut dhcp, 1, 0, &asks).expect("an offer");
+        for number in [1, 3, 6, 12, 15, 26, 28, 51, 54, 58, 59, 61, 67, told] {
+            assert!(option(&offer, number).is_some(), "option {number}: {}", offer.payload.len());
+        }
+        assert!(offer.payload.len() <= 548);
+    }
 }
 
 #[test]

@@ -117,6 +117,7 @@ pub(crate) fn server() -> Router {
         search: vec![],
         mtu: None,
         routes: vec![],
+        boot: None,
     };
     let served = Gateway {
         dhcp: Some(dhcp),
