@@ -35,7 +35,8 @@ use std::{
     os::fd::OwnedFd,
 };
 
-/// Connections at most. Those that are over but for stray segments go first; without any a new one is not begun.
+/// Connections at most. Those that are over but for stray segments, or that the guest did not confirm, go first; without any a new one
+/// is not begun.
 const MOST: usize = 1024;
 /// So many of them at most are not answered yet; of more the oldest is given up.
 const MOST_UNANSWERED: usize = 256;
@@ -173,7 +174,7 @@ impl Connections {
                 }
                 true
             }
-            Stage::Open(open) if begins && open.is_missed_by_nobody() => {
+            Stage::Open(open) if begins && open.is_past() => {
                 self.remove(id);
                 false
             }
@@ -239,7 +240,7 @@ impl Connections {
             self.remove(oldest);
         }
         if self.all.len() >= MOST {
-            let is_over = |connection: &Connection| matches!(&connection.stage, Stage::Open(open) if open.is_missed_by_nobody());
+            let is_over = |connection: &Connection| matches!(&connection.stage, Stage::Open(open) if open.is_past() || open.state() == State::SynReceived);
             let Some(over) = self.all.iter().find(|(_, connection)| is_over(connection)).map(|(id, _)| *id)
             else {
                 return false;
@@ -495,13 +496,14 @@ impl Open {
     fn is_over(&self) -> bool {
         let ended_well = self.guest_ended && self.host_ended && !self.broken;
         let socket = self.sockets.get::<Socket<'_>>(self.handle);
-        // Who aborts has a RST to send first.
-        let is_closed = socket.state() == State::Closed && socket.remote_endpoint().is_none();
+        // Who aborts has a RST to send first; a SYN that was taken back, or was none, leaves a socket that listens.
+        let is_closed =
+            matches!(socket.state(), State::Closed | State::Listen) && socket.remote_endpoint().is_none();
         is_closed && !(ended_well && socket.can_recv())
     }
 
     /// Whether only stray segments of the guest's may still come.
-    fn is_missed_by_nobody(&self) -> bool {
+    fn is_past(&self) -> bool {
         matches!(self.state(), State::TimeWait | State::Closed)
     }
 }

@@ -441,8 +441,19 @@ fn what_breaks_on_one_side_breaks_on_the_other() {
     let broken = server.read(&mut [0]).expect_err("it is reset");
     assert_eq!(broken.kind(), ErrorKind::ConnectionReset);
 
-    // A segment of a connection that nobody knows.
+    // Who takes its SYN back has no connection.
     let dst = SocketAddr::new(ip(OWN[0]), 53);
+    lab.asks(&segment(998, dst, TcpControl::Syn)).expect("an answer");
+    let (mut server, _) = listener.accept().expect("somebody came");
+    let mut rst = segment(998, dst, TcpControl::Rst);
+    let seq = &mut rst[ETHERNET + 20 + 4..][..4];
+    seq.copy_from_slice(&1001_u32.to_be_bytes());
+    refill_tcp(&mut rst);
+    lab.wire.say(&rst);
+    server.set_read_timeout(Some(PATIENCE)).expect("it may");
+    assert_eq!(server.read(&mut [0]).expect_err("it is reset").kind(), ErrorKind::ConnectionReset);
+
+    // A segment of a connection that nobody knows.
     let told = lab.asks(&segment(999, dst, TcpControl::Fin)).expect("an answer");
     assert!(TcpPacket::new_checked(&told[ETHERNET + 20..]).expect("a segment").rst());
     lab.end();
@@ -682,6 +693,12 @@ fn it_answers_for_its_own_addresses_alone() {
 
 fn ip6(address: &str) -> Ipv6Addr {
     address.parse().expect("an address")
+}
+
+/// Makes the checksum of a segment over IPv4 right again.
+fn refill_tcp(frame: &mut [u8]) {
+    let [src, dst] = [GUESTS[0], OWN[0]].map(|address| IpAddress::from(ip(address)));
+    TcpPacket::new_unchecked(&mut frame[ETHERNET + 20..]).fill_checksum(&src, &dst);
 }
 
 /// Makes the checksum of an IPv4 header right again, if there is one.

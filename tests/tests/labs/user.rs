@@ -198,11 +198,17 @@ impl Station {
     fn reaches(&self, far: &str) {
         assert!(self.connects(far, 80, PATIENCE), "{far}");
         assert!(self.is_echoed(far, 7), "{far}");
-        let dst: IpAddr = far.parse().expect("an address");
-        let (payload, interval, timeout) = (56, Duration::from_millis(10), PATIENCE);
+        assert_eq!(self.ping(far, PATIENCE), 3, "{far}");
+    }
+
+    /// How many of three pings are answered.
+    fn ping(&self, dst: &str, timeout: Duration) -> usize {
+        let dst: IpAddr = dst.parse().expect("an address");
+        let (payload, interval) = (56, Duration::from_millis(10));
         let ping = Ping { dst, from: Source::Any, count: 3, payload, interval, timeout };
-        let Answer::Ping(Ok(echoes)) = self.ask(Request::Ping(ping)) else { panic!("no ping of {far}") };
-        assert_eq!((echoes.sent, echoes.received()), (3, 3), "{far}");
+        let Answer::Ping(Ok(echoes)) = self.ask(Request::Ping(ping)) else { panic!("no ping of {dst}") };
+        assert_eq!(echoes.sent, 3, "{dst}");
+        echoes.received()
     }
 }
 
@@ -315,7 +321,14 @@ fn of_a_lab_of_roots_ways_out_are_nobodys() {
         let file = lab.write("out.vnet.yaml", LAB).display().to_string();
         lab.expect_by(0, &host.by(), &["up", "-d", &file]);
         assert_ne!(user(process(&lab, 0)), "0", "{by:?}");
-        assert!(Station::of(&lab, "st").connects(FAR[0], 80, PATIENCE), "{by:?}");
+        let station = Station::of(&lab, "st");
+        assert!(station.connects(FAR[0], 80, PATIENCE), "{by:?}");
+        // Only root's group may ping there. Who asks the way out itself is answered by nobody else.
+        if by == By::Vnet {
+            assert_eq!((station.ping(FAR[0], A_WHILE), station.ping("192.0.2.1", PATIENCE)), (0, 3));
+            let (said, _) = lab.expect(0, &["logs", "up"]);
+            assert_eq!(said.matches("nobody is pinged").count(), 1, "{said}");
+        }
         lab.expect(0, &["down"]);
         lab.assert_gone();
     }
