@@ -109,7 +109,7 @@ pub const PROGRAMS: [(&str, &str, State, &str); 6] = [
         "passt",
         "passt",
         State::Degraded,
-        "vnet itself leads out of nodes of kind `user`, slower than passt would",
+        "vnet itself leads out of nodes of kind `user`, less confined than passt",
     ),
 ];
 

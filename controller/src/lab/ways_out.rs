@@ -85,7 +85,7 @@ pub(super) async fn start(
     });
     let (child, ()) = child::kept(child, ready).await?;
     let served: Vec<_> = interface.gateways.iter().map(IpAddr::to_string).collect();
-    let why = if by_passt { "" } else { "; passt, which is faster, is not in PATH" };
+    let why = if by_passt { "" } else { "; passt is not in PATH" };
     Ok((child, format!("{program}: sockets of this machine's own, for {}{why}", served.join(" and "))))
 }
 
