@@ -83,14 +83,34 @@ pub enum Device {
     Usable,
 }
 
-/// The programs that labs use, with the Debian package of each and what it is for.
-pub const PROGRAMS: [(&str, &str, &str); 6] = [
-    ("qemu-system-x86_64", "qemu-system-x86", "nodes of kind `vm` that vmm-lite cannot run need it"),
-    ("qemu-img", "qemu-utils", "nodes with a `disk:` need it"),
-    ("apt-get", "apt", "`image: debian` is built with it; without it give `kernel:` and `initrd:`"),
-    ("dpkg", "dpkg", "`image: debian` is built with it; without it give `kernel:` and `initrd:`"),
-    ("ip", "iproute2", "nodes of kind `netns` need it, and root"),
-    ("passt", "passt", "nodes of kind `user`, which lead out without rights, need it"),
+/// The programs that labs use, with the Debian package of each, how it is without, and what it is for.
+pub const PROGRAMS: [(&str, &str, State, &str); 6] = [
+    (
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        State::Missing,
+        "nodes of kind `vm` that vmm-lite cannot run need it",
+    ),
+    ("qemu-img", "qemu-utils", State::Missing, "nodes with a `disk:` need it"),
+    (
+        "apt-get",
+        "apt",
+        State::Missing,
+        "`image: debian` is built with it; without it give `kernel:` and `initrd:`",
+    ),
+    (
+        "dpkg",
+        "dpkg",
+        State::Missing,
+        "`image: debian` is built with it; without it give `kernel:` and `initrd:`",
+    ),
+    ("ip", "iproute2", State::Missing, "nodes of kind `netns` need it, and root"),
+    (
+        "passt",
+        "passt",
+        State::Degraded,
+        "vnet itself leads out of nodes of kind `user`, less confined than passt",
+    ),
 ];
 
 /// Looks at this machine; changes nothing.
@@ -150,13 +170,13 @@ fn huge_pages(meminfo: &str) -> (u64, u64) {
 pub fn judge(machine: &Machine) -> Vec<Row> {
     let mut rows =
         vec![cpus(machine.cpus), judge_runtime_dir(&machine.runtime_dir), kvm(machine), tun(machine)];
-    rows.extend(PROGRAMS.map(|(name, package, purpose)| {
+    rows.extend(PROGRAMS.map(|(name, package, without, purpose)| {
         let there = machine.programs.contains(&name);
         let mend = install(machine, package);
         if there {
             ok(name, "found")
         } else {
-            row(name, State::Missing, &format!("not in PATH; {purpose}"), Some(mend))
+            row(name, without, &format!("not in PATH; {purpose}"), Some(mend))
         }
     }));
     rows.push(match machine.huge_pages {
@@ -324,6 +344,7 @@ mod tests {
         assert_eq!(find(&bare, "tun").mend.unwrap(), "sudo modprobe tun");
         assert_eq!(find(&bare, "cpus").state, State::Degraded);
         assert_eq!(find(&bare, "dpkg").state, State::Ok);
+        assert_eq!(find(&bare, "passt").state, State::Degraded);
         assert!(find(&bare, "runtime-dir").mend.unwrap().contains("VNET_RUNTIME_DIR"));
         let no_apt = Machine { programs: vec![], runtime_dir: RuntimeDir::Shared("/tmp".into()), ..bare };
         assert_eq!(find(&no_apt, "runtime-dir").state, State::Missing);

@@ -6,7 +6,9 @@ use clap::{
     ArgAction, Args as ClapArgs, Command, CommandFactory, Parser, Subcommand, ValueEnum,
     builder::BoolishValueParser,
 };
+use ipnet::IpNet;
 use std::{ffi::OsStr, ops::RangeInclusive, path::PathBuf};
+use vswitch_core::mac::MacAddr;
 
 /// How much memory a guest may be said to have, in MiB: up to the 16 TiB that QEMU's x86 machines can address.
 const MEMORY_MIB: RangeInclusive<u64> = 1..=16 << 20;
@@ -239,6 +241,16 @@ pub(super) enum Verb {
     /// The stations of one lab.
     #[command(hide = true)]
     Station,
+    /// A way out of one lab: its standard input is the connection to the switch.
+    #[command(hide = true)]
+    WayOut {
+        /// Its MAC address.
+        mac: MacAddr,
+        /// The longest IP packet of its link.
+        mtu: u16,
+        /// Its own addresses, with their networks.
+        addresses: Vec<IpNet>,
+    },
     /// One virtual machine.
     #[command(hide = true)]
     Vmm(vmm_lite::Args),
@@ -275,6 +287,7 @@ impl Verb {
             | Self::Init { .. }
             | Self::Vswitchd
             | Self::Station
+            | Self::WayOut { .. }
             | Self::Vmm(_) => false,
         }
     }

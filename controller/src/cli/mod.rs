@@ -153,6 +153,7 @@ fn run(args: Args) -> Result<u8, Failure> {
         }
         Verb::Vswitchd => roles::vswitchd(),
         Verb::Station => roles::station(),
+        Verb::WayOut { mac, mtu, addresses } => roles::way_out(&way_out::Spec { mac, mtu, addresses }),
         Verb::Vmm(args) => roles::vmm(args),
     };
     Ok(exit? as u8)

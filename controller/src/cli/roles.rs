@@ -9,7 +9,11 @@ use crate::{
     },
     station::{self, Spec},
 };
-use std::{io::Read, os::fd::AsFd, time::Duration};
+use std::{
+    io::{Read, Write},
+    os::fd::AsFd,
+    time::Duration,
+};
 use tokio::sync::oneshot;
 use vmm_lite::ErrorKind;
 
@@ -34,6 +38,21 @@ pub(super) fn station() -> Result<Exit, Failure> {
     std::io::stdin().read_to_end(&mut text).context("station", || "what to be".into())?;
     let spec: Spec = serde_json::from_slice(&text).context("station", || "what to be".into())?;
     station::run(spec).map_err(|why| Failure::failed("station", format!("{why:#}")))?;
+    Ok(Exit::Done)
+}
+
+/// A way out of a lab: its standard input is the connection to the switch. It says a line when it serves.
+pub(super) fn way_out(spec: &way_out::Spec) -> Result<Exit, Failure> {
+    log();
+    let failed = |why: String| Failure::failed("way-out", why);
+    let stream =
+        std::io::stdin().as_fd().try_clone_to_owned().context("way-out", || "its connection".into())?;
+    way_out::confine().map_err(|why| failed(format!("it cannot be confined: {why}")))?;
+    let mut ready = std::io::stdout();
+    writeln!(ready, "ready")
+        .and_then(|()| ready.flush())
+        .context("way-out", || "whoever started it".into())?;
+    way_out::run(stream, spec, Box::new(way_out::resolver)).map_err(|why| failed(why.to_string()))?;
     Ok(Exit::Done)
 }
 

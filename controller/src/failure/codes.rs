@@ -82,10 +82,6 @@ pub const CODES: &[(&str, &str)] = &[
         "the guest needs /dev/kvm, or one that runs kernels; `vnet doctor` says what is wrong with it, the help what runs without",
     ),
     ("no-mac", "neither the file nor what the switch has learned says the interface's MAC address"),
-    (
-        "no-passt",
-        "passt, by which nodes of kind `user` lead out, is not installed; `vnet doctor` says how to get it",
-    ),
     ("no-qemu", "QEMU is not installed; `vnet doctor` says how to get it"),
     (
         "no-socket",
@@ -187,7 +183,7 @@ pub const CODES: &[(&str, &str)] = &[
     ),
     (
         "way-out",
-        "the way out of a node of kind `user` did not start; what passt said is shown, `vnet logs NODE` says more",
+        "the way out of a node of kind `user` did not start; what it said is shown, `vnet logs NODE` says more",
     ),
     ("which-file", "several topology files are here: name one"),
     ("which-lab", "several labs run: say which with --name (`vnet ls`)"),

@@ -1,6 +1,5 @@
 //! What a plan needs and its file alone cannot tell: files that can be read, memory that suffices. Nothing is started.
 
-use super::ways_out;
 use crate::{
     doctor,
     failure::{Exit, Failure},
@@ -118,22 +117,6 @@ fn vmms_with(plan: &Plan, means: &Means) -> Result<(), Failure> {
         without_qemu,
         "install QEMU: apt-get install qemu-system-x86; `vnet doctor` says what else is missing",
     )
-}
-
-/// Checks that this machine has what ways out by nodes of kind `user` go by. Another machine may have it: this is for where the lab
-/// comes up.
-///
-/// # Errors
-/// It has not; with the places of those nodes.
-pub fn ways_out(plan: &Plan) -> Result<(), Failure> {
-    ways_out_with(plan, doctor::is_installed(ways_out::PROGRAM))
-}
-
-fn ways_out_with(plan: &Plan, is_installed: bool) -> Result<(), Failure> {
-    let nodes = plan.nodes.iter().filter(|node| node.kind == NodeKind::User && !is_installed);
-    let said = nodes.map(|node| format!("{}`{}` is not in PATH", place(plan, node), ways_out::PROGRAM));
-    let ways = "install passt: apt-get install passt; `vnet doctor` says what else is missing";
-    told(Exit::Lacking, "no-passt", said.collect(), ways)
 }
 
 /// What is wrong, if anything is, with the ways out.
@@ -256,19 +239,6 @@ mod tests {
             assert!(failure.message.contains(said), "{failure}");
             assert!(failure.mend.is_some_and(|mend| mend.contains("vnet doctor")), "{node}");
         }
-    }
-
-    #[test]
-    fn a_way_out_needs_passt_and_the_error_says_where_it_is_wanted_and_what_to_install() {
-        let text = "version: 1\nvlans: { wan: { id: 99, gateway: 192.0.2.2/24 } }\nrouters: { default: { nat: [{ masquerade: wan }] } }\n\
-                    switches: { sw1: {} }\nnodes: { up: { kind: user, addresses: [192.0.2.1/24] } }\n\
-                    links: [{ endpoints: [up, sw1], vlan: { access: wan } }]\n";
-        let plan = topology::load(text, "lab.vnet.yaml", Path::new("/")).expect("it is well said").plan;
-        assert_eq!(ways_out_with(&plan, true), Ok(()));
-        let failure = ways_out_with(&plan, false).expect_err("it is missing");
-        assert_eq!((failure.exit, failure.code.as_str()), (Exit::Lacking, "no-passt"));
-        assert_eq!(failure.message, "lab.vnet.yaml:5:10: node up: `passt` is not in PATH");
-        assert!(failure.mend.is_some_and(|mend| mend.contains("apt-get install passt")));
     }
 
     #[test]

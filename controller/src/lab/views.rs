@@ -106,7 +106,7 @@ pub(super) fn export(plan: &Plan, request: &ExportRequest, dir: &LabDir) -> Resu
         NodeKind::Pcap { .. } => Some("is capture files: it needs no VMM"),
         NodeKind::Nic { .. } => Some("is an interface of this machine: it needs no VMM"),
         NodeKind::Netns { .. } => Some("is a network namespace: it needs no VMM"),
-        NodeKind::User => Some("is a way out, by passt, which vnet runs: it needs no VMM"),
+        NodeKind::User => Some("is a way out, which vnet runs: it needs no VMM"),
     };
     if let Some(why) = needs_none {
         return Err(Failure::invalid("export", format!("{} {why}", node.name))

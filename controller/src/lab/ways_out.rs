@@ -1,33 +1,39 @@
-//! Ways out of a lab by nodes of kind `user`: passt makes ordinary sockets of this machine's of what routers send there. It needs no
-//! rights, and gives up those that it has.
+//! Ways out of a lab by nodes of kind `user`: a process makes ordinary sockets of this machine's of what routers send there. It needs
+//! no rights, and gives up those that it has. It is passt where that is installed, else this executable again (the crate `way-out`).
 //!
 //! ```text
-//! router -> stream port of the switch -> its listening socket <- a connection of ours, given to passt -> sockets of passt's
+//! router -> stream port of the switch -> its listening socket <- a connection of ours, given to the process -> its sockets
 //! ```
 //!
 //! It is given a connection, not a path: as root's child it becomes `nobody`, who cannot enter the lab's folder. It ends with that
 //! connection, so none is left behind by a lab whose processes were killed.
 
 use super::{child, ports, processes::Identity, rundir::LabDir, sockets};
-use crate::failure::{Context, Failure};
+use crate::{
+    doctor,
+    failure::{Context, Failure},
+};
 use std::{
     fs,
     net::IpAddr,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     process::Command,
     time::{Duration, Instant},
 };
-use tokio::process::Child;
+use tokio::{io::AsyncReadExt, process::Child};
 use topology::plan::{Interface, Node};
 
 /// The program that makes sockets of frames.
-pub(super) const PROGRAM: &str = "passt";
+const PASST: &str = "passt";
 
-/// What it is told of the link's MTU if the file says none.
+/// What the process is told of the link's MTU if the file says none.
 const MTU: u16 = 1500;
 
 /// How long it may take until it is ready.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How it is if it is not by then.
+const NOT_READY: &str = "does not become ready";
 
 /// How often it is looked at meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -35,7 +41,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Makes standard input descriptor 3: passt of 2023 to 2025 takes no connection that has a lower number.
 const AS_DESCRIPTOR_3: &str = r#"exec "$0" "$@" 3<&0 </dev/null"#;
 
-/// Starts the passt of a way out, has it written down by `born`, and waits until it is ready: its process, and in words how it runs.
+/// What says that a process serves.
+enum Readiness {
+    /// That it confined itself.
+    Filters,
+    /// A word of its.
+    Word(tokio::net::UnixStream),
+}
+
+/// Starts the process of a way out, has it written down by `born`, and waits until it is ready: its process, and in words how it runs.
 ///
 /// # Errors
 /// It cannot be started, or ends at once.
@@ -49,27 +63,72 @@ pub(super) async fn start(
     let (interface, socket) =
         socket.ok_or_else(|| Failure::failed("way-out", format!("{} has no interface", node.name)))?;
     let connected = sockets::connect(&socket).context("way-out", || socket.display().to_string())?;
-    let mut command = Command::new("sh");
-    command.args(["-c", AS_DESCRIPTOR_3, PROGRAM]).args(arguments(interface));
-    command.stdin(OwnedFd::from(connected)).current_dir("/");
     // Of a life before nothing is to be told.
     let log_begins = fs::metadata(dir.log(&node.name)).map_or(0, |log| log.len());
-    let child = child::spawn(command, &node.name, dir)?;
+    let by_passt = doctor::is_installed(PASST);
+    let (child, readiness) = match by_passt {
+        true => (passt(node, interface, connected.into(), dir)?, Readiness::Filters),
+        false => own(node, interface, connected.into(), dir)?,
+    };
     let recorded = born(&child);
     let (mut child, ()) = child::kept(child, recorded).await?;
     let ready = tokio::select! {
-        ready = is_confined(child.id()) => ready.map_err(str::to_owned),
+        ready = is_ready(readiness, child.id()) => ready.map_err(str::to_owned),
         status = child.wait() => Err(status.map_or_else(|why| why.to_string(), child::ended)),
     };
+    let program = if by_passt { PASST } else { "vnet" };
     let ready = ready.map_err(|how| {
         let said = child::last_words(&dir.log(&node.name), log_begins).unwrap_or_default();
-        Failure::failed("way-out", format!("{}: {PROGRAM} {how}{said}", node.name)).mend(
-            "passt needs a default route of this machine, and to make a user namespace; man passt says more",
-        )
+        let failure = Failure::failed("way-out", format!("{}: {program} {how}{said}", node.name));
+        let needs = "passt needs a default route of this machine, and to make a user namespace; man passt says more. Where it is not in PATH, vnet leads out by itself";
+        if by_passt { failure.mend(needs) } else { failure }
     });
     let (child, ()) = child::kept(child, ready).await?;
     let served: Vec<_> = interface.gateways.iter().map(IpAddr::to_string).collect();
-    Ok((child, format!("{PROGRAM}: sockets of this machine's own, for {}", served.join(" and "))))
+    let why = if by_passt { "" } else { "; passt is not in PATH" };
+    Ok((child, format!("{program}: sockets of this machine's own, for {}{why}", served.join(" and "))))
+}
+
+/// passt, with the connection.
+fn passt(node: &Node, interface: &Interface, connected: OwnedFd, dir: &LabDir) -> Result<Child, Failure> {
+    let mut command = Command::new("sh");
+    command.args(["-c", AS_DESCRIPTOR_3, PASST]).args(arguments(interface));
+    command.stdin(connected).current_dir("/");
+    child::spawn(command, &node.name, dir)
+}
+
+/// This executable as a way out, with the connection, and where it says that it is ready.
+fn own(
+    node: &Node,
+    interface: &Interface,
+    connected: OwnedFd,
+    dir: &LabDir,
+) -> Result<(Child, Readiness), Failure> {
+    let mac = interface
+        .mac
+        .ok_or_else(|| Failure::failed("way-out", format!("{} has no MAC address", node.name)))?;
+    let (ours, theirs) = UnixStream::pair().context("way-out", || "a socket".into())?;
+    ours.set_nonblocking(true).context("way-out", || "a socket".into())?;
+    let ours = tokio::net::UnixStream::from_std(ours).context("way-out", || "a socket".into())?;
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["way-out", &mac.to_string(), &interface.mtu.unwrap_or(MTU).to_string()]);
+    command.args(interface.addresses.iter().map(ToString::to_string));
+    command.stdin(connected).current_dir("/");
+    let child = child::spawn_into(command, theirs.into(), &node.name, dir)?;
+    Ok((child, Readiness::Word(ours)))
+}
+
+/// Waits until a process serves.
+async fn is_ready(readiness: Readiness, process: Option<u32>) -> Result<(), &'static str> {
+    match readiness {
+        Readiness::Filters => is_confined(process).await,
+        Readiness::Word(mut from) => match tokio::time::timeout(PATIENCE, from.read_u8()).await {
+            Ok(Ok(_)) => Ok(()),
+            // How it ended is for others to say.
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => Err(NOT_READY),
+        },
+    }
 }
 
 /// Waits until a process has confined itself (seccomp(2)), which is the last that passt does before it serves.
@@ -78,7 +137,7 @@ async fn is_confined(process: Option<u32>) -> Result<(), &'static str> {
     let Some(process) = process.and_then(Identity::of) else { return std::future::pending().await };
     while filters(&process.pid.to_string()) <= own {
         if Instant::now() >= end {
-            return Err("does not become ready");
+            return Err(NOT_READY);
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }

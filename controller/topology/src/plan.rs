@@ -206,7 +206,7 @@ pub enum NodeKind {
         /// Its own socket, by absolute path.
         remote: PathBuf,
     },
-    /// A way out to the host's network, by passt: it serves the routers' addresses that are its interface's `gateways`.
+    /// A way out to the host's network: it serves the routers' addresses that are its interface's `gateways`.
     User,
 }
 

@@ -1,4 +1,4 @@
-//! `kind: user`: a lab without rights, and a namespace that plays the host, whose network passt leads out to.
+//! `kind: user`: a lab without rights, and a namespace that plays the host, whose network passt leads out to, or vnet itself.
 
 use crate::{
     common::{Lab, left_out, real_guests, topology},
@@ -14,9 +14,11 @@ use probe::{
 };
 use serde_json::Value;
 use std::{
-    fs,
+    env, fs,
     io::{BufRead, BufReader},
     net::{IpAddr, SocketAddr},
+    os::unix::fs::symlink,
+    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -53,6 +55,14 @@ const HOST: &str = "ip link set lo up && ip link add up0 type veth peer name up1
 /// Who is to be reached, in both families.
 const FAR: [&str; 2] = ["203.0.113.80", "2001:db8:80::80"];
 
+/// Who makes sockets of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Passt,
+    /// There is no passt in PATH.
+    Vnet,
+}
+
 /// How long what must happen may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -62,13 +72,15 @@ const A_WHILE: Duration = Duration::from_secs(1);
 /// A network namespace that plays the host; it ends when it is dropped.
 struct Host {
     holder: Child,
+    /// Where programs are found.
+    path: String,
     /// The rights of root there are taken from who enters, too.
     unprivileged: bool,
 }
 
 impl Host {
     /// A new one, with its far end; none, with the reason told, if this machine cannot have it.
-    fn start(lab: &Lab, unprivileged: bool, file: &[u8]) -> Option<Self> {
+    fn start(lab: &Lab, by: By, unprivileged: bool, file: &[u8]) -> Option<Self> {
         fs::write(lab.path("file"), file).expect("a file");
         let mut command = Command::new("unshare");
         // A namespace of users has its own root, who is nobody outside.
@@ -82,13 +94,18 @@ impl Host {
         let mut said = String::new();
         let out = holder.stdout.take().expect("it is piped");
         BufReader::new(out).read_line(&mut said).expect("a line, or its end");
-        let there = ["passt", "nsenter", "setpriv"]
+        let there = ["nsenter", "setpriv", "env", "passt"]
             .map(|program| Command::new(program).arg("--version").output().is_ok());
-        let host = Self { holder, unprivileged };
+        let there = if by == By::Passt { &there[..] } else { &there[..3] };
+        let path = match by {
+            By::Passt => env::var("PATH").expect("there is one"),
+            By::Vnet => programs_but_passt(&lab.path("bin")),
+        };
+        let host = Self { holder, path, unprivileged };
         let is_ready = said == "ready\n";
         if !is_ready || there.contains(&false) {
             left_out(&format!(
-                "ways out without rights: a namespace that plays the host: {is_ready}, passt, nsenter, setpriv: {there:?}"
+                "ways out without rights: a namespace that plays the host: {is_ready}, nsenter, setpriv, env, passt: {there:?}"
             ));
             return None;
         }
@@ -103,8 +120,10 @@ impl Host {
             true => (&["-U", "--preserve-credentials"], &without),
             false => (&[], &[]),
         };
-        let words = ["nsenter", "-n", "-m", "-t", &target].into_iter().chain(enter.iter().copied());
-        words.chain(rights.iter().copied()).map(str::to_owned).collect()
+        let path = ["env".to_owned(), format!("PATH={}", self.path)];
+        let words = ["nsenter", "-n", "-m", "-t", &target].into_iter();
+        let words = words.chain(enter.iter().copied()).chain(rights.iter().copied());
+        words.map(str::to_owned).chain(path).collect()
     }
 }
 
@@ -114,6 +133,18 @@ impl Drop for Host {
         drop(self.holder.stdin.take());
         self.holder.wait().expect("it ends");
     }
+}
+
+/// A folder with all programs that this user finds, but for passt.
+fn programs_but_passt(folder: &Path) -> String {
+    fs::create_dir(folder).expect("a folder");
+    let path = env::var_os("PATH").expect("there is one");
+    let entries = env::split_paths(&path).filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name() != "passt") {
+        // The first of a name is found.
+        let _ = symlink(entry.path(), folder.join(entry.file_name()));
+    }
+    folder.display().to_string()
 }
 
 /// A station of the lab, that can be asked.
@@ -134,32 +165,50 @@ impl Station {
         self.runtime.block_on(self.line.ask(request)).expect("it answers")
     }
 
-    /// Whether a connection stands within that time.
-    fn connects(&self, dst: &str, port: u16, timeout: Duration) -> bool {
+    /// What becomes of a connection within that time.
+    fn contact(&self, dst: &str, port: u16, timeout: Duration) -> Contact {
         let dst = SocketAddr::new(dst.parse().expect("an address"), port);
         match self.ask(Request::Connect(Connect { dst, from: Source::Any, timeout })) {
-            Answer::Connect(contact) => matches!(contact, Contact::Answered(_)),
+            Answer::Connect(contact) => contact,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whether it stands.
+    fn connects(&self, dst: &str, port: u16, timeout: Duration) -> bool {
+        matches!(self.contact(dst, port, timeout), Contact::Answered(_))
+    }
+
+    /// What becomes of a datagram with so many times the same.
+    fn echo(&self, dst: &str, port: u16, times: usize, timeout: Duration) -> Contact {
+        let dst = SocketAddr::new(dst.parse().expect("an address"), port);
+        let payload = b"what is my name".repeat(times);
+        match self.ask(Request::UdpEcho(UdpEcho { dst, from: Source::Any, payload, timeout })) {
+            Answer::UdpEcho(contact) => contact,
             other => panic!("{other:?}"),
         }
     }
 
     /// Whether a datagram comes back.
     fn is_echoed(&self, dst: &str, port: u16) -> bool {
-        let dst = SocketAddr::new(dst.parse().expect("an address"), port);
-        let (payload, timeout) = (b"what is my name".repeat(80), PATIENCE);
-        let echoed = self.ask(Request::UdpEcho(UdpEcho { dst, from: Source::Any, payload, timeout }));
-        matches!(echoed, Answer::UdpEcho(Contact::Answered(_)))
+        matches!(self.echo(dst, port, 80, PATIENCE), Contact::Answered(_))
     }
 
     /// It reaches the far end by TCP, UDP and ping.
     fn reaches(&self, far: &str) {
         assert!(self.connects(far, 80, PATIENCE), "{far}");
         assert!(self.is_echoed(far, 7), "{far}");
-        let dst: IpAddr = far.parse().expect("an address");
-        let (payload, interval, timeout) = (56, Duration::from_millis(10), PATIENCE);
+        assert_eq!(self.ping(far, PATIENCE), 3, "{far}");
+    }
+
+    /// How many of three pings are answered.
+    fn ping(&self, dst: &str, timeout: Duration) -> usize {
+        let dst: IpAddr = dst.parse().expect("an address");
+        let (payload, interval) = (56, Duration::from_millis(10));
         let ping = Ping { dst, from: Source::Any, count: 3, payload, interval, timeout };
-        let Answer::Ping(Ok(echoes)) = self.ask(Request::Ping(ping)) else { panic!("no ping of {far}") };
-        assert_eq!((echoes.sent, echoes.received()), (3, 3), "{far}");
+        let Answer::Ping(Ok(echoes)) = self.ask(Request::Ping(ping)) else { panic!("no ping of {dst}") };
+        assert_eq!(echoes.sent, 3, "{dst}");
+        echoes.received()
     }
 }
 
@@ -172,7 +221,7 @@ fn way_out(lab: &Lab) -> Value {
 
 /// The process of the way out, other than `before`, when its port is up.
 fn process(lab: &Lab, before: u32) -> u32 {
-    let pid = eventually("passt runs", || {
+    let pid = eventually("a way out runs", || {
         let row = way_out(lab);
         let pid = row["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
         pid.filter(|pid| row["state"] == "running" && *pid != before)
@@ -190,13 +239,28 @@ fn user(pid: u32) -> String {
 
 #[test]
 fn a_lab_without_rights_reaches_the_hosts_network_and_comes_back_to_it() {
+    reaches_and_comes_back(By::Passt);
+}
+
+#[test]
+fn without_passt_vnet_itself_leads_out() {
+    reaches_and_comes_back(By::Vnet);
+}
+
+fn reaches_and_comes_back(by: By) {
     let lab = Lab::new();
-    let Some(host) = Host::start(&lab, true, b"") else { return };
+    let Some(host) = Host::start(&lab, by, true, b"") else { return };
     let file = lab.write("out.vnet.yaml", LAB).display().to_string();
     lab.expect_by(0, &host.by(), &["up", "-d", &file]);
     let row = way_out(&lab);
     assert_eq!((&row["kind"], &row["state"]), (&"user".into(), &"running".into()), "{row}");
-    assert_eq!(row["detail"], "passt: sockets of this machine's own, for 192.0.2.2 and 2001:db8::2");
+    let how = match by {
+        By::Passt => "passt: sockets of this machine's own, for 192.0.2.2 and 2001:db8::2",
+        By::Vnet => {
+            "vnet: sockets of this machine's own, for 192.0.2.2 and 2001:db8::2; passt is not in PATH"
+        }
+    };
+    assert_eq!(row["detail"], how);
     let (first, station) = (process(&lab, 0), Station::of(&lab, "st"));
     FAR.iter().for_each(|far| station.reaches(far));
     // A long one, whose bytes are as they were sent.
@@ -207,8 +271,15 @@ fn a_lab_without_rights_reaches_the_hosts_network_and_comes_back_to_it() {
     let mut checksum = Checksum::new();
     checksum.update(&received);
     assert_eq!((received.len() as u64, checksum.value()), (3 << 20, sent.bulk.checksum));
-    // The passt of 2023 refuses by a RST without ACK, which nobody may believe (RFC 9293 §3.10.7.3).
-    assert!(!station.connects(FAR[0], 81, A_WHILE));
+    let closed = [FAR[0], FAR[1], "192.0.2.1", "2001:db8::1"];
+    match by {
+        // The passt of 2023 refuses by a RST without ACK, which nobody may believe (RFC 9293 §3.10.7.3).
+        By::Passt => assert!(!station.connects(FAR[0], 81, A_WHILE)),
+        By::Vnet => closed.iter().for_each(|dst| {
+            assert_eq!(station.contact(dst, 81, PATIENCE), Contact::Refused, "{dst}");
+            assert_eq!(station.echo(dst, 81, 1, PATIENCE), Contact::Refused, "{dst}");
+        }),
+    }
     // Who asks it for names asks the host's resolver.
     assert!(station.is_echoed("192.0.2.1", 53));
     // Otherwise the way out's address is no door to what listens on the host's loopback.
@@ -234,44 +305,46 @@ fn a_lab_without_rights_reaches_the_hosts_network_and_comes_back_to_it() {
     eventually("it is reached again", || station.connects(FAR[0], 80, A_WHILE).then_some(()));
     lab.expect(0, &["down"]);
     lab.assert_gone();
-    eventually("no passt is left", || {
+    eventually("no way out is left", || {
         (!fs::exists(format!("/proc/{third}")).expect("/proc is there")).then_some(())
     });
 }
 
 #[test]
-fn of_a_lab_of_roots_passt_is_nobodys() {
+fn of_a_lab_of_roots_ways_out_are_nobodys() {
     if !rustix::process::geteuid().is_root() {
         return left_out("a way out of root's: this user is not root");
     }
-    let lab = Lab::new();
-    let Some(host) = Host::start(&lab, false, b"") else { return };
-    let file = lab.write("out.vnet.yaml", LAB).display().to_string();
-    lab.expect_by(0, &host.by(), &["up", "-d", &file]);
-    assert_ne!(user(process(&lab, 0)), "0");
-    assert!(Station::of(&lab, "st").connects(FAR[0], 80, PATIENCE));
-    lab.expect(0, &["down"]);
-    lab.assert_gone();
-}
-
-#[test]
-fn without_passt_nothing_is_started_and_the_error_says_what_to_install() {
-    let lab = Lab::new();
-    let file = lab.write("out.vnet.yaml", LAB).display().to_string();
-    let (_, said) = lab.expect_with(5, &[("PATH", "/nowhere")], &["up", "-d", &file]);
-    assert!(said.contains("node up: `passt` is not in PATH"), "{said}");
-    assert!(said.contains("apt-get install passt"), "{said}");
-    lab.assert_gone();
+    for by in [By::Passt, By::Vnet] {
+        let lab = Lab::new();
+        let Some(host) = Host::start(&lab, by, false, b"") else { return };
+        let file = lab.write("out.vnet.yaml", LAB).display().to_string();
+        lab.expect_by(0, &host.by(), &["up", "-d", &file]);
+        assert_ne!(user(process(&lab, 0)), "0", "{by:?}");
+        let station = Station::of(&lab, "st");
+        assert!(station.connects(FAR[0], 80, PATIENCE), "{by:?}");
+        // Only root's group may ping there. Who asks the way out itself is answered by nobody else.
+        if by == By::Vnet {
+            assert_eq!((station.ping(FAR[0], A_WHILE), station.ping("192.0.2.1", PATIENCE)), (0, 3));
+            let (said, _) = lab.expect(0, &["logs", "up"]);
+            assert_eq!(said.matches("nobody is pinged").count(), 1, "{said}");
+        }
+        lab.expect(0, &["down"]);
+        lab.assert_gone();
+    }
 }
 
 #[test]
 fn a_guest_of_the_example_fetches_a_file_from_the_hosts_network() {
-    if !real_guests() {
-        return;
+    if real_guests() {
+        [By::Passt, By::Vnet].into_iter().for_each(fetches_a_file);
     }
+}
+
+fn fetches_a_file(by: By) {
     let lab = Lab::new();
     let big: Vec<u8> = (0..3_000_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
-    let Some(host) = Host::start(&lab, true, &big) else { return };
+    let Some(host) = Host::start(&lab, by, true, &big) else { return };
     lab.expect_by(0, &host.by(), &["up", "-d", &topology("way-out.vnet.yaml")]);
     // Its kernel knows nothing: the gateway gives it an address, and tells names: the lab's own, and what the host's resolver says of others.
     eventually("pc1 has an address", || {

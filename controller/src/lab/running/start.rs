@@ -85,7 +85,6 @@ impl Lab {
         self.tell(What::Starting { file: plan.description.file.clone() });
         precheck::cpus(&plan)?;
         precheck::vmms(&plan)?;
-        precheck::ways_out(&plan)?;
         let ports = Arc::new(Ports::open(&plan, &self.inner.dir)?);
         for node in &plan.nodes {
             for interface in &node.interfaces {

@@ -516,7 +516,7 @@ words! {
         Nic = "nic",
         /// Capture files: one is replayed, one is recorded.
         Pcap = "pcap",
-        /// A way out to the network of the host, which needs no rights: passt.
+        /// A way out to the network of the host, which needs no rights.
         User = "user",
     } not yet ["tunnel"]
     /// `vmm:` of a virtual machine.
