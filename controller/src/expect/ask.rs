@@ -1,7 +1,7 @@
 //! What else a running lab is asked through its nodes and its switch: `pingall`, `trace`, `exec`.
 
 use super::{
-    frames::{frame_of_size, gateway, raw_frame},
+    frames::{frame_of_size, gateway_of, raw_frame},
     judge::{Outcome, why_not},
     run::{NoWay, Running},
     words,
@@ -13,13 +13,15 @@ use crate::{
     failure::Failure,
     probing::Line,
 };
+use ipnet::IpNet;
 use probe::{Answer, Request, answer::End, ask};
 use std::{net::IpAddr, time::Duration};
-use topology::plan::{Addresses, Expectation, Interface, Node, NodeKind, Probe, Verdict};
+use topology::plan::{Addresses, Expectation, Interface, Node, NodeKind, Plan, Probe, Verdict};
 use vswitch_core::{
-    description::{Nat, NatRule, Origin, Router},
+    description::{Gateway, Link, Membership, Nat, NatRule, Origin, Router},
     id::PortId,
     mac::MacAddr,
+    vlan::VlanId,
 };
 use vswitchd::control::{
     client::Client,
@@ -81,7 +83,7 @@ impl Running {
     ) -> Result<(Option<u64>, Option<String>), Failure> {
         let family = |address: &IpAddr| address.is_ipv4() == dst.is_ipv4();
         let Some(src) = from.addresses.iter().map(ipnet::IpNet::addr).find(family) else {
-            return Ok((None, Some("it has no address of that family".into())));
+            return Ok((None, Some("the file states no address of that family for it".into())));
         };
         let expectation = expectation(from, to, Some(Addresses { src, dst }), Probe::Icmp);
         let proof = self.prove(&expectation, NoWay::GiveUp).await?;
@@ -100,14 +102,17 @@ impl Running {
         let src = self.interface(&request.src)?;
         let probe = parse_probe(&request.what)?;
         let from = self.known_mac(src.1, &request.src).await?;
-        let (dst, addresses) = self.whom_to_trace(src.1, &request.dst)?;
+        let known = self.known().await?;
+        let sender = self.living(src.1, from, &known);
+        let (dst, addresses) = self.whom_to_trace(&sender, &request.dst, &known).await?;
         if addresses.is_none() && probe != Probe::L2 {
             let message = format!("{} and {} have no addresses of one family", request.src, request.dst);
-            return Err(Failure::invalid("no-addresses", message).mend("trace `l2` needs none"));
+            return Err(Failure::invalid("no-addresses", message)
+                .mend("what DHCP or SLAAC gave counts once the gateway knows it; `l2` needs none"));
         }
         // Of an address that nobody in the lab has, nothing but the address is asked.
         let expectation = expectation(src.1, dst.map_or(src.1, |dst| dst.1), addresses, probe);
-        let to = match (gateway(&self.plan, &expectation), dst) {
+        let to = match (gateway_of(&self.plan, &sender, &expectation), dst) {
             (Some(routers), _) => routers,
             (None, Some((_, dst))) => self.known_mac(dst, &request.dst).await?,
             (None, None) => self.routers_own(&expectation).ok_or_else(|| {
@@ -156,19 +161,74 @@ impl Running {
         })
     }
 
+    /// Who has which address as far as gateways know: what DHCP gave, and whom they have heard.
+    async fn known(&self) -> Result<Vec<(VlanId, IpAddr, MacAddr)>, Failure> {
+        if self.plan.description.routing.is_none() {
+            return Ok(Vec::new());
+        }
+        let (leases, neighbours) = self.switch(|switch| Ok((switch.leases()?, switch.neighbours()?))).await?;
+        let leased = leases.rows.into_iter().filter(|row| row.is_bound);
+        let leased = leased.map(|row| (row.vlan, row.address.into(), row.mac));
+        let heard = neighbours.rows.into_iter().filter_map(|row| Some((row.vlan, row.address, row.mac?)));
+        Ok(leased.chain(heard).collect())
+    }
+
+    /// An interface with the addresses that it has now beside those that the file states, and its gateways for these.
+    fn living(&self, interface: &Interface, mac: MacAddr, known: &[(VlanId, IpAddr, MacAddr)]) -> Interface {
+        let mut living = interface.clone();
+        let Some(gateway) = self.gateway_at(interface) else { return living };
+        for (_, address, _) in known.iter().filter(|(vlan, _, its)| (*vlan, *its) == (gateway.vlan, mac)) {
+            let own = gateway.addresses.iter().find(|own| own.contains(address));
+            let Some(own) = own.filter(|_| living.addresses.iter().all(|its| its.addr() != *address)) else {
+                continue;
+            };
+            living.addresses.extend(IpNet::new(*address, own.prefix_len()));
+            if living.gateways.iter().all(|router| router.is_ipv4() != address.is_ipv4()) {
+                living.gateways.push(own.addr());
+            }
+        }
+        living
+    }
+
+    /// The gateway of the VLAN in which an interface speaks untagged.
+    fn gateway_at(&self, interface: &Interface) -> Option<&Gateway> {
+        let Plan { description, .. } = &*self.plan;
+        let port = description.ports.get(usize::from(interface.port.index()))?.as_ref()?;
+        let Link::Switch {
+            vlans: Membership::Access(vlan) | Membership::Trunk { native: Some(vlan), .. },
+            ..
+        } = &port.link
+        else {
+            return None;
+        };
+        let mut gateways = description
+            .routing
+            .iter()
+            .flat_map(|routing| &routing.routers)
+            .flat_map(|router| &router.gateways);
+        gateways.find(|gateway| gateway.vlan == *vlan)
+    }
+
     /// Whom `said` means: an interface, or an address, whoever has it. With it the addresses of a packet there, if it can be of one family.
-    fn whom_to_trace(
+    async fn whom_to_trace(
         &self,
         src: &Interface,
         said: &str,
+        known: &[(VlanId, IpAddr, MacAddr)],
     ) -> Result<(Option<Owner<'_>>, Option<Addresses>), Failure> {
         let Ok(address) = said.parse::<IpAddr>() else {
             let dst = self.interface(said)?;
-            return Ok((Some(dst), common(src, dst.1)));
+            let mac = self.macs(dst.1).await?.first().copied();
+            let living = mac.map(|mac| self.living(dst.1, mac, known));
+            return Ok((Some(dst), common(src, living.as_ref().unwrap_or(dst.1))));
         };
         let interfaces =
             self.plan.nodes.iter().flat_map(|node| node.interfaces.iter().map(move |its| (node, its)));
-        let has = |interface: &Interface| interface.addresses.iter().any(|own| own.addr() == address);
+        let has = |interface: &Interface| {
+            let living = interface.mac.map(|mac| self.living(interface, mac, known));
+            let has = living.as_ref().unwrap_or(interface);
+            has.addresses.iter().any(|own| own.addr() == address)
+        };
         let mut own = src.addresses.iter().map(ipnet::IpNet::addr);
         let own = own.find(|own| own.is_ipv4() == address.is_ipv4());
         let mut owners = interfaces.filter(|(_, interface)| has(interface));

@@ -1,7 +1,7 @@
 //! The probe's frames: a raw one is built here, and what the switch saw is told apart from the source's other traffic.
 
 use std::net::{IpAddr, Ipv6Addr};
-use topology::plan::{Addresses, Expectation, Plan, Probe};
+use topology::plan::{Addresses, Expectation, Interface, Plan, Probe};
 use vswitch_core::{
     build::{self, Ethernet},
     head::{ETHERNET_LEN, Head, Network, TcpFlags, Transport},
@@ -152,9 +152,13 @@ fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
 
 /// The MAC address of the routers, if the source sends the probe to its default gateway: what is for a host on none of its links.
 pub(super) fn gateway(plan: &Plan, expectation: &Expectation) -> Option<MacAddr> {
-    let Addresses { dst, .. } = expectation.addresses?;
     let mut interfaces = plan.nodes.iter().flat_map(|node| &node.interfaces);
-    let src = interfaces.find(|interface| interface.port == expectation.src)?;
+    gateway_of(plan, interfaces.find(|interface| interface.port == expectation.src)?, expectation)
+}
+
+/// The same of a source that has these addresses and gateways.
+pub(super) fn gateway_of(plan: &Plan, src: &Interface, expectation: &Expectation) -> Option<MacAddr> {
+    let Addresses { dst, .. } = expectation.addresses?;
     let by_gateway = !matches!(expectation.probe, Probe::Arp | Probe::L2)
         && !src.addresses.iter().any(|network| network.contains(&dst))
         && src.gateways.iter().any(|gateway| gateway.is_ipv4() == dst.is_ipv4());

@@ -303,8 +303,9 @@ fn who_is_known_is_answered_for_by_the_gateway() {
         (answered_for() > before).then_some(())
     });
     let known = ok(&lab, "other", "ip neigh show 10.0.20.10");
-    let mac = ok(&lab, "web", "cat /sys/class/net/eth0/address");
-    assert!(known.contains(mac.trim()), "{known}: {mac}");
+    let own = ok(&lab, "web", "ip link show eth0");
+    let mac = known.split_whitespace().skip_while(|word| *word != "lladdr").nth(1).expect("it is known");
+    assert!(own.contains(&format!("link/ether {mac}")), "{known}: {own}");
     lab.expect(0, &["down"]);
     lab.assert_gone();
 }

@@ -99,6 +99,15 @@ fn hosts_that_know_nothing_get_addresses_names_and_a_way_to_the_other_vlan() {
     let (_, unknown) = run(&lab, "pc", "busybox nslookup nobody 10.0.10.1");
     assert!(unknown.contains("NXDOMAIN"), "{unknown}");
 
+    // Traces know the addresses that were given, in both places, and by themselves.
+    for to in ["other", "web", "10.0.20.7"] {
+        let (told, _) = lab.expect(0, &["trace", "pc", to, "icmp"]);
+        assert!(told.contains("10.0.10.1") || told.contains("router default"), "{to}: {told}");
+        assert!(told.contains("reaches"), "{to}: {told}");
+    }
+    let (told, _) = lab.expect(0, &["trace", "web", address, "icmp"]);
+    assert!(told.contains("reaches pc"), "{told}");
+
     // And what is shown of it.
     let leases = lab.json(&["show", "leases"]);
     let of = |wanted: &str| rows(&leases["rows"]).iter().find(|row| row["address"] == wanted).cloned();
