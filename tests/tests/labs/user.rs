@@ -335,6 +335,41 @@ fn of_a_lab_of_roots_ways_out_are_nobodys() {
 }
 
 #[test]
+fn large_files_go_both_ways_and_nothing_is_lost_on_the_way() {
+    let has = |program| Command::new(program).arg("--help").output().is_ok();
+    if !rustix::process::geteuid().is_root() || !has("busybox") || !has("curl") {
+        return left_out("large files by a way out: root, busybox or curl is missing");
+    }
+    // No other test's: namespaces have names of their lab's.
+    let name = format!("large{}", std::process::id() % 100_000);
+    let n1 = "kind: netns, addresses: [10.0.10.7/24]";
+    let text =
+        LAB.replace("name: out", &format!("name: {name}")).replace("st:", "n1:").replace("[st,", "[n1,");
+    let text = text.replace("kind: station, addresses: [10.0.10.7/24, \"fd00:10::7/64\"]", n1);
+    let big: Vec<u8> = (0..64 << 20_u32).map(|n: u32| (n.wrapping_mul(n) >> 9) as u8).collect();
+    for by in [By::Passt, By::Vnet] {
+        let lab = Lab::new();
+        let Some(host) = Host::start(&lab, by, false, &big) else { return };
+        let file = lab.write("large.vnet.yaml", &text).display().to_string();
+        lab.expect_by(0, &host.by(), &["up", "-d", &file]);
+        let path = lab.path("file").display().to_string();
+        ok(&lab, "n1", &format!("busybox nc 203.0.113.80 9 < {path}"));
+        let is_there = || fs::read(lab.path("received")).is_ok_and(|received| received == big);
+        eventually("all of it arrives", || is_there().then_some(()));
+        for _ in 0..3 {
+            let sum = ok(&lab, "n1", "curl -s -m 50 http://203.0.113.80/file | sha256sum");
+            let own = Command::new("sha256sum").stdin(fs::File::open(&path).expect("a file")).output();
+            assert_eq!(sum.as_bytes(), own.expect("it runs").stdout, "{by:?}");
+        }
+        let drops = lab.json(&["show", "drops"]);
+        let lost = drops.as_array().expect("rows").iter().filter(|row| row["reason"] == "no-buffer");
+        assert_eq!(lost.count(), 0, "{by:?}: {drops}");
+        lab.expect(0, &["down"]);
+        lab.assert_gone();
+    }
+}
+
+#[test]
 fn a_guest_of_the_example_fetches_a_file_from_the_hosts_network() {
     if real_guests() {
         [By::Passt, By::Vnet].into_iter().for_each(fetches_a_file);
