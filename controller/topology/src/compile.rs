@@ -45,10 +45,16 @@ const MAC_LIMIT: u32 = 4096;
 /// IEEE 802.1Q-2018 table 8-6: the recommended ageing time.
 const DEFAULT_AGING_SECS: u32 = 300;
 
-/// Checks what was said and compiles it; none if `sink` was told an error.
-pub(crate) fn compile(lab: &Lab, start: Span, file: &str, base: &Path, sink: &mut Sink) -> Option<Plan> {
+/// Checks what was said and compiles it, by the name that the lab is `called` if it is; none if `sink` was told an error.
+pub(crate) fn compile(
+    lab: &Lab,
+    start: Span,
+    (called, file, base): (Option<&str>, &str, &Path),
+    sink: &mut Sink,
+) -> Option<Plan> {
     let all_read = !sink.failed();
-    let name = lab_name(lab, file, sink);
+    let said = lab_name(lab, file, sink);
+    let name = called.map_or(said, str::to_owned);
     check_size(lab, start, sink)?;
     let names = Names::of(lab, sink);
     let vlans = Vlans::of(lab, sink);

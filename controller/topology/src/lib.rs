@@ -42,8 +42,16 @@ pub struct Loaded {
 /// # Errors
 /// A [`Report`] of everything that is wrong with the file.
 pub fn load(text: &str, file: &str, base: &Path) -> Result<Loaded, Report> {
+    load_as(None, text, file, base)
+}
+
+/// The same of a lab that has this name, whatever the file says: that of its domain, and what its nodes' MAC addresses follow from.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_as(name: Option<&str>, text: &str, file: &str, base: &Path) -> Result<Loaded, Report> {
     let mut sink = Sink::default();
-    let plan = compile(text, file, base, &mut sink);
+    let plan = compile(name, text, file, base, &mut sink);
     let report = sink.into_report(file, text);
     match plan {
         Some(plan) if report.errors.is_empty() => Ok(Loaded { plan, warnings: report.warnings }),
@@ -51,12 +59,12 @@ pub fn load(text: &str, file: &str, base: &Path) -> Result<Loaded, Report> {
     }
 }
 
-fn compile(text: &str, file: &str, base: &Path, sink: &mut Sink) -> Option<plan::Plan> {
+fn compile(name: Option<&str>, text: &str, file: &str, base: &Path, sink: &mut Sink) -> Option<plan::Plan> {
     let tree = said::tree::parse(text, sink)?;
     if matches!(tree.value, Value::Null) {
         sink.error(Code::Empty, tree.span, "the file says nothing").help("`vnet init` writes a first lab");
         return None;
     }
     let lab = Lab::read(&tree, sink)?;
-    compile::compile(&lab, tree.span, file, base, sink)
+    compile::compile(&lab, tree.span, (name, file, base), sink)
 }

@@ -38,7 +38,9 @@ impl Lab {
         if self.stopping() {
             return Err(going_down());
         }
-        let loaded = topology::load(&file.text, &file.name, &file.base)
+        // A private copy is as the lab would be that it is of.
+        let name = (!file.private_copy).then(|| self.inner.name.as_str());
+        let loaded = topology::load_as(name, &file.text, &file.name, &file.base)
             .map_err(|report| Failure::invalid("invalid-file", report.render(false)))?;
         let mut plan = loaded.plan;
         precheck::check(&plan)?;

@@ -272,7 +272,12 @@ impl<'a> Case<'a> {
         };
         let scope = Scope { vlan, ..self.scope };
         let (own, to) = match key.ends() {
-            Ends::Ports { inside, outside } => (inside, port.unwrap_or(outside)),
+            Ends::Ports { inside, outside } => {
+                // One that began before the switch did came by a forwarded port, if its own end is where that leads.
+                let goes_on = matches!(event, Event::Tcp(segment) if !segment.is_syn()) && source.is_some();
+                let came_by = goes_on.then(|| self.nat.forwarded_from(key.protocol(), src, inside));
+                (came_by.flatten().unwrap_or(inside), port.unwrap_or(outside))
+            }
             Ends::Query { id, .. } => (id, 0),
             Ends::Pair => (0, 0),
         };

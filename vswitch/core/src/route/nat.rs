@@ -76,6 +76,13 @@ impl Nat {
         [false, true].iter().any(|is_v6| self.forwards.contains_key(&(protocol, port, *is_v6)))
     }
 
+    /// The port outside at which a host's port is reached, if one is forwarded to it.
+    pub fn forwarded_from(&self, protocol: u8, host: IpAddr, port: u16) -> Option<u16> {
+        let mut forwards = self.forwards.iter();
+        let found = forwards.find(|((of, _, _), to)| *of == protocol && **to == (host, port));
+        found.map(|((_, outside, _), _)| *outside)
+    }
+
     /// The addresses that hosts have outside in this VLAN: the router answers for them there.
     pub(super) fn addresses(&self, vlan: VlanId) -> impl Iterator<Item = IpAddr> + '_ {
         self.outward.values().filter(move |outside| outside.vlan == vlan).map(|outside| outside.address)

@@ -7,7 +7,7 @@ use vswitch_core::{
     checksum::Sum,
     clock::Instant,
     firewall::answer::Answer,
-    head::{Network, Transport},
+    head::{Network, TcpFlags, Transport},
     route::DYNAMIC_PORTS,
 };
 
@@ -112,8 +112,13 @@ impl Speaker {
                 self.echo(heard, (addresses, protocol), now)
             }
             Transport::Icmpv4 { .. } | Transport::Icmpv6 { .. } => Err(Lost::NotOurs),
-            Transport::Tcp { .. } => {
+            Transport::Tcp { flags, .. } => {
                 sound()?;
+                // What began before this switch did may be a host's inside, that has not spoken since.
+                let goes_on = !flags.contains(TcpFlags::SYN) && self.connections.picks_up(now);
+                if goes_on && heard.router().nat().is_some_and(|nat| nat.masquerades(heard.vlan)) {
+                    return Err(Lost::NotOurs);
+                }
                 if self.hear_metadata(&heard, now) {
                     return Ok(());
                 }

@@ -200,6 +200,11 @@ impl Connections {
         self.pick_up_until.store(second(end), Ordering::Relaxed);
     }
 
+    /// Whether connections that run already may be picked up now.
+    pub fn picks_up(&self, now: Instant) -> bool {
+        second(now) < self.pick_up_until.load(Ordering::Relaxed)
+    }
+
     /// What is known of the connection of a frame that goes `from` one of its ends and says `event`; and notes it there, if that was
     /// judged under the policy of `epoch`.
     #[inline]

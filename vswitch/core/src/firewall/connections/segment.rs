@@ -68,7 +68,7 @@ impl Segment {
     }
 
     /// Whether it asks for a connection: a SYN that answers none.
-    pub(super) const fn is_syn(&self) -> bool {
+    pub(crate) const fn is_syn(&self) -> bool {
         self.has(TcpFlags::SYN) && !self.has(TcpFlags::ACK)
     }
 

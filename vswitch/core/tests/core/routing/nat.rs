@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
 };
 use vswitch_core::{
     build::{self, Addresses, Echo},
@@ -352,6 +353,22 @@ fn two_hosts_with_one_port_have_two_outside() {
     }
     assert!(ports.contains(&4000), "the first keeps its own");
     assert!(ports.iter().all(|port| *port >= 1024));
+}
+
+#[test]
+fn what_came_by_a_forwarded_port_before_the_switch_began_goes_on_by_it() {
+    let mut bench = open(&usual());
+    bench.connections.pick_up_until(bench.now + Duration::from_secs(60));
+    let (web1, far, published) = (socket(v4(20, 3), 80), socket(FAR, 45316), socket(WAN, 8080));
+    let (to, left) = pass(&mut bench, WEB1, &tcp(WEB1, web1, far, (ACK, 7, 1))).expect("it goes on");
+    assert_eq!((to, ends(&left)), (NET, (published, far)), "{}", bench.story());
+    let (to, left) = pass(&mut bench, NET, &tcp(NET, far, published, (ACK, 1, 8))).expect("it goes on");
+    assert_eq!((to, ends(&left)), (WEB1, (far, web1)), "{}", bench.story());
+    // Others keep their port, and what begins now is a connection of the host's own.
+    let own = tcp(WEB1, socket(v4(20, 3), 81), far, (ACK, 7, 1));
+    assert_eq!(ends(&pass(&mut bench, WEB1, &own).expect("it goes on").1).0, socket(WAN, 81));
+    let begins = tcp(WEB1, web1, socket(FAR, 1), (SYN, 7, 0));
+    assert_eq!(ends(&pass(&mut bench, WEB1, &begins).expect("it goes on").1).0, socket(WAN, 80));
 }
 
 #[test]

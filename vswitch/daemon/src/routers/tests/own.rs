@@ -1,8 +1,17 @@
 //! What is for a router itself.
 
-use super::{Bench, Lost, mac, read, read_icmp, to_all, to_router, v4, v6};
+use super::{
+    Bench, Lost,
+    lab::{gateway, vlan, world},
+    mac, read, read_icmp, to_all, to_router, v4, v6,
+};
+use crate::tracking;
 use etherparse::TransportSlice;
-use vswitch_core::build::{self, Addresses, Echo};
+use std::{sync::Arc, time::Duration};
+use vswitch_core::{
+    build::{self, Addresses, Echo},
+    description::{Nat, NatRule, Origin, Router},
+};
 
 fn to_gateway() -> Addresses {
     Addresses::V4(v4("10.0.10.7"), v4("10.0.10.1"))
@@ -124,6 +133,39 @@ fn connections_are_refused() {
     let sum = u16::from_be_bytes([reset[flags + 3], reset[flags + 4]]).wrapping_sub(2);
     reset[flags + 3..flags + 5].copy_from_slice(&sum.to_be_bytes());
     bench.silent_after(&reset);
+}
+
+#[test]
+fn who_is_outside_is_not_told_that_what_began_before_the_switch_is_no_connection() {
+    let origin = Origin { line: 1, column: 1 };
+    let world = world(vec![Router {
+        name: "default".into(),
+        gateways: vec![gateway(10, &["10.0.10.1/24"]), gateway(20, &["10.0.20.1/24"])],
+        routes: vec![],
+        nat: vec![Nat { rule: NatRule::Masquerade { vlan: vlan(10) }, origin }],
+        nameservers: vec![],
+    }]);
+    let mut bench = Bench::silent(world.clone());
+    let connections = Arc::new(tracking::of(&world, 1000).expect("a random secret"));
+    bench.speaker.translate_by(connections.clone());
+    bench.pass(10);
+    bench.said();
+    let ends = |number, own| Addresses::V4(v4(&format!("10.0.{number}.7")), v4(own));
+    let goes_on = |number, own| {
+        let segment =
+            [&4000_u16.to_be_bytes()[..], &[0, 22, 0, 0, 0, 7, 0, 0, 0, 9, 5 << 4, 16, 255, 255, 0, 0, 0, 0]];
+        build::ip(to_router(number, 7), ends(number, own), 6, 64, segment.concat(), 16)
+    };
+    assert_eq!(bench.hear(&goes_on(10, "10.0.10.1")).said().len(), 1, "it is reset, as ever");
+    connections.pick_up_until(bench.now + Duration::from_secs(60));
+    bench.silent_after(&goes_on(10, "10.0.10.1"));
+    // What begins is refused, and so is who is inside.
+    let begins = build::tcp_syn(to_router(10, 7), ends(10, "10.0.10.1"), (4000, 22), 41);
+    assert_eq!(bench.hear(&begins).said().len(), 1);
+    assert_eq!(bench.hear(&goes_on(20, "10.0.20.1")).said().len(), 1);
+    bench.pass(61);
+    bench.said();
+    assert_eq!(bench.hear(&goes_on(10, "10.0.10.1")).said().len(), 1);
 }
 
 #[test]
