@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use vswitch_core::{
     description::NatRule,
     drop_reason::DropReason,
+    firewall::tuple::{IpTuple, Service},
     head::Transport,
     route::{Interface, Onward, Route, Router},
     vlan::VlanId,
@@ -17,9 +18,9 @@ pub(super) struct AtRouter<'a> {
     interface: &'a Interface,
     router: &'a Router,
     src: IpAddr,
-    /// Whose host it is for, which rules may have as another.
+    /// Whose host it is for, which rules may have as another, and at another port.
     dst: IpAddr,
-    turned: Option<IpAddr>,
+    turned: Option<(IpAddr, Option<u16>)>,
     /// Its protocol, and the port that it is for.
     service: (u8, Option<u16>),
 }
@@ -39,12 +40,26 @@ impl<'a> AtRouter<'a> {
             Transport::Tcp { dst, .. } | Transport::Udp { dst, .. } => Some(dst),
             _ => None,
         };
-        let turned = router.nat().and_then(|nat| nat.destination(dst, protocol, port)).map(|(host, _)| host);
+        let turned = router.nat().and_then(|nat| nat.destination(dst, protocol, port));
         Some(Self { words, interface, router, src, dst, turned, service: (protocol, port) })
     }
 
+    /// What rules at its receiver read of it: its host's own address, and the port there.
+    pub(super) fn turn(&self, ip: &mut IpTuple) {
+        let Some((host, port)) = self.turned else { return };
+        ip.dst = host;
+        if let (Some(port), Service::Ports { dst, .. }) = (port, &mut ip.service) {
+            *dst = port;
+        }
+    }
+
+    /// Whose host it is for at last.
+    fn host(&self) -> IpAddr {
+        self.turned.map_or(self.dst, |(host, _)| host)
+    }
+
     fn route(&self) -> Option<&'a Route> {
-        self.router.find(self.turned.unwrap_or(self.dst))
+        self.router.find(self.host())
     }
 
     /// The line that a drop follows from, and what it says.
@@ -102,7 +117,7 @@ impl<'a> AtRouter<'a> {
     pub(super) fn next(&self, vlan: VlanId) -> Option<(u32, IpAddr)> {
         let route = self.route()?;
         let address = match &route.onward {
-            Onward::Connected(_) => self.turned.unwrap_or(self.dst),
+            Onward::Connected(_) => self.host(),
             Onward::Via(hops) => hops.iter().find(|hop| hop.0 == vlan)?.1,
             Onward::Own | Onward::Broadcast | Onward::Blackhole => return None,
         };

@@ -257,6 +257,26 @@ fn a_frame_that_rules_dropped_is_judged_again_and_told_with_what_lets_it_pass() 
 }
 
 #[test]
+fn a_rule_for_a_forwarded_port_names_the_port_of_its_host() {
+    let text = "version: 1\nvlans:\n  in: { id: 10, gateway: 10.0.10.1/24 }\n  wan: { id: 20, gateway: 192.0.2.2/24 }\n\
+                routers: { default: { nat: [{ masquerade: wan }, { forward: \"8080:web:80/tcp\" }] } }\nsecurity-groups: { closed: [] }\n\
+                switches: { sw1: {} }\nnodes:\n  net: { kind: station, addresses: [192.0.2.1/24] }\n  \
+                web: { kind: station, addresses: [10.0.10.20/24], security-groups: [closed] }\nlinks:\n  \
+                - { endpoints: [net, sw1], vlan: { access: wan } }\n  - { endpoints: [web, sw1], vlan: { access: in } }\n";
+    let loaded = topology::load(text, "lab.vnet.yaml", Path::new("/lab"));
+    let plan = loaded.unwrap_or_else(|report| panic!("{report}")).plan;
+    let [net, web] = [0, 1].map(|place| PortId::new(place, 0));
+    let dst = plan.routers().and_then(|routers| routers.mac).expect("the routers' own");
+    let link = Ethernet { src: mac(&plan, net), dst, tag: None };
+    let syn =
+        build::tcp_syn(link, Addresses::V4([192, 0, 2, 1].into(), [192, 0, 2, 2].into()), (5000, 8080), 1);
+    let event = Event::Lost { port: net, to: web, reason: DropReason::PolicyIngress };
+    let group = told(&plan, recorded(1, event, &[3], &syn)).remove(0);
+    let mend = group.frames[0].mend.clone().expect("a rule");
+    assert!(mend.contains("protocol: tcp, port: 80, remote-ip-prefix: 192.0.2.1/32 }"), "{mend}");
+}
+
+#[test]
 fn an_ipv6_address_is_shown_as_far_as_it_was_kept_and_its_owner_is_a_guess() {
     let text = include_str!("../../../topologies/web-tier.vnet.yaml");
     let plan = topology::load(text, "web-tier.vnet.yaml", Path::new("/lab")).expect("an example").plan;

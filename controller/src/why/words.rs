@@ -210,7 +210,12 @@ impl Words<'_> {
         if !by_rules || record.epoch() != self.world.epoch() {
             return None;
         }
-        let tuple = self.tuple(&record.frame?)?;
+        let mut tuple = self.tuple(&record.frame?)?;
+        if let (Tuple::Ip(ip), Direction::Ingress) = (&mut tuple, direction)
+            && let Some(at_router) = AtRouter::of(self, record)
+        {
+            at_router.turn(ip);
+        }
         let guessed = match &tuple {
             Tuple::Ip(IpTuple { src: src @ IpAddr::V6(_), dst, .. }) => {
                 format!("if it is of {src} to {dst}: ")

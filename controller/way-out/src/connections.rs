@@ -13,21 +13,18 @@
 use crate::{
     heard::Packet,
     host::{self, Kind, Watch},
+    link::Link,
+    open::Open,
     out::{Out, Unreachable},
     reach::{Reach, Way},
 };
-use rustix::{
-    io::{Errno, read},
-    net::{SendFlags, Shutdown, send, shutdown, sockopt},
-};
+use rustix::{io::Errno, net::sockopt};
 use smoltcp::{
-    iface::{Config, Interface, PollResult, SocketHandle, SocketSet},
-    phy::{self, Checksum, ChecksumCapabilities, DeviceCapabilities, Medium},
+    iface::{Config, Interface, PollResult, SocketSet},
+    phy::ChecksumCapabilities,
     socket::tcp::{Socket, SocketBuffer, State},
     time::{Duration, Instant},
-    wire::{
-        EthernetAddress, EthernetProtocol, HardwareAddress, IpListenEndpoint, TcpControl, TcpPacket, TcpRepr,
-    },
+    wire::{EthernetAddress, HardwareAddress, IpListenEndpoint, TcpControl, TcpPacket, TcpRepr},
 };
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -80,23 +77,6 @@ enum Stage {
         syn: Vec<u8>,
     },
     Open(Box<Open>),
-}
-
-/// A connection that both ends have.
-#[derive(Debug)]
-struct Open {
-    sockets: SocketSet<'static>,
-    handle: SocketHandle,
-    host: OwnedFd,
-    /// The socket of this machine's may have something to read, or room.
-    readable: bool,
-    writable: bool,
-    /// The far end said all; the guest did; the far end was told so.
-    host_ended: bool,
-    guest_ended: bool,
-    told: bool,
-    /// It broke on this machine's side.
-    broken: bool,
 }
 
 /// All connections.
@@ -426,145 +406,4 @@ pub(crate) struct With<'a> {
     pub(crate) watch: &'a Watch,
     pub(crate) out: &'a mut Out,
     pub(crate) now: Instant,
-}
-
-impl Open {
-    fn state(&self) -> State {
-        self.sockets.get::<Socket<'_>>(self.handle).state()
-    }
-
-    /// Bytes, and ends of bytes, from either side to the other.
-    ///
-    /// # Errors
-    /// The connection broke on this machine's side.
-    fn hand_over(&mut self) -> Result<(), Errno> {
-        self.give_host()?;
-        self.give_guest()
-    }
-
-    fn give_host(&mut self) -> Result<(), Errno> {
-        let socket = self.sockets.get_mut::<Socket<'_>>(self.handle);
-        while self.writable && socket.can_recv() {
-            let sent = socket.recv(|bytes| match send(&self.host, bytes, SendFlags::NOSIGNAL) {
-                Ok(sent) => (sent, Ok(())),
-                Err(why) => (0, Err(why)),
-            });
-            match sent {
-                Ok(Ok(()) | Err(Errno::INTR)) => {}
-                Ok(Err(Errno::AGAIN)) => self.writable = false,
-                Ok(Err(why)) => return Err(why),
-                // It has nothing to say any more.
-                Err(_) => break,
-            }
-        }
-        if self.guest_ended && !self.told && !socket.can_recv() {
-            self.told = true;
-            shutdown(&self.host, Shutdown::Write)?;
-        }
-        Ok(())
-    }
-
-    fn give_guest(&mut self) -> Result<(), Errno> {
-        let socket = self.sockets.get_mut::<Socket<'_>>(self.handle);
-        while self.readable && !self.host_ended && socket.can_send() {
-            let got = socket.send(|room| match read(&self.host, room) {
-                Ok(got) => (got, Ok(got)),
-                Err(why) => (0, Err(why)),
-            });
-            match got {
-                Ok(Ok(0)) => {
-                    self.host_ended = true;
-                    socket.close();
-                }
-                Ok(Ok(_) | Err(Errno::INTR)) => {}
-                Ok(Err(Errno::AGAIN)) => self.readable = false,
-                Ok(Err(why)) => return Err(why),
-                Err(_) => break,
-            }
-        }
-        // Nothing is read any more, but that it broke.
-        match self.host_ended && self.readable {
-            true => {
-                self.readable = false;
-                sockopt::socket_error(&self.host)?
-            }
-            false => Ok(()),
-        }
-    }
-
-    /// Whether nothing is to be said any more, on either side.
-    fn is_over(&self) -> bool {
-        let ended_well = self.guest_ended && self.host_ended && !self.broken;
-        let socket = self.sockets.get::<Socket<'_>>(self.handle);
-        // Who aborts has a RST to send first; a SYN that was taken back, or was none, leaves a socket that listens.
-        let is_closed =
-            matches!(socket.state(), State::Closed | State::Listen) && socket.remote_endpoint().is_none();
-        is_closed && !(ended_well && socket.can_recv())
-    }
-
-    /// Whether only stray segments of the guest's may still come.
-    fn is_past(&self) -> bool {
-        matches!(self.state(), State::TimeWait | State::Closed)
-    }
-}
-
-/// smoltcp's device for one connection: at most one packet that was heard, and the frames that are sent to its neighbour.
-struct Link<'a> {
-    heard: Option<&'a [u8]>,
-    peer: EthernetAddress,
-    out: &'a mut Out,
-    mtu: usize,
-}
-
-struct HeardToken<'a>(&'a [u8]);
-
-struct SendToken<'a> {
-    peer: EthernetAddress,
-    out: &'a mut Out,
-}
-
-impl phy::RxToken for HeardToken<'_> {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(self.0)
-    }
-}
-
-impl phy::TxToken for SendToken<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        self.out.append(self.peer, len, |bytes| {
-            let done = f(bytes);
-            let is_v4 = bytes.first().is_some_and(|first| first >> 4 == 4);
-            (if is_v4 { EthernetProtocol::Ipv4 } else { EthernetProtocol::Ipv6 }, done)
-        })
-    }
-}
-
-impl phy::Device for Link<'_> {
-    type RxToken<'b>
-        = HeardToken<'b>
-    where
-        Self: 'b;
-    type TxToken<'b>
-        = SendToken<'b>
-    where
-        Self: 'b;
-
-    fn receive(&mut self, _: Instant) -> Option<(HeardToken<'_>, SendToken<'_>)> {
-        let heard = HeardToken(self.heard.take()?);
-        Some((heard, SendToken { peer: self.peer, out: self.out }))
-    }
-
-    fn transmit(&mut self, _: Instant) -> Option<SendToken<'_>> {
-        self.out.has_room().then_some(SendToken { peer: self.peer, out: self.out })
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut all = DeviceCapabilities::default();
-        all.medium = Medium::Ip;
-        all.max_transmission_unit = self.mtu;
-        // What was heard was looked at before.
-        all.checksum.ipv4 = Checksum::Tx;
-        all.checksum.tcp = Checksum::Tx;
-        all
-    }
 }

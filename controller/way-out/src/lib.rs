@@ -11,8 +11,8 @@
 //! is not read from either, and of what has a number (connections, flows) the one that is least missed goes first. What guests send is a
 //! stranger's: it is parsed by smoltcp's checked types, and what cannot be is lost.
 //!
-//! Files: `heard` what a frame is, `out` the frames that are sent, `reach` which destinations there are, `connections` and `flows` who speaks with
-//! whom, `host` the sockets, `turns` the loop, `confine` what the process gives up.
+//! Files: `heard` what a frame is, `out` the frames that are sent, `reach` which destinations there are, `connections` (`open`, `link`) and `flows`
+//! who speaks with whom, `host` the sockets, `turns` the loop, `confine` what the process gives up.
 
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,8 @@ mod connections;
 mod flows;
 mod heard;
 mod host;
+mod link;
+mod open;
 mod out;
 mod reach;
 mod turns;

@@ -212,6 +212,8 @@ pub struct NextHop {
 pub enum ToRouter {
     /// Its destination is an address of the router's.
     Own(IpAddr),
+    /// Its destination is an address of the link alone.
+    OnLink(IpAddr),
     /// It is no IP packet, or one behind more tags than that of its VLAN.
     NotIp,
     /// It waits there while the router asks who has that address.
@@ -569,6 +571,12 @@ impl fmt::Display for Step {
             }
             Self::ToRouter { router, why } => match why {
                 ToRouter::Own(address) => write!(f, "router {router}: {address} is its own; it answers"),
+                ToRouter::OnLink(address) => {
+                    write!(
+                        f,
+                        "router {router}: {address} is of this link alone; it answers if that is its own"
+                    )
+                }
                 ToRouter::NotIp => {
                     write!(f, "router {router}: no packet to be passed on; it answers if it is asked")
                 }

@@ -167,8 +167,10 @@ impl<'a> Gateway<'a> {
         };
         let route = router.find(dst);
         // Whether they hear it from there they decide themselves: neighbours speak from addresses that no router passes on.
-        if dst.is_ipv6() && is_link_local(dst) || route.is_some_and(|route| route.onward == Onward::Own) {
-            tracer.step(|| Step::to_router(router, ToRouter::Own(dst)));
+        let is_own = route.is_some_and(|route| route.onward == Onward::Own);
+        if is_own || dst.is_ipv6() && is_link_local(dst) {
+            let why = if is_own { ToRouter::Own(dst) } else { ToRouter::OnLink(dst) };
+            tracer.step(|| Step::to_router(router, why));
             return Ok((Found::Own, None));
         }
         if !packet.is_routable(interface, router) || is_link_local(dst) {

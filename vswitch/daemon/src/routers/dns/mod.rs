@@ -123,6 +123,9 @@ impl Dns {
         if packet.has_flags(PacketFlag::RECURSION_DESIRED) {
             reply.set_flags(PacketFlag::RECURSION_DESIRED);
         }
+        if zone.asks_others() {
+            reply.set_flags(PacketFlag::RECURSION_AVAILABLE);
+        }
         reply.questions.push(question.clone());
         let room = packet.opt().map_or(PLAIN, |opt| usize::from(opt.udp_packet_size.clamp(512, EXTENDED)));
         if packet.opt().is_some() {

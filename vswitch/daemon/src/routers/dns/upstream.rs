@@ -217,7 +217,7 @@ pub(in crate::routers) fn failure(asked: &[u8]) -> Option<Vec<u8>> {
     let asked = Packet::parse(asked).ok()?;
     let mut reply = Packet::new_reply(asked.id());
     *reply.rcode_mut() = RCODE::ServerFailure;
-    reply.set_flags(PacketFlag::RECURSION_DESIRED);
+    reply.set_flags(PacketFlag::RECURSION_DESIRED | PacketFlag::RECURSION_AVAILABLE);
     reply.questions.clone_from(&asked.questions);
     reply.build_bytes_vec().ok()
 }
