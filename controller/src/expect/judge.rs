@@ -625,7 +625,7 @@ mod tests {
                 limits: None,
                 mac_limit: 64,
                 sealed_memory: false,
-                patient: false,
+                way_out: false,
                 up: true,
                 link: Link::Switch {
                     switch: SwitchId::new(0),

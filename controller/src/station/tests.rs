@@ -161,7 +161,7 @@ fn description(ids: &[PortId]) -> Description {
         limits: None,
         mac_limit: 64,
         sealed_memory: false,
-        patient: false,
+        way_out: false,
         up: true,
         link: Link::Switch { switch, vlans: Membership::Access(VlanId::new(1).expect("1 is a VLAN")) },
         origin,

@@ -325,7 +325,7 @@ fn routing(
         queues: 1,
         mac_limit: MAC_LIMIT,
         sealed_memory: false,
-        patient: false,
+        way_out: false,
         firewall: None,
         limits: None,
         up: true,
@@ -433,7 +433,7 @@ fn ports(
                     .and_then(|limits| limits.value.macs.as_ref())
                     .map_or(MAC_LIMIT, |macs| macs.value.0),
                 sealed_memory: interface.sealed_memory,
-                patient: matches!(node.kind, NodeKind::User),
+                way_out: matches!(node.kind, NodeKind::User),
                 // Of a virtual machine that we start the link is down, and its port serves its VMM.
                 up: interface.link_down || !is_down(found),
                 link: found.link.map_or(Link::None, |link| port_link(&links[link], place, &places)),

@@ -303,9 +303,7 @@ impl Connections {
 
     /// The far end is there: the guest may be answered.
     fn open(&mut self, id: u64, syn: &Packet<'_>, with: &mut With<'_>) {
-        let Some(connection) = self.all.remove(&id) else { return };
-        let Stage::Asking { socket: host, .. } = connection.stage else { return };
-        self.unanswered.remove(&id);
+        let Some(dst) = self.all.get(&id).map(|connection| connection.ends.dst) else { return };
         let buffer = || SocketBuffer::new(vec![0; BUFFER]);
         let mut socket = Socket::new(buffer(), buffer());
         // The far end decided what it collects.
@@ -313,14 +311,13 @@ impl Connections {
         socket.set_ack_delay(None);
         socket.set_timeout(Some(SILENCE));
         socket.set_keep_alive(Some(ASK_AGAIN));
-        let at = IpListenEndpoint {
-            addr: Some(connection.ends.dst.ip().into()),
-            port: connection.ends.dst.port(),
-        };
-        if socket.listen(at).is_err() {
+        if socket.listen(IpListenEndpoint { addr: Some(dst.ip().into()), port: dst.port() }).is_err() {
             // Port 0 has no way.
             return self.remove(id);
         }
+        let Some(connection) = self.all.remove(&id) else { return };
+        let Stage::Asking { socket: host, .. } = connection.stage else { return };
+        self.unanswered.remove(&id);
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
         let handle = sockets.add(socket);
         let mut link = Link { heard: Some(syn.bytes), peer: syn.from, out: with.out, mtu: self.mtu };

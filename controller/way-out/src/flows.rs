@@ -158,11 +158,11 @@ impl Flows {
             Way::Lost => return Err(None),
         };
         while self.all.len() >= MOST {
-            self.forget_next();
+            self.forget_least_used();
         }
         let mut socket = host::connected(ends.kind(), to);
         if matches!(socket, Err(Errno::MFILE | Errno::NFILE)) {
-            self.forget_next();
+            self.forget_least_used();
             socket = host::connected(ends.kind(), to);
         }
         let socket = socket.and_then(|socket| with.watch.add(&socket, id).map(|()| socket));
@@ -235,8 +235,9 @@ impl Flows {
 
     /// Forgets those that nobody used.
     pub(crate) fn tick(&mut self, now: Instant) {
-        while self.due.first().is_some_and(|(due, _)| *due <= now) {
-            self.forget_next();
+        while let Some((_, id)) = self.due.first().copied().filter(|(due, _)| *due <= now) {
+            self.due.pop_first();
+            self.forget(id);
         }
     }
 
@@ -245,10 +246,16 @@ impl Flows {
         self.due.first().map(|(due, _)| *due)
     }
 
-    fn forget_next(&mut self) {
-        if let Some((_, id)) = self.due.pop_first()
-            && let Some(flow) = self.all.remove(&id)
-        {
+    /// The one that was used longest ago goes: not the one whose time is over first, for questions have less of it.
+    fn forget_least_used(&mut self) {
+        let used = |flow: &Flow| flow.due - flow.ends.patience();
+        let least = self.all.iter().min_by_key(|(_, flow)| used(flow)).map(|(id, _)| *id);
+        least.into_iter().for_each(|id| self.forget(id));
+    }
+
+    fn forget(&mut self, id: u64) {
+        if let Some(flow) = self.all.remove(&id) {
+            self.due.remove(&(flow.due, id));
             self.by_ends.remove(&flow.ends);
         }
     }

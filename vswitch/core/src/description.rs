@@ -275,9 +275,10 @@ pub struct Port {
     pub mac_limit: u32,
     /// Whether guest memory must be sealed against shrinking (`guest-memory: sealed`).
     pub sealed_memory: bool,
-    /// Whether frames from and for it wait, for a while, until there is room for them where they go: what is there takes loss badly.
+    /// Whether its frames become sockets of the host's: they wait for room where they go, and those for it, since what is there takes loss badly; and are never
+    /// fragments, which it does not take.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub patient: bool,
+    pub way_out: bool,
     /// What may enter and leave; none: anything.
     pub firewall: Option<Firewall>,
     /// How much may enter and leave; none: as much as there is room for.

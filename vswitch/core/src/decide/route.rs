@@ -258,12 +258,12 @@ impl Relay<'_> {
     }
 
     /// The bytes that a packet may have where it goes on, if these are too few for this one and the router may cut it (RFC 791 §3.2). What the routers' port says is
-    /// cut already.
+    /// cut already; where sockets are made of frames, no fragments are taken.
     fn cut_to(&self, copies: &[super::Copy]) -> Option<u16> {
         let [super::Copy { to, outcome: Err(DropReason::MtuExceeded) }] = copies else { return None };
         let may_be_cut = matches!(self.frame.head().network, Network::Ipv4(ip) if !ip.dont_fragment);
         let is_routers = matches!(self.port.role, Role::Routers { .. });
-        self.switch.world.port(*to).filter(|_| may_be_cut && !is_routers)?.mtu
+        self.switch.world.port(*to).filter(|to| may_be_cut && !is_routers && !to.way_out)?.mtu
     }
 
     /// The rest of its way, as a frame of the router's.

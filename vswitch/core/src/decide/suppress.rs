@@ -23,28 +23,33 @@ impl<'a> Relay<'a> {
         if matches!(self.port.role, Role::Routers { .. }) {
             return None;
         }
-        let target = self.asks_for()?;
+        let (asker, target) = self.asks_for()?;
         let (switch, src) = (self.switch, self.frame.view.link.src);
-        let is_others = || {
-            let known = switch.neighbours.find(self.class.vlan, target, switch.now, switch.learning);
+        let is_others = |address, uses| {
+            let known = switch.neighbours.find(self.class.vlan, address, switch.now, uses);
             known.is_some_and(|mac| mac != src)
         };
+        if is_others(asker, false) {
+            // Two say that they have it: the other one is to hear that, and may defend it (RFC 5227 §2.4).
+            return None;
+        }
         let router = routing.router(interface);
-        (interface.has(target) || is_others())
+        (interface.has(target) || is_others(target, switch.learning))
             .then(|| Some((switch.world.port(routing.port.index())?, router, target)))?
     }
 
-    /// The address whose owner it asks for. One that asks for its own address tells others of it (RFC 5227 §3).
-    fn asks_for(&self) -> Option<IpAddr> {
+    /// Who asks, and the address whose owner it asks for. One that asks for its own address tells others of it (RFC 5227 §3).
+    fn asks_for(&self) -> Option<(IpAddr, IpAddr)> {
         let head = self.frame.head();
         match (head.network, head.transport) {
             (Network::Arp(arp), _) => {
-                (arp.operation == REQUEST && arp.sender != arp.target).then_some(arp.target.into())
+                let ends = (arp.sender.into(), arp.target.into());
+                (arp.operation == REQUEST && arp.sender != arp.target).then_some(ends)
             }
-            (Network::Ipv6(_), Transport::Icmpv6 { kind: SOLICITATION, .. }) => {
+            (Network::Ipv6(ip), Transport::Icmpv6 { kind: SOLICITATION, .. }) => {
                 let message = self.frame.view.bytes.get(usize::from(head.transport_at?)..)?;
                 let target = Ipv6Addr::from(*message.get(TARGET..)?.first_chunk::<16>()?);
-                Some(target.into())
+                Some((ip.src.into(), target.into()))
             }
             _ => None,
         }

@@ -43,8 +43,8 @@ pub struct World {
     hits: RuleHits,
     log: Option<Log>,
     routing: Option<Routing>,
-    /// Whether any port is patient.
-    is_patient: bool,
+    /// Whether any port is a way out.
+    has_way_out: bool,
 }
 
 /// The switch's end of one interface.
@@ -62,8 +62,8 @@ pub struct Port {
     pub(crate) is_plain: bool,
     /// Whether it is up and has no limit that each frame is held against: then frames that are alike may be decided together.
     pub(crate) takes_rows: bool,
-    /// Whether frames from and for it wait, for a while, until there is room for them where they go.
-    pub patient: bool,
+    /// Whether its frames become sockets of the host's.
+    pub way_out: bool,
     /// The largest frame payload, in bytes; none: no limit.
     pub mtu: Option<u16>,
     /// How many addresses may be learned on it at most.
@@ -176,10 +176,10 @@ impl World {
         self.ports().filter(|port| port.mtu.is_some()).filter(has_vlan).filter_map(|port| port.mtu).min()
     }
 
-    /// Whether any port is [patient](Port::patient).
+    /// Whether any port is a [way out](Port::way_out).
     #[inline(always)]
-    pub fn is_patient(&self) -> bool {
-        self.is_patient
+    pub fn has_way_out(&self) -> bool {
+        self.has_way_out
     }
 
     /// All ports, in order of their places.

@@ -35,7 +35,7 @@ impl Speaker {
         let asks_others = arp.operation == REQUEST && !for_us && arp.sender != arp.target;
         if interface.said.neigh_suppress && asks_others {
             if is_neighbours {
-                self.learn_unasked(routing, (vlan, sender), arp.sender_mac, now);
+                self.learn_asker(routing, (vlan, sender), arp.sender_mac, now);
             }
             let back = heard.back();
             return self.answer_for(heard, arp.target.into(), now, |src| {

@@ -2,7 +2,7 @@
 //!
 //! They are cut for the port of their VLAN that takes the fewest bytes: whose port the neighbour's is only the switch knows.
 
-use super::{Heard, Lost, Speaker, link, own};
+use super::{Heard, Lost, QUEUED, Speaker, forward::lost, link, own};
 use vswitch_core::{
     build,
     checksum::Sum,
@@ -20,6 +20,9 @@ const FRAGMENT: usize = 6;
 const HOPS: usize = 8;
 const CHECKSUM: usize = 10;
 const OPTIONS: usize = 20;
+
+/// Bytes of the longest header.
+const LONGEST_HEADER: usize = 60;
 
 /// That more fragments follow, and the greatest offset, in eights of bytes.
 const MORE: u16 = 0x2000;
@@ -39,24 +42,35 @@ impl Speaker {
             && mtu.zip(own::packet(&heard)).is_some_and(|(mtu, packet)| packet.len() > usize::from(mtu))
     }
 
-    /// Passes on a packet that is too long.
-    pub(super) fn go_on_in_pieces(&mut self, heard: Heard<'_>, now: Instant) -> Result<(), Lost> {
+    /// Passes on a packet that is too long into that VLAN.
+    pub(super) fn go_on_in_pieces(&mut self, heard: Heard<'_>, to: VlanId, now: Instant) -> Result<(), Lost> {
+        let packet = own::packet(&heard).ok_or(Lost::Malformed)?;
+        let mtu = self.segments.get(&to).and_then(|segment| segment.mtu).map_or(usize::MAX, usize::from);
+        // Each has the longest header that there may be, at most.
+        let pieces = packet.len().div_ceil(mtu.saturating_sub(LONGEST_HEADER).max(8) & !7);
         let segment = self.segments.get(&heard.vlan).ok_or(Lost::NoGateway)?;
-        if !segment.cuts.take(heard.head.link.src, now) {
+        if !segment.cuts.take_many(pieces as u64, heard.head.link.src, now) {
             return Err(Lost::Rate);
         }
+        // What others are to be told has room still.
+        if self.queue.len() + pieces > QUEUED / 2 {
+            return Err(Lost::QueueFull);
+        }
+        let mut packet = packet.to_vec();
         let Self { neighbours, connections, .. } = self;
         let world = self.world.as_ref().ok_or(Lost::NoGateway)?;
         let routers = Routers { world, connections, neighbours, now, learning: true };
         let decided = routers.pass_on(heard.vlan, (&heard.view(), heard.head), &mut NoTrace);
-        let Some(AtRouter::Onward { vlan, mac, translation }) = decided else { return Err(Lost::Changed) };
-        let mut packet = own::packet(&heard).ok_or(Lost::Malformed)?.to_vec();
+        let (vlan, mac, translation) = match decided {
+            Some(AtRouter::Onward { vlan, mac, translation }) if vlan == to => (vlan, mac, translation),
+            Some(AtRouter::Dropped(reason)) => return Err(lost(reason)),
+            _ => return Err(Lost::Changed),
+        };
         if let Some(translation) = translation {
             translation.apply(&mut packet, Checksum::Complete);
         }
         // Somebody decided that there are some left.
         packet[HOPS] -= 1;
-        let mtu = self.segments.get(&vlan).and_then(|segment| segment.mtu).map_or(usize::MAX, usize::from);
         let pieces = fragments(&packet, mtu).ok_or(Lost::Malformed)?;
         let link = link(heard.routing, vlan, mac);
         let are_said = pieces.iter().all(|piece| self.say(build::raw(link, ethertype::IPV4, piece)));

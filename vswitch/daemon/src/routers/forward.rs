@@ -49,12 +49,7 @@ impl Speaker {
         let world = self.world.as_ref().ok_or(Lost::NoGateway)?;
         let Self { neighbours, connections, .. } = self;
         let routers = Routers { world, connections, neighbours, now, learning: true };
-        routers.waits_for(heard.vlan, (&heard.view(), heard.head)).map_err(|reason| match reason {
-            DropReason::Martian => Lost::Martian,
-            DropReason::TtlExceeded => Lost::TtlExceeded,
-            DropReason::BadIpHeader | DropReason::SourceRoute => Lost::Malformed,
-            _ => Lost::NoRoute,
-        })
+        routers.waits_for(heard.vlan, (&heard.view(), heard.head)).map_err(lost)
     }
 
     /// Keeps a packet until its next hop is known; lets it go on if that is known meanwhile.
@@ -64,7 +59,7 @@ impl Speaker {
                 heard.routing.interface(vlan).ok_or(Lost::NoRoute)?;
                 self.hold(heard, (vlan, next), now)
             }
-            Waits::NoMore(to) if self.is_too_long(heard, to) => self.go_on_in_pieces(heard, now),
+            Waits::NoMore(to) if self.is_too_long(heard, to) => self.go_on_in_pieces(heard, to, now),
             Waits::NoMore(_) => {
                 self.counts.forwarded += u64::from(self.say(heard.frame.to_vec()));
                 Ok(())
@@ -83,5 +78,16 @@ impl Speaker {
             return;
         };
         then(self, Heard { routing, interface, vlan, head: &head, frame });
+    }
+}
+
+/// What a router's reason is here.
+pub(super) const fn lost(reason: DropReason) -> Lost {
+    match reason {
+        DropReason::Martian => Lost::Martian,
+        DropReason::TtlExceeded => Lost::TtlExceeded,
+        DropReason::BadIpHeader | DropReason::SourceRoute => Lost::Malformed,
+        DropReason::NatExhausted | DropReason::NatInvalid | DropReason::NatFragment => Lost::NotOurs,
+        _ => Lost::NoRoute,
     }
 }

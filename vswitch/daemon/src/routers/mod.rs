@@ -552,7 +552,7 @@ impl Speaker {
     }
 }
 
-/// Both addresses and the VLAN of a frame that waits to be sent: the one or the other is the routers' own.
+/// Both addresses and the VLAN of a frame that waits to be sent. But for answers for neighbours the one or the other is the routers' own.
 fn link_of(frame: &[u8]) -> Option<([Option<MacAddr>; 2], VlanId)> {
     let mac = |at: usize| frame.get(at..)?.first_chunk().copied().map(MacAddr::new);
     let [high, low] = *frame.get(14..)?.first_chunk()?;

@@ -185,7 +185,7 @@ impl Speaker {
             return Err(Lost::NotOurs);
         }
         if let Some(mac) = asked.source_mac.filter(|_| routing.is_neighbours(vlan, ip.src.into())) {
-            self.learn_unasked(routing, (vlan, ip.src.into()), mac, now);
+            self.learn_asker(routing, (vlan, ip.src.into()), mac, now);
         }
         let back = heard.back();
         self.answer_for(heard, asked.target.into(), now, |src| {

@@ -15,8 +15,8 @@ const PER_SECOND: NonZeroU64 = NonZeroU64::new(1000).expect("it is not zero");
 /// Messages of DHCP clients a second that are heard, for one share: each costs more than other answers, and a client that is not heard asks again.
 const DHCP_PER_SECOND: NonZeroU64 = NonZeroU64::new(64).expect("it is not zero");
 
-/// Packets a second that are cut, for one share.
-const CUTS_PER_SECOND: NonZeroU64 = NonZeroU64::new(10_000).expect("it is not zero");
+/// Fragments a second that are cut, for one share.
+const CUTS_PER_SECOND: NonZeroU64 = NonZeroU64::new(20_000).expect("it is not zero");
 
 /// Shares that a VLAN has: its stations are spread over them, so that one who asks too often takes nothing from most others.
 const SHARES: usize = 32;
@@ -24,7 +24,7 @@ const SHARES: usize = 32;
 /// Questions a second: more than may be under way, so that each is asked at last.
 const ASKS_PER_SECOND: NonZeroU64 = NonZeroU64::new(200).expect("it is not zero");
 
-/// In what time as many come as may go at once: 100 answers, 100 errors, 1000 packets that are cut, 64 messages of DHCP clients, 100 questions.
+/// In what time as many come as may go at once: 100 answers, 100 errors, 2000 fragments, 64 messages of DHCP clients, 100 questions.
 const AT_ONCE: Duration = Duration::from_millis(100);
 const DHCP_AT_ONCE: Duration = Duration::from_secs(1);
 const ASKS_AT_ONCE: Duration = Duration::from_millis(500);
@@ -50,7 +50,12 @@ impl Shares {
 
     /// Whether one more may be said to this station; then it is.
     pub(super) fn take(&self, station: MacAddr, now: Instant) -> bool {
-        self.bucket(station).take(1, now)
+        self.take_many(1, station, now)
+    }
+
+    /// The same of so many.
+    pub(super) fn take_many(&self, count: u64, station: MacAddr, now: Instant) -> bool {
+        self.bucket(station).take(count, now)
     }
 
     /// Whether one more may be said to this station: before an answer is looked for that costs much.
@@ -75,7 +80,7 @@ pub(super) struct Segment {
     pub(super) answers: Shares,
     pub(super) errors: Shares,
     pub(super) asks: Bucket,
-    /// Packets from here that are cut.
+    /// Fragments that packets from here are cut into.
     pub(super) cuts: Shares,
     /// Bytes that a packet may have which goes on into this VLAN; none: as many as a frame carries.
     pub(super) mtu: Option<u16>,

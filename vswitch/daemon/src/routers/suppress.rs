@@ -2,7 +2,7 @@
 
 use super::{Heard, Key, Lost, Speaker};
 use std::net::IpAddr;
-use vswitch_core::{clock::Instant, mac::MacAddr};
+use vswitch_core::{clock::Instant, mac::MacAddr, route::Routing};
 
 impl Speaker {
     /// Somebody asks for a neighbour; `answer` is what is said if it has that MAC address.
@@ -26,6 +26,13 @@ impl Speaker {
             }
             None if self.is_expected(heard, key, now) => self.seek(heard.routing, key, heard.vlan, now),
             None => Err(Lost::NotOurs),
+        }
+    }
+
+    /// Learns of who asked, but nothing else of an address that is known: who has that is asked when its time comes, or tells all.
+    pub(super) fn learn_asker(&mut self, routing: &Routing, key: Key, mac: MacAddr, now: Instant) {
+        if self.knows(key, now).is_none_or(|known| known == mac) {
+            self.learn_unasked(routing, key, mac, now);
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
     budget::{self, Budget},
     captures::Captures,
     losses::Losses,
-    patience::{self, has_room},
+    patience::{self, InVain, Need, has_room},
     ports::{Life, Ports},
     watches::Watches,
 };
@@ -33,6 +33,7 @@ use vswitch_core::{
     drop_reason::DropReason,
     head::{self, HEAD_BYTES},
     route::{Rewrite, Translations},
+    world::{Port, Role},
 };
 
 // The backend copies as much of a frame as the switch may judge.
@@ -153,6 +154,7 @@ pub(super) struct Batch {
     untold: Vec<Untold>,
     /// Whether the last one waits for room, as if it had not been taken.
     waits: bool,
+    in_vain: InVain,
 }
 
 impl Batch {
@@ -167,9 +169,17 @@ impl Batch {
         captures: &mut Captures,
         recorder: &mut Recorder,
     ) -> Result<usize, PortFault> {
+        self.waits = false;
         let budget = ports.sources.budget(which);
         let Some(source) = ports.sources.get_mut(which) else { return Ok(0) };
         let port = source.port;
+        if let Some(need) = source.patience.waits_for(switch.now) {
+            let rings = ports.destinations.get(usize::from(need.port)).map_or(&[][..], Vec::as_slice);
+            if !has_room(rings, port, need.buffers) {
+                self.waits = true;
+                return Ok(0);
+            }
+        }
         let (to, place) = source.toward;
         let to = ports.destinations.get(usize::from(to)).and_then(|rings| rings.get(usize::from(place)));
         if source.ring.harvest_and(budget.frames, || to.into_iter().for_each(|to| to.foresee()))? == 0 {
@@ -185,10 +195,11 @@ impl Batch {
         #[cfg(feature = "injection")]
         super::injection::panic_if_asked(&mut ports.lives, port);
         self.decide(switch, port, &source.ring, watches, budget);
-        if switch.world.is_patient() && !watches.any() {
+        if switch.world.has_way_out() && !watches.any() {
             let short = self.short(switch, port, &source.ring, &ports.destinations);
-            if source.patience.waits(short, switch.now) {
-                // What was decided is forgotten, and decided anew.
+            if source.patience.waits(short, &mut self.in_vain, switch.now) {
+                // What was decided is forgotten, and decided anew when there is room; but what was learned is known then.
+                self.losses.record_lessons(switch, port, &source.ring, recorder);
                 source.take_fewer(self.fates.frames);
                 self.fates = Fates::default();
                 self.waits = true;
@@ -235,7 +246,7 @@ impl Batch {
         self.waits
     }
 
-    /// The place of a port that has no room for what waits for it, if that is to wait.
+    /// What there is too little room for, if that is to wait.
     #[cold]
     fn short(
         &self,
@@ -243,21 +254,22 @@ impl Batch {
         sender: u16,
         from: &FromGuest,
         destinations: &[Vec<Arc<ToGuest>>],
-    ) -> Option<u16> {
-        let is_patient = |port: u16| switch.world.port(port).is_some_and(|port| port.patient);
-        let sends = is_patient(sender);
-        self.touched.iter().copied().find(|port| {
-            if !(sends || is_patient(*port)) {
-                return false;
+    ) -> Option<Need> {
+        let is = |port: u16, such: fn(&Port) -> bool| switch.world.port(port).is_some_and(such);
+        let sends = is(sender, |port| port.way_out);
+        // What routers answer and pass on for all VLANs waits for none of them.
+        if is(sender, |port| matches!(port.role, Role::Routers { .. })) {
+            return None;
+        }
+        self.touched.iter().find_map(|port| {
+            if !(sends || is(*port, |port| port.way_out)) || self.in_vain.has(*port, switch.now) {
+                return None;
             }
             let heap = &self.heaps[usize::from(*port)];
-            let bytes = if self.offloads.none() {
-                0
-            } else {
-                patience::bytes(from, heap.runs.iter().map(|run| run.frames.clone()))
-            };
+            let frames = || heap.runs.iter().flat_map(|run| from.lens(run.frames.clone())).map(u64::from);
+            let bytes = if self.offloads.none() { 0 } else { frames().sum() };
             let rings = destinations.get(usize::from(*port)).map_or(&[][..], Vec::as_slice);
-            rings.iter().any(|to| !has_room(to, sender, heap.frames, bytes))
+            patience::short((*port, rings), sender, heap.frames, bytes)
         })
     }
 
@@ -308,8 +320,8 @@ impl Batch {
     #[inline(always)]
     fn begin(&mut self, ports: usize) {
         self.fates = Fates::default();
-        self.waits = false;
         self.copies.clear();
+        self.in_vain.of(ports);
         if self.heaps.len() < ports {
             self.heaps.resize_with(ports, Heap::default);
         }

@@ -101,20 +101,38 @@ impl Losses {
             let frame = ring.frame(place);
             (frame.head(), frame.len())
         };
+        self.record_lessons(switch, port, ring, recorder);
         let port = id(port);
-        for &(place, Lesson { switch, vlan, learned }) in &self.lessons {
-            // Another worker was at it: the next frame teaches the same.
-            if learned != Learned::Refused(Refusal::Busy) {
-                let event = Event::Learned { port, switch, vlan, what: learned.into() };
-                recorder.frames(moment, event, place..place + 1, frame);
-            }
-        }
         for &Loss { first, end, at, reason } in &self.all {
             let event = match reason.side() {
                 Side::Ingress => Event::Dropped { port, reason },
                 Side::Egress => Event::Lost { port, to: id(at), reason },
             };
             recorder.frames(moment, event, first..end, frame);
+        }
+    }
+
+    /// The same of what was learned alone.
+    #[cold]
+    pub(super) fn record_lessons(
+        &self,
+        switch: &Switch<'_>,
+        port: u16,
+        ring: &FromGuest,
+        recorder: &mut Recorder,
+    ) {
+        let moment = Moment { at: switch.now, epoch: switch.world.epoch() };
+        let port = switch.world.port(port).map_or(PortId::new(port, 0), |port| port.id);
+        let frame = |place| {
+            let frame = ring.frame(place);
+            (frame.head(), frame.len())
+        };
+        for &(place, Lesson { switch, vlan, learned }) in &self.lessons {
+            // Another worker was at it: the next frame teaches the same.
+            if learned != Learned::Refused(Refusal::Busy) {
+                let event = Event::Learned { port, switch, vlan, what: learned.into() };
+                recorder.frames(moment, event, place..place + 1, frame);
+            }
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) fn description(ports: &[Link]) -> Description {
         limits: None,
         mac_limit: 1024,
         sealed_memory: false,
-        patient: false,
+        way_out: false,
         up: true,
         link: link.clone(),
         origin: HERE,

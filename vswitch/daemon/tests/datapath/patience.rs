@@ -12,11 +12,11 @@ use vswitchd::worker::Turn;
 const RING: u16 = 64;
 const FRAMES: usize = 1000;
 
-/// Four stations in one VLAN that know each other; that of port 0 is patient, if any is.
-fn rig(patient: bool) -> Rig {
+/// Four stations in one VLAN that know each other; that of port 0 is a way out, if any is.
+fn rig(way_out: bool) -> Rig {
     let config = Config { ring_size: RingSize::new(RING).unwrap(), ..Config::default() };
     let mut said = description(&vec![access(10); 4]);
-    said.ports[0].as_mut().expect("it is there").patient = patient;
+    said.ports[0].as_mut().expect("it is there").way_out = way_out;
     let mut rig = Rig::new(&said, &config);
     (0..4).for_each(|place| rig.teach(place, vlan(10), mac(place.into())));
     rig
@@ -53,7 +53,7 @@ fn arrive(rig: &mut Rig, from: usize, to: usize) -> usize {
 }
 
 #[test]
-fn frames_from_and_for_a_patient_port_wait_for_a_slow_receiver() {
+fn frames_from_and_for_a_way_out_wait_for_a_slow_receiver() {
     for (from, to) in [(0, 1), (1, 0)] {
         assert_eq!(arrive(&mut rig(true), from, to), FRAMES);
         assert!(arrive(&mut rig(false), from, to) < FRAMES, "others' are lost, as ever");

@@ -120,11 +120,13 @@ impl ToGuest {
         Published { old, new }
     }
 
-    /// How many of the buffers that are available now `sender` may have; see [`ToGuest::reserve`].
-    pub fn room(&self, sender: u16) -> u16 {
+    /// How many of the buffers that are available now `sender` may have; see [`ToGuest::reserve`]. None if the guest never had any here: a queue that it
+    /// does not use.
+    pub fn room(&self, sender: u16) -> Option<u16> {
         self.state.with(|state| {
-            let available = self.ring.avail_index().wrapping_sub(state.next_avail);
-            state.shares.of(sender, available.min(self.size()))
+            let index = self.ring.avail_index();
+            let available = index.wrapping_sub(state.next_avail).min(self.size());
+            (index > 0 || state.next_avail > 0).then(|| state.shares.of(sender, available))
         })
     }
 

@@ -109,7 +109,7 @@ impl Lab {
             limits: None,
             mac_limit: 1000,
             sealed_memory: false,
-            patient: false,
+            way_out: false,
             up: true,
             link,
             origin,

@@ -81,9 +81,21 @@ impl Pool {
         self.by_client.clear();
         self.by_name.clear();
         self.by_end.clear();
+        // Of several that a client had the one that it has for longest is put last, and holds.
+        let mut leases: Vec<_> = leases.into_iter().collect();
+        leases.sort_by_key(|(_, lease)| lease.until);
         for (address, lease) in leases {
-            if self.may_have(lease.mac, address) {
-                self.put(address, lease);
+            if !self.may_have(lease.mac, address) {
+                continue;
+            }
+            match lease.state {
+                State::Offered | State::Bound => self.put(address, lease),
+                State::Declined | State::InUse => self.note(address, lease),
+            }
+        }
+        for (address, lease) in &self.by_address {
+            if lease.state == State::InUse {
+                self.by_client.entry(lease.mac).or_insert(*address);
             }
         }
     }

@@ -82,7 +82,11 @@ impl Dhcp {
         let probe = self.probes.remove(&(vlan, client))?;
         self.counts.conflicts += 1;
         self.counts.changes += 1;
-        self.servers.get_mut(&vlan)?.pool.in_use(mac, address, now);
+        let pool = &mut self.servers.get_mut(&vlan)?.pool;
+        // Another client may have renewed it meanwhile: then it is that one's, whoever else speaks for it.
+        if pool.bound(address, now).is_none() {
+            pool.in_use(mac, address, now);
+        }
         // It gets another, or is told that it cannot have that.
         self.judge(vlan, probe.asked.clone(), Some(probe), now, owner)
     }

@@ -58,7 +58,7 @@ pub(crate) fn description(routers: Vec<Router>) -> Description {
             queues: 1,
             mac_limit: 1000,
             sealed_memory: false,
-            patient: false,
+            way_out: false,
             firewall: None,
             limits: None,
             up: true,
