@@ -262,14 +262,15 @@ impl Batch {
             return None;
         }
         self.touched.iter().find_map(|port| {
-            if !(sends || is(*port, |port| port.way_out)) || self.in_vain.has(*port, switch.now) {
+            let way_out = is(*port, |port| port.way_out);
+            if !(sends || way_out) || self.in_vain.has(*port, switch.now) {
                 return None;
             }
             let heap = &self.heaps[usize::from(*port)];
             let frames = || heap.runs.iter().flat_map(|run| from.lens(run.frames.clone())).map(u64::from);
             let bytes = if self.offloads.none() { 0 } else { frames().sum() };
             let rings = destinations.get(usize::from(*port)).map_or(&[][..], Vec::as_slice);
-            patience::short((*port, rings), sender, heap.frames, bytes)
+            patience::short((*port, way_out, rings), sender, heap.frames, bytes)
         })
     }
 
