@@ -102,11 +102,10 @@ impl<B: Bits, A: Copy + PartialEq> Table<B, A> {
         };
         table.root = table.lay(ranges);
         table.starts.extend([Start { at: 0, answer: ranges[0].answer }; 1 + WITHIN]);
-        // What grew stands in the pages that it began with; what is made as long as it is at once may have large ones.
-        table.grids = table.grids.as_slice().to_vec();
-        table.cells = table.cells.as_slice().to_vec();
-        table.starts = table.starts.as_slice().to_vec();
-        table.patterns = table.patterns.as_slice().to_vec();
+        table.grids.shrink_to_fit();
+        table.cells.shrink_to_fit();
+        table.starts.shrink_to_fit();
+        table.patterns.shrink_to_fit();
         table
     }
 
