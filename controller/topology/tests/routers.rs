@@ -320,3 +320,15 @@ fn only_a_gateway_can_answer_for_neighbours() {
     let report = try_plan(&file("")).expect_err("nobody would answer");
     assert_eq!(report.errors[0].code, Code::NeedsKey, "{report}");
 }
+
+#[test]
+fn a_lab_that_is_called_otherwise_has_that_name_in_its_domain_and_its_mac_addresses() {
+    let text = with_routes("");
+    let named =
+        |name| topology::load_as(name, &text, "lab.vnet.yaml", Path::new("/")).expect("it is well said").plan;
+    let (own, other) = (named(None), named(Some("other")));
+    assert_eq!((own.description.lab == "other", &other.description.lab[..]), (false, "other"));
+    let macs =
+        |plan: &Plan| -> Vec<_> { plan.description.ports.iter().flatten().map(|port| port.mac).collect() };
+    assert!(macs(&own).iter().zip(macs(&other)).all(|(own, other)| *own != other), "none is the same");
+}

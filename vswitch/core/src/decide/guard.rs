@@ -23,13 +23,13 @@ mod dhcp {
 }
 
 /// ICMPv6 types (RFC 2710 §3, RFC 3810 §5.2, RFC 4861 §4).
-mod icmpv6 {
+pub(super) mod icmpv6 {
     pub(super) const LISTENER_QUERY: u8 = 130;
     pub(super) const LISTENER_REPORT: u8 = 131;
     pub(super) const LISTENER_DONE: u8 = 132;
     pub(super) const ROUTER_SOLICITATION: u8 = 133;
     pub(super) const ROUTER_ADVERTISEMENT: u8 = 134;
-    pub(super) const NEIGHBOUR_SOLICITATION: u8 = 135;
+    pub(in crate::decide) const NEIGHBOUR_SOLICITATION: u8 = 135;
     pub(super) const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
     pub(super) const REDIRECT: u8 = 137;
     pub(super) const LISTENER_REPORT_V2: u8 = 143;
@@ -48,7 +48,7 @@ mod igmp {
 }
 
 /// ARP operations (RFC 826).
-const ARP_REQUEST: u16 = 1;
+pub(super) const ARP_REQUEST: u16 = 1;
 const ARP_REPLY: u16 = 2;
 
 /// Whether a guest may send the frame with this head, whatever its rules say.

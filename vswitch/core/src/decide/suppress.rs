@@ -1,6 +1,9 @@
 //! Questions for neighbours that a gateway answers, so that nobody else in the VLAN hears them (`neigh-suppress`).
 
-use super::Relay;
+use super::{
+    Relay,
+    guard::{ARP_REQUEST, icmpv6::NEIGHBOUR_SOLICITATION},
+};
 use crate::{
     head::{Network, Transport},
     route::Router,
@@ -8,9 +11,7 @@ use crate::{
 };
 use std::net::{IpAddr, Ipv6Addr};
 
-/// An ARP request (RFC 826), and a neighbour solicitation with its target (RFC 4861 §4.3).
-const REQUEST: u16 = 1;
-const SOLICITATION: u8 = 135;
+/// Where a neighbour solicitation has its target (RFC 4861 §4.3).
 const TARGET: usize = 8;
 
 impl<'a> Relay<'a> {
@@ -34,8 +35,9 @@ impl<'a> Relay<'a> {
             return None;
         }
         let router = routing.router(interface);
-        (interface.has(target) || is_others(target, switch.learning))
-            .then(|| Some((switch.world.port(routing.port.index())?, router, target)))?
+        let answers = interface.has(target) || is_others(target, switch.learning);
+        let port = switch.world.port(routing.port.index()).filter(|_| answers)?;
+        Some((port, router, target))
     }
 
     /// Who asks, and the address whose owner it asks for. One that asks for its own address tells others of it (RFC 5227 §3).
@@ -44,9 +46,9 @@ impl<'a> Relay<'a> {
         match (head.network, head.transport) {
             (Network::Arp(arp), _) => {
                 let ends = (arp.sender.into(), arp.target.into());
-                (arp.operation == REQUEST && arp.sender != arp.target).then_some(ends)
+                (arp.operation == ARP_REQUEST && arp.sender != arp.target).then_some(ends)
             }
-            (Network::Ipv6(ip), Transport::Icmpv6 { kind: SOLICITATION, .. }) => {
+            (Network::Ipv6(ip), Transport::Icmpv6 { kind: NEIGHBOUR_SOLICITATION, .. }) => {
                 let message = self.frame.view.bytes.get(usize::from(head.transport_at?)..)?;
                 let target = Ipv6Addr::from(*message.get(TARGET..)?.first_chunk::<16>()?);
                 Some((ip.src.into(), target.into()))

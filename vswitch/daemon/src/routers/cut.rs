@@ -34,18 +34,22 @@ const NOTHING: u8 = 1;
 const COPIED: u8 = 0x80;
 
 impl Speaker {
-    /// Whether a packet has to be cut that goes on into that VLAN, and may be.
-    pub(super) fn is_too_long(&self, heard: Heard<'_>, to: VlanId) -> bool {
-        let Network::Ipv4(ip) = heard.head.network else { return false };
-        let mtu = self.segments.get(&to).and_then(|segment| segment.mtu);
-        !ip.dont_fragment
-            && mtu.zip(own::packet(&heard)).is_some_and(|(mtu, packet)| packet.len() > usize::from(mtu))
+    /// The bytes that a packet may have which goes on into that VLAN, if it has more, and may be cut.
+    pub(super) fn too_long_for(&self, heard: Heard<'_>, to: VlanId) -> Option<usize> {
+        let Network::Ipv4(ip) = heard.head.network else { return None };
+        let mtu = self.segments.get(&to)?.mtu.map(usize::from)?;
+        let is_too_long = !ip.dont_fragment && own::packet(&heard)?.len() > mtu;
+        is_too_long.then_some(mtu)
     }
 
-    /// Passes on a packet that is too long into that VLAN.
-    pub(super) fn go_on_in_pieces(&mut self, heard: Heard<'_>, to: VlanId, now: Instant) -> Result<(), Lost> {
+    /// Passes on a packet into that VLAN in pieces of so many bytes.
+    pub(super) fn go_on_in_pieces(
+        &mut self,
+        heard: Heard<'_>,
+        (to, mtu): (VlanId, usize),
+        now: Instant,
+    ) -> Result<(), Lost> {
         let packet = own::packet(&heard).ok_or(Lost::Malformed)?;
-        let mtu = self.segments.get(&to).and_then(|segment| segment.mtu).map_or(usize::MAX, usize::from);
         // Each has the longest header that there may be, at most.
         let pieces = packet.len().div_ceil(mtu.saturating_sub(LONGEST_HEADER).max(8) & !7);
         let segment = self.segments.get(&heard.vlan).ok_or(Lost::NoGateway)?;

@@ -59,8 +59,10 @@ impl Speaker {
                 heard.routing.interface(vlan).ok_or(Lost::NoRoute)?;
                 self.hold(heard, (vlan, next), now)
             }
-            Waits::NoMore(to) if self.is_too_long(heard, to) => self.go_on_in_pieces(heard, to, now),
-            Waits::NoMore(_) => {
+            Waits::NoMore(to) => {
+                if let Some(mtu) = self.too_long_for(heard, to) {
+                    return self.go_on_in_pieces(heard, (to, mtu), now);
+                }
                 self.counts.forwarded += u64::from(self.say(heard.frame.to_vec()));
                 Ok(())
             }

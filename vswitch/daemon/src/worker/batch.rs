@@ -322,7 +322,7 @@ impl Batch {
     fn begin(&mut self, ports: usize) {
         self.fates = Fates::default();
         self.copies.clear();
-        self.in_vain.of(ports);
+        self.in_vain.grow(ports);
         if self.heaps.len() < ports {
             self.heaps.resize_with(ports, Heap::default);
         }

@@ -95,20 +95,14 @@ impl Losses {
     /// Tells the recorder what was lost and learned of the frames in `ring`, which came in by `port`.
     #[cold]
     pub(super) fn record(&self, switch: &Switch<'_>, port: u16, ring: &FromGuest, recorder: &mut Recorder) {
-        let id = |index| switch.world.port(index).map_or(PortId::new(index, 0), |port| port.id);
-        let moment = Moment { at: switch.now, epoch: switch.world.epoch() };
-        let frame = |place| {
-            let frame = ring.frame(place);
-            (frame.head(), frame.len())
-        };
         self.record_lessons(switch, port, ring, recorder);
-        let port = id(port);
+        let (moment, port) = (moment(switch), id(switch, port));
         for &Loss { first, end, at, reason } in &self.all {
             let event = match reason.side() {
                 Side::Ingress => Event::Dropped { port, reason },
-                Side::Egress => Event::Lost { port, to: id(at), reason },
+                Side::Egress => Event::Lost { port, to: id(switch, at), reason },
             };
-            recorder.frames(moment, event, first..end, frame);
+            recorder.frames(moment, event, first..end, |place| shown(ring, place));
         }
     }
 
@@ -121,18 +115,27 @@ impl Losses {
         ring: &FromGuest,
         recorder: &mut Recorder,
     ) {
-        let moment = Moment { at: switch.now, epoch: switch.world.epoch() };
-        let port = switch.world.port(port).map_or(PortId::new(port, 0), |port| port.id);
-        let frame = |place| {
-            let frame = ring.frame(place);
-            (frame.head(), frame.len())
-        };
+        let (moment, port) = (moment(switch), id(switch, port));
         for &(place, Lesson { switch, vlan, learned }) in &self.lessons {
             // Another worker was at it: the next frame teaches the same.
             if learned != Learned::Refused(Refusal::Busy) {
                 let event = Event::Learned { port, switch, vlan, what: learned.into() };
-                recorder.frames(moment, event, place..place + 1, frame);
+                recorder.frames(moment, event, place..place + 1, |place| shown(ring, place));
             }
         }
     }
+}
+
+fn moment(switch: &Switch<'_>) -> Moment {
+    Moment { at: switch.now, epoch: switch.world.epoch() }
+}
+
+fn id(switch: &Switch<'_>, port: u16) -> PortId {
+    switch.world.port(port).map_or(PortId::new(port, 0), |port| port.id)
+}
+
+/// What is kept of the frame in this place.
+fn shown(ring: &FromGuest, place: usize) -> (&[u8], u32) {
+    let frame = ring.frame(place);
+    (frame.head(), frame.len())
 }

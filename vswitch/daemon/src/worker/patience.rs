@@ -67,9 +67,9 @@ impl Patience {
 }
 
 impl InVain {
-    /// There are so many ports.
+    /// Makes room for so many ports.
     #[inline(always)]
-    pub(super) fn of(&mut self, ports: usize) {
+    pub(super) fn grow(&mut self, ports: usize) {
         if self.0.len() < ports {
             self.0.resize(ports, Instant::ZERO);
         }
@@ -108,7 +108,7 @@ mod tests {
     fn a_receiver_is_waited_for_a_while_and_then_left_alone_for_longer() {
         let at = |millis| Instant::ZERO + Duration::from_millis(millis);
         let (mut patience, mut in_vain) = (Patience::default(), InVain::default());
-        in_vain.of(3);
+        in_vain.grow(3);
         let need = |port| Some(Need { port, buffers: 7, way_out: false });
         let mut waits = |short, millis| patience.waits(short, &mut in_vain, at(millis));
         assert!(waits(need(1), 0) && waits(need(1), 99));

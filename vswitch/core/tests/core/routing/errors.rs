@@ -80,9 +80,10 @@ fn who_sends_where_no_route_leads_is_told() {
 
 #[test]
 fn rfc_1191_what_is_too_big_for_the_next_vlan_is_told_with_its_mtu() {
-    let lab = |mtu| {
+    let lab = |mtu, way_out| {
         let mut lab = office();
-        lab.description.ports[usize::from(WEB1)].as_mut().expect("a port").mtu = Some(mtu);
+        let port = lab.description.ports[usize::from(WEB1)].as_mut().expect("a port");
+        (port.mtu, port.way_out) = (Some(mtu), way_out);
         let mut bench = lab.bench();
         bench.send(WEB1, &build::arp_request(link(2, GATEWAY), v4(20, 2), v4(20, 254)));
         bench.neighbours.set(vlan(20), v4(20, 2).into(), mac(2), bench.now);
@@ -97,7 +98,7 @@ fn rfc_1191_what_is_too_big_for_the_next_vlan_is_told_with_its_mtu() {
         };
         build::udp(link(1, GATEWAY), addresses, (4000, 53), &vec![7; len])
     };
-    let mut bench = lab(1300);
+    let mut bench = lab(1300, false);
     let (one, other): (IpAddr, IpAddr) = (v4(10, 1).into(), v4(20, 2).into());
     let whole = with_byte(frame(one, other, 1273), 6, 0x40);
     let answer = told(&mut bench, PC1, &whole).expect("it is told");
@@ -110,6 +111,11 @@ fn rfc_1191_what_is_too_big_for_the_next_vlan_is_told_with_its_mtu() {
     assert_eq!(only(&mut bench, PC1, &may_be_cut), (ROUTERS, tagged.clone()), "{}", bench.story());
     assert!(bench.story().contains("packets of at most 1300 bytes"), "{}", bench.story());
     assert_eq!(out(&mut bench, ROUTERS, &tagged), Err(DropReason::MtuExceeded), "what they say is cut");
+    assert_eq!(
+        out(&mut lab(1300, true), PC1, &may_be_cut),
+        Err(DropReason::MtuExceeded),
+        "it takes no fragments"
+    );
     let six = frame(v6(10, 1).into(), v6(20, 2).into(), 1253);
     let answer = told(&mut bench, PC1, &six).expect("it is told");
     assert_eq!(read(&answer, &six), (v6(10, 254).into(), v6(10, 1).into(), 2, 0, 1300));

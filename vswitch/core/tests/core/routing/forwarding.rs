@@ -42,6 +42,8 @@ fn each_step_of_the_way_is_told() {
     router default: the route to 10.0.20.0/24 (line 102) leads to 10.0.20.2 (02:00:00:00:00:02) in VLAN servers (20)
     FDB of sw1: 02:00:00:00:00:02 is on web1:eth0
     ");
+    only(&mut bench, PC1, &datagram(1, v6(10, 1), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0x77)));
+    assert!(bench.story().contains("fe80::77 is of this link alone"), "{}", bench.story());
     only(&mut bench, PC1, &datagram(1, v4(10, 1), v4(10, 254)));
     insta::assert_snapshot!(bench.story(), @r"
     came in at pc1:eth0 (line 2), 47 bytes, 02:00:00:00:00:01 -> 02:00:00:00:00:63, IPv4 10.0.10.1 > 10.0.10.254 UDP 4000 > 53

@@ -48,6 +48,11 @@ fn who_asks_for_a_known_neighbour_or_the_gateway_is_heard_by_routers_only() {
     for frame in told {
         assert_eq!(ports(&mut bench, &frame), all, "{frame:x?}");
     }
+    // Who asks in another's name is heard by all, and so by that one.
+    let forged = Ethernet { src: mac(6), dst: MacAddr::BROADCAST, tag: None };
+    bench.neighbours.set(vlan(10), v4(10, 8).into(), mac(8), bench.now);
+    assert_eq!(ports(&mut bench, &build::arp_request(forged, v4(10, 8), v4(10, 7))), all);
+    assert_eq!(ports(&mut bench, &build::arp_request(forged, v4(10, 9), v4(10, 7))), router_only);
     // Routers themselves ask all.
     let asks = Ethernet { src: mac(GATEWAY), dst: MacAddr::BROADCAST, tag: Some(Tci::from_bits(10)) };
     let frame = build::arp_request(asks, v4(10, 254), v4(10, 7));

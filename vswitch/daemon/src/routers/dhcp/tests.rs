@@ -698,6 +698,19 @@ fn who_answers_for_an_address_may_have_it_and_nobody_else() {
     }
 }
 
+#[test]
+fn who_renews_while_another_waits_for_its_address_keeps_it_whoever_else_speaks_for_it() {
+    let mut dhcp = server();
+    let wish = message(1, DhcpMessageType::Discover, |repr| repr.requested_ip = Some(ip(52)));
+    assert_eq!(at_once(&mut dhcp, 1, 0, &wish), Some(Next::Ask(ip(52))));
+    let renew = message(2, DhcpMessageType::Request, |repr| repr.client_ip = ip(52));
+    let acknowledged =
+        |next| matches!(next, Some(Next::Say(reply)) if read(&reply) == (DhcpMessageType::Ack, ip(52)));
+    assert!(acknowledged(at_once(&mut dhcp, 2, 0, &renew)));
+    assert_eq!(heard(&mut dhcp, ip(52), 9, 0), Some(Next::Ask(ip(50))), "another one for who waited");
+    assert!(acknowledged(at_once(&mut dhcp, 2, 1, &renew)));
+}
+
 /// What a client says that wants any address.
 fn asks_of(n: u8) -> Vec<u8> {
     message(n, DhcpMessageType::Discover, |_| {})

@@ -202,14 +202,17 @@ fn who_does_not_answer_or_refuses_is_followed_by_the_next_and_at_last_the_asker_
     bench.hear(&reply(20, NEAR, port, &said));
     assert_eq!(answered(&mut bench), (RCODE::NoError, 1));
 
-    let (_, port, said) = begin(&mut bench);
-    let mut refused = said.clone();
-    (refused[2], refused[3]) = (0x81, 5);
-    bench.hear(&says(20, NEAR, port, &refused));
-    bench.pass(0);
-    assert_eq!(asked(&mut bench), (FAR.into(), port, said));
-    bench.pass(2);
-    assert_eq!(answered(&mut bench), (RCODE::ServerFailure, 0));
+    // A failure, a kind of question that it does not know, a refusal.
+    for code in [2, 4, 5] {
+        let (_, port, said) = begin(&mut bench);
+        let mut refused = said.clone();
+        (refused[2], refused[3]) = (0x81, code);
+        bench.hear(&says(20, NEAR, port, &refused));
+        bench.pass(0);
+        assert_eq!(asked(&mut bench), (FAR.into(), port, said));
+        bench.pass(2);
+        assert_eq!(answered(&mut bench), (RCODE::ServerFailure, 0));
+    }
 }
 
 #[test]
