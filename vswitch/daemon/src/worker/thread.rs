@@ -8,15 +8,18 @@ use rustix::{
     thread::{CpuSet, sched_setaffinity},
 };
 use std::{
-    io,
-    sync::{Arc, mpsc},
-    thread::JoinHandle,
+    io, panic,
+    sync::{Arc, Once, mpsc},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 use vhost_net_backend::device::alarm::Alarm;
 use vswitch_core::{clock, firewall::connections::Connections, world::World};
 
 pub(super) const WAKE: Token = Token(0);
+
+/// What the names of workers' threads begin with.
+const NAME: &str = "worker-";
 
 /// How long a worker polls idle rings before it asks for kicks: about what a kick and a wake-up cost.
 const SPIN: Duration = Duration::from_micros(50);
@@ -46,12 +49,13 @@ impl WorkerThread {
         connections: Arc<Connections>,
         origin: Instant,
     ) -> io::Result<Self> {
+        tell_panics_in_a_line();
         let poll = Poll::new()?;
         let mailbox = Arc::new(Mailbox::new(&poll, WAKE)?);
         let registry = poll.registry().try_clone()?;
         let worker = Worker::new(mailbox.clone(), registry, world, tables, connections, origin);
         let (tell, told) = mpsc::channel();
-        let handle = std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+        let handle = thread::Builder::new().name(format!("{NAME}{number}")).spawn(move || {
             // Whoever started it waits for that.
             let _ = tell.send(cpu.filter(|cpu| pin(*cpu)));
             run(worker, poll, mode, origin);
@@ -69,6 +73,19 @@ impl Drop for WorkerThread {
             let _ = handle.join();
         }
     }
+}
+
+/// What a worker's thread says of a panic is a line, whatever the environment asks for: a trace takes long, as its names are
+/// read from a file of debugging information, and all ports of the worker would stand still meanwhile.
+fn tell_panics_in_a_line() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| match thread::current().name() {
+            Some(name) if name.starts_with(NAME) => eprintln!("{name}: {panic}"),
+            _ => others(panic),
+        }));
+    });
 }
 
 /// Binds the calling thread to `cpu`; false: there is none, or it may not be used.
@@ -102,7 +119,7 @@ fn run(mut worker: Worker, mut poll: Poll, mode: PollMode, origin: Instant) {
                 idle_since = None;
                 if frames == 0 {
                     // Who is waited for may need this CPU.
-                    std::thread::yield_now();
+                    thread::yield_now();
                 }
             }
             Turn::Idle if mode == PollMode::Always => std::hint::spin_loop(),

@@ -110,6 +110,21 @@ fn a_panic_stops_the_port_whose_frames_it_met_and_no_other() {
 }
 
 #[test]
+fn a_panic_is_told_in_a_line_so_that_other_ports_do_not_stand_still_for_a_trace() {
+    let this = std::env::current_exe().expect("a name");
+    let test = "forward::a_panic_stops_the_port_whose_frames_it_met_and_no_other";
+    let run = std::process::Command::new(this)
+        .args(["--exact", "--nocapture", test])
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success(), "{said}");
+    assert!(said.contains("worker-0: panicked at") && said.contains("injected by a test"), "{said}");
+    assert!(!said.contains("stack backtrace"), "{said}");
+}
+
+#[test]
 fn a_guest_that_goes_away_is_waited_for_and_comes_back() {
     let lab = Lab::new(&[access(10), access(10)]);
     let mut stays = lab.attach(0, &Config::default());
