@@ -221,7 +221,7 @@ impl Connections {
         at_once.unwrap_or_else(|| self.look_up_slowly(digest, from, event, epoch, second(now)))
     }
 
-    /// The same for what is neither a plain segment of an established connection nor UDP that was answered.
+    /// The same for what is neither a plain segment of an established connection nor UDP that only goes on.
     #[inline(never)]
     fn look_up_slowly(
         &self,

@@ -43,6 +43,29 @@ fn rows(table: &Connections, now: Instant) -> Vec<Row> {
 }
 
 #[test]
+fn datagrams_of_an_opener_go_on_together_before_they_are_answered_and_those_of_both_ends_after() {
+    let (table, key) = (table(64, 64), key(PORT, 17, 1));
+    let digest = table.digest(&key);
+    assert_eq!(open(&table, &key, OUT, &UDP, at(1)), Opened::New);
+    let takes = |from, epoch, now| {
+        table.run((digest, table.likely(digest)), from, epoch, at(now)).map(|run| run.takes(&[UDP; 3]).frames)
+    };
+    assert_eq!(
+        (takes(OUT, EPOCH, 31), takes(IN, EPOCH, 31)),
+        (Some(3), None),
+        "an answer says something new"
+    );
+    assert_eq!((takes(OUT, EPOCH, 32), takes(OUT, Epoch::new(8), 31)), (None, None), "over; other rules");
+    let run = table.run((digest, table.likely(digest)), OUT, EPOCH, at(20)).expect("it goes on");
+    let known = Answer::Known { state: State::Unreplied, opener: OUT };
+    assert_eq!(run.note(&run.takes(&[UDP])), Some(known));
+    assert_eq!(takes(OUT, EPOCH, 50), Some(3), "it lasts from its last datagram on");
+    let answered = Answer::Known { state: State::Replied, opener: OUT };
+    assert_eq!(look_up(&table, &key, IN, &UDP, at(50)), answered);
+    assert_eq!((takes(OUT, EPOCH, 170), takes(IN, EPOCH, 170)), (Some(3), Some(3)));
+}
+
+#[test]
 fn each_state_has_its_time() {
     let hour = 3600;
     let unreplied = key(PORT, 17, 1);
