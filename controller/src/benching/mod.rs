@@ -12,6 +12,7 @@ use bench::{
     frames::{FrameSize, MOST, Payload, Variety},
     machine,
     offload::Offload,
+    path::Route,
     report::Report,
 };
 use ends::Ends;
@@ -104,6 +105,7 @@ fn plan(request: &BenchRequest, cpus: &[u16]) -> Result<Plan, Failure> {
         offloads: vec![Offload::None],
         ring_size: None,
         variety: variety(request.flows, request.macs, request.vlans.into())?,
+        route: Route::default(),
         payload: Payload { dirty: request.dirty, read: request.read },
         ports: 2,
         busy_ports: 2,

@@ -260,6 +260,35 @@ fn a_series_compares_labs_that_differ_in_one_thing() {
 }
 
 #[test]
+fn frames_are_routed_and_translated_and_all_of_them_arrive_as_they_should() {
+    let lab = Lab::new();
+    let short = ["--seconds", "0.1", "--repeat", "2", "--no-limits"];
+    let series =
+        ["bench", "--sweep", "path=switched,routed,nat", "--frame-size", "64,imix", "--flows", "300"];
+    let report = lab.json(&[&series[..], &short[..4]].concat());
+    for series in report["series"].as_array().expect("two sizes") {
+        let columns = series["columns"].as_array().expect("columns");
+        let paths: Vec<_> = columns.iter().map(|column| &column["value"]).collect();
+        assert_eq!(paths, ["switched", "routed", "nat"]);
+        for column in columns {
+            for fault in FAULTS {
+                assert_eq!(column["row"][fault], 0, "{fault}: {column}");
+            }
+            assert!(column["mpps_ratio"].as_f64().is_some_and(|ratio| ratio > 0.0), "{column}");
+        }
+    }
+    let offloads = ["bench", "--path", "routed", "--offload", "checksum,segments", "--frame-size", "9000"];
+    let report = lab.json(&[&offloads[..], &short].concat());
+    assert_eq!(report["settings"]["path"], "routed");
+    for row in rows(&report) {
+        for fault in FAULTS {
+            assert_eq!(row[fault], 0, "{fault}: {row}");
+        }
+    }
+    lab.assert_gone();
+}
+
+#[test]
 fn any_two_sockets_are_measured_as_their_vmm_connecting_or_listening() {
     let lab = Lab::new();
     let text = "version: 1\nname: other\nswitches: { sw: {} }\nnodes:\n  \

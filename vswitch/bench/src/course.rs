@@ -7,6 +7,7 @@ use crate::{
     memcpy,
     neighbours::Neighbour,
     offload::Kind,
+    path::Route,
     plan::{Mode, Plan, WARM_UP},
     report::{self, Repetition, Row, Subject},
     ringcopy::{RingCopy, Work},
@@ -190,7 +191,7 @@ impl Rig<'_> {
             }
         };
         let ports = (0..self.plan.ports).map(port).collect::<Result<_, _>>()?;
-        Ok(self.load(kind, ports, self.plan.busy_ports))
+        Ok(self.load(kind, ports, self.plan.busy_ports, self.plan.route))
     }
 
     fn limit(&self, kind: Kind) -> Result<Limit, BenchError> {
@@ -201,7 +202,8 @@ impl Rig<'_> {
                 .map_err(|source| BenchError::Driver { port: "the copier".into(), source })
         };
         let ports = ends.into_iter().map(connect).collect::<Result<_, _>>()?;
-        let mut load = self.load(kind, ports, 2);
+        // Nothing is between the ends: what arrives is what was sent.
+        let mut load = self.load(kind, ports, 2, Route::default());
         copier.set_running(true);
         load.teach(self.cancel)?;
         copier.set_running(false);
@@ -213,12 +215,12 @@ impl Rig<'_> {
         Config { cancel: Some(self.cancel.clone()), ..self.plan.driver(kind, port, self.huge_pages) }
     }
 
-    fn load(&self, kind: Kind, ports: Vec<Driver>, busy: usize) -> Load {
+    fn load(&self, kind: Kind, ports: Vec<Driver>, busy: usize, route: Route) -> Load {
         let plan = self.plan;
         let ways = ways(busy, plan.two_directions);
         let ring_size = plan.ring_size(kind.size).entries();
         let frames = (kind, plan.variety, plan.payload);
-        Load::new(ports, &ways, frames, ring_size, (self.clock, plan.switch_cpu.is_none()))
+        Load::new(ports, &ways, (frames, route), ring_size, (self.clock, plan.switch_cpu.is_none()))
     }
 
     /// The trial whose figures are reported; what leads to its rate is no part of them.

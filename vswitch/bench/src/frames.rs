@@ -5,9 +5,10 @@
 //! `---------------- the head: 64 bytes untagged, one cache line, new for each frame -----------------'  fixed
 //! ```
 //! The UDP checksum (RFC 768) is the check value: it covers the stamp, the flow and the tail. Addresses are those that
-//! RFC 2544 appendix C.2.2 sets aside: 198.18.0.0/16 to 198.19.0.0/16, with the port's number in the low 16 bits. MAC
+//! RFC 2544 appendix C.2.2 sets aside: 198.18.0.0/16 to 198.19.0.0/16, with the port's number plus one in the low 16 bits. MAC
 //! addresses are locally administered: 02, the port's number, the station's number behind that port.
 
+use crate::path::{Labels, RECEIVERS, Route, SENDERS};
 use ::checksum::Sum;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -30,6 +31,7 @@ const TIME_MASK: u64 = (1 << 48) - 1;
 pub(crate) const TAG: usize = 4;
 const TPID: [u8; 2] = [0x81, 0x00];
 const IPV4: [u8; 2] = [0x08, 0x00];
+pub(crate) const ARP: [u8; 2] = [0x08, 0x06];
 const UDP: u8 = 17;
 pub(crate) const TCP: u8 = 6;
 /// The first UDP ports of flows: the dynamic ones (RFC 6335 §6).
@@ -193,7 +195,8 @@ struct Kind {
 /// The frames that one port sends to another.
 #[derive(Debug, Clone)]
 pub struct Stream {
-    from: u16,
+    /// The source address, as it is read.
+    source: u32,
     variety: Variety,
     tag: usize,
     tail: Box<[u8]>,
@@ -211,13 +214,24 @@ pub(crate) enum Seen {
     Strayed,
     /// A frame that says it is of a stream and is not as it was sent.
     Corrupt,
+    /// ARP of whoever frames come from: a gateway that answers, or asks.
+    Arp,
     /// No frame of the generator.
     Foreign,
 }
 
 impl Stream {
-    /// The frames from port `from` to port `to`.
-    pub fn new(from: u16, to: u16, size: FrameSize, variety: Variety) -> Self {
+    /// The frames from port `from` to port `to` as they are sent on a route.
+    pub fn sent(from: u16, to: u16, size: FrameSize, variety: Variety, route: Route) -> Self {
+        Self::labelled(from, size, variety, &route.sent(from, to))
+    }
+
+    /// The same frames as they arrive.
+    pub fn arriving(from: u16, to: u16, size: FrameSize, variety: Variety, route: Route) -> Self {
+        Self::labelled(from, size, variety, &route.arriving(from, to))
+    }
+
+    fn labelled(from: u16, size: FrameSize, variety: Variety, labels: &Labels) -> Self {
         let tag = if variety.vlans > 0 { TAG } else { 0 };
         let lens = size.on_ring();
         // A tail that differs from port to port: bytes of one stream in another's frame are found.
@@ -226,13 +240,13 @@ impl Stream {
         let round = lens.into_iter().map(|len| {
             let known = kinds.iter().position(|kind| kind.len == len);
             let place = known.unwrap_or_else(|| {
-                kinds.push(Kind::new(len, from, to, tag, &tail));
+                kinds.push(Kind::new(len, labels, tag, &tail));
                 kinds.len() - 1
             });
             place as u8
         });
         let round = round.collect();
-        Self { from, variety, tag, tail, kinds, round }
+        Self { source: u32::from_le_bytes(labels.source), variety, tag, tail, kinds, round }
     }
 
     pub(crate) fn variety(&self) -> Variety {
@@ -281,11 +295,13 @@ impl Stream {
     ) -> usize {
         let kind = &self.kinds[usize::from(kind)];
         let ports = flow_ports(flow.number);
-        if self.variety.flows > 1 {
+        if self.variety.macs > 1 {
             // With the last byte of the port's number each is one store.
             let [_, high, middle, low] = flow.mac.to_be_bytes();
             put(14, &[kind.template[14], high, middle, low]);
             put(20, &[kind.template[20], high, middle, low]);
+        }
+        if self.variety.flows > 1 {
             if TAG > 0 {
                 put(26, &(flow.vlan + 1).to_be_bytes());
             }
@@ -307,12 +323,11 @@ impl Stream {
     pub(crate) fn read<const TAG: usize>(&self, head: &[u8; HEAD_SHOWN], len: usize) -> Seen {
         let t = TAG;
         let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-        let half = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-        if head[12 + t..14 + t] != IPV4 || half(26 + t) != 0xc612 || half(30 + t) != 0xc613 {
-            return Seen::Foreign;
+        if head[12 + t..14 + t] != IPV4 || head[30 + t..32 + t] != RECEIVERS {
+            return self.without_stream(head);
         }
-        if half(28 + t) != self.from {
-            return Seen::Strayed;
+        if word(26 + t) != self.source {
+            return if head[26 + t..28 + t] == SENDERS { Seen::Strayed } else { Seen::Foreign };
         }
         let Some(kind) = self.kinds.iter().find(|kind| kind.len == len) else { return Seen::Corrupt };
         let last = u32::from(u16::from_le_bytes([head[50 + t], head[51 + t]]));
@@ -324,6 +339,13 @@ impl Stream {
             return Seen::Corrupt;
         }
         Seen::Ours(Stamp { number, time: u64::from(early) | u64::from(last) << 32 })
+    }
+
+    /// What a frame is whose Ethernet header is this and which is of no stream.
+    #[cold]
+    pub(crate) fn without_stream(&self, ethernet: &[u8]) -> Seen {
+        let ours = &self.kinds[0].template[net_header::LEN..];
+        if ethernet[6..12] == ours[6..12] && ethernet[12..14] == ARP { Seen::Arp } else { Seen::Foreign }
     }
 
     /// Whether `frame` (without net header) is, to the last byte, what was sent with `stamp`.
@@ -358,15 +380,15 @@ impl Stream {
 }
 
 impl Kind {
-    fn new(len: usize, from: u16, to: u16, tag: usize, tail: &[u8]) -> Self {
+    fn new(len: usize, labels: &Labels, tag: usize, tail: &[u8]) -> Self {
         let t = tag;
         let mut bytes = [0; MAX_HEAD];
-        put_stations(&mut bytes[net_header::LEN..], from, to);
+        put_stations(&mut bytes[net_header::LEN..], labels);
         bytes[24..26].copy_from_slice(if t > 0 { &TPID } else { &IPV4 });
         bytes[24 + t..26 + t].copy_from_slice(&IPV4);
         let (ip_len, udp_len) = ((len - 14 - t) as u16, (len - 34 - t) as u16);
         let ip = &mut bytes[26 + t..46 + t];
-        put_ipv4(ip, ip_len, UDP, 0, (from, to));
+        put_ipv4(ip, ip_len, UDP, 0, labels);
         let addresses = Sum::ZERO.add_bytes(&ip[12..20]);
         // Those of flow 0: where there is no other, they stay.
         if t > 0 {
@@ -381,26 +403,21 @@ impl Kind {
     }
 }
 
-/// Writes the MAC addresses of both ports' first stations, and that IPv4 follows.
-pub(crate) fn put_stations(ethernet: &mut [u8], from: u16, to: u16) {
-    ethernet[0] = 2;
-    ethernet[1..3].copy_from_slice(&to.to_be_bytes());
-    ethernet[6] = 2;
-    ethernet[7..9].copy_from_slice(&from.to_be_bytes());
+/// Writes the MAC addresses, and that IPv4 follows.
+pub(crate) fn put_stations(ethernet: &mut [u8], labels: &Labels) {
+    ethernet[..12].copy_from_slice(labels.macs.as_flattened());
     ethernet[12..14].copy_from_slice(&IPV4);
 }
 
 /// Writes an IPv4 header.
-pub(crate) fn put_ipv4(ip: &mut [u8], len: u16, protocol: u8, id: u16, (from, to): (u16, u16)) {
-    (ip[0], ip[8], ip[9]) = (0x45, 64, protocol);
+pub(crate) fn put_ipv4(ip: &mut [u8], len: u16, protocol: u8, id: u16, labels: &Labels) {
+    (ip[0], ip[8], ip[9]) = (0x45, labels.ttl, protocol);
     ip[2..4].copy_from_slice(&len.to_be_bytes());
     ip[4..6].copy_from_slice(&id.to_be_bytes());
     // Not to be fragmented (RFC 791 §3.1).
     ip[6] = 0x40;
-    ip[12..14].copy_from_slice(&[198, 18]);
-    ip[14..16].copy_from_slice(&from.to_be_bytes());
-    ip[16..18].copy_from_slice(&[198, 19]);
-    ip[18..20].copy_from_slice(&to.to_be_bytes());
+    ip[12..16].copy_from_slice(&labels.source);
+    ip[16..20].copy_from_slice(&labels.destination);
     let sum = Sum::ZERO.add_bytes(ip);
     ip[10..12].copy_from_slice(&checksum(sum));
 }

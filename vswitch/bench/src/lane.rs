@@ -6,6 +6,7 @@ use crate::{
     large::Large,
     load::{BURST, Way},
     offload::Kind,
+    path::Route,
     sink::Sink,
 };
 use vhost_net_backend::driver::Driver;
@@ -27,12 +28,12 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(way: Way, (kind, variety, payload): (Kind, Variety, Payload)) -> Self {
+    pub(crate) fn new(way: Way, (kind, variety, payload): (Kind, Variety, Payload), route: Route) -> Self {
         let (from, to) = (way.from as u16, way.to as u16);
-        let stream = Stream::new(from, to, kind.size, variety);
-        let large = Large::new(from, to, kind.size.longest_on_ring(), kind.offload);
-        let generator = Generator::new(stream.clone(), large.clone(), payload);
-        let sink = Sink::new(stream, large, payload);
+        let large = Large::new(from, to, kind.size.longest_on_ring(), kind.offload, route);
+        let sent = Stream::sent(from, to, kind.size, variety, route);
+        let generator = Generator::new(sent, large.clone(), payload);
+        let sink = Sink::new(Stream::arriving(from, to, kind.size, variety, route), large, payload);
         Self { way, generator, sink, first: 0, due: 0, sent: 0, written_off: 0, before: (0, 0) }
     }
 

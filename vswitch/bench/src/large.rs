@@ -10,6 +10,7 @@
 use crate::{
     frames::{self, Seen, Stamp, checksum},
     offload::Offload,
+    path::{Labels, RECEIVERS, Route, SENDERS},
 };
 use ::checksum::Sum;
 use vhost_net_backend::{
@@ -45,7 +46,8 @@ struct Part {
 /// The frames that one port sends to another, all alike.
 #[derive(Debug, Clone)]
 pub(crate) struct Large {
-    from: u16,
+    /// The source address of what arrives.
+    source: [u8; 4],
     /// Bytes on the ring, without net header.
     len: usize,
     /// What each frame begins with, its net header counted.
@@ -64,8 +66,9 @@ pub(crate) struct Arrived {
 }
 
 impl Large {
-    /// Frames of `len` bytes from port `from` to port `to`. None if nothing is left to the switch.
-    pub(crate) fn new(from: u16, to: u16, len: usize, offload: Offload) -> Option<Self> {
+    /// Frames of `len` bytes from port `from` to port `to` on a route. None if nothing is left to the switch.
+    pub(crate) fn new(from: u16, to: u16, len: usize, offload: Offload, route: Route) -> Option<Self> {
+        let arriving = route.arriving(from, to);
         let tail: Box<[u8]> = (HEADERS..len).map(|at| frames::pattern(at, from)).collect();
         let segment = match offload {
             Offload::None => return None,
@@ -86,7 +89,7 @@ impl Large {
                 _ => NetHeader::plain(0),
             }
         };
-        let mut whole = headers(from, to, 0, tail.len(), true);
+        let mut whole = headers(&route.sent(from, to), 0, tail.len(), true);
         // The sum of the pseudo header, whose length is the whole frame's (virtio 1.2 §5.1.6.2).
         let partial = pseudo_header(&whole).fold();
         whole[TCP + 16..TCP + 18].copy_from_slice(&partial.to_ne_bytes());
@@ -96,12 +99,12 @@ impl Large {
         let count = tail.len().div_ceil(segment).max(1);
         let part = |number: usize| {
             let (begin, end) = (number * segment, tail.len().min((number + 1) * segment));
-            let headers = headers(from, to, number as u16, end - begin, number + 1 == count);
+            let headers = headers(&arriving, number as u16, end - begin, number + 1 == count);
             let sum = pseudo_header(&headers).add_bytes(&headers[TCP..]).add_bytes(&tail[begin..end]);
             Part { headers, sum, from: begin, to: end }
         };
         let parts = (0..count).map(part).collect();
-        Some(Self { from, len, head, tail, segment, parts })
+        Some(Self { source: arriving.source, len, head, tail, segment, parts })
     }
 
     /// Parts that each frame arrives in, where the switch does what it is left to do.
@@ -145,11 +148,12 @@ impl Large {
     #[inline(always)]
     pub(crate) fn read(&self, head: &[u8; HEADERS], len: usize) -> Result<(Stamp, Arrived), Seen> {
         let four = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
-        if head[12..14] != [8, 0] || four(IP + 12)[..2] != [198, 18] || four(IP + 16)[..2] != [198, 19] {
+        let source = four(IP + 12);
+        if head[12..14] != [8, 0] || four(IP + 16)[..2] != RECEIVERS {
             return Err(Seen::Foreign);
         }
-        if head[IP + 14..IP + 16] != self.from.to_be_bytes() {
-            return Err(Seen::Strayed);
+        if source != self.source {
+            return Err(if source[..2] == SENDERS { Seen::Strayed } else { Seen::Foreign });
         }
         let (sequence, number) = (u32::from_be_bytes(four(TCP + 4)), u32::from_be_bytes(four(TCP + 8)));
         let offset = sequence.wrapping_sub(number << 16) as usize;
@@ -195,11 +199,11 @@ fn fresh(offset: usize, stamp: Stamp) -> [[u8; 8]; 2] {
 }
 
 /// The headers of part `number` of a frame, behind which there are `tail` bytes; numbers, time and checksum are 0.
-fn headers(from: u16, to: u16, number: u16, tail: usize, is_last: bool) -> [u8; HEADERS] {
+fn headers(labels: &Labels, number: u16, tail: usize, is_last: bool) -> [u8; HEADERS] {
     let mut bytes = [0; HEADERS];
-    frames::put_stations(&mut bytes, from, to);
+    frames::put_stations(&mut bytes, labels);
     let ip = &mut bytes[IP..TCP];
-    frames::put_ipv4(ip, (HEADERS - IP + tail) as u16, frames::TCP, number, (from, to));
+    frames::put_ipv4(ip, (HEADERS - IP + tail) as u16, frames::TCP, number, labels);
     let tcp = &mut bytes[TCP..];
     tcp[..4].copy_from_slice(&frames::flow_ports(0));
     (tcp[12], tcp[13]) = (0x80, ACK | if is_last { PSH } else { 0 });
@@ -223,7 +227,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn large(len: usize, offload: Offload) -> Large {
-        Large::new(3, 4, len, offload).expect("something is left to the switch")
+        Large::new(3, 4, len, offload, Route::default()).expect("something is left to the switch")
     }
 
     /// A part as it is to arrive.
@@ -287,6 +291,6 @@ mod tests {
         let partial = u16::from_ne_bytes([whole[TCP + 16], whole[TCP + 17]]);
         assert_eq!(partial, pseudo_header(whole).fold());
         assert_eq!(large.parts.len(), 46);
-        assert!(Large::new(0, 1, 65535, Offload::None).is_none());
+        assert!(Large::new(0, 1, 65535, Offload::None, Route::default()).is_none());
     }
 }

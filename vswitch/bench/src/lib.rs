@@ -22,6 +22,7 @@ pub mod machine;
 pub mod memcpy;
 mod neighbours;
 pub mod offload;
+pub mod path;
 mod plan;
 pub mod report;
 pub mod ringcopy;

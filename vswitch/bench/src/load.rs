@@ -8,6 +8,7 @@ use crate::{
     machine::Clock,
     neighbours::{self, Neighbour},
     offload::Kind,
+    path::Route,
     sink::Tally,
 };
 use std::{
@@ -26,6 +27,8 @@ pub(crate) const BURST: usize = 32;
 const SETTLING: Duration = Duration::from_millis(50);
 /// A device that is not done and lets no frame through for so long is waited for no longer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// So often receivers say to their gateway that they are there: it asks after 30 s whether they are.
+const ANNOUNCED_EVERY: Duration = Duration::from_secs(1);
 /// Frames on their way while a device learns.
 const LESSON: u64 = 64;
 /// Rounds without work after which a thread that has no CPU of its own lets others run.
@@ -152,6 +155,9 @@ pub fn ways(busy: usize, two_directions: bool) -> Vec<Way> {
 pub struct Load {
     ports: Vec<Driver>,
     lanes: Vec<Lane>,
+    route: Route,
+    /// When receivers announce themselves to their gateway; none: there is no gateway.
+    announce_at: Option<u64>,
     ring_size: usize,
     neighbours: Vec<Neighbour>,
     /// Whether they send.
@@ -163,19 +169,21 @@ pub struct Load {
 }
 
 impl Load {
-    /// Streams of frames of such a kind, variety and payload along `ways` between `ports`, which have rings of `ring_size`. A `polite` load
+    /// Streams of frames of such a kind, variety and payload along `ways` and such a route between `ports`, which have rings of `ring_size`. A `polite` load
     /// lets others run when it has nothing to do.
     pub fn new(
         ports: Vec<Driver>,
         ways: &[Way],
-        frames: (Kind, Variety, Payload),
+        (frames, route): ((Kind, Variety, Payload), Route),
         ring_size: u16,
         (clock, polite): (Clock, bool),
     ) -> Self {
-        let lanes = ways.iter().map(|way| Lane::new(*way, frames)).collect();
+        let lanes = ways.iter().map(|way| Lane::new(*way, frames, route)).collect();
         Self {
             ports,
             lanes,
+            route,
+            announce_at: route.announcement(0).map(|_| 0),
             ring_size: usize::from(ring_size),
             neighbours: Vec::new(),
             flooding: false,
@@ -190,7 +198,8 @@ impl Load {
         self.neighbours.extend(neighbours);
     }
 
-    /// Lets the device learn every station: each receiver sends one frame from each, and then each sender.
+    /// Lets the device learn every station: each receiver sends one frame from each, or announces itself to its gateway, and then each
+    /// sender sends as it will.
     ///
     /// # Errors
     /// The device is gone or broken, or `cancel` was set.
@@ -200,12 +209,18 @@ impl Load {
         let lanes = self.lanes.iter().map(|lane| lane.way);
         let ways: Vec<Way> = lanes.chain(self.neighbours.iter().map(|neighbour| neighbour.way)).collect();
         for Way { from, to } in ways {
-            for way in [Way { from: to, to: from }, Way { from, to }] {
-                // A port may be attached a moment after its handshake: then nothing comes through, and it is said again.
-                while self.introduce(way, variety, cancel)? == 0
+            // A port may be attached a moment after its handshake: then nothing comes through, and it is said again.
+            if self.announce_at.is_some() {
+                while !self.is_known(to, cancel)? && !self.silent(begin, cycles::now(), PATIENCE) {}
+            } else {
+                let back = Way { from: to, to: from };
+                while self.introduce(back, variety, cancel)? == 0
                     && !self.silent(begin, cycles::now(), PATIENCE)
                 {}
             }
+            while self.introduce(Way { from, to }, variety, cancel)? == 0
+                && !self.silent(begin, cycles::now(), PATIENCE)
+            {}
         }
         // Unknown stations are flooded to: no copy of that is to meet the first trial.
         while !self.is_settled() && !self.silent(begin, cycles::now(), PATIENCE) {
@@ -215,9 +230,40 @@ impl Load {
         Ok(())
     }
 
+    /// Whether its gateway answers a receiver that announces itself.
+    fn is_known(&mut self, receiver: usize, cancel: &AtomicBool) -> Result<bool, LoadError> {
+        let begin = cycles::now();
+        self.announce(receiver);
+        while self.discard(receiver) == 0 {
+            if self.silent(begin, cycles::now(), SETTLING) {
+                return Ok(false);
+            }
+            self.look_around(cancel, true)?;
+        }
+        Ok(true)
+    }
+
+    /// Says to the gateway that this receiver is there, if there is one.
+    fn announce(&mut self, receiver: usize) {
+        if let Some(frame) = self.route.announcement(receiver as u16) {
+            let pair = self.ports[receiver].pair();
+            // If there is no room, it was not long ago that others were sent.
+            pair.transmit(&frame);
+            pair.flush();
+        }
+    }
+
+    #[cold]
+    fn announce_all(&mut self, now: u64) {
+        for receiver in self.lanes.iter().map(|lane| lane.way.to).collect::<Vec<_>>() {
+            self.announce(receiver);
+        }
+        self.announce_at = Some(now + self.clock.cycles(ANNOUNCED_EVERY));
+    }
+
     /// One frame from each station of a way's sender to its receiver; how many came.
     fn introduce(&mut self, way: Way, variety: Variety, cancel: &AtomicBool) -> Result<u64, LoadError> {
-        let stream = Stream::new(way.from as u16, way.to as u16, FrameSize::Fixed(64), variety);
+        let stream = Stream::sent(way.from as u16, way.to as u16, FrameSize::Fixed(64), variety, self.route);
         let stations = u64::from(variety.stations());
         // Should one come late, its number is none of a trial's.
         let mut generator = Generator::starting_at(0u32.wrapping_sub(variety.stations()), stream);
@@ -341,6 +387,9 @@ impl Load {
             let now = cycles::now();
             if now >= end {
                 return Ok(());
+            }
+            if self.announce_at.is_some_and(|at| now >= at) {
+                self.announce_all(now);
             }
             if !self.neighbours.is_empty() {
                 self.rounds.record(now.wrapping_sub(round), 1);

@@ -7,6 +7,7 @@ use crate::{
     frames::{FrameSize, Payload, Stream, Variety},
     generator::Generator,
     load::{BURST, Way},
+    path::Route,
 };
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr, time::Duration};
@@ -82,7 +83,7 @@ pub(crate) struct Neighbour {
 
 impl Neighbour {
     pub(crate) fn new((way, stalled): (Way, bool), size: FrameSize, variety: Variety) -> Self {
-        let stream = Stream::new(way.from as u16, way.to as u16, size, variety);
+        let stream = Stream::sent(way.from as u16, way.to as u16, size, variety, Route::default());
         let generator = Generator::new(stream, None, Payload::default());
         Self { way, generator, stalled, lacking: 0, last: 0, sent: 0, received: 0 }
     }

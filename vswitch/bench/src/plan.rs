@@ -5,6 +5,7 @@ use crate::{
     large::Large,
     load::{Pace, Trial},
     offload::{Kind, Offload},
+    path::Route,
     report::Settings,
     search::Goal,
 };
@@ -38,6 +39,8 @@ pub struct Plan {
     pub ring_size: Option<RingSize>,
     /// How frames differ.
     pub variety: Variety,
+    /// What the switch does with frames. Where it is more than switching they go one way, of one MAC address a port, and have no tags.
+    pub route: Route,
     /// What is done with what stands behind their heads.
     pub payload: Payload,
     /// Ports attached, 2 or more.
@@ -152,6 +155,7 @@ impl Plan {
             flows: self.variety.flows,
             macs: self.variety.macs,
             vlans: self.variety.vlans,
+            path: self.route.path,
             payload: self.payload,
             mergeable: self.mergeable,
             huge_pages,

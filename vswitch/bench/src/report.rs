@@ -6,6 +6,7 @@ use crate::{
     load::Outcome,
     machine::{Clock, Disturbance, Machine},
     offload::{Kind, Offload},
+    path::Path,
     ringcopy::Work,
     sink::Tally,
 };
@@ -45,6 +46,8 @@ pub struct Settings {
     pub macs: u32,
     /// VLANs; 0: untagged.
     pub vlans: u16,
+    /// What the switch did with frames.
+    pub path: Path,
     /// What was done with what stands behind the heads.
     pub payload: Payload,
     /// Whether receive buffers could be merged (MRG_RXBUF).

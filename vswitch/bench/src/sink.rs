@@ -38,7 +38,7 @@ impl Tally {
     /// Counts a frame that is none that was waited for.
     fn count(&mut self, wrong: Seen) {
         match wrong {
-            Seen::Ours(_) => {}
+            Seen::Ours(_) | Seen::Arp => {}
             Seen::Strayed => self.strayed += 1,
             Seen::Corrupt => self.corrupt += 1,
             Seen::Foreign => self.foreign += 1,
@@ -150,7 +150,7 @@ impl Sink {
     fn frame<const LEN: usize>(&mut self, frame: &ReceivedFrame<'_>, now: u64) {
         let mut head = [0; HEAD_SHOWN];
         let whole = frame.read(0, &mut head[..HEAD_SHOWN - TAG + LEN]);
-        match if whole { self.stream.read::<LEN>(&head, frame.len()) } else { Seen::Foreign } {
+        match if whole { self.stream.read::<LEN>(&head, frame.len()) } else { self.short(frame) } {
             Seen::Ours(stamp) => {
                 let is_exact = |sink: &mut Self| sink.is_exact(frame, stamp);
                 if self.is_sound(frame, is_exact) {
@@ -166,7 +166,8 @@ impl Sink {
     #[inline(always)]
     fn part(&mut self, large: &Large, frame: &ReceivedFrame<'_>, now: u64) {
         let mut head = [0; HEADERS];
-        let read = if frame.read(0, &mut head) { large.read(&head, frame.len()) } else { Err(Seen::Foreign) };
+        let read =
+            if frame.read(0, &mut head) { large.read(&head, frame.len()) } else { Err(self.short(frame)) };
         let (stamp, arrived) = match read {
             Ok(read) => read,
             Err(wrong) => return self.tally.count(wrong),
@@ -175,6 +176,13 @@ impl Sink {
         if self.is_sound(frame, is_exact) && self.is_whole(stamp.number, arrived) {
             self.arrived(stamp, large.len(), now);
         }
+    }
+
+    /// What a frame is that is too short for one of a stream.
+    #[cold]
+    fn short(&self, frame: &ReceivedFrame<'_>) -> Seen {
+        let mut ethernet = [0; 14];
+        if frame.read(0, &mut ethernet) { self.stream.without_stream(&ethernet) } else { Seen::Foreign }
     }
 
     /// Whether with this part all of frame `number` has come.
@@ -293,11 +301,17 @@ fn is_before(one: u32, other: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frames::{FrameSize, Variety};
+    use crate::{
+        frames::{FrameSize, Variety},
+        path::Route,
+    };
+
+    fn stream() -> Stream {
+        Stream::arriving(0, 1, FrameSize::Fixed(64), Variety::default(), Route::default())
+    }
 
     fn after(numbers: &[u32], first: u32) -> Tally {
-        let mut sink =
-            Sink::new(Stream::new(0, 1, FrameSize::Fixed(64), Variety::default()), None, Payload::default());
+        let mut sink = Sink::new(stream(), None, Payload::default());
         sink.begin(first);
         for number in numbers {
             if *number == sink.next {
@@ -322,7 +336,7 @@ mod tests {
     #[test]
     fn a_frame_is_whole_once_all_of_its_parts_came_in_order_and_once() {
         let frames = |parts: &[(u32, usize)]| {
-            let stream = Stream::new(0, 1, FrameSize::Fixed(64), Variety::default());
+            let stream = stream();
             let mut sink = Sink::new(stream, None, Payload::default());
             for (number, part) in parts {
                 if sink.is_whole(*number, Arrived { part: *part, is_last: *part == 2 }) {
@@ -342,8 +356,7 @@ mod tests {
     fn more_holes_than_are_remembered_cost_no_memory() {
         let numbers: Vec<u32> = (0..10_000).map(|n| n * 2).collect();
         assert_eq!(after(&numbers, 0).received, 10_000);
-        let mut sink =
-            Sink::new(Stream::new(0, 1, FrameSize::Fixed(64), Variety::default()), None, Payload::default());
+        let mut sink = Sink::new(stream(), None, Payload::default());
         (1..1000).for_each(|n| assert!(sink.out_of_turn(n * 2)));
         assert_eq!(sink.holes.len(), HOLES);
     }

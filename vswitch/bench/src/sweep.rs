@@ -3,12 +3,17 @@
 use crate::{
     course::{Course, Rig},
     machine::{self, Machine},
+    path::Path,
     plan::Plan,
-    report::{Row, Settings, median, spread},
+    report::{Repetition, Row, Settings, median, spread},
+    ringcopy::Work,
     run::{BenchError, Progress, Switch, take_cpu},
 };
 use serde::{Deserialize, Serialize};
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 /// A series' result; snake_case JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,7 +22,7 @@ pub struct SweepReport {
     pub machine: Machine,
     /// How it ran, in the first column; the others differ in `swept` only.
     pub settings: Settings,
-    /// `macs`, `vlans` or `ports`.
+    /// `macs`, `vlans`, `ports` or `path`.
     pub swept: String,
     /// What else is to be known to read the figures.
     pub remarks: Vec<String>,
@@ -37,16 +42,39 @@ pub struct Series {
 /// One value of what is swept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Column {
-    /// How many MACs, VLANs or ports.
-    pub value: u32,
+    /// How many MACs, VLANs or ports, or which path.
+    pub value: Value,
     /// What was measured.
     pub row: Row,
+    /// Frames a second in parts of the first column's: the median over the rounds.
+    pub mpps_ratio: Option<f64>,
+    /// Largest less smallest round, in parts of that median; none: there was one round.
+    pub mpps_ratio_spread: Option<f64>,
     /// Cycles of a frame in parts of the first column's: the median over the rounds.
     pub cycles_ratio: Option<f64>,
     /// Largest less smallest round, in parts of that median; none: there was one round.
     pub cycles_ratio_spread: Option<f64>,
     /// Cycles of a frame more than in the first column: the median over the rounds.
     pub cycles_more: Option<f64>,
+}
+
+/// What a column differs from the others in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// How many.
+    Number(u32),
+    /// What is done with frames.
+    Path(Path),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Path(path) => path.fmt(f),
+        }
+    }
 }
 
 /// Runs each plan on its switch, one repetition of each in turn, on the calling thread. `columns` are the values of `swept` with
@@ -56,7 +84,7 @@ pub struct Column {
 /// As [`crate::run`].
 pub fn sweep(
     swept: &str,
-    columns: &mut [(u32, Plan, &mut dyn Switch)],
+    columns: &mut [(Value, Plan, &mut dyn Switch)],
     progress: &mut dyn FnMut(Progress),
     cancel: &Arc<AtomicBool>,
 ) -> Result<Option<SweepReport>, BenchError> {
@@ -69,7 +97,7 @@ pub fn sweep(
     let all = (first.sizes.len() * columns.len() * first.repetitions as usize) as f64;
     let mut done = 0.0;
     for size in &first.sizes {
-        let mut courses: Vec<(u32, Rig<'_>, Course, &mut dyn Switch)> = Vec::new();
+        let mut courses: Vec<(Value, Rig<'_>, Course, &mut dyn Switch)> = Vec::new();
         for (value, plan, switch) in columns.iter_mut() {
             progress(Progress {
                 done: done / all,
@@ -86,12 +114,15 @@ pub fn sweep(
                 progress(Progress { done: done / all, doing: format!("frames of {size}, {value} {swept}") });
             }
         }
-        let cycles: Vec<Vec<Option<f64>>> = courses.iter().map(|(_, _, course, _)| cycles(course)).collect();
+        let rounds: Vec<Vec<Round>> = courses
+            .iter()
+            .map(|(_, _, course, _)| course.repetitions().iter().map(Round::of).collect())
+            .collect();
         let mut told = Vec::new();
-        for ((value, rig, course, _), own) in courses.into_iter().zip(&cycles) {
+        for ((value, rig, course, _), own) in courses.into_iter().zip(&rounds) {
             let (row, remarked) = rig.end(course);
             remarks.extend(remarked.into_iter().map(|remark| format!("{value} {swept}: {remark}")));
-            told.push(column(value, row, own, &cycles[0]));
+            told.push(column(value, row, own, &rounds[0]));
         }
         series.push(Series { frame_size: size.to_string(), columns: told });
     }
@@ -99,23 +130,40 @@ pub fn sweep(
     Ok(Some(SweepReport { machine, settings, swept: swept.into(), remarks, series }))
 }
 
-/// Cycles of a frame in each round.
-fn cycles(course: &Course) -> Vec<Option<f64>> {
-    let cycles = |rep: &crate::report::Repetition| rep.work?.cycles_per_frame();
-    course.repetitions().iter().map(cycles).collect()
+/// What a column is compared by in each round.
+struct Round {
+    rate: f64,
+    /// Cycles of a frame, if the switch says.
+    cycles: Option<f64>,
+}
+
+impl Round {
+    fn of(repetition: &Repetition) -> Self {
+        let cycles = repetition.work.and_then(Work::cycles_per_frame);
+        Self { rate: repetition.outcome.rate(), cycles }
+    }
 }
 
 /// Compares round by round, with what was measured beside it.
-fn column(value: u32, row: Row, own: &[Option<f64>], first: &[Option<f64>]) -> Column {
-    let pairs = || own.iter().zip(first).filter_map(|(own, first)| Some(((*own)?, (*first)?)));
-    let ratios: Vec<f64> =
-        pairs().filter(|(_, first)| *first > 0.0).map(|(own, first)| own / first).collect();
-    let ratio = median(ratios.iter().copied());
+fn column(value: Value, row: Row, own: &[Round], first: &[Round]) -> Column {
+    let pairs = || own.iter().zip(first);
+    let of_cycles = || pairs().filter_map(|(own, first)| Some((own.cycles?, first.cycles?)));
+    let (mpps_ratio, mpps_ratio_spread) = ratio(pairs().map(|(own, first)| (own.rate, first.rate)));
+    let (cycles_ratio, cycles_ratio_spread) = ratio(of_cycles());
     Column {
         value,
         row,
-        cycles_ratio: ratio,
-        cycles_ratio_spread: ratio.and_then(|middle| spread(&ratios, middle)),
-        cycles_more: median(pairs().map(|(own, first)| own - first)),
+        mpps_ratio,
+        mpps_ratio_spread,
+        cycles_ratio,
+        cycles_ratio_spread,
+        cycles_more: median(of_cycles().map(|(own, first)| own - first)),
     }
+}
+
+/// The median of ratios, and their spread.
+fn ratio(pairs: impl Iterator<Item = (f64, f64)>) -> (Option<f64>, Option<f64>) {
+    let ratios: Vec<f64> = pairs.filter(|(_, first)| *first > 0.0).map(|(own, first)| own / first).collect();
+    let middle = median(ratios.iter().copied());
+    (middle, middle.and_then(|middle| spread(&ratios, middle)))
 }

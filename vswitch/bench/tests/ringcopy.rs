@@ -4,6 +4,7 @@ use bench::{
     frames::{FrameSize, Payload, Variety},
     load::{Load, Outcome, Pace, Trial, ways},
     machine::Clock,
+    path::Route,
     ringcopy::RingCopy,
 };
 use std::{
@@ -33,7 +34,8 @@ fn run(case: &Case) -> (Outcome, f64) {
     let ports = ends.map(|end| Driver::connect(end, &config).expect("a handshake"));
     let ways = ways(2, case.two_directions);
     let kind = (case.size.into(), case.variety, case.payload);
-    let mut load = Load::new(ports.into(), &ways, kind, case.ring, (Clock::measure(), true));
+    let mut load =
+        Load::new(ports.into(), &ways, (kind, Route::default()), case.ring, (Clock::measure(), true));
     copier.set_running(true);
     let cancel = AtomicBool::new(false);
     load.teach(&cancel).expect("the copier is there");
@@ -99,7 +101,8 @@ fn a_switch_that_hangs_up_is_told_and_an_interrupt_is_heard() {
     let (copier, ends) = RingCopy::start(None).expect("two ports");
     let ports = ends.map(|end| Driver::connect(end, &Config::default()).expect("a handshake"));
     let kind = (FrameSize::Fixed(64).into(), Variety::default(), Payload::default());
-    let mut load = Load::new(ports.into(), &ways(2, false), kind, 256, (Clock::measure(), true));
+    let mut load =
+        Load::new(ports.into(), &ways(2, false), (kind, Route::default()), 256, (Clock::measure(), true));
     copier.set_running(true);
     let trial = Trial {
         pace: Pace::Closed { window: 8 },

@@ -5,9 +5,11 @@ use bench::{
     frames::{FrameSize, Payload, Variety},
     machine,
     offload::Offload,
+    path::Route,
     report::Report,
     ringcopy::{RingCopy, Work},
     search::Goal,
+    sweep::Value,
 };
 use std::{io, os::unix::net::UnixStream, sync::Arc, time::Duration};
 
@@ -81,6 +83,7 @@ fn plan(mode: Mode) -> Plan {
         offloads: vec![Offload::None],
         ring_size: None,
         variety: Variety::default(),
+        route: Route::default(),
         payload: Payload::default(),
         ports: 2,
         busy_ports: 2,
@@ -149,8 +152,8 @@ fn a_series_is_measured_round_by_round_and_compared_within_each() {
     let plan = plan(Mode::Closed { window: Some(32) });
     let (mut one, mut other) = (Copier::default(), Copier::default());
     let mut seen = Vec::new();
-    let mut columns: Vec<(u32, Plan, &mut dyn Switch)> =
-        vec![(1, plan.clone(), &mut one), (64, plan, &mut other)];
+    let mut columns: Vec<(Value, Plan, &mut dyn Switch)> =
+        vec![(Value::Number(1), plan.clone(), &mut one), (Value::Number(64), plan, &mut other)];
     let mut progress = |now: Progress| seen.push(now.doing);
     let report = bench::sweep::sweep("macs", &mut columns, &mut progress, &Arc::default());
     let report = report.expect("the copiers copy").expect("two columns");
@@ -158,10 +161,13 @@ fn a_series_is_measured_round_by_round_and_compared_within_each() {
     let round = ["frames of 64, 1 macs", "frames of 64, 64 macs"];
     assert_eq!(measured, [round, round].concat().iter().collect::<Vec<_>>());
     let [one, other] = &report.series[0].columns[..] else { panic!("two columns: {report:?}") };
-    assert_eq!((one.value, one.cycles_ratio, one.cycles_more), (1, Some(1.0), Some(0.0)));
+    assert_eq!((one.value, one.cycles_ratio, one.cycles_more), (Value::Number(1), Some(1.0), Some(0.0)));
+    assert!(one.mpps_ratio == Some(1.0) && other.mpps_ratio.is_some_and(|ratio| ratio > 0.0));
     assert!(other.cycles_ratio.is_some_and(|ratio| ratio > 0.0) && other.cycles_ratio_spread.is_some());
     assert_eq!((one.row.lost, other.row.lost, other.row.repetitions.len()), (0, 0, 2));
     let json = serde_json::to_value(&report).expect("JSON");
+    let value = |column: usize| &json["series"][0]["columns"][column]["value"];
+    assert_eq!((value(0).as_u64(), value(1).as_u64()), (Some(1), Some(64)));
     assert!(json["series"][0]["columns"][1]["cycles_more"].is_number(), "{json}");
 }
 

@@ -10,7 +10,9 @@ use bench::{
     frames::{FrameSize, Payload},
     machine,
     offload::Offload,
+    path::{Path, Route},
     search::Goal,
+    sweep::Value,
 };
 use clap::{
     Args,
@@ -70,6 +72,10 @@ pub(in super::super) struct BenchArgs {
     /// Tagged frames in so many VLANs, from 1 on; 0: no tags [default: 0].
     #[arg(long, env = "VNET_VLANS", value_parser = number, value_name = "N")]
     vlans: Option<u32>,
+    /// What the switch does with frames, in a lab of its own: switched, routed (into another VLAN) or nat (routed, and translated to the
+    /// gateway's address). Through a gateway frames go one way, untagged, from one MAC address a port [default: switched].
+    #[arg(long, env = "VNET_PATH", value_name = "PATH", conflicts_with_all = ["between", "sockets", "beside"])]
+    path: Option<Path>,
     /// Ports attached, of a lab of its own [default: 2].
     #[arg(long, env = "VNET_PORTS", value_parser = number, value_name = "N", conflicts_with_all = ["between", "sockets"])]
     ports: Option<u32>,
@@ -110,9 +116,9 @@ pub(in super::super) struct BenchArgs {
     /// Read all of each frame that arrives, not only its head.
     #[arg(long, env = "VNET_READ", value_parser = BoolishValueParser::new())]
     read: bool,
-    /// A series: one lab for each of these values, measured in turn, in each repetition all of them: macs=1,1k,64k,1M, vlans=1,64,4094 or
-    /// ports=2,64,512 (two of them busy). This machine's limits are left out.
-    #[arg(long, env = "VNET_SWEEP", value_name = "WHAT=N,N…", conflicts_with_all = ["between", "sockets", "poll_always", "search", "quick"])]
+    /// A series: one lab for each of these values, measured in turn, in each repetition all of them: macs=1,1k,64k,1M, vlans=1,64,4094,
+    /// ports=2,64,512 (two of them busy) or path=switched,routed,nat. This machine's limits are left out.
+    #[arg(long, env = "VNET_SWEEP", value_name = "WHAT=VALUE,VALUE…", conflicts_with_all = ["between", "sockets", "poll_always", "search", "quick"])]
     sweep: Option<Sweep>,
     /// Isolation: one pair at half of its maximum, alone and beside a sender that floods, in turn: stalled (towards a guest that gives no
     /// buffer back), flood (towards one that takes all), or both.
@@ -229,17 +235,23 @@ impl BenchArgs {
     /// A series, if one is asked for.
     pub(super) fn series(&self) -> Result<Option<Columns>, Failure> {
         let Some(sweep) = &self.sweep else { return Ok(None) };
-        let column = |value: &u32| {
+        let column = |value: &Value| {
             let mut args = Self { no_limits: true, ..self.clone() };
-            let swept = match sweep.what {
-                Swept::Macs => &mut args.macs,
-                Swept::Vlans => &mut args.vlans,
-                Swept::Ports => {
-                    args.busy_ports = args.busy_ports.or(Some(2));
-                    &mut args.ports
+            let said = match *value {
+                Value::Path(path) => args.path.replace(path).map(Value::Path),
+                Value::Number(number) => {
+                    let swept = match sweep.what {
+                        Swept::Macs => &mut args.macs,
+                        Swept::Vlans => &mut args.vlans,
+                        Swept::Ports | Swept::Path => {
+                            args.busy_ports = args.busy_ports.or(Some(2));
+                            &mut args.ports
+                        }
+                    };
+                    swept.replace(number).map(Value::Number)
                 }
             };
-            if let Some(said) = swept.replace(*value) {
+            if let Some(said) = said {
                 let message = format!("--{0} {said} contradicts --sweep {0}=…", sweep.what);
                 return Err(wrong(message, "say it once: the series has all values"));
             }
@@ -297,12 +309,26 @@ impl BenchArgs {
             let message = format!("--busy-ports {busy_ports} is no even number from 2 to the {ports} ports");
             return Err(wrong(message, "frames go from one port to the next, in pairs"));
         }
+        let path = self.path.unwrap_or_default();
+        let variety = variety(self.flows, self.macs.unwrap_or(1), self.vlans.unwrap_or(0))?;
+        if path != Path::Switched && (variety.macs, variety.vlans, self.directions) != (1, 0, 1) {
+            let message = format!(
+                "--path {path}: through a gateway frames go one way, untagged, from one MAC address a port"
+            );
+            return Err(wrong(message, "leave out --macs, --vlans and --directions"));
+        }
+        if path == Path::Nat && offloads != [Offload::None] {
+            let message = "--path nat: what is left to the switch is TCP without its first segments, which no router translates";
+            return Err(wrong(message, "leave out --offload, or say --path routed"));
+        }
         let plan = Plan {
             device: device.to_string(),
             sizes,
             offloads,
             ring_size,
-            variety: variety(self.flows, self.macs.unwrap_or(1), self.vlans.unwrap_or(0))?,
+            variety,
+            // The gateway's address is known once the lab has a name.
+            route: Route { path, ..Route::default() },
             payload: Payload { dirty: self.dirty, read: self.read },
             ports,
             busy_ports,
@@ -435,13 +461,17 @@ mod tests {
         let Columns { what, plans } =
             series("--sweep macs=1,1k,1M --seconds 0.5").expect("good").expect("a series");
         let macs: Vec<_> = plans.iter().map(|(value, plan)| (*value, plan.variety.macs)).collect();
-        assert_eq!((what, macs), (Swept::Macs, vec![(1, 1), (1000, 1000), (1_000_000, 1_000_000)]));
+        let told = [1, 1000, 1_000_000].map(|number| (Value::Number(number), number));
+        assert_eq!((what, macs), (Swept::Macs, told.to_vec()));
         let same =
-            |(_, plan): &(u32, Plan)| Plan { variety: plans[0].1.variety, ..plan.clone() } == plans[0].1;
+            |(_, plan): &(Value, Plan)| Plan { variety: plans[0].1.variety, ..plan.clone() } == plans[0].1;
         assert!(plans.iter().all(same) && !plans[0].1.limits);
         let Columns { plans, .. } = series("--sweep ports=2,512").expect("good").expect("a series");
         let ports: Vec<_> = plans.iter().map(|(_, plan)| (plan.ports, plan.busy_ports)).collect();
         assert_eq!(ports, [(2, 2), (512, 2)]);
+        let Columns { plans, .. } = series("--sweep path=switched,nat").expect("good").expect("a series");
+        let paths: Vec<_> = plans.iter().map(|(value, plan)| (*value, plan.route.path)).collect();
+        assert_eq!(paths, [Path::Switched, Path::Nat].map(|path| (Value::Path(path), path)));
         assert!(series("--sweep vlans=70000").is_err() && series("--sweep ports=1").is_err());
         assert!(series("").expect("good").is_none());
         let twice = series("--sweep macs=1,2 --macs 5").expect_err("a contradiction");
@@ -471,6 +501,13 @@ mod tests {
             ("--offload checksum --frame-size imix", "--frame-size imix: with --offload"),
             ("--offload segments --vlans 2", "cannot be used with"),
             ("--flows 5 --macs 10", "fewer than its MACs"),
+            ("--path bridged", "switched, routed or nat"),
+            ("--path nat --macs 10", "--path nat: through a gateway"),
+            ("--path routed --directions 2", "one way"),
+            ("--path nat --offload checksum", "which no router translates"),
+            ("--path routed --sockets a b", "cannot be used with"),
+            ("--sweep path=1,2", "path=switched,routed,nat"),
+            ("--sweep macs=routed", "macs=1,1k,64k,1M"),
             ("--macs 0", "1 to 1048576"),
             ("--vlans 4095", "4094"),
             ("--vlans 70k", "--vlans 70000 is not within 0 to 4094"),

@@ -1,10 +1,18 @@
-//! The lab that is made to be measured: one switch, and nothing on it but ports.
+//! The lab that is made to be measured: one switch, and nothing on it but ports, and gateways where frames are routed.
 
 use crate::api::types::TopologyFile;
-use bench::Plan;
+use bench::{Plan, path::Path};
 use std::{fmt::Write, path::PathBuf};
 
-/// The topology of a lab for `plan`: one switch, and nothing on it but ports.
+/// The VLANs of senders and receivers where frames are routed, with the addresses that frames have there.
+const ROUTED: &str = "vlans:
+  senders: { id: 10, gateway: 198.18.255.254/16 }
+  receivers: { id: 20, gateway: 198.19.255.254/16 }
+";
+/// What comes from senders has the gateway's address.
+const TRANSLATED: &str = "routers: { default: { nat: [{ masquerade: receivers }] } }\n";
+
+/// The topology of a lab for `plan`.
 pub(super) fn lab(plan: &Plan, poll_always: bool) -> String {
     let mut text = String::from("version: 1\nname: bench\ndatapath: { workers: 1");
     if let Some(cpu) = plan.switch_cpu {
@@ -19,14 +27,22 @@ pub(super) fn lab(plan: &Plan, poll_always: bool) -> String {
         text.push_str("vlans:\n");
         (2..=vlans).for_each(|id| writeln!(text, "  v{id}: {{ id: {id} }}").unwrap_or_default());
     }
+    let path = plan.route.path;
+    text.push_str(if path == Path::Switched { "" } else { ROUTED });
+    text.push_str(if path == Path::Nat { TRANSLATED } else { "" });
     text.push_str("nodes:\n");
     let macs = plan.variety.stations();
     let port = |port| writeln!(text, "  p{port}: {{ kind: vhost-user, limits: {{ macs: {macs} }} }}");
     (0..plan.ports).map(port).for_each(Result::unwrap_or_default);
     text.push_str("links:\n");
     for port in 0..plan.ports {
-        let vlan =
-            if vlans > 0 { format!(", vlan: {{ trunk: [{}] }}", names.join(", ")) } else { String::new() };
+        let vlan = match path {
+            Path::Switched if vlans > 0 => format!(", vlan: {{ trunk: [{}] }}", names.join(", ")),
+            Path::Switched => String::new(),
+            Path::Routed | Path::Nat => {
+                format!(", vlan: {{ access: {} }}", if port % 2 == 0 { "senders" } else { "receivers" })
+            }
+        };
         let _ = writeln!(text, "  - {{ endpoints: [p{port}, sw]{vlan} }}");
     }
     text
@@ -38,6 +54,16 @@ pub(super) fn file(plan: &Plan, poll_always: bool) -> TopologyFile {
     TopologyFile { text, name: "bench".into(), base: PathBuf::from("/"), private_copy: true }
 }
 
+/// The MAC address that the gateways of that lab will have; zeros where there is none.
+pub(super) fn gateway(file: &TopologyFile) -> [u8; 6] {
+    // A file that is none is told of by the controller, with all that is wrong.
+    let loaded = topology::load(&file.text, &file.name, &file.base).ok();
+    let description = loaded.map(|loaded| loaded.plan.description);
+    let mac =
+        description.and_then(|lab| lab.ports.get(usize::from(lab.routing?.port.index()))?.as_ref()?.mac);
+    mac.map_or([0; 6], vswitch_core::mac::MacAddr::octets)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -45,8 +71,9 @@ mod tests {
         Mode,
         frames::{FrameSize, Payload, Variety},
         offload::Offload,
+        path::Route,
     };
-    use std::{path::Path, time::Duration};
+    use std::time::Duration;
 
     fn plan(ports: usize, macs: u32, vlans: u16) -> Plan {
         Plan {
@@ -55,6 +82,7 @@ mod tests {
             offloads: vec![Offload::None],
             ring_size: None,
             variety: Variety { flows: macs.max(vlans.into()), macs, vlans },
+            route: Route::default(),
             payload: Payload::default(),
             ports,
             busy_ports: 2,
@@ -73,8 +101,8 @@ mod tests {
     fn every_lab_that_is_made_is_a_good_one() {
         for (ports, macs, vlans) in [(2, 1, 0), (3, 300, 1), (2, 1, 4094), (512, 1 << 20, 0)] {
             let text = lab(&plan(ports, macs, vlans), vlans > 0);
-            let loaded =
-                topology::load(&text, "bench", Path::new("/")).map_err(|report| report.render(false));
+            let loaded = topology::load(&text, "bench", std::path::Path::new("/"))
+                .map_err(|report| report.render(false));
             let loaded = loaded.unwrap_or_else(|report| panic!("{ports} ports, {vlans} VLANs: {report}"));
             let cpus: Vec<_> = loaded.plan.datapath.cpus.iter().map(|cpu| cpu.number).collect();
             assert_eq!((loaded.plan.nodes.len(), cpus), (ports, vec![1]));
@@ -83,6 +111,25 @@ mod tests {
             assert!(
                 limits.into_iter().all(|limit| limit == macs.max(vlans.into())),
                 "every station is learned"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lab_of_gateways_is_a_good_one_and_says_where_they_are() {
+        let mut plan = plan(4, 1, 0);
+        assert_eq!(gateway(&file(&plan, false)), [0; 6], "it has none");
+        for path in [Path::Routed, Path::Nat] {
+            plan.route.path = path;
+            let file = file(&plan, false);
+            let loaded =
+                topology::load(&file.text, "bench", &file.base).map_err(|report| report.render(false));
+            let ports = loaded.unwrap_or_else(|report| panic!("{path}: {report}")).plan.description.ports;
+            let macs: Vec<_> = ports.iter().flatten().filter_map(|port| port.mac).collect();
+            assert_eq!(
+                macs,
+                [vswitch_core::mac::MacAddr::new(gateway(&file))],
+                "only the routers' port has one"
             );
         }
     }

@@ -118,7 +118,7 @@ async fn measure<T: Send + 'static>(
 
 /// Brings a lab up, measures it, and takes it down, whatever came of it.
 async fn in_own_lab<T: Send + 'static>(
-    plan: Plan,
+    mut plan: Plan,
     poll_always: bool,
     cancel: Arc<AtomicBool>,
     interrupts: &mut Interrupts,
@@ -126,6 +126,7 @@ async fn in_own_lab<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let name = format!("bench-{}", std::process::id()).parse()?;
     let file = devices::file(&plan, poll_always);
+    plan.route.gateway = devices::gateway(&file);
     let (brought, _) = up::bring_up(&name, &file, interrupts).await?;
     let ends = Ends::of_own_lab(brought.api.clone(), plan.ports, cancel.clone());
     let report = match unless_interrupted(ends, interrupts).await {

@@ -9,7 +9,11 @@ use crate::{
     },
     failure::Failure,
 };
-use bench::{Plan, Switch, sweep::SweepReport};
+use bench::{
+    Plan, Switch,
+    path::Path,
+    sweep::{SweepReport, Value},
+};
 use std::{
     fmt,
     str::FromStr,
@@ -28,6 +32,8 @@ pub(super) enum Swept {
     Vlans,
     /// Ports attached.
     Ports,
+    /// What is done with frames.
+    Path,
 }
 
 impl fmt::Display for Swept {
@@ -36,6 +42,7 @@ impl fmt::Display for Swept {
             Self::Macs => "macs",
             Self::Vlans => "vlans",
             Self::Ports => "ports",
+            Self::Path => "path",
         })
     }
 }
@@ -44,7 +51,7 @@ impl fmt::Display for Swept {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sweep {
     pub(super) what: Swept,
-    pub(super) values: Vec<u32>,
+    pub(super) values: Vec<Value>,
 }
 
 /// A series to be measured.
@@ -52,7 +59,7 @@ pub(super) struct Sweep {
 pub(super) struct Columns {
     pub(super) what: Swept,
     /// What to do for each value.
-    pub(super) plans: Vec<(u32, Plan)>,
+    pub(super) plans: Vec<(Value, Plan)>,
 }
 
 impl FromStr for Sweep {
@@ -60,13 +67,17 @@ impl FromStr for Sweep {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parsed = text.split_once('=').and_then(|(what, values)| {
-            let all = [Swept::Macs, Swept::Vlans, Swept::Ports];
+            let all = [Swept::Macs, Swept::Vlans, Swept::Ports, Swept::Path];
             let what = all.into_iter().find(|each| each.to_string() == what)?;
-            let values: Vec<u32> = values.split(',').map(number).collect::<Result<_, _>>().ok()?;
+            let value = |text: &str| match what {
+                Swept::Path => text.parse::<Path>().map(Value::Path),
+                Swept::Macs | Swept::Vlans | Swept::Ports => number(text).map(Value::Number),
+            };
+            let values: Vec<_> = values.split(',').map(value).collect::<Result<_, _>>().ok()?;
             (values.len() <= MOST).then_some(Self { what, values })
         });
         parsed.ok_or_else(|| {
-            format!("`{text}` is no series: say for example macs=1,1k,64k,1M, vlans=1,64,4094 or ports=2,64,512; {MOST} values at most")
+            format!("`{text}` is no series: say for example macs=1,1k,64k,1M, vlans=1,64,4094, ports=2,64,512 or path=switched,routed,nat; {MOST} values at most")
         })
     }
 }
@@ -101,9 +112,11 @@ async fn in_labs(
 ) -> Result<SweepReport, Failure> {
     let cancel = Arc::new(AtomicBool::new(false));
     let mut labs = Vec::new();
-    for (place, (value, plan)) in plans.into_iter().enumerate() {
+    for (place, (value, mut plan)) in plans.into_iter().enumerate() {
         let name = format!("bench-{}-{place}", std::process::id()).parse()?;
-        let (lab, _) = up::bring_up(&name, &devices::file(&plan, false), interrupts).await?;
+        let file = devices::file(&plan, false);
+        plan.route.gateway = devices::gateway(&file);
+        let (lab, _) = up::bring_up(&name, &file, interrupts).await?;
         let api = lab.api.clone();
         brought.push(lab);
         labs.push((

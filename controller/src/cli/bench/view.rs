@@ -236,16 +236,32 @@ impl Show for SweepReport {
 /// One row for each value of what is swept.
 fn of_sizes(swept: &str, series: &Series) -> String {
     let what = swept.to_uppercase();
-    let header = ["FRAME", &what, "MPPS", "CYCLES", "OF THE FIRST", "SPREAD", "MORE", "LOST", "FLOODED"];
+    let header = [
+        "FRAME",
+        &what,
+        "MPPS",
+        "OF THE FIRST",
+        "SPREAD",
+        "CYCLES",
+        "OF THE FIRST",
+        "SPREAD",
+        "MORE",
+        "LOST",
+        "FLOODED",
+    ];
+    let percent = |ratio: Option<f64>| or_dash(ratio.map(|ratio| format!("{:.1} %", ratio * 100.0)));
+    let half_range = |spread: Option<f64>| or_dash(spread.map(|spread| format!("±{:.1} %", spread * 50.0)));
     let rows = series.columns.iter().map(|column| {
         let row = &column.row;
         [
             series.frame_size.clone(),
             column.value.to_string(),
             format!("{:.3}", row.mpps),
+            percent(column.mpps_ratio),
+            half_range(column.mpps_ratio_spread),
             or_dash(row.cycles_per_frame.map(|cycles| format!("{cycles:.0}"))),
-            or_dash(column.cycles_ratio.map(|ratio| format!("{:.1} %", ratio * 100.0))),
-            or_dash(column.cycles_ratio_spread.map(|spread| format!("±{:.1} %", spread * 50.0))),
+            percent(column.cycles_ratio),
+            half_range(column.cycles_ratio_spread),
             or_dash(column.cycles_more.map(|cycles| format!("{cycles:+.0}"))),
             row.lost.to_string(),
             or_dash(row.flooded),

@@ -1,6 +1,7 @@
 //! Frames as a second parser sees them, and what the sink makes of frames that are not as they were sent.
 
 use super::*;
+use crate::path::Path;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use proptest::prelude::*;
 
@@ -13,6 +14,11 @@ fn varieties() -> impl Strategy<Value = Variety> {
         let vlans = 0..=flows.min(4094) as u16;
         (1..=flows, vlans).prop_map(move |(macs, vlans)| Variety { flows, macs, vlans })
     })
+}
+
+/// Frames that are switched.
+fn stream(from: u16, to: u16, size: FrameSize) -> Stream {
+    Stream::sent(from, to, size, Variety::default(), Route::default())
 }
 
 fn whole(stream: &Stream, place: usize, flow: Flow, stamp: Stamp) -> Vec<u8> {
@@ -38,9 +44,12 @@ proptest! {
     #[test]
     fn a_frame_is_valid_to_another_parser_and_reads_back(
         size in sizes(), variety in varieties(), ports in (0u16..512, 0u16..512),
-        pick: u32, number: u32, time in 0..=TIME_MASK,
+        pick: u32, number: u32, time in 0..=TIME_MASK, path in prop::sample::select(&Path::ALL[..]), arrives: bool,
     ) {
-        let stream = Stream::new(ports.0, ports.1, size, variety);
+        let route = Route { path, gateway: [6, 5, 4, 3, 2, 1] };
+        let (from, to) = ports;
+        let end = if arrives { Stream::arriving } else { Stream::sent };
+        let stream = end(from, to, size, variety, route);
         let (flow, stamp) = (Flow::nth(pick % variety.flows, variety), Stamp { number, time });
         for (place, len) in size.on_ring().into_iter().enumerate() {
             let frame = whole(&stream, place, flow, stamp);
@@ -56,6 +65,10 @@ proptest! {
             let (source, destination) = (ip.header().source(), ip.header().destination());
             let sum = udp.to_header().calc_checksum_ipv4_raw(source, destination, udp.payload());
             prop_assert_eq!(sum.expect("short enough"), udp.checksum());
+            prop_assert_eq!(ip.header().ttl(), if arrives && path != Path::Switched { 63 } else { 64 });
+            let [high, low] = (from + 1).to_be_bytes();
+            let gateways = arrives && path == Path::Nat;
+            prop_assert_eq!(source, if gateways { [198, 19, 255, 254] } else { [198, 18, high, low] });
             prop_assert_eq!(flow_number(frame[34 + stream.tag..38 + stream.tag].try_into().unwrap()), flow.number);
         }
     }
@@ -64,7 +77,7 @@ proptest! {
     /// by the comparison.
     #[test]
     fn a_byte_that_differs_is_found(size in sizes(), vlans in 0u16..2, at: prop::sample::Index, change in 1u8..) {
-        let stream = Stream::new(3, 4, size, Variety { vlans, ..Variety::default() });
+        let stream = Stream::sent(3, 4, size, Variety { vlans, ..Variety::default() }, Route::default());
         let stamp = Stamp { number: 7, time: 12345 };
         let mut frame = whole(&stream, 0, Flow::default(), stamp);
         let at = at.index(frame.len());
@@ -75,6 +88,7 @@ proptest! {
             Seen::Corrupt => prop_assert!((34 + tag..52 + tag).contains(&at), "byte {at}"),
             Seen::Strayed => prop_assert!((28 + tag..30 + tag).contains(&at), "byte {at}"),
             Seen::Foreign => prop_assert!((12 + tag..34 + tag).contains(&at), "byte {at}"),
+            Seen::Arp => prop_assert_eq!(at, 13 + tag),
         }
     }
 
@@ -87,6 +101,29 @@ proptest! {
             prop_assert_eq!(flow, Flow::nth((start + step) % variety.flows, variety));
         }
     }
+}
+
+#[test]
+fn a_receiver_asks_for_its_gateway_so_that_it_is_known_there() {
+    let route = Route { path: Path::Nat, gateway: [6, 5, 4, 3, 2, 1] };
+    let frame = route.announcement(3).expect("there is a gateway");
+    let parsed = etherparse::SlicedPacket::from_ethernet(&frame).expect("a frame");
+    let Some(NetSlice::Arp(arp)) = parsed.net else { panic!("no ARP: {parsed:?}") };
+    assert_eq!((arp.operation(), arp.sender_hw_addr()), (etherparse::ArpOperation::REQUEST, &frame[6..12]));
+    assert_eq!(
+        (arp.sender_protocol_addr(), arp.target_protocol_addr()),
+        (&[198, 19, 0, 4][..], &[198, 19, 255, 254][..])
+    );
+    assert_eq!((&frame[..6], &frame[6..12]), (&[6, 5, 4, 3, 2, 1][..], &[2, 0, 3, 0, 0, 0][..]));
+    assert_eq!(Route::default().announcement(3), None);
+    let stream = Stream::arriving(1, 3, FrameSize::Fixed(64), Variety::default(), route);
+    let mut answer = frame;
+    answer[6..12].copy_from_slice(&route.gateway);
+    assert_eq!(
+        (read(&stream, &answer), read(&stream, &frame)),
+        (Seen::Arp, Seen::Foreign),
+        "not from others"
+    );
 }
 
 #[test]
@@ -105,8 +142,7 @@ fn sizes_count_the_fcs_as_rfc_2544_does_and_no_further() {
 #[test]
 fn a_frame_of_another_port_has_strayed_and_other_protocols_are_foreign() {
     let size = FrameSize::Fixed(64);
-    let (ours, theirs) =
-        (Stream::new(1, 2, size, Variety::default()), Stream::new(9, 2, size, Variety::default()));
+    let (ours, theirs) = (stream(1, 2, size), stream(9, 2, size));
     let frame = whole(&theirs, 0, Flow::default(), Stamp::default());
     assert_eq!(read(&ours, &frame), Seen::Strayed);
     assert_eq!(read(&ours, &[0xff; 60]), Seen::Foreign);
