@@ -46,7 +46,7 @@ pub trait Switch {
     /// What it dropped so far of what these ports sent and were to get, if it says.
     fn dropped(&mut self) -> Option<Vec<Dropped>>;
 
-    /// How many frames it flooded so far, if it says.
+    /// How many frames of these ports it flooded so far, if it says.
     fn flooded(&mut self) -> Option<u64>;
 }
 
