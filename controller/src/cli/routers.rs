@@ -1,7 +1,9 @@
 //! What routers know and have given, as tables.
 
 use super::render::{Show, or_dash, table};
-use vswitchd::control::protocol::{LeaseTable, NeighbourState, NeighbourTable, RouteKind, RouteRow};
+use vswitchd::control::protocol::{
+    LeaseState, LeaseTable, NeighbourState, NeighbourTable, RouteKind, RouteRow,
+};
 
 impl Show for Vec<RouteRow> {
     fn table(&self) -> String {
@@ -64,12 +66,18 @@ impl Show for NeighbourTable {
 impl Show for LeaseTable {
     fn table(&self) -> String {
         let rows = self.rows.iter().map(|row| {
+            let state = match row.state {
+                LeaseState::Offered => "offered",
+                LeaseState::Bound => "bound",
+                LeaseState::Declined => "declined",
+                LeaseState::InUse => "in use",
+            };
             [
                 row.vlan.to_string(),
                 row.address.to_string(),
                 row.mac.to_string(),
                 or_dash(row.name.as_ref()),
-                if row.is_bound { "bound" } else { "offered or in use" }.into(),
+                state.into(),
                 format!("{}s", row.left_secs),
             ]
         });
@@ -129,7 +137,7 @@ mod tests {
             address: [10, 0, 10, 50].into(),
             mac: "02:00:00:00:00:07".parse().expect("an address"),
             name: None,
-            is_bound: false,
+            state: LeaseState::InUse,
             left_secs: 9,
         };
         let pool = |exhausted| PoolRow {
@@ -142,7 +150,7 @@ mod tests {
         let told = LeaseTable { rows: vec![lease], pools: vec![pool(2)] }.table();
         let expected = [
             "VLAN ADDRESS MAC NAME STATE LEFT",
-            "10 10.0.10.50 02:00:00:00:00:07 - offered or in use 9s",
+            "10 10.0.10.50 02:00:00:00:00:07 - in use 9s",
             "VLAN 10: no address of 10.0.10.50-10.0.10.50 was free for a client, 2 times; 0 are free now",
         ];
         assert_eq!(lines(&told), expected);

@@ -25,7 +25,7 @@ use vswitch_core::{
 };
 use vswitchd::control::{
     client::Client,
-    protocol::{Journey, PortState, Sighting},
+    protocol::{Journey, LeaseState, PortState, Sighting},
 };
 
 /// How long a command in a node may take.
@@ -167,7 +167,7 @@ impl Running {
             return Ok(Vec::new());
         }
         let (leases, neighbours) = self.switch(|switch| Ok((switch.leases()?, switch.neighbours()?))).await?;
-        let leased = leases.rows.into_iter().filter(|row| row.is_bound);
+        let leased = leases.rows.into_iter().filter(|row| row.state == LeaseState::Bound);
         let leased = leased.map(|row| (row.vlan, row.address.into(), row.mac));
         let heard = neighbours.rows.into_iter().filter_map(|row| Some((row.vlan, row.address, row.mac?)));
         Ok(leased.chain(heard).collect())

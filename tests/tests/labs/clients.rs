@@ -130,7 +130,7 @@ fn dhclient_and_dhcpcd_get_what_the_file_says() {
     let has = |address: &str| {
         let leases = lab.json(&["show", "leases"]);
         let rows = leases["rows"].as_array().expect("a list");
-        rows.iter().any(|row| row["address"] == address && row["is_bound"] == true)
+        rows.iter().any(|row| row["address"] == address && row["state"] == "bound")
     };
     eventually("it is shown", || has(address).then_some(()));
     // Given back: it is free, until somebody takes it for itself, untold.

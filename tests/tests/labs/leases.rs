@@ -54,7 +54,7 @@ impl Scene {
     /// Whose each address is, by its name, and for how long.
     fn leases(&self) -> BTreeMap<String, (String, u64)> {
         let leases = self.lab.json(&["show", "leases"]);
-        let rows = leases["rows"].as_array().expect("a list").iter().filter(|row| row["is_bound"] == true);
+        let rows = leases["rows"].as_array().expect("a list").iter().filter(|row| row["state"] == "bound");
         let text = |value: &Value| value.as_str().expect("a text").to_owned();
         rows.map(|row| {
             (text(&row["address"]), (text(&row["name"]), row["left_secs"].as_u64().expect("seconds")))

@@ -111,7 +111,7 @@ fn hosts_that_know_nothing_get_addresses_names_and_a_way_to_the_other_vlan() {
     // And what is shown of it.
     let leases = lab.json(&["show", "leases"]);
     let of = |wanted: &str| rows(&leases["rows"]).iter().find(|row| row["address"] == wanted).cloned();
-    assert_eq!(of(address).expect("pc's")["is_bound"], true);
+    assert_eq!(of(address).expect("pc's")["state"], "bound");
     assert_eq!(of("10.0.20.7").expect("other's")["name"], "other");
     let neighbours = lab.json(&["show", "neighbours"]);
     assert!(rows(&neighbours["rows"]).iter().any(|row| row["address"] == "10.0.20.10"), "{neighbours}");

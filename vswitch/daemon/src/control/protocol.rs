@@ -519,10 +519,24 @@ pub struct LeaseRow {
     pub mac: MacAddr,
     /// What the topology file calls the client, or it calls itself.
     pub name: Option<String>,
-    /// Whether the client has it; else it was offered, or found in use by another.
-    pub is_bound: bool,
+    /// What it is to the client.
+    pub state: LeaseState,
     /// Seconds that are left.
     pub left_secs: u64,
+}
+
+/// What an address is to the client that it is noted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeaseState {
+    /// It was told that it may have it.
+    Offered,
+    /// It has it.
+    Bound,
+    /// It found somebody else there, nobody knows whom (RFC 2131 §3.1): nobody is given it for a while.
+    Declined,
+    /// It answers for it, though it was not given it: it may have it, and nobody else.
+    InUse,
 }
 
 /// What is to be remembered of the addresses that gateways have given.

@@ -1,7 +1,7 @@
 //! What outlives the server: the leases that it has given, as whoever keeps them for it is told, and as it is told of them by whoever kept them.
 
-use super::{Dhcp, Server, message, pool::State};
-use crate::control::protocol::{KEPT_LEASES, Kept, KeptLease};
+use super::{Dhcp, Server, message};
+use crate::control::protocol::{KEPT_LEASES, Kept, KeptLease, LeaseState};
 use std::{collections::BTreeSet, time::Duration};
 use vswitch_core::clock::Instant;
 
@@ -41,7 +41,7 @@ impl Dhcp {
             .servers
             .values()
             .flat_map(|server| {
-                let bound = server.pool.leases(now).filter(|(_, lease)| lease.state == State::Bound);
+                let bound = server.pool.leases(now).filter(|(_, lease)| lease.state == LeaseState::Bound);
                 let names = bound.filter_map(|(_, lease)| server.name_of(lease));
                 names.map(|name| (server.router.clone(), name.clone())).collect::<Vec<_>>()
             })

@@ -15,10 +15,10 @@ mod probes;
 pub(crate) mod tests;
 
 use super::dns::Leased;
-use crate::control::protocol::{LeaseRow, PoolRow};
+use crate::control::protocol::{LeaseRow, LeaseState, PoolRow};
 use ipnet::Ipv4Net;
 use message::{Asked, Boots, HTTP_CLIENT, Said, option};
-use pool::{Lease, Pool, State};
+use pool::{Lease, Pool};
 use probes::Probe;
 use smoltcp::wire::DhcpMessageType;
 use std::{
@@ -269,7 +269,7 @@ impl Dhcp {
                 address,
                 mac: lease.mac,
                 name: server.name_of(lease).cloned(),
-                is_bound: lease.state == State::Bound,
+                state: lease.state,
                 left_secs: lease.until.since(now).as_secs(),
             })
         });
@@ -376,7 +376,7 @@ impl Server {
         if asked.server.is_some_and(|server| server != self.own.addr()) {
             // It took another's offer.
             if let Some((address, lease)) = self.pool.of(asked.mac)
-                && lease.state == State::Offered
+                && lease.state == LeaseState::Offered
             {
                 self.pool.release(asked.mac, address, now);
             }

@@ -1,5 +1,6 @@
 //! The addresses of one VLAN: who has which, and until when.
 
+use crate::control::protocol::LeaseState;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -16,25 +17,12 @@ const DECLINED: Duration = Duration::from_secs(600);
 /// Addresses that are looked at for one client, each time from where they would come first: more than clients wait for.
 const LOOKED_AT: usize = 2 * super::probes::WAITING;
 
-/// What an address is to its client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
-    /// It was told that it may have it.
-    Offered,
-    /// It has it.
-    Bound,
-    /// Its client found somebody else there, nobody knows whom.
-    Declined,
-    /// It answers for it, though it was not given it: it may have it, and nobody else.
-    InUse,
-}
-
 /// An address that is, or was, somebody's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lease {
     pub(super) mac: MacAddr,
     pub(super) host_name: Option<String>,
-    pub(super) state: State,
+    pub(super) state: LeaseState,
     pub(super) until: Instant,
 }
 
@@ -89,12 +77,12 @@ impl Pool {
                 continue;
             }
             match lease.state {
-                State::Offered | State::Bound => self.put(address, lease),
-                State::Declined | State::InUse => self.note(address, lease),
+                LeaseState::Offered | LeaseState::Bound => self.put(address, lease),
+                LeaseState::Declined | LeaseState::InUse => self.note(address, lease),
             }
         }
         for (address, lease) in &self.by_address {
-            if lease.state == State::InUse {
+            if lease.state == LeaseState::InUse {
                 self.by_client.entry(lease.mac).or_insert(*address);
             }
         }
@@ -113,14 +101,15 @@ impl Pool {
 
     /// Whether nobody else has it now.
     fn is_free(&self, mac: MacAddr, address: Ipv4Addr, now: Instant) -> bool {
-        self.by_address
-            .get(&address)
-            .is_none_or(|lease| (lease.mac == mac && lease.state != State::Declined) || lease.until <= now)
+        self.by_address.get(&address).is_none_or(|lease| {
+            (lease.mac == mac && lease.state != LeaseState::Declined) || lease.until <= now
+        })
     }
 
     /// Whether nobody need be asked who has it: it is stated as the client's own, or was promised to it and is still.
     pub(super) fn is_promised(&self, mac: MacAddr, address: Ipv4Addr, now: Instant) -> bool {
-        let is_its = |lease: &Lease| lease.mac == mac && lease.state != State::Declined && lease.until > now;
+        let is_its =
+            |lease: &Lease| lease.mac == mac && lease.state != LeaseState::Declined && lease.until > now;
         self.reserved.get(&address).is_some_and(|owner| *owner == Some(mac))
             || self.by_address.get(&address).is_some_and(is_its)
     }
@@ -189,8 +178,10 @@ impl Pool {
     pub(super) fn offer(&mut self, mac: MacAddr, address: Ipv4Addr, host_name: Option<String>, now: Instant) {
         match self.by_address.get(&address) {
             // Who has it already keeps it for as long as it has it.
-            Some(lease) if lease.mac == mac && lease.state == State::Bound && lease.until > now => {}
-            _ => self.put(address, Lease { mac, host_name, state: State::Offered, until: now + OFFERED }),
+            Some(lease) if lease.mac == mac && lease.state == LeaseState::Bound && lease.until > now => {}
+            _ => {
+                self.put(address, Lease { mac, host_name, state: LeaseState::Offered, until: now + OFFERED });
+            }
         }
     }
 
@@ -202,12 +193,12 @@ impl Pool {
         host_name: Option<String>,
         until: Instant,
     ) {
-        self.put(address, Lease { mac, host_name, state: State::Bound, until });
+        self.put(address, Lease { mac, host_name, state: LeaseState::Bound, until });
     }
 
     /// The client found somebody else there.
     pub(super) fn decline(&mut self, mac: MacAddr, address: Ipv4Addr, now: Instant) {
-        let lease = Lease { mac, host_name: None, state: State::Declined, until: now + DECLINED };
+        let lease = Lease { mac, host_name: None, state: LeaseState::Declined, until: now + DECLINED };
         self.put(address, lease);
         self.by_client.remove(&mac);
     }
@@ -217,19 +208,19 @@ impl Pool {
         // Whatever else is that station's stays so.
         self.take_from_client(address);
         self.by_client.entry(mac).or_insert(address);
-        self.note(address, Lease { mac, host_name: None, state: State::InUse, until: now + DECLINED });
+        self.note(address, Lease { mac, host_name: None, state: LeaseState::InUse, until: now + DECLINED });
     }
 
     /// The client gives it back; it is remembered as its last. Whether it had it.
     pub(super) fn release(&mut self, mac: MacAddr, address: Ipv4Addr, now: Instant) -> bool {
         let lease = self.by_address.get_mut(&address);
-        let lease =
-            lease.filter(|lease| lease.mac == mac && lease.state != State::Declined && lease.until > now);
+        let lease = lease
+            .filter(|lease| lease.mac == mac && lease.state != LeaseState::Declined && lease.until > now);
         let Some(lease) = lease else { return false };
         self.by_end.remove(&(lease.until, address));
         lease.until = now;
         self.by_end.insert((now, address));
-        lease.state == State::Bound
+        lease.state == LeaseState::Bound
     }
 
     /// Whether this client may have had that address, and neither is anything to the pool yet.
@@ -240,7 +231,7 @@ impl Pool {
 
     /// All that clients have or had last, rising.
     pub(super) fn kept(&self) -> impl Iterator<Item = (Ipv4Addr, &Lease)> {
-        let kept = self.by_address.iter().filter(|(_, lease)| lease.state == State::Bound);
+        let kept = self.by_address.iter().filter(|(_, lease)| lease.state == LeaseState::Bound);
         kept.map(|(address, lease)| (*address, lease))
     }
 
@@ -288,7 +279,7 @@ impl Pool {
 
     /// Who has that address now.
     pub(super) fn bound(&self, address: Ipv4Addr, now: Instant) -> Option<&Lease> {
-        self.by_address.get(&address).filter(|lease| lease.state == State::Bound && lease.until > now)
+        self.by_address.get(&address).filter(|lease| lease.state == LeaseState::Bound && lease.until > now)
     }
 
     fn put(&mut self, address: Ipv4Addr, lease: Lease) {
@@ -297,7 +288,7 @@ impl Pool {
             && self
                 .by_address
                 .get(&other)
-                .is_some_and(|other| matches!(other.state, State::Offered | State::Bound))
+                .is_some_and(|other| matches!(other.state, LeaseState::Offered | LeaseState::Bound))
         {
             self.forget(other);
             if self.range.is_some_and(|(first, last)| first <= other && other <= last)
@@ -323,7 +314,7 @@ impl Pool {
         self.forget(address);
         self.unused.remove(&address);
         self.by_end.insert((lease.until, address));
-        if let Some(name) = lease.host_name.as_ref().filter(|_| lease.state == State::Bound) {
+        if let Some(name) = lease.host_name.as_ref().filter(|_| lease.state == LeaseState::Bound) {
             let other = self.by_name.get(name).and_then(|other| self.by_address.get(other));
             if other.is_none_or(|other| other.until <= lease.until) {
                 self.by_name.insert(name.clone(), address);

@@ -212,7 +212,14 @@ fn a_client_gets_an_address_and_all_that_it_needs() {
     let rows = dhcp.leases(at(600));
     assert_eq!(
         rows,
-        [LeaseRow { vlan: vlan(), address, mac: mac(1), name: None, is_bound: true, left_secs: 3000 }]
+        [LeaseRow {
+            vlan: vlan(),
+            address,
+            mac: mac(1),
+            name: None,
+            state: LeaseState::Bound,
+            left_secs: 3000
+        }]
     );
     assert_eq!(dhcp.leases(at(3600)), [], "it is over");
     assert_eq!((dhcp.counts().offers, dhcp.counts().acks), (1, 1));
@@ -324,7 +331,8 @@ fn an_address_that_a_client_finds_in_use_is_nobodys_for_a_while() {
     let other = lease(&mut dhcp, 1, 11);
     assert_ne!(other, address);
     assert_eq!((discover(&mut dhcp, 2, 12), dhcp.counts().declines), (None, 1));
-    assert!(!dhcp.leases(at(12)).iter().find(|row| row.address == address).expect("it is told").is_bound);
+    let row = dhcp.leases(at(12)).into_iter().find(|row| row.address == address).expect("it is told");
+    assert_eq!(row.state, LeaseState::Declined);
     assert_eq!(discover(&mut dhcp, 2, 611), Some(address));
     // What is not the client's to decline stays whose it is.
     for n in 50..54 {
@@ -648,7 +656,7 @@ fn an_address_that_somebody_answers_for_is_not_offered_for_a_while() {
     assert_eq!(heard(&mut dhcp, ip(52), 9, 0), None, "nobody waits for it");
     assert!(is_offer_of(silence(&mut dhcp, at(1)).first(), ip(50)));
     let row = dhcp.leases(at(1)).into_iter().find(|row| row.address == ip(52)).expect("it is shown");
-    assert_eq!((row.mac, row.is_bound, dhcp.counts().conflicts), (mac(9), false, 1));
+    assert_eq!((row.mac, row.state, dhcp.counts().conflicts), (mac(9), LeaseState::InUse, 1));
     let discover = message(2, DhcpMessageType::Discover, |_| {});
     assert_eq!((at_once(&mut dhcp, 2, 2, &discover), dhcp.pools(at(2))[0].exhausted), (None, 1));
     assert_eq!(at_once(&mut dhcp, 2, 601, &discover), Some(Next::Ask(ip(50))), "its offer is over");
@@ -659,7 +667,7 @@ fn an_address_that_somebody_answers_for_is_not_offered_for_a_while() {
     let other = if one == ip(50) { ip(52) } else { ip(50) };
     assert_eq!(at_once(&mut dhcp, 2, 1, &asks_of(2)), Some(Next::Ask(other)));
     assert_eq!((heard(&mut dhcp, other, 1, 1), dhcp.pools(at(1))[0].exhausted), (None, 1));
-    let bound: Vec<_> = dhcp.leases(at(1)).into_iter().filter(|row| row.is_bound).collect();
+    let bound: Vec<_> = dhcp.leases(at(1)).into_iter().filter(|row| row.state == LeaseState::Bound).collect();
     assert_eq!((bound.len(), bound[0].address, bound[0].mac), (1, one, mac(1)));
 }
 
@@ -804,7 +812,7 @@ proptest! {
             prop_assert_eq!((free, given.is_some()), ((50..54).filter(may).count() as u64, free > 0));
             // A name is one client's at a time, and found by whoever asks for it.
             for name in ["one", "two", "web1", "phone"] {
-                let rows = dhcp.leases(at(now)).into_iter().filter(|row| row.is_bound);
+                let rows = dhcp.leases(at(now)).into_iter().filter(|row| row.state == LeaseState::Bound);
                 let named = rows.filter(|row| row.name.as_deref() == Some(name));
                 let named: Vec<IpAddr> = named.map(|row| row.address.into()).collect();
                 prop_assert!(named.len() <= 1, "{name}: {named:?}");

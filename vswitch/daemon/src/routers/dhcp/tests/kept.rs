@@ -1,7 +1,7 @@
 //! A server that follows another, and is told what that one has given: by somebody who may have it wrong.
 
 use super::*;
-use crate::control::protocol::{KEPT_LEASES, KeptLease};
+use crate::control::protocol::{KEPT_LEASES, KeptLease, LeaseState};
 
 fn kept(n: u8, mac_n: u8, name: Option<&str>, left_secs: u64) -> KeptLease {
     KeptLease { vlan: vlan(), address: ip(n), mac: mac(mac_n), name: name.map(str::to_owned), left_secs }
@@ -16,7 +16,7 @@ fn after(leases: Vec<KeptLease>) -> Dhcp {
 
 /// Whose each address is, and for how long.
 fn rows(dhcp: &Dhcp, now: u64) -> Vec<(Ipv4Addr, MacAddr, Option<String>, u64)> {
-    let rows = dhcp.leases(at(now)).into_iter().filter(|row| row.is_bound);
+    let rows = dhcp.leases(at(now)).into_iter().filter(|row| row.state == LeaseState::Bound);
     rows.map(|row| (row.address, row.mac, row.name, row.left_secs)).collect()
 }
 
