@@ -73,8 +73,8 @@ impl Confinement {
             if let Some(lack) = lack(&status.ruleset, &status.landlock) {
                 eprintln!("vmm-lite: {lack}");
             }
-            // The trace that the standard hook adds, if it is asked for, reads files.
-            panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
+            // The trace that the standard hook adds, if it is asked for, reads files. What cannot be written is not said: a panic here would end the process.
+            panic::set_hook(Box::new(|panic| drop(writeln!(io::stderr(), "{panic}"))));
         }
         Ok(Self { wanted: config.confined })
     }

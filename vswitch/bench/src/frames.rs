@@ -8,7 +8,7 @@
 //! RFC 2544 appendix C.2.2 sets aside: 198.18.0.0/16 to 198.19.0.0/16, with the port's number plus one in the low 16 bits. MAC
 //! addresses are locally administered: 02, the port's number, the station's number behind that port.
 
-use crate::path::{Labels, RECEIVERS, Route, SENDERS};
+use crate::path::{Labels, Path, RECEIVERS, Route, SENDERS};
 use ::checksum::Sum;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
@@ -195,8 +195,10 @@ struct Kind {
 /// The frames that one port sends to another.
 #[derive(Debug, Clone)]
 pub struct Stream {
-    /// The source address, as it is read.
-    source: u32,
+    /// Its source address.
+    source: [u8; 4],
+    /// Whether a gateway is on its way: then all headers of a frame are as they are to be where it arrives, or it is none of the stream.
+    is_routed: bool,
     variety: Variety,
     tag: usize,
     tail: Box<[u8]>,
@@ -214,7 +216,7 @@ pub(crate) enum Seen {
     Strayed,
     /// A frame that says it is of a stream and is not as it was sent.
     Corrupt,
-    /// ARP of whoever frames come from: a gateway that answers, or asks.
+    /// ARP of the gateway.
     Arp,
     /// No frame of the generator.
     Foreign,
@@ -223,15 +225,15 @@ pub(crate) enum Seen {
 impl Stream {
     /// The frames from port `from` to port `to` as they are sent on a route.
     pub fn sent(from: u16, to: u16, size: FrameSize, variety: Variety, route: Route) -> Self {
-        Self::labelled(from, size, variety, &route.sent(from, to))
+        Self::labelled(from, size, variety, (&route.sent(from, to), route))
     }
 
     /// The same frames as they arrive.
     pub fn arriving(from: u16, to: u16, size: FrameSize, variety: Variety, route: Route) -> Self {
-        Self::labelled(from, size, variety, &route.arriving(from, to))
+        Self::labelled(from, size, variety, (&route.arriving(from, to), route))
     }
 
-    fn labelled(from: u16, size: FrameSize, variety: Variety, labels: &Labels) -> Self {
+    fn labelled(from: u16, size: FrameSize, variety: Variety, (labels, route): (&Labels, Route)) -> Self {
         let tag = if variety.vlans > 0 { TAG } else { 0 };
         let lens = size.on_ring();
         // A tail that differs from port to port: bytes of one stream in another's frame are found.
@@ -246,7 +248,15 @@ impl Stream {
             place as u8
         });
         let round = round.collect();
-        Self { source: u32::from_le_bytes(labels.source), variety, tag, tail, kinds, round }
+        Self {
+            source: labels.source,
+            is_routed: route.path != Path::Switched,
+            variety,
+            tag,
+            tail,
+            kinds,
+            round,
+        }
     }
 
     pub(crate) fn variety(&self) -> Variety {
@@ -317,8 +327,8 @@ impl Stream {
         net_header::LEN + kind.len
     }
 
-    /// Reads the first bytes of a frame of `len` bytes (both without net header) and checks all of it that they show;
-    /// the tail is taken for what it should be.
+    /// Reads the first bytes of a frame of `len` bytes (both without net header) and checks its stream, its length and what its checksum covers,
+    /// behind a gateway all headers; the tail is taken for what it should be.
     #[inline(always)]
     pub(crate) fn read<const TAG: usize>(&self, head: &[u8; HEAD_SHOWN], len: usize) -> Seen {
         let t = TAG;
@@ -326,10 +336,19 @@ impl Stream {
         if head[12 + t..14 + t] != IPV4 || head[30 + t..32 + t] != RECEIVERS {
             return self.without_stream(head);
         }
-        if word(26 + t) != self.source {
+        if !self.is_routed && head[26 + t..30 + t] != self.source {
             return if head[26 + t..28 + t] == SENDERS { Seen::Strayed } else { Seen::Foreign };
         }
         let Some(kind) = self.kinds.iter().find(|kind| kind.len == len) else { return Seen::Corrupt };
+        if self.is_routed {
+            let headers = &kind.template[net_header::LEN..];
+            if head[30 + t..34 + t] != headers[30 + t..34 + t] {
+                return Seen::Strayed;
+            }
+            if head[..34 + t] != headers[..34 + t] {
+                return Seen::Corrupt;
+            }
+        }
         let last = u32::from(u16::from_le_bytes([head[50 + t], head[51 + t]]));
         let (number, early) = (word(42 + t), word(46 + t));
         // Ports, the checksum (behind the length, which the kind knows) and the stamp.
@@ -344,8 +363,12 @@ impl Stream {
     /// What a frame is whose Ethernet header is this and which is of no stream.
     #[cold]
     pub(crate) fn without_stream(&self, ethernet: &[u8]) -> Seen {
-        let ours = &self.kinds[0].template[net_header::LEN..];
-        if ethernet[6..12] == ours[6..12] && ethernet[12..14] == ARP { Seen::Arp } else { Seen::Foreign }
+        let gateways = &self.kinds[0].template[net_header::LEN..][6..12];
+        if self.is_routed && ethernet[6..12] == *gateways && ethernet[12..14] == ARP {
+            Seen::Arp
+        } else {
+            Seen::Foreign
+        }
     }
 
     /// Whether `frame` (without net header) is, to the last byte, what was sent with `stamp`.

@@ -8,7 +8,7 @@ use crate::{
     machine::Clock,
     neighbours::{self, Neighbour},
     offload::Kind,
-    path::Route,
+    path::{self, ARP_HEAD, Route},
     sink::Tally,
 };
 use std::{
@@ -27,7 +27,7 @@ pub(crate) const BURST: usize = 32;
 const SETTLING: Duration = Duration::from_millis(50);
 /// A device that is not done and lets no frame through for so long is waited for no longer.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// So often receivers say to their gateway that they are there: it asks after 30 s whether they are.
+/// So often receivers say to their gateway in a trial that they are there: it asks after 30 s whether they are.
 const ANNOUNCED_EVERY: Duration = Duration::from_secs(1);
 /// Frames on their way while a device learns.
 const LESSON: u64 = 64;
@@ -212,6 +212,8 @@ impl Load {
             // A port may be attached a moment after its handshake: then nothing comes through, and it is said again.
             if self.announce_at.is_some() {
                 while !self.is_known(to, cancel)? && !self.silent(begin, cycles::now(), PATIENCE) {}
+                // Another answer is none of the frames that come next.
+                while self.discard(to) > 0 {}
             } else {
                 let back = Way { from: to, to: from };
                 while self.introduce(back, variety, cancel)? == 0
@@ -230,17 +232,30 @@ impl Load {
         Ok(())
     }
 
-    /// Whether its gateway answers a receiver that announces itself.
+    /// Whether its gateway answers a receiver that announces itself, or there is none. What else waits there is discarded.
     fn is_known(&mut self, receiver: usize, cancel: &AtomicBool) -> Result<bool, LoadError> {
+        let Some(announcement) = self.route.announcement(receiver as u16) else { return Ok(true) };
         let begin = cycles::now();
         self.announce(receiver);
-        while self.discard(receiver) == 0 {
+        let mut is_known = false;
+        while !is_known {
             if self.silent(begin, cycles::now(), SETTLING) {
                 return Ok(false);
             }
-            self.look_around(cancel, true)?;
+            let pair = self.ports[receiver].pair();
+            pair.receive_in_place(BURST, ARP_HEAD, |frame| {
+                let mut head = [0; ARP_HEAD];
+                is_known |= frame.read(0, &mut head) && path::is_answer(&announcement, &head);
+            });
+            pair.flush();
+            self.look_around(cancel, !is_known)?;
         }
         Ok(true)
+    }
+
+    /// The ports that something is sent to.
+    fn receivers(&self) -> Vec<usize> {
+        self.lanes.iter().map(|lane| lane.way.to).collect()
     }
 
     /// Says to the gateway that this receiver is there, if there is one.
@@ -255,9 +270,7 @@ impl Load {
 
     #[cold]
     fn announce_all(&mut self, now: u64) {
-        for receiver in self.lanes.iter().map(|lane| lane.way.to).collect::<Vec<_>>() {
-            self.announce(receiver);
-        }
+        self.receivers().into_iter().for_each(|receiver| self.announce(receiver));
         self.announce_at = Some(now + self.clock.cycles(ANNOUNCED_EVERY));
     }
 
@@ -321,6 +334,11 @@ impl Load {
     /// # Errors
     /// The device is gone or broken, or `cancel` was set.
     pub fn run(&mut self, trial: &Trial, cancel: &AtomicBool) -> Result<Outcome, LoadError> {
+        // Nothing was said since the last trial.
+        let begin = cycles::now();
+        for receiver in self.receivers() {
+            while !self.is_known(receiver, cancel)? && !self.silent(begin, cycles::now(), PATIENCE) {}
+        }
         self.lanes.iter_mut().for_each(Lane::begin);
         let pace = self.lane_pace(trial.pace);
         let start = cycles::now();

@@ -14,6 +14,11 @@ const TTL: u8 = 64;
 /// ARP's fixed part for Ethernet and IPv4, and its operation: a request (RFC 826).
 const ARP_REQUEST: [u8; 8] = [0, 1, 0x08, 0, 6, 4, 0, 1];
 
+/// ARP's answer (RFC 826).
+const ARP_REPLY: [u8; 8] = [0, 1, 0x08, 0, 6, 4, 0, 2];
+/// So many bytes of a frame say whether it is one.
+pub(crate) const ARP_HEAD: usize = 22;
+
 /// What the switch does with frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -86,6 +91,11 @@ fn host([a, b]: [u8; 2], port: u16) -> [u8; 4] {
 fn gateway([a, b]: [u8; 2]) -> [u8; 4] {
     let [c, d] = GATEWAY;
     [a, b, c, d]
+}
+
+/// Whether a frame that begins so answers an announcement.
+pub(crate) fn is_answer(announcement: &[u8; 60], head: &[u8; ARP_HEAD]) -> bool {
+    head[..6] == announcement[6..12] && head[12..14] == ARP && head[14..22] == ARP_REPLY
 }
 
 impl Route {

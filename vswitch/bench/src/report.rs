@@ -47,6 +47,7 @@ pub struct Settings {
     /// VLANs; 0: untagged.
     pub vlans: u16,
     /// What the switch did with frames.
+    #[serde(default)]
     pub path: Path,
     /// What was done with what stands behind the heads.
     pub payload: Payload,
@@ -118,7 +119,7 @@ pub struct Row {
     pub strayed: u64,
     /// Frames that came and were of no generator.
     pub foreign: u64,
-    /// Frames that the switch flooded while it was measured; none: it does not say. Then the figures are those of flooding.
+    /// Frames of the ports measured that the switch flooded while it was measured; none: it does not say. Then the figures are those of flooding.
     pub flooded: Option<u64>,
     /// From sending to receiving: what waited to be sent did so before.
     pub latency_us: Latency,

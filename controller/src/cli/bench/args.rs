@@ -25,6 +25,8 @@ use vhost_net_backend::layout::RingSize;
 const MOST_PORTS: usize = 512;
 /// The shortest frame of which something is left to the switch: TCP has more headers than the generator's UDP.
 const LEAST_OFFLOADED: u16 = 128;
+/// The most flows that are translated, two entries each: a quarter of what a lab's table of connections has room for.
+const MOST_TRANSLATED: u64 = 1 << 15;
 /// The most frames a second that can be asked for.
 const MOST_RATE: f64 = 1e9;
 
@@ -74,7 +76,7 @@ pub(in super::super) struct BenchArgs {
     vlans: Option<u32>,
     /// What the switch does with frames, in a lab of its own: switched, routed (into another VLAN) or nat (routed, and translated to the
     /// gateway's address). Through a gateway frames go one way, untagged, from one MAC address a port [default: switched].
-    #[arg(long, env = "VNET_PATH", value_name = "PATH", conflicts_with_all = ["between", "sockets", "beside"])]
+    #[arg(long, env = "VNET_PATH", value_name = "PATH", conflicts_with_all = ["between", "sockets", "beside", "wake"])]
     path: Option<Path>,
     /// Ports attached, of a lab of its own [default: 2].
     #[arg(long, env = "VNET_PORTS", value_parser = number, value_name = "N", conflicts_with_all = ["between", "sockets"])]
@@ -235,27 +237,22 @@ impl BenchArgs {
     /// A series, if one is asked for.
     pub(super) fn series(&self) -> Result<Option<Columns>, Failure> {
         let Some(sweep) = &self.sweep else { return Ok(None) };
-        let column = |value: &Value| {
+        let column = |swept: &Swept| {
             let mut args = Self { no_limits: true, ..self.clone() };
-            let said = match *value {
-                Value::Path(path) => args.path.replace(path).map(Value::Path),
-                Value::Number(number) => {
-                    let swept = match sweep.what {
-                        Swept::Macs => &mut args.macs,
-                        Swept::Vlans => &mut args.vlans,
-                        Swept::Ports | Swept::Path => {
-                            args.busy_ports = args.busy_ports.or(Some(2));
-                            &mut args.ports
-                        }
-                    };
-                    swept.replace(number).map(Value::Number)
+            let said = match *swept {
+                Swept::Macs(macs) => args.macs.replace(macs).map(Value::Number),
+                Swept::Vlans(vlans) => args.vlans.replace(vlans).map(Value::Number),
+                Swept::Ports(ports) => {
+                    args.busy_ports = args.busy_ports.or(Some(2));
+                    args.ports.replace(ports).map(Value::Number)
                 }
+                Swept::Path(path) => args.path.replace(path).map(Value::Path),
             };
             if let Some(said) = said {
                 let message = format!("--{0} {said} contradicts --sweep {0}=…", sweep.what);
                 return Err(wrong(message, "say it once: the series has all values"));
             }
-            Ok((*value, args.plan()?.0))
+            Ok((swept.value(), args.plan()?.0))
         };
         let plans = sweep.values.iter().map(column).collect::<Result<_, Failure>>()?;
         Ok(Some(Columns { what: sweep.what, plans }))
@@ -317,6 +314,13 @@ impl BenchArgs {
             );
             return Err(wrong(message, "leave out --macs, --vlans and --directions"));
         }
+        let flows = u64::from(variety.flows) * (busy_ports as u64 / 2);
+        if path == Path::Nat && flows > MOST_TRANSLATED {
+            let message = format!(
+                "--path nat: {flows} flows of all ports together are more than {MOST_TRANSLATED}, which that lab's router translates"
+            );
+            return Err(wrong(message, "say fewer --flows or --busy-ports"));
+        }
         if path == Path::Nat && offloads != [Offload::None] {
             let message = "--path nat: what is left to the switch is TCP without its first segments, which no router translates";
             return Err(wrong(message, "leave out --offload, or say --path routed"));
@@ -327,7 +331,7 @@ impl BenchArgs {
             offloads,
             ring_size,
             variety,
-            // The gateway's address is known once the lab has a name.
+            // The gateway's address follows from the lab's file.
             route: Route { path, ..Route::default() },
             payload: Payload { dirty: self.dirty, read: self.read },
             ports,
@@ -462,7 +466,7 @@ mod tests {
             series("--sweep macs=1,1k,1M --seconds 0.5").expect("good").expect("a series");
         let macs: Vec<_> = plans.iter().map(|(value, plan)| (*value, plan.variety.macs)).collect();
         let told = [1, 1000, 1_000_000].map(|number| (Value::Number(number), number));
-        assert_eq!((what, macs), (Swept::Macs, told.to_vec()));
+        assert_eq!((what, macs), ("macs", told.to_vec()));
         let same =
             |(_, plan): &(Value, Plan)| Plan { variety: plans[0].1.variety, ..plan.clone() } == plans[0].1;
         assert!(plans.iter().all(same) && !plans[0].1.limits);
@@ -504,6 +508,8 @@ mod tests {
             ("--path bridged", "switched, routed or nat"),
             ("--path nat --macs 10", "--path nat: through a gateway"),
             ("--path routed --directions 2", "one way"),
+            ("--path nat --flows 40k", "40000 flows of all ports together"),
+            ("--path nat --wake", "cannot be used with"),
             ("--path nat --offload checksum", "which no router translates"),
             ("--path routed --sockets a b", "cannot be used with"),
             ("--sweep path=1,2", "path=switched,routed,nat"),

@@ -1,8 +1,9 @@
 //! The lab that is made to be measured: one switch, and nothing on it but ports, and gateways where frames are routed.
 
-use crate::api::types::TopologyFile;
+use crate::{api::types::TopologyFile, failure::Failure};
 use bench::{Plan, path::Path};
 use std::{fmt::Write, path::PathBuf};
+use vswitch_core::mac::MacAddr;
 
 /// The VLANs of senders and receivers where frames are routed, with the addresses that frames have there.
 const ROUTED: &str = "vlans:
@@ -54,14 +55,16 @@ pub(super) fn file(plan: &Plan, poll_always: bool) -> TopologyFile {
     TopologyFile { text, name: "bench".into(), base: PathBuf::from("/"), private_copy: true }
 }
 
-/// The MAC address that the gateways of that lab will have; zeros where there is none.
-pub(super) fn gateway(file: &TopologyFile) -> [u8; 6] {
-    // A file that is none is told of by the controller, with all that is wrong.
-    let loaded = topology::load(&file.text, &file.name, &file.base).ok();
-    let description = loaded.map(|loaded| loaded.plan.description);
-    let mac =
-        description.and_then(|lab| lab.ports.get(usize::from(lab.routing?.port.index()))?.as_ref()?.mac);
-    mac.map_or([0; 6], vswitch_core::mac::MacAddr::octets)
+/// The MAC address that the gateways of the plan's lab will have, which is a copy and so has the name in its file; zeros where it needs none.
+pub(super) fn gateway(plan: &Plan, file: &TopologyFile) -> Result<[u8; 6], Failure> {
+    if plan.route.path == Path::Switched {
+        return Ok([0; 6]);
+    }
+    let loaded = topology::load(&file.text, &file.name, &file.base)
+        .map_err(|report| Failure::failed("bench", report.render(false)))?;
+    let lab = loaded.plan.description;
+    let mac = lab.routing.and_then(|routing| lab.ports.get(usize::from(routing.port.index()))?.as_ref()?.mac);
+    mac.map(MacAddr::octets).ok_or_else(|| Failure::failed("bench", "the lab to be measured has no gateway"))
 }
 
 #[cfg(test)]
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn a_lab_of_gateways_is_a_good_one_and_says_where_they_are() {
         let mut plan = plan(4, 1, 0);
-        assert_eq!(gateway(&file(&plan, false)), [0; 6], "it has none");
+        assert_eq!(gateway(&plan, &file(&plan, false)).expect("none is needed"), [0; 6]);
         for path in [Path::Routed, Path::Nat] {
             plan.route.path = path;
             let file = file(&plan, false);
@@ -126,11 +129,8 @@ mod tests {
                 topology::load(&file.text, "bench", &file.base).map_err(|report| report.render(false));
             let ports = loaded.unwrap_or_else(|report| panic!("{path}: {report}")).plan.description.ports;
             let macs: Vec<_> = ports.iter().flatten().filter_map(|port| port.mac).collect();
-            assert_eq!(
-                macs,
-                [vswitch_core::mac::MacAddr::new(gateway(&file))],
-                "only the routers' port has one"
-            );
+            let gateway = gateway(&plan, &file).expect("it has one");
+            assert_eq!(macs, [MacAddr::new(gateway)], "only the routers' port has one");
         }
     }
 }

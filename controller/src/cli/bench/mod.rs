@@ -126,7 +126,7 @@ async fn in_own_lab<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let name = format!("bench-{}", std::process::id()).parse()?;
     let file = devices::file(&plan, poll_always);
-    plan.route.gateway = devices::gateway(&file);
+    plan.route.gateway = devices::gateway(&plan, &file)?;
     let (brought, _) = up::bring_up(&name, &file, interrupts).await?;
     let ends = Ends::of_own_lab(brought.api.clone(), plan.ports, cancel.clone());
     let report = match unless_interrupted(ends, interrupts).await {

@@ -15,7 +15,6 @@ use bench::{
     sweep::{SweepReport, Value},
 };
 use std::{
-    fmt,
     str::FromStr,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -23,41 +22,41 @@ use std::{
 /// The most values of a series: each is a lab that is up.
 const MOST: usize = 8;
 
-/// What the labs of a series differ in.
+/// What a lab of a series differs from the others in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Swept {
     /// Stations behind each port.
-    Macs,
+    Macs(u32),
     /// VLANs.
-    Vlans,
+    Vlans(u32),
     /// Ports attached.
-    Ports,
+    Ports(u32),
     /// What is done with frames.
-    Path,
+    Path(Path),
 }
 
-impl fmt::Display for Swept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Macs => "macs",
-            Self::Vlans => "vlans",
-            Self::Ports => "ports",
-            Self::Path => "path",
-        })
+impl Swept {
+    /// As a report has it.
+    pub(super) const fn value(self) -> Value {
+        match self {
+            Self::Macs(number) | Self::Vlans(number) | Self::Ports(number) => Value::Number(number),
+            Self::Path(path) => Value::Path(path),
+        }
     }
 }
 
 /// What is swept, and its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sweep {
-    pub(super) what: Swept,
-    pub(super) values: Vec<Value>,
+    /// Its name: that of the option which says one value.
+    pub(super) what: &'static str,
+    pub(super) values: Vec<Swept>,
 }
 
 /// A series to be measured.
 #[derive(Debug)]
 pub(super) struct Columns {
-    pub(super) what: Swept,
+    pub(super) what: &'static str,
     /// What to do for each value.
     pub(super) plans: Vec<(Value, Plan)>,
 }
@@ -66,14 +65,16 @@ impl FromStr for Sweep {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        type Read = fn(&str) -> Result<Swept, String>;
+        let all: [(&str, Read); 4] = [
+            ("macs", |text| number(text).map(Swept::Macs)),
+            ("vlans", |text| number(text).map(Swept::Vlans)),
+            ("ports", |text| number(text).map(Swept::Ports)),
+            ("path", |text| text.parse().map(Swept::Path)),
+        ];
         let parsed = text.split_once('=').and_then(|(what, values)| {
-            let all = [Swept::Macs, Swept::Vlans, Swept::Ports, Swept::Path];
-            let what = all.into_iter().find(|each| each.to_string() == what)?;
-            let value = |text: &str| match what {
-                Swept::Path => text.parse::<Path>().map(Value::Path),
-                Swept::Macs | Swept::Vlans | Swept::Ports => number(text).map(Value::Number),
-            };
-            let values: Vec<_> = values.split(',').map(value).collect::<Result<_, _>>().ok()?;
+            let (what, read) = all.into_iter().find(|(name, _)| *name == what)?;
+            let values: Vec<_> = values.split(',').map(read).collect::<Result<_, _>>().ok()?;
             (values.len() <= MOST).then_some(Self { what, values })
         });
         parsed.ok_or_else(|| {
@@ -115,7 +116,7 @@ async fn in_labs(
     for (place, (value, mut plan)) in plans.into_iter().enumerate() {
         let name = format!("bench-{}-{place}", std::process::id()).parse()?;
         let file = devices::file(&plan, false);
-        plan.route.gateway = devices::gateway(&file);
+        plan.route.gateway = devices::gateway(&plan, &file)?;
         let (lab, _) = up::bring_up(&name, &file, interrupts).await?;
         let api = lab.api.clone();
         brought.push(lab);
@@ -131,7 +132,7 @@ async fn in_labs(
             .iter_mut()
             .map(|(value, plan, ends)| (*value, plan.clone(), ends as &mut dyn Switch))
             .collect();
-        bench::sweep::sweep(&what.to_string(), &mut columns, say, &stop)
+        bench::sweep::sweep(what, &mut columns, say, &stop)
     };
     let report = on_a_thread(work, &cancel, interrupts).await?;
     report.ok_or_else(|| Failure::invalid("usage", "a series of no values"))

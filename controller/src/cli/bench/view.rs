@@ -7,6 +7,7 @@ use bench::{
     frames::Payload,
     machine::{Disturbance, Machine},
     offload::Offload,
+    path::Path,
     report::Settings,
     report::{Report, Row},
     sweep::{Series, SweepReport},
@@ -240,10 +241,10 @@ fn of_sizes(swept: &str, series: &Series) -> String {
         "FRAME",
         &what,
         "MPPS",
-        "OF THE FIRST",
+        "MPPS OF THE FIRST",
         "SPREAD",
         "CYCLES",
-        "OF THE FIRST",
+        "CYCLES OF THE FIRST",
         "SPREAD",
         "MORE",
         "LOST",
@@ -297,6 +298,7 @@ fn about(report: &Report) -> String {
         ),
         format!("{}, {} CPUs, TSC {:.0} MHz; {cpus}", machine.cpu, machine.cpus, machine.tsc_mhz),
     ];
+    lines.extend(of_the_path(settings.path).map(str::to_owned));
     lines.extend(not_bound(machine));
     if report.results.iter().any(|row| row.memcpy_gbps.is_some()) {
         lines.push(against(settings.payload).into());
@@ -315,6 +317,19 @@ fn about(report: &Report) -> String {
     lines.extend(report.remarks.iter().cloned());
     lines.extend(report.left_out.iter().map(|what| format!("left out: {what}")));
     lines.join("\n")
+}
+
+/// What a gateway does with frames, if there is one.
+fn of_the_path(path: Path) -> Option<&'static str> {
+    match path {
+        Path::Switched => None,
+        Path::Routed => {
+            Some("routed: into another VLAN, by its gateway; ringcopy and memcpy copy frames as they are")
+        }
+        Path::Nat => Some(
+            "nat: routed, with the gateway's address for the sender's; ringcopy and memcpy copy frames as they are",
+        ),
+    }
 }
 
 /// What frames they are.

@@ -47,6 +47,8 @@ proptest! {
         pick: u32, number: u32, time in 0..=TIME_MASK, path in prop::sample::select(&Path::ALL[..]), arrives: bool,
     ) {
         let route = Route { path, gateway: [6, 5, 4, 3, 2, 1] };
+        let single = Variety { macs: 1, vlans: 0, ..variety };
+        let variety = if path == Path::Switched { variety } else { single };
         let (from, to) = ports;
         let end = if arrives { Stream::arriving } else { Stream::sent };
         let stream = end(from, to, size, variety, route);
@@ -76,19 +78,27 @@ proptest! {
     /// Any one byte that differs is found: in the stamp, flow and tail by the checksum or the comparison, elsewhere
     /// by the comparison.
     #[test]
-    fn a_byte_that_differs_is_found(size in sizes(), vlans in 0u16..2, at: prop::sample::Index, change in 1u8..) {
-        let stream = Stream::sent(3, 4, size, Variety { vlans, ..Variety::default() }, Route::default());
+    fn a_byte_that_differs_is_found(
+        size in sizes(), vlans in 0u16..2, at: prop::sample::Index, change in 1u8..,
+        path in prop::sample::select(&Path::ALL[..]),
+    ) {
+        let route = Route { path, gateway: [6, 5, 4, 3, 2, 1] };
+        let vlans = if path == Path::Switched { vlans } else { 0 };
+        let stream = Stream::arriving(3, 4, size, Variety { vlans, ..Variety::default() }, route);
         let stamp = Stamp { number: 7, time: 12345 };
         let mut frame = whole(&stream, 0, Flow::default(), stamp);
         let at = at.index(frame.len());
         frame[at] ^= change;
         let tag = stream.tag;
         match read(&stream, &frame) {
-            Seen::Ours(seen) => prop_assert!(seen == stamp && !stream.is_exactly(&frame, stamp)),
-            Seen::Corrupt => prop_assert!((34 + tag..52 + tag).contains(&at), "byte {at}"),
-            Seen::Strayed => prop_assert!((28 + tag..30 + tag).contains(&at), "byte {at}"),
+            Seen::Ours(seen) => {
+                prop_assert!(seen == stamp && !stream.is_exactly(&frame, stamp));
+                prop_assert!(path == Path::Switched || at >= 34, "byte {at}");
+            }
+            Seen::Corrupt => prop_assert!(path != Path::Switched || (34 + tag..52 + tag).contains(&at), "byte {at}"),
+            Seen::Strayed => prop_assert!((if path == Path::Switched { 28..30 } else { 32..34 }).contains(&(at - tag)), "byte {at}"),
             Seen::Foreign => prop_assert!((12 + tag..34 + tag).contains(&at), "byte {at}"),
-            Seen::Arp => prop_assert_eq!(at, 13 + tag),
+            Seen::Arp => prop_assert!(path != Path::Switched && at == 13),
         }
     }
 
@@ -124,6 +134,23 @@ fn a_receiver_asks_for_its_gateway_so_that_it_is_known_there() {
         (Seen::Arp, Seen::Foreign),
         "not from others"
     );
+}
+
+#[test]
+fn a_frame_that_no_gateway_passed_on_or_translated_is_not_as_it_should_be() {
+    let end = |path, arrives: bool| {
+        let end = if arrives { Stream::arriving } else { Stream::sent };
+        let route = Route { path, gateway: [6, 5, 4, 3, 2, 1] };
+        end(1, 2, FrameSize::Fixed(64), Variety::default(), route)
+    };
+    let seen = |sent: &Stream, at: &Stream| read(at, &whole(sent, 0, Flow::default(), Stamp::default()));
+    for path in [Path::Routed, Path::Nat] {
+        let arriving = end(path, true);
+        assert_eq!(seen(&end(path, false), &arriving), Seen::Corrupt, "{path}: as it was sent");
+        assert_eq!(seen(&end(Path::Switched, false), &arriving), Seen::Corrupt, "{path}: switched");
+        assert_eq!(seen(&arriving, &arriving), Seen::Ours(Stamp::default()));
+    }
+    assert_eq!(seen(&end(Path::Routed, true), &end(Path::Nat, true)), Seen::Corrupt, "not translated");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The firewalls on the way of a row of frames, for what nearly every frame is there: one of a connection that is established at both. It
+//! The firewalls on the way of a row of frames, for what nearly every frame is there: one of a connection that is established at both, or of UDP that only goes on. It
 //! asks no rule and parses no more than it needs; whatever is unlike that is judged by [`super::filter`], which is the rule that this must equal.
 
 mod many;

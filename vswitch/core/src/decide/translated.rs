@@ -1,4 +1,4 @@
-//! Rows of frames for a gateway that translates: packets of connections that are established, and whose neighbour is known. What is unlike that is judged by
+//! Rows of frames for a gateway that translates: packets of connections that are established or of UDP that only goes on, and whose neighbour is known. What is unlike that is judged by
 //! [`super::route`] and [`super::nat`], which are the rule that this must equal.
 
 use super::{
@@ -158,7 +158,7 @@ impl Gateway<'_> {
         Some(Onward { flow, known, paired: Some(paired) })
     }
 
-    /// How many frames that say this, from the first on, are plain ones of an established connection; it is noted there.
+    /// How many frames that say this, from the first on, are plain ones of a connection that only goes on; it is noted there.
     fn notes(&self, paired: &Paired, events: &[Event]) -> usize {
         let Some(run) = self.run(paired) else { return 0 };
         let taken = run.takes(events);

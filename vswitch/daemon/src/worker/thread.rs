@@ -8,7 +8,8 @@ use rustix::{
     thread::{CpuSet, sched_setaffinity},
 };
 use std::{
-    io, panic,
+    io::{self, Write},
+    panic,
     sync::{Arc, Once, mpsc},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -82,7 +83,12 @@ fn tell_panics_in_a_line() {
     ONCE.call_once(|| {
         let others = panic::take_hook();
         panic::set_hook(Box::new(move |panic| match thread::current().name() {
-            Some(name) if name.starts_with(NAME) => eprintln!("{name}: {panic}"),
+            Some(name) if name.starts_with(NAME) => {
+                let what = panic.payload_as_str().unwrap_or("it does not say why").replace('\n', " ");
+                let at = panic.location().map(|at| format!(" at {at}")).unwrap_or_default();
+                // Where nothing can be written, nothing is said: a panic here would end the process, and with it all ports.
+                let _ = writeln!(io::stderr(), "{name}: panicked{at}: {what}");
+            }
             _ => others(panic),
         }));
     });

@@ -111,6 +111,11 @@ fn frames_of_established_connections_have_their_way_without_a_decision_and_no_ot
     assert_eq!(single, [1, 3]);
     // A firewall at one end only: the sender's, and the receiver's.
     pass(&mut bench, PC2, &udp(4, 3, (9, 53)));
+    assert_eq!(
+        fates(&bench, PC2, &vec![udp(4, 3, (9, 53)); 2]),
+        (vec![way(H1); 2], vec![]),
+        "not answered yet"
+    );
     assert_eq!(fates(&bench, H1, &[udp(3, 4, (53, 9))]).1, [0], "the first answer changes it");
     assert_eq!(fates(&bench, H1, &vec![udp(3, 4, (53, 9)); 2]), (vec![way(PC2); 2], vec![]));
     assert_eq!(fates(&bench, PC2, &vec![udp(4, 3, (9, 53)); 2]), (vec![way(H1); 2], vec![]));

@@ -645,6 +645,20 @@ fn packets_of_established_connections_need_no_decision_each() {
     }
 }
 
+#[test]
+fn datagrams_that_nobody_answers_need_no_decision_each_and_their_first_answer_does() {
+    let mut bench = open(&usual());
+    let (inside, far) = (socket(v4(10, 1), 5000), socket(FAR, 514));
+    let asks = udp(PC1, inside, far);
+    let (outside, _) = ends(&only(&mut bench, PC1, &asks).1);
+    let (left, alone) = pass_all(&mut bench, PC1, &vec![asks; 40]);
+    assert_eq!((left.len(), alone), (40, 0));
+    left.iter().for_each(|left| assert_sound(&left.as_ref().expect("it goes on").1));
+    let answers = vec![udp(NET, far, outside); 40];
+    assert_eq!(pass_all(&mut bench, NET, &answers).1, 1, "it is answered from then on");
+    assert_eq!(pass_all(&mut bench, NET, &answers).1, 0);
+}
+
 proptest! {
     /// In whatever order, with whatever else between: what leaves of a batch, and what stays of it in the table, is what comes of each by itself.
     #[test]
