@@ -275,8 +275,8 @@ impl Verb {
             | Self::Exec { .. }
             | Self::Link { .. }
             | Self::Export { .. }
-            | Self::Bench(_)
             | Self::Serve { .. } => true,
+            Self::Bench(args) => args.is_of_a_running_lab(),
             Self::Demo
             | Self::Validate { .. }
             | Self::Test { running: false, .. }

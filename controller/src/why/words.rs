@@ -161,13 +161,17 @@ impl Words<'_> {
                     many => format!("{step}, the last of {many} addresses"),
                 }
             }
-            Event::Unanswered { vlan, .. } => {
+            Event::Unanswered { vlan, crowded, .. } => {
                 let next = AtRouter::of(self, record).and_then(|at| at.next(vlan));
                 let whom = next.map_or_else(|| "the next hop".into(), |(_, next)| next.to_string());
-                format!(
-                    "dropped: it waited for {whom} in {}, who did not answer the router",
-                    self.vlan_name(vlan)
-                )
+                let vlan = self.vlan_name(vlan);
+                if crowded {
+                    format!(
+                        "dropped: three later ones waited for {whom} in {vlan}, whom the router was still asking for"
+                    )
+                } else {
+                    format!("dropped: it waited for {whom} in {vlan}, who did not answer the router")
+                }
             }
             Event::Up { .. } => "came up: a driver runs".into(),
             Event::Down { port, .. } if self.links_down.contains(&port) => {
@@ -350,6 +354,9 @@ fn mend(group: &Group) -> Option<String> {
         }
         Event::Learned { what: LearnedStep::TableFull, .. } => {
             "nothing: frames to that address are flooded until there is room"
+        }
+        Event::Unanswered { crowded: true, .. } => {
+            "nothing, once the neighbour is known: the latest three wait for one that is asked for; a sender that begins slowly, or sends again, loses nothing"
         }
         Event::Unanswered { .. } => {
             "see that whoever has that address runs, and is in that VLAN: `vnet show neighbours`, `vnet show ports`; if nobody has it, change the route or the destination"

@@ -88,9 +88,14 @@ fn a_file_comes_from_standard_input_too_and_errors_there_have_one_code() {
 fn a_name_and_a_flag_in_the_environment_are_taken_where_they_mean_something() {
     let lab = Lab::new();
     let file = topology("hello.vnet.yaml");
-    for verb in
-        [&["validate", &file] as &[&str], &["test", &file], &["demo"], &["doctor"], &["explain", "runt"]]
-    {
+    for verb in [
+        &["validate", &file] as &[&str],
+        &["test", &file],
+        &["bench"],
+        &["demo"],
+        &["doctor"],
+        &["explain", "runt"],
+    ] {
         let (_, said) = lab.expect(2, &[&["--name", "office"], verb].concat());
         assert!(said.contains("--name says which running lab is meant"), "{said}");
     }

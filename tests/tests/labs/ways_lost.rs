@@ -124,6 +124,14 @@ fn what_does_not_come_from_vlan_to_vlan_is_told_with_the_line_of_route_or_gatewa
     assert!(group.mend.expect("a mend").contains("vnet show neighbours"));
     let (told, _) = lab.expect(0, &["trace", "pc", "10.0.20.99", "icmp"]);
     assert!(told.contains("router default: keeps it while it asks who has 10.0.20.99"), "{told}");
+    // More wait for one than are kept.
+    run(&lab, "pc", "for i in 1 2 3 4 5 6; do busybox ping -c 1 -W 1 10.0.20.98 & done; wait");
+    let group = why(&lab, ["pc", "10.0.20.98"], |group| group.fate.contains("three later ones"));
+    assert_eq!(
+        group.fate,
+        "dropped: three later ones waited for 10.0.20.98 in VLAN servers (20), whom the router was still asking for"
+    );
+    assert!(group.mend.expect("a mend").contains("the latest three wait"));
     lab.expect(0, &["down"]);
     lab.assert_gone();
 }

@@ -132,6 +132,11 @@ impl Attached {
         let told = [
             (Lost::Unreachable, "frames were lost for neighbours that do not answer"),
             (
+                Lost::HoldFull,
+                "frames were lost while a neighbour was asked for: the latest three wait for it",
+            ),
+            (Lost::QueueFull, "frames were lost that found no room to be sent"),
+            (
                 Lost::Rate,
                 "answers and errors were left out: more than 1000 a second for a share of the stations",
             ),

@@ -234,6 +234,11 @@ fn wrong(what: impl std::fmt::Display, mend: &str) -> Failure {
 }
 
 impl BenchArgs {
+    /// Whether ports of a lab that runs are measured.
+    pub(in super::super) const fn is_of_a_running_lab(&self) -> bool {
+        self.between.is_some()
+    }
+
     /// A series, if one is asked for.
     pub(super) fn series(&self) -> Result<Option<Columns>, Failure> {
         let Some(sweep) = &self.sweep else { return Ok(None) };

@@ -145,7 +145,7 @@ fn segment(place: usize, link: &Checked) -> Option<Segment> {
 }
 
 /// Why no interface can have the address. A /31 (RFC 3021) and a /32 have no network or broadcast address.
-fn unusable(net: IpNet) -> Option<&'static str> {
+pub(crate) fn unusable(net: IpNet) -> Option<&'static str> {
     let address = net.addr();
     if address.is_unspecified() {
         return Some("it is nobody's");

@@ -49,7 +49,8 @@ impl Scope<'_> {
         let node = match scope.names.get(&to.node) {
             Some(Thing::Node(node)) => node,
             Some(Thing::Switch(_)) => {
-                sink.error(Code::UnknownEnd, span, format!("`{name}` is a switch, not a node"));
+                sink.error(Code::UnknownEnd, span, format!("`{name}` is a switch, not a node"))
+                    .help("name a node of this file: a switch has no address");
                 return Vec::new();
             }
             None => {

@@ -2,7 +2,10 @@
 
 use crate::{
     check::{
-        addresses::refuse_unusable, interfaces::NodeInterface, links::Checked, names, routes, services,
+        addresses::{refuse_unusable, unusable},
+        interfaces::NodeInterface,
+        links::Checked,
+        names, routes, services,
         vlans::Vlans,
     },
     codes::Code,
@@ -319,7 +322,10 @@ fn name_servers(said: &Said<OneOrMany<NameServer>>, router: &Router, sink: &mut 
     }
     for (place, server) in list.iter().enumerate() {
         let NameServer(address) = server.value;
-        if refuse_unusable(address.into(), server.span, sink) {
+        if let Some(why) = unusable(address.into()) {
+            let what = format!("{address} cannot be a name server's address: {why}");
+            sink.error(Code::NameServer, server.span, what)
+                .help("name a server that others than this host reach: a route of this router leads to it");
             continue;
         }
         if let Some(own) = router.networks.own(address) {
@@ -327,7 +333,8 @@ fn name_servers(said: &Said<OneOrMany<NameServer>>, router: &Router, sink: &mut 
                 .label(own, "the gateway")
                 .help("name a server that knows of names outside of the lab");
         } else if list[..place].iter().any(|other| other.value == server.value) {
-            sink.error(Code::NameServer, server.span, format!("{address} stands here twice"));
+            sink.error(Code::NameServer, server.span, format!("{address} stands here twice"))
+                .help("remove one of the two");
         } else if is_link_local(address) || !router.leads_to_any(address) {
             sink.error(Code::NameServer, server.span, format!("no route of this router leads to {address}"))
                 .help("add one, like `routes: [{ to: default, via: ADDRESS }]`");

@@ -47,7 +47,7 @@ pub(crate) struct Target {
 pub(crate) struct Outside(pub(crate) IpAddr);
 
 impl Form for Forward {
-    const FORM: &'static str = "PORT:NODE:PORT/tcp or PORT:NODE:PORT/udp, like 8080:web1:80/tcp";
+    const FORM: &'static str = "PORT:NODE:PORT/tcp or PORT:NODE:PORT/udp, like 8080:web1:80/tcp: ports are 1 to 65535, one by one, and the node is named, not its address";
     const PATTERN: &'static str = "^[0-9]{1,5}:[a-z]([a-z0-9-]{0,29}[a-z0-9])?(:[a-z]([a-z0-9-]{0,29}[a-z0-9])?)?:[0-9]{1,5}/(tcp|udp)$";
 
     fn parse(text: &str) -> Option<Self> {
@@ -73,7 +73,8 @@ impl Form for Target {
             Some((node, interface)) => (node, Some(interface.to_owned())),
             None => (text, None),
         };
-        (!node.is_empty()).then(|| Self { node: node.to_owned(), interface })
+        // An address is none.
+        (!node.is_empty() && !node.starts_with('[')).then(|| Self { node: node.to_owned(), interface })
     }
 }
 

@@ -220,8 +220,8 @@ impl Outside for Routers {
             self.due = self.speaker.next_due();
         }
         self.tell_kept(now);
-        for Unanswered { port, vlan, head, len } in self.speaker.unanswered() {
-            self.voice.journal.frame(Event::Unanswered { port, vlan }, (&head, len));
+        for Unanswered { port, vlan, crowded, head, len } in self.speaker.unanswered() {
+            self.voice.journal.frame(Event::Unanswered { port, vlan, crowded }, (&head, len));
         }
         Ok(if taken > 0 { Moved::Frame } else { Moved::Nothing })
     }

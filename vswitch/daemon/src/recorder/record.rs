@@ -63,12 +63,14 @@ pub enum Event {
         /// What was made of it.
         what: LearnedStep<Former>,
     },
-    /// A frame waited for a neighbour of a router, who did not answer.
+    /// A frame waited in vain for a neighbour of a router.
     Unanswered {
         /// The routers' port.
         port: PortId,
         /// The neighbour's VLAN.
         vlan: VlanId,
+        /// Whether later frames for that neighbour took its place; else it did not answer.
+        crowded: bool,
     },
     /// A driver runs: frames can flow both ways.
     Up {
@@ -132,8 +134,8 @@ impl FaultKind {
     }
 }
 
-/// How many causes [`Event::cause`] tells apart: the reasons, five ways to learn, three states of a link, who does not answer.
-pub(super) const CAUSES: usize = DropReason::COUNT + 9;
+/// How many causes [`Event::cause`] tells apart: the reasons, five ways to learn, three states of a link, two ways to wait in vain.
+pub(super) const CAUSES: usize = DropReason::COUNT + 10;
 
 impl Event {
     /// The port that it counts for: where the frame came in, so that a guest that floods uses up nobody's records but its own;
@@ -178,7 +180,7 @@ impl Event {
             Self::Up { .. } => 5,
             Self::Down { .. } => 6,
             Self::Faulted { .. } | Self::Applied => 7,
-            Self::Unanswered { .. } => 8,
+            Self::Unanswered { crowded, .. } => 8 + crowded as usize,
         };
         DropReason::COUNT + other
     }

@@ -122,13 +122,15 @@ pub struct Speaker {
     counts: Counts,
 }
 
-/// A frame that waited for a neighbour who did not answer.
+/// A frame that waited for a neighbour in vain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unanswered {
     /// The routers' port.
     pub port: PortId,
     /// The neighbour's VLAN.
     pub vlan: VlanId,
+    /// Whether later ones took its place; else nobody answered.
+    pub crowded: bool,
     /// The frame's first bytes.
     pub head: Vec<u8>,
     /// How many it has.

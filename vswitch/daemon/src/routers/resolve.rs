@@ -42,7 +42,7 @@ impl Speaker {
     /// Keeps a frame for a neighbour that is not known, who is asked for.
     pub(super) fn hold(&mut self, heard: Heard<'_>, key: Key, now: Instant) -> Result<(), Lost> {
         if self.failed.has(key, now) {
-            self.note_unanswered(heard, key);
+            self.note_unanswered(heard, key, false);
             self.tell_unreachable(heard, now);
             return Err(Lost::Unreachable);
         }
@@ -53,12 +53,15 @@ impl Speaker {
         }
         let held = Held { vlan: heard.vlan, frame: heard.frame.to_vec() };
         if let Some(asked) = self.asked.get_mut(&key) {
-            if asked.held.len() == HELD {
-                asked.held.pop_front();
-                self.counts.lose(Lost::HoldFull);
-            }
+            let crowded = if asked.held.len() == HELD { asked.held.pop_front() } else { None };
             asked.held.push_back(held);
             self.counts.held += 1;
+            if let Some(crowded) = crowded {
+                self.counts.lose(Lost::HoldFull);
+                self.with(heard.routing, &crowded.frame, |speaker, heard| {
+                    speaker.note_unanswered(heard, key, true);
+                });
+            }
             return Ok(());
         }
         self.make_room(heard.vlan)?;
@@ -131,7 +134,7 @@ impl Speaker {
                 self.counts.lose(Lost::Unreachable);
                 // Each is told, by what it says now: it was read when it came.
                 self.with(routing, &held.frame, |speaker, heard| {
-                    speaker.note_unanswered(heard, key);
+                    speaker.note_unanswered(heard, key, false);
                     speaker.tell_unreachable(heard, now);
                 });
             }
@@ -139,10 +142,10 @@ impl Speaker {
     }
 
     /// Notes that a frame is lost, for whoever records it.
-    fn note_unanswered(&mut self, heard: Heard<'_>, (vlan, _): Key) {
+    fn note_unanswered(&mut self, heard: Heard<'_>, (vlan, _): Key, crowded: bool) {
         if self.unanswered.len() < NOTED {
             let (port, head, len) = (heard.routing.port, heard.judged().to_vec(), heard.view().len);
-            self.unanswered.push(Unanswered { port, vlan, head, len });
+            self.unanswered.push(Unanswered { port, vlan, crowded, head, len });
         }
     }
 

@@ -60,6 +60,10 @@ fn the_latest_three_wait() {
     bench.hear(&reply("10.0.20.8"));
     assert_eq!(numbers(&mut bench), [3, 4, 5]);
     assert_eq!(bench.lost(Lost::HoldFull), 2);
+    let noted = bench.speaker.unanswered();
+    assert!(noted.iter().all(|lost| lost.crowded && lost.vlan == vlan(20)), "{noted:?}");
+    let heads = noted.into_iter().map(|lost| lost.head).collect::<Vec<_>>();
+    assert_eq!(heads, [1, 2].map(|number| datagram("10.0.20.8", number)), "those that went, as they came");
 }
 
 #[test]
@@ -134,7 +138,7 @@ fn a_neighbour_that_does_not_answer_is_asked_three_times_and_each_sender_told() 
     assert_eq!((bench.speaker.counts().failed, bench.lost(Lost::Unreachable)), (1, 2));
     let noted = |bench: &mut Bench| {
         let lost = bench.speaker.unanswered();
-        assert!(lost.iter().all(|lost| lost.vlan == vlan(20)), "where nobody answered");
+        assert!(lost.iter().all(|lost| !lost.crowded && lost.vlan == vlan(20)), "where nobody answered");
         lost.into_iter().map(|lost| lost.head).collect::<Vec<_>>()
     };
     assert_eq!(noted(&mut bench), [1, 2].map(|number| datagram("10.0.20.8", number)), "as they came");
