@@ -211,7 +211,7 @@ impl Load {
         for Way { from, to } in ways {
             // A port may be attached a moment after its handshake: then nothing comes through, and it is said again.
             if self.announce_at.is_some() {
-                while !self.is_known(to, cancel)? && !self.silent(begin, cycles::now(), PATIENCE) {}
+                self.be_known(to, begin, cancel)?;
                 // Another answer is none of the frames that come next.
                 while self.discard(to) > 0 {}
             } else {
@@ -232,11 +232,16 @@ impl Load {
         Ok(())
     }
 
+    /// A receiver announces itself until its gateway answers, if there is one; not for ever since `begin`.
+    fn be_known(&mut self, receiver: usize, begin: u64, cancel: &AtomicBool) -> Result<(), LoadError> {
+        while !self.is_known(receiver, cancel)? && !self.silent(begin, cycles::now(), PATIENCE) {}
+        Ok(())
+    }
+
     /// Whether its gateway answers a receiver that announces itself, or there is none. What else waits there is discarded.
     fn is_known(&mut self, receiver: usize, cancel: &AtomicBool) -> Result<bool, LoadError> {
-        let Some(announcement) = self.route.announcement(receiver as u16) else { return Ok(true) };
         let begin = cycles::now();
-        self.announce(receiver);
+        let Some(announcement) = self.announce(receiver) else { return Ok(true) };
         let mut is_known = false;
         while !is_known {
             if self.silent(begin, cycles::now(), SETTLING) {
@@ -258,19 +263,21 @@ impl Load {
         self.lanes.iter().map(|lane| lane.way.to).collect()
     }
 
-    /// Says to the gateway that this receiver is there, if there is one.
-    fn announce(&mut self, receiver: usize) {
-        if let Some(frame) = self.route.announcement(receiver as u16) {
-            let pair = self.ports[receiver].pair();
-            // If there is no room, it was not long ago that others were sent.
-            pair.transmit(&frame);
-            pair.flush();
-        }
+    /// Says to the gateway that this receiver is there, if there is one; what it said.
+    fn announce(&mut self, receiver: usize) -> Option<[u8; 60]> {
+        let frame = self.route.announcement(receiver as u16)?;
+        let pair = self.ports[receiver].pair();
+        // If there is no room, it was not long ago that others were sent.
+        pair.transmit(&frame);
+        pair.flush();
+        Some(frame)
     }
 
     #[cold]
     fn announce_all(&mut self, now: u64) {
-        self.receivers().into_iter().for_each(|receiver| self.announce(receiver));
+        for receiver in self.receivers() {
+            self.announce(receiver);
+        }
         self.announce_at = Some(now + self.clock.cycles(ANNOUNCED_EVERY));
     }
 
@@ -337,7 +344,7 @@ impl Load {
         // Nothing was said since the last trial.
         let begin = cycles::now();
         for receiver in self.receivers() {
-            while !self.is_known(receiver, cancel)? && !self.silent(begin, cycles::now(), PATIENCE) {}
+            self.be_known(receiver, begin, cancel)?;
         }
         self.lanes.iter_mut().for_each(Lane::begin);
         let pace = self.lane_pace(trial.pace);
